@@ -1,0 +1,45 @@
+# Each target installs what it needs into .venv, once: a stamp stands for a finished installation, and only a later
+# pyproject.toml makes it stale. `make clean` first to change the interpreter.
+
+PYTHON ?= python3
+VENV = .venv
+BIN = $(VENV)/bin
+PIP = $(BIN)/python -m pip --quiet --disable-pip-version-check
+
+figure2: $(VENV)/installed
+	$(BIN)/python -m analysis.figure2 $(ARGS)
+
+test: $(VENV)/installed-test
+	$(BIN)/python -m pytest $(ARGS)
+
+test-slow: $(VENV)/installed-test
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+check: $(VENV)/installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+PYTHON_IS_NEW_ENOUGH = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	echo "Python 3.11 or newer is needed and '$(PYTHON)' is not one: name it with make PYTHON=..." >&2; exit 1; }
+
+$(VENV)/installed: pyproject.toml
+	@$(PYTHON_IS_NEW_ENOUGH)
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --editable .
+	@touch $@
+
+# The extra `test` brings the runtime dependencies too, hence both stamps.
+$(VENV)/installed-test: pyproject.toml
+	@$(PYTHON_IS_NEW_ENOUGH)
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --editable '.[test]'
+	@touch $(VENV)/installed $@
+
+# Two installations into one environment must not run side by side.
+.NOTPARALLEL:
+.PHONY: figure2 test test-slow check clean

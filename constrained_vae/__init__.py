@@ -1,0 +1,75 @@
+"""Theory of constrained variational auto-encoders: fixed points, phase transitions, the equations of *Taming VAEs*.
+
+A table of contents: every public name is imported from its room when it is first used, so that importing the package
+loads neither Numba, CuPy, scikit-learn nor matplotlib.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from . import backends, datasets, equations, plotting
+    from ._checks import TooLargeError
+    from .backends import BackendNotAvailableError
+    from .branches import default_betas, sweep
+    from .detection import Peak
+    from .iteration import Iterate, solve
+    from .objectives import ELBO
+    from .sites import Sites
+    from .solution import Branch, FixedPoint, NotConvergedError, NotConvergedWarning, Status
+    from .stability import first_critical_beta
+    from .tiling import Tiling
+
+__version__ = "0.1.0"
+
+_ROOMS = {
+    "_checks": ("TooLargeError",),
+    "backends": ("BackendNotAvailableError",),
+    "branches": ("default_betas", "sweep"),
+    "detection": ("Peak",),
+    "iteration": ("Iterate", "solve"),
+    "objectives": ("ELBO",),
+    "sites": ("Sites",),
+    "solution": ("Branch", "FixedPoint", "NotConvergedError", "NotConvergedWarning", "Status"),
+    "stability": ("first_critical_beta",),
+    "tiling": ("Tiling",),
+}
+_ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
+_MODULES = ("backends", "datasets", "equations", "plotting")
+
+__all__ = [
+    "ELBO",
+    "BackendNotAvailableError",
+    "Branch",
+    "FixedPoint",
+    "Iterate",
+    "NotConvergedError",
+    "NotConvergedWarning",
+    "Peak",
+    "Sites",
+    "Status",
+    "Tiling",
+    "TooLargeError",
+    "backends",
+    "datasets",
+    "default_betas",
+    "equations",
+    "first_critical_beta",
+    "plotting",
+    "solve",
+    "sweep",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f".{name}", __name__)
+    if name in _ROOM_OF:
+        return getattr(importlib.import_module(f".{_ROOM_OF[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

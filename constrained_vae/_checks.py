@@ -1,0 +1,103 @@
+"""Validation at the door: what was wanted, what was given, what to do. Everything behind it may trust its arrays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.floating[Any]]
+
+_BLOCK = 2**22  # entries looked at together: memory maps are checked without loading them whole
+
+
+class TooLargeError(ValueError):
+    """An array was asked for that would not fit in memory; the message names the streaming alternative."""
+
+
+def check_data(x: Any, name: str = "x") -> FloatArray:
+    """A finite, non-empty (N, D) array of floats; a memory map stays one."""
+    try:
+        array = x if isinstance(x, np.ndarray) else np.asarray(x)
+        if array.dtype.kind in "biu":
+            array = array.astype(np.float64)
+        elif array.dtype.kind != "f":
+            array = np.asarray(array, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must hold real numbers, shape (N, D); got {type(x).__name__}: {error}") from None
+    if array.ndim != 2:
+        hint = f"; for one feature pass {name}.reshape(-1, 1)" if array.ndim == 1 else ""
+        raise ValueError(f"{name} must have shape (N, D), got shape {array.shape}{hint}")
+    if array.size == 0:
+        raise ValueError(f"{name} must hold at least one point of at least one dimension, got shape {array.shape}")
+    rows = max(1, _BLOCK // array.shape[1])
+    for start in range(0, len(array), rows):
+        bad = ~np.isfinite(array[start : start + rows])
+        if bad.any():
+            row, column = np.argwhere(bad)[0]
+            value = array[start + row, column]
+            raise ValueError(
+                f"{name} must be finite, got {value} at row {start + row}, column {column}: drop or impute such rows"
+            )
+    return array
+
+
+def check_weights(weights: Any, n: int) -> FloatArray:
+    """Data weights rho (N,): non-negative, normalised to sum to 1; uniform if None."""
+    if weights is None:
+        return np.full(n, 1.0 / n)
+    array = check_vector(weights, "weights")
+    if len(array) != n:
+        raise ValueError(f"weights must have one entry per data point, got {len(array)} for {n} points")
+    if (array < 0).any() or not array.any():
+        raise ValueError("weights must be non-negative with a positive sum, got a negative entry or all zeros")
+    array = array / array.max()  # so that the sum of huge or tiny weights stays finite
+    return array / array.sum()
+
+
+def check_masses(masses: Any) -> FloatArray:
+    """Prior masses pi (K,): non-negative, sum 1 to 1e-8, then normalised exactly."""
+    array = check_vector(masses, "masses")
+    if (array < 0).any() or abs(array.sum() - 1) > 1e-8:
+        raise ValueError(
+            f"masses must be non-negative and sum to 1, got sum {array.sum():.10g} and least entry {array.min():.3g}: "
+            "divide them by their sum"
+        )
+    return array / array.sum()
+
+
+def check_vector(values: Any, name: str) -> FloatArray:
+    """A finite, non-empty float64 vector."""
+    try:
+        array = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must be a vector of numbers, got {type(values).__name__}") from None
+    if array.ndim != 1 or array.size == 0 or not np.isfinite(array).all():
+        raise ValueError(f"{name} must be a finite, non-empty vector, got shape {array.shape}")
+    return array
+
+
+def check_positive(value: Any, name: str) -> float:
+    """A positive, finite number."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must be a positive number, got {value!r}") from None
+    if not (np.isfinite(number) and number > 0):
+        raise ValueError(f"{name} must be positive and finite, got {number}")
+    return number
+
+
+def check_count(value: Any, name: str, least: int = 1) -> int:
+    """A whole number of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    return int(value)
+
+
+def check_choice(value: Any, name: str, choices: tuple[str, ...]) -> str:
+    """One of a few words."""
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {choices}, got {value!r}")
+    return str(value)

@@ -1,0 +1,112 @@
+"""Proposals for the next point: plain, SQUAREM, Anderson, L-BFGS. They only propose; `iteration` decides.
+
+All see the map as a vector function of a point u with residual r = T(u) - u, and the diagonal metric in which the
+Jacobian J of T is symmetric, (m lambda grad^2 f, m) on (psi, log pi) (T8). In that metric -r is the gradient of the free
+energy (T6) and I - J its Hessian, so the same history serves fixed-point and quasi-Newton methods. A proposal of None
+advises the plain step u + r.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from ._checks import FloatArray
+
+MEMORY = 9  # points of the past that are remembered
+
+
+class Past(NamedTuple):
+    """One accepted point: u, its residual r, and whether a plain step from the point before led to it."""
+
+    u: FloatArray
+    r: FloatArray
+    plain: bool
+
+
+def plain(history: Sequence[Past], metric: FloatArray) -> FloatArray | None:
+    """The map itself."""
+    return None
+
+
+def squarem(history: Sequence[Past], metric: FloatArray) -> FloatArray | None:
+    """Squared extrapolation with step length S3 (Varadhan and Roland 2008, Scand. J. Stat. 35): two maps for one."""
+    if len(history) < 2 or not history[-1].plain:
+        return None
+    (u0, r0, _), (_, r1, _) = history[-2:]
+    bend = r1 - r0
+    square = metric @ bend**2
+    length = np.sqrt(metric @ r0**2 / square) if square > 0 else 1.0
+    return u0 + 2 * length * r0 + length**2 * bend if length > 1 else None
+
+
+def anderson(history: Sequence[Past], metric: FloatArray) -> FloatArray | None:
+    """Anderson mixing (type II): the combination of past residuals that is least in the metric, stepped once.
+
+    It looks for any fixed point: where its step leads uphill, back to a saddle, SQUAREM's proposal takes its place.
+    """
+    if len(history) < 2:
+        return None
+    du, dr = differences(history)
+    u, r, _ = history[-1]
+    root = np.sqrt(metric)
+    gamma = np.linalg.lstsq((root * dr).T, root * r, rcond=1e-10)[0]
+    step = r - gamma @ (du + dr)
+    return u + step if metric @ (step * r) > 0 else squarem(history, metric)
+
+
+def lbfgs(history: Sequence[Past], metric: FloatArray) -> FloatArray | None:
+    """Limited-memory BFGS (Nocedal 1980) on the free energy in the metric; without a past its step is the plain one."""
+    if len(history) < 2:
+        return None
+    s, y = differences(history)
+    y = -y  # (I - J) s
+    sy = (s * y) @ metric
+    positive = sy > 1e-14 * np.sqrt((s * s) @ metric * ((y * y) @ metric))
+    pairs = list(zip(s[positive], y[positive], sy[positive], strict=True))
+    u, step, _ = history[-1]
+    coefficients = []
+    for du, dy, product in reversed(pairs):
+        coefficients.append((metric * du) @ step / product)
+        step = step - coefficients[-1] * dy
+    for (du, dy, product), coefficient in zip(pairs, reversed(coefficients), strict=True):
+        step = step + (coefficient - (metric * dy) @ step / product) * du
+    return u + step if pairs else None
+
+
+ACCELERATORS: dict[str, Callable[[Sequence[Past], FloatArray], FloatArray | None]] = {
+    "plain": plain,
+    "squarem": squarem,
+    "anderson": anderson,
+    "lbfgs": lbfgs,
+}
+
+
+def differences(history: Sequence[Past]) -> tuple[FloatArray, FloatArray]:
+    """Differences (du, dr) of successive points and residuals, one per row; to first order dr = -(I - J) du."""
+    return np.diff([p.u for p in history], axis=0), np.diff([p.r for p in history], axis=0)
+
+
+def contraction_factor(history: Sequence[Past], metric: FloatArray) -> float:
+    """Estimate of the top eigenvalue of J from the past; NaN where it holds no plain step (T10).
+
+    The larger of two views, both from below: the ratios of residuals over plain steps, and the top Ritz value of J on the
+    span of the past steps, which sees a slow mode that the last residuals hide.
+    """
+    norms = [float(np.sqrt(metric @ p.r**2)) for p in history]
+    ratios = [b / a for a, b, p in zip(norms, norms[1:], history[1:], strict=False) if p.plain and a > 0]
+    if not ratios:
+        return np.nan
+    du, dr = differences(history)
+    root = np.sqrt(metric)
+    length = np.sqrt((du * du) @ metric)
+    moved = length > 0
+    du, dr = (root * du)[moved] / length[moved, None], (root * dr)[moved] / length[moved, None]
+    left, singular, right = np.linalg.svd(du, full_matrices=False)
+    good = singular > 1e-6 * singular[:1]
+    # du = left singular right, so (I - J) right^T = -dr^T left / singular on that orthonormal basis.
+    hessian = -(right @ (dr.T @ (left / np.where(good, singular, 1.0))))[good][:, good]
+    ritz = 1 - float(np.linalg.eigvalsh((hessian + hessian.T) / 2)[0]) if good.any() else 0.0
+    return max(ratios[-1], ritz)

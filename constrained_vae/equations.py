@@ -1,0 +1,129 @@
+"""The fixed-point equations (T1)-(T7), (T15) as pure array functions.
+
+Every function takes NumPy or CuPy arrays alike and mutates nothing. Shapes: N data points, K tiles, S statistics.
+Every energy of the project has the linear form (T4)
+
+    H_ia = s_i - b_a - phi_i . v_a,        log pi_a - H_ia = b_a + phi_i . v_a - s_i + log pi_a,
+
+with the statistics phi (N, S) and the offset s (N,) of the data, the readout (v, b) of the reconstruction vectors
+psi_a, and the log prior masses log pi_a. Everything is in nats. With a row loop around them these functions are the
+reference backend.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from array_api_compat import array_namespace
+
+Array = Any  # a NumPy or CuPy array
+
+
+@dataclass(frozen=True)
+class Expectations:
+    """What one pass over data rows yields; passes over disjoint rows add.
+
+    Attributes
+    ----------
+    mass : (K,) array
+        Marginal posterior m_a = sum_i rho_i q_ia.
+    sums : (K, S) array
+        Weighted statistics sum_i rho_i q_ia phi(x_i).
+    free_energy : float
+        F = -sum_i rho_i log Z_i, in nats (T5).
+    energy : float
+        Expected energy sum_ia rho_i q_ia H_ia, in nats; the rate is ``free_energy - energy``.
+    """
+
+    mass: Array
+    sums: Array
+    free_energy: float
+    energy: float
+
+    def __add__(self, other: Expectations) -> Expectations:
+        return Expectations(
+            self.mass + other.mass,
+            self.sums + other.sums,
+            self.free_energy + other.free_energy,
+            self.energy + other.energy,
+        )
+
+
+def energies(statistics: Array, offset: Array, v: Array, b: Array) -> Array:
+    """Energies H_ia = s_i - b_a - phi_i . v_a, shape (N, K), in nats (T4)."""
+    return offset[:, None] - b - statistics @ v.T
+
+
+def encoder(energies: Array, log_masses: Array) -> tuple[Array, Array]:
+    """Encoder q_ia = pi_a exp(-H_ia) / Z_i, shape (N, K), and log Z_i, shape (N,) (T1).
+
+    A tile of prior mass zero (log mass minus infinity) gets posterior mass zero.
+    """
+    xp = array_namespace(energies)
+    logits = log_masses - energies
+    top = xp.max(logits, axis=1, keepdims=True)
+    q = xp.exp(logits - top)
+    total = xp.sum(q, axis=1, keepdims=True)
+    return q / total, (top + xp.log(total))[:, 0]
+
+
+def marginal(q: Array, weights: Array) -> Array:
+    """Marginal (aggregate) posterior m_a = sum_i rho_i q_ia, shape (K,)."""
+    return weights @ q
+
+
+def decoder(sums: Array, mass: Array, previous: Array) -> Array:
+    """Weighted means psi_a = sum_i w_ia x_i, shape (K, D), from their numerators; the Bregman decoder update (T3), (T4).
+
+    A dead tile (mass zero) keeps its previous reconstruction: the objective says nothing about it.
+    """
+    xp = array_namespace(sums)
+    alive = (mass > 0)[:, None]
+    return xp.where(alive, sums / xp.where(alive, mass[:, None], 1.0), previous)
+
+
+def free_energy(log_partition: Array, weights: Array) -> Array:
+    """Free energy F = -sum_i rho_i log Z_i in nats (T5)."""
+    return -(weights @ log_partition)
+
+
+def rate(q: Array, log_masses: Array, weights: Array) -> Array:
+    """Rate R = sum_i rho_i KL(q_i || pi) in nats (T5); zero posterior mass contributes zero."""
+    xp = array_namespace(q)
+    some = q > 0
+    log_ratio = xp.log(xp.where(some, q, 1.0)) - xp.where(some, log_masses, 0.0)
+    return weights @ xp.sum(xp.where(some, q * log_ratio, 0.0), axis=1)
+
+
+def distortion(q: Array, weights: Array, x: Array, psi: Array) -> Array:
+    """Distortion E||x - psi||^2 = sum_ia rho_i q_ia ||x_i - psi_a||^2, in squared units of x (T7).
+
+    Written about the weighted mean of x, so that an offset of the data costs no accuracy; no (N, K, D) array is made.
+    """
+    xp = array_namespace(q)
+    centre = (weights @ x) / xp.sum(weights)
+    x, psi = x - centre, psi - centre
+    mass, sums = weights @ q, (weights[:, None] * q).T @ x
+    return weights @ xp.sum(x * x, axis=1) + mass @ xp.sum(psi * psi, axis=1) - 2 * xp.sum(sums * psi)
+
+
+def marginal_kl(mass: Array, masses: Array) -> Array:
+    """Marginal KL(m || pi) = sum_a m_a log(m_a / pi_a) in nats (T15); zero posterior mass contributes zero."""
+    xp = array_namespace(mass)
+    some = mass > 0
+    return xp.sum(xp.where(some, mass * xp.log(xp.where(some, mass, 1.0) / xp.where(some, masses, 1.0)), 0.0))
+
+
+def expectations(
+    statistics: Array, offset: Array, weights: Array, v: Array, b: Array, log_masses: Array
+) -> Expectations:
+    """One evaluation over a block of rows: encoder (T1), then masses, weighted statistics, free energy, energy."""
+    xp = array_namespace(statistics)
+    H = energies(statistics, offset, v, b)  # (N, K)
+    q, log_partition = encoder(H, log_masses)
+    weighted = weights[:, None] * q
+    energy = xp.sum(xp.where(weighted > 0, weighted * H, 0.0))
+    return Expectations(
+        xp.sum(weighted, axis=0), weighted.T @ statistics, free_energy(log_partition, weights), energy
+    )

@@ -1,0 +1,542 @@
+"""solve(): the one loop. It evaluates the map, asks an accelerator, guards the free energy, and knows when to stop.
+
+    repeat   point -> proposal of the accelerator, kept where F does not rise; else the plain map, which descends (T6)
+    until    residual / (1 - contraction factor) <= tol                                                   (T10)
+    then     tie coincident tiles; a site past its split condition (T9) is kicked along its unstable axis, and on it goes
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from scipy.special import logsumexp
+from tqdm.auto import tqdm
+
+from ._checks import FloatArray, check_choice, check_count, check_data, check_positive
+from .acceleration import ACCELERATORS, MEMORY, Past, contraction_factor
+from .equations import Expectations
+from .objectives import ELBO, Objective
+from .problem import Problem
+from .sites import Sites
+from .solution import FixedPoint, NotConvergedError, NotConvergedWarning, Status, same_distance
+from .stability import SplitCondition, split_condition
+from .tiling import Tiling
+
+_DEAD = 1e-14  # free masses: a site below this marginal mass that still loses mass is given up
+_BACKTRACKS = (1.0, 0.25, 0.0625)  # fractions of a proposal that are tried before the plain step
+_PATIENCE = 500  # maps without a new least residual, near the end, that say the arithmetic yields no more
+_JITTER = 1e-2  # noise of the default start, in units of the data's radius: less leaves symmetric saddles
+
+
+@dataclass(frozen=True, eq=False)
+class Iterate:
+    """What a callback sees after every accepted point. All in units of the data.
+
+    Attributes
+    ----------
+    n_maps : int
+        Evaluations of the map so far.
+    free_energy : float
+        In nats; it never rises from one iterate to the next, but for rounding.
+    residual : float
+        Root-mean-square step of the plain map.
+    error_estimate : float
+        Estimated distance to the fixed point (infinite while the contraction factor is unknown).
+    decoder : (K, D) array
+    """
+
+    n_maps: int
+    free_energy: float
+    residual: float
+    error_estimate: float
+    decoder: FloatArray
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to iterate: what `solve` and `sweep` share."""
+
+    free: bool = False
+    accelerate: str = "squarem"
+    tol: float = 1e-10
+    max_maps: int = 100_000
+    time_limit: float | None = None
+    callback: Callable[[Iterate], Any] | None = None
+    record: bool = False
+    progress: bool = False
+
+    def __post_init__(self) -> None:
+        check_choice(self.accelerate, "accelerate", tuple(ACCELERATORS))
+        check_positive(self.tol, "tol")
+        check_count(self.max_maps, "max_maps")
+        if self.time_limit is not None and not self.time_limit >= 0:
+            raise ValueError(f"time_limit must be a number of seconds, at least 0, got {self.time_limit!r}")
+
+
+@dataclass(frozen=True, eq=False)
+class _Point:
+    """A point, its expectations, and its image under the plain map; all in the frame, per site."""
+
+    psi: FloatArray
+    log_masses: FloatArray
+    expectations: Expectations
+    step: FloatArray  # T(psi) - psi, (k, D)
+    log_step: FloatArray  # log m - log pi where masses are free, else empty
+    residual: float
+
+
+class _Stopped(Exception):
+    def __init__(self, status: Status) -> None:
+        self.status = status
+
+
+def solve(
+    x: Any,
+    objective: Objective | None = None,
+    *,
+    beta: float | None = None,
+    tiling: Tiling | None = None,
+    weights: Any = None,
+    masses: str = "fixed",
+    start: Any = None,
+    accelerate: str = "squarem",
+    tol: float = 1e-10,
+    max_maps: int = 100_000,
+    time_limit: float | None = None,
+    backend: str = "auto",
+    dtype: Any = None,
+    seed: int = 0,
+    progress: bool = False,
+    callback: Callable[[Iterate], Any] | None = None,
+    record: bool = False,
+    on_failure: str = "warn",
+) -> FixedPoint:
+    """Solve the fixed-point equations (T1)-(T2) for encoder and decoder.
+
+    Each map is a step of majorisation-minimisation (deterministic annealing at one temperature; Blahut-Arimoto with a
+    moving reproduction alphabet), so the free energy never rises. What is found is a local minimum: `sweep` anneals.
+
+    Parameters
+    ----------
+    x : (N, D) array_like
+        Data. A memory map is streamed.
+    objective : Objective, optional
+        `ELBO()` by default.
+    beta : float, optional
+        Temperature; short for `objective.at(beta)`.
+    tiling : Tiling, optional
+        Prior masses of the latent tiles; 256 uniform ones by default.
+    weights : (N,) array_like, optional
+        Data weights, normalised to sum to 1; uniform by default. Points of weight zero have no say.
+    masses : {"fixed", "free"}
+        Whether the prior masses are optimised too, pi <- m ("mass-constrained" annealing; the tiling itself is then
+        part of the solution).
+    start : None, "data", (K, D) array_like or FixedPoint, optional
+        Initial reconstructions: the mean with noise of 1e-2 of the data's radius (default); random data points; given.
+    accelerate : {"squarem", "anderson", "lbfgs", "plain"}
+        Who proposes the next point. Every proposal is kept only if the free energy does not rise.
+    tol : float
+        Tolerance on the error estimate, relative to the root-mean-square radius of the data. In float32 at least 1e-5.
+    max_maps : int
+        Budget of evaluations of the map.
+    time_limit : float, optional
+        Budget in seconds.
+    backend : {"auto", "numba", "cupy", "reference"}
+    dtype : {float64, float32}, optional
+        Precision of the passes over the data; float64 by default. With float32 energies carry a relative error of 6e-8
+        times radius^2 / (sigma^2 beta), reconstructions about 1e-5 of the radius.
+    seed : int
+        Seed of the random starts.
+    progress : bool
+        Show a progress bar.
+    callback : callable, optional
+        Called with an `Iterate` after every accepted point; a true return value stops the iteration.
+    record : bool
+        Keep every iterate in `.trajectory` (n, K, D).
+    on_failure : {"warn", "raise", "return"}
+        What to do without convergence.
+
+    Returns
+    -------
+    FixedPoint
+
+    Raises
+    ------
+    ValueError
+        For bad input: the message says what was wanted.
+    NotConvergedError
+        Without convergence, with ``on_failure="raise"``.
+
+    Examples
+    --------
+    >>> s = solve([[-1.0], [1.0]], beta=0.5, tiling=Tiling.uniform(2))
+    >>> round(float(abs(s.decoder[0, 0])), 6)  # m = tanh(m / 0.5) (theory.md section 5)
+    0.957504
+    """
+    objective = ELBO() if objective is None else objective
+    if beta is not None:
+        objective = objective.at(beta)
+    tiling = Tiling.uniform() if tiling is None else tiling
+    check_choice(masses, "masses", ("fixed", "free"))
+    check_choice(on_failure, "on_failure", ("warn", "raise", "return"))
+    options = Options(masses == "free", accelerate, tol, max_maps, time_limit, callback, record, progress)
+    problem = Problem.make(x, objective, weights, backend, dtype)
+    sites = initial_sites(problem, tiling, start, seed)
+    solution, _ = iterate(problem, objective, tiling, sites, options)
+    report_failure(solution, on_failure)
+    return solution
+
+
+def initial_sites(problem: Problem, tiling: Tiling, start: Any, seed: int) -> Sites:
+    """Initial reconstructions in the frame, exactly coincident ones tied."""
+    rows, k = problem.rows, len(tiling)
+    dim = rows.source.shape[1]
+    tile_masses = tiling.masses
+    if start is None:
+        noise = np.random.default_rng(seed).standard_normal((k, dim)) / np.sqrt(dim)
+        psi = problem.mean + _JITTER * problem.radius * noise
+        psi = problem.objective.project(psi, np.broadcast_to(problem.mean, psi.shape))
+    elif isinstance(start, str):
+        check_choice(start, "start", ("data",))
+        chosen = np.random.default_rng(seed).choice(len(rows), size=k, p=rows.weights)
+        psi = rows.frame.inward(np.asarray(rows.source[np.sort(chosen)], dtype=np.float64))
+    else:
+        given = start.decoder if isinstance(start, FixedPoint) else check_data(start, "start")
+        if given.shape != (k, dim):
+            raise ValueError(f"start must have shape ({k}, {dim}), one reconstruction per tile, got {given.shape}")
+        problem.objective.check(given)
+        psi = rows.frame.inward(np.asarray(given, dtype=np.float64))
+        if isinstance(start, FixedPoint) and start.masses_free:
+            tile_masses = start.tiling.masses
+    return Sites.of_tiles(psi, tile_masses)
+
+
+def report_failure(solution: FixedPoint, on_failure: str) -> None:
+    """Warn or raise where a solution did not converge."""
+    if solution.converged or on_failure == "return":
+        return
+    message = f"beta={solution.beta:.6g}: {solution.status.value} (error estimate {solution.error_estimate:.2e})"
+    if on_failure == "raise":
+        raise NotConvergedError(message, solution)
+    warnings.warn(message, NotConvergedWarning, stacklevel=3)
+
+
+def iterate(
+    problem: Problem, objective: Objective, tiling: Tiling, sites: Sites, options: Options
+) -> tuple[FixedPoint, Sites]:
+    """Run the loop from given sites (in the frame) and return the result with its sites, from which a sweep goes on.
+
+    `objective` is `problem.objective` in the units of the data.
+    """
+    run = _Run(problem, options, sites)
+    with tqdm(total=None, disable=not options.progress, unit=" maps", desc=f"beta={objective.beta:.4g}") as bar:
+        run.bar = bar
+        status = run.to_the_end()
+    return run.package(objective, tiling, status), run.current_sites()
+
+
+@dataclass(eq=False)
+class _Run:
+    """State of one run of the loop."""
+
+    problem: Problem
+    options: Options
+    sites: Sites
+    point: _Point | None = None
+    error: float = np.inf  # in the frame
+    contraction: float = np.nan
+    n_maps: int = 0
+    top_eigenvalue: float = np.nan
+    trajectory: list[FloatArray] = field(default_factory=list)
+    started: float = field(default_factory=time.monotonic)
+    bar: Any = None
+
+    def __post_init__(self) -> None:
+        objective, self.eps = self.problem.objective, float(np.finfo(self.problem.rows.dtype).eps)
+        self.tol = max(self.options.tol, 100 * self.eps) * self.problem.radius
+        # Rounding of T: eps of the radius, and eps times the energies lambda radius^2 over a site's width 1/sqrt(lambda).
+        steepness = np.sqrt(objective.quadratic or 0.0) * self.problem.radius
+        self.floor = 8 * self.eps * (1 + steepness) * self.problem.radius
+        self.coarse = np.sqrt(self.eps) * self.problem.radius
+        self.noise = 16 * self.eps * (1 + steepness**2)  # of the free energy, relative to 1 + |F|
+
+    # --- the outer loop: converge, tie, test, kick ---------------------------------------------------------------
+
+    def to_the_end(self) -> Status:
+        saddle_left = False
+        try:
+            while True:
+                status = self.converge()
+                if self.tie():
+                    status = self.converge()
+                if not self.leave_saddle():
+                    break
+                saddle_left = True
+        except _Stopped as stop:
+            return stop.status
+        except KeyboardInterrupt:
+            return Status.INTERRUPTED
+        if status is Status.CONVERGED and (self.here.expectations.mass <= 0).any():
+            return Status.DEAD_TILES
+        return Status.SADDLE_LEFT if status is Status.CONVERGED and saddle_left else status
+
+    @property
+    def here(self) -> _Point:
+        assert self.point is not None  # `converge` evaluates the start first
+        return self.point
+
+    def tie(self) -> bool:
+        """Tie sites that coincide, where F does not rise for it; say whether anything changed."""
+        point = self.here
+        tolerance = same_distance(self.problem.radius, self.problem.objective.length_scale, self.error)
+        sites = self.current_sites()
+        if self.options.free:  # a site that has lost its mass, and is losing more, gives its tiles to the largest
+            mass = point.expectations.mass
+            dead = (mass < _DEAD) & (point.log_step < 0)
+            if dead.any():
+                sites = _without(sites, dead, mass)
+        merged = sites.merged(tolerance)
+        if len(merged) == len(self.sites):
+            return False
+        return self.move_to(merged)
+
+    def leave_saddle(self) -> bool:
+        """Test the split condition (T9); past it, kick the site along its unstable axis (T13). Says whether it did."""
+        point, sites = self.here, self.current_sites()
+        if self.problem.objective.curvature(point.psi[:1]) is None:
+            return False
+        condition = self.split_condition()
+        self.top_eigenvalue = condition.top
+        excess = 1 - 1 / condition.eigenvalue if condition.eigenvalue > 1 else 0.0
+        # Near a continuous split the halves move apart by about sqrt(3 excess) standard deviations: start short of it.
+        length = 0.5 * np.sqrt(excess)
+        while length > 1e-7:
+            kicked = sites.split(condition.site, length * condition.direction, self.options.free)
+            parents = np.vstack([point.psi, point.psi[condition.site]])
+            kicked = replace(kicked, decoder=self.problem.objective.project(kicked.decoder, parents))
+            if self.move_to(kicked, strictly=True):
+                return True
+            length /= 4
+        return False
+
+    def split_condition(self) -> SplitCondition:
+        point = self.here
+        may_split = self.current_sites().can_split(self.options.free)
+        return split_condition(self.problem, point.psi, point.log_masses, may_split)
+
+    def current_sites(self) -> Sites:
+        point = self.here
+        sites = Sites(point.psi, self.sites.index, self.sites.tile_masses, point.expectations.mass)
+        return sites.with_masses(np.exp(point.log_masses)) if self.options.free else sites
+
+    def move_to(self, sites: Sites, strictly: bool = False) -> bool:
+        """Go over to other sites unless F rises there (`strictly`: only if it falls by more than rounding)."""
+        point = self.evaluate(sites.decoder, _log(sites.masses))
+        slack = self.slack()
+        if point.expectations.free_energy > self.here.expectations.free_energy + (0.0 if strictly else slack):
+            return False
+        self.sites = sites
+        self.accept(point)
+        return True
+
+    # --- the inner loop -----------------------------------------------------------------------------------------
+
+    def converge(self) -> Status:
+        """Iterate until the estimated error is below the tolerance, or the arithmetic yields no more."""
+        if self.point is None:
+            self.accept(self.evaluate(self.sites.decoder, _log(self.sites.masses)))
+        propose = ACCELERATORS[self.options.accelerate]
+        history: list[Past] = []
+        plain, lowest, since, self.contraction = False, np.inf, 0, np.nan
+        while True:
+            point = self.here
+            u, r, metric = self.vector(point)
+            history = [*history[1 - MEMORY :], Past(u, r, plain)]
+            lowest, since = (point.residual, 0) if point.residual < lowest else (lowest, since + 1)
+            stalled = point.residual <= self.floor or (since > _PATIENCE and point.residual < self.coarse)
+            near = point.residual <= self.tol
+            if stalled or (near and plain):
+                self.error = self.error_estimate(point, history, metric, stalled)
+                if stalled or self.error <= self.tol:
+                    return Status.CONVERGED if self.error <= self.tol else Status.CRITICAL
+
+            # Close to the end a plain step comes first: it measures the contraction factor.
+            proposal = None if near and not plain else propose(history, metric)
+            found = [] if proposal is None else self.extrapolated(proposal, u + r, point)
+            plain = len(found) != 1
+            if not found:
+                history = history if proposal is None else history[-1:]
+                found = [self.plain_step(point)]
+            elif plain:  # on the way to a plain image stands the extrapolated point itself
+                history.append(Past(*self.vector(found[0])[:2], plain=False))
+            self.accept(found[-1])
+
+    def error_estimate(self, point: _Point, history: Sequence[Past], metric: FloatArray, stalled: bool) -> float:
+        """Distance to the fixed point, residual / (1 - contraction factor) (T10).
+
+        At the accuracy of the arithmetic no factor can be measured: there the split condition bounds it.
+        """
+        if len(point.psi) == 1 and not self.options.free:
+            return point.residual  # one site: the map is constant
+        if not stalled:
+            self.contraction = contraction_factor(history, metric)
+        elif not self.contraction < 1:
+            self.contraction = self.split_condition().top
+        size = max(point.residual, self.floor) if stalled else point.residual
+        return size / (1 - self.contraction) if self.contraction < 1 else np.inf
+
+    def extrapolated(self, proposal: FloatArray, image: FloatArray, point: _Point) -> list[_Point]:
+        """The proposal where F does not rise there, or the proposal and its plain image where F does not rise at that.
+
+        (A long step magnifies what is left of the fast modes; one plain step removes it.) Failing both, a point a quarter
+        as far beyond the plain image; none if F rises at all of them.
+        """
+        for fraction in _BACKTRACKS:
+            candidate = self.evaluate_vector(image + fraction * (proposal - image), point)
+            if candidate is None:
+                continue
+            if self.falls(candidate, point):
+                return [candidate]
+            settled = self.plain_step(candidate)
+            if self.falls(settled, point):
+                return [candidate, settled]
+        return []
+
+    def plain_step(self, point: _Point) -> _Point:
+        return self.evaluate(point.psi + point.step, _normalised(point.log_masses, point.log_step))
+
+    def falls(self, candidate: _Point, point: _Point) -> bool:
+        """Whether F does not rise from one point to the other; within its rounding the residual decides."""
+        rise = candidate.expectations.free_energy - point.expectations.free_energy
+        return bool(rise < -self.slack() or (rise <= self.slack() and candidate.residual <= point.residual))
+
+    def slack(self) -> float:
+        return self.noise * (1 + abs(self.here.expectations.free_energy))
+
+    def vector(self, point: _Point) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Point, residual and metric as vectors: (psi, log pi) with (m lambda grad^2 f, m), (T8)."""
+        mass = point.expectations.mass
+        curvature = self.problem.objective.curvature(point.psi)
+        metric = mass[:, None] * (np.ones_like(point.psi) if curvature is None else curvature)
+        if not self.options.free:
+            return point.psi.ravel(), point.step.ravel(), metric.ravel()
+        # A dead site's log mass is minus infinity and its metric zero; zeros stand for it here.
+        alive = mass > 0
+        return (
+            np.concatenate([point.psi.ravel(), np.where(alive, point.log_masses, 0.0)]),
+            np.concatenate([point.step.ravel(), np.where(alive, point.log_step, 0.0)]),
+            np.concatenate([metric.ravel(), mass]),
+        )
+
+    def evaluate_vector(self, u: FloatArray, origin: _Point) -> _Point | None:
+        """Evaluate a proposal; None where it is not finite."""
+        if not np.isfinite(u).all():
+            return None
+        shape = origin.psi.shape
+        n = origin.psi.size
+        psi = self.problem.objective.project(u[:n].reshape(shape), origin.psi + origin.step)
+        log_masses = origin.log_masses
+        if self.options.free:
+            log_masses = _normalised(np.where(origin.expectations.mass > 0, u[n:], -np.inf), 0.0)
+        return self.evaluate(psi, log_masses)
+
+    def evaluate(self, psi: FloatArray, log_masses: FloatArray) -> _Point:
+        """One map; raises when a budget is used up or nothing finite comes back."""
+        options = self.options
+        late = options.time_limit is not None and time.monotonic() - self.started >= options.time_limit
+        if self.n_maps > 0 and (late or self.n_maps >= options.max_maps):
+            raise _Stopped(Status.BUDGET_USED)
+        expectations = self.problem.expectations(psi, log_masses)
+        self.n_maps += 1
+        if not np.isfinite(expectations.free_energy):
+            raise _Stopped(Status.NOT_FINITE)
+        mass = expectations.mass
+        step = self.problem.image(psi, expectations) - psi
+        square = mass @ (step * step).sum(axis=1)
+        log_step = np.empty(0)
+        if options.free:
+            alive = mass > 0
+            log_step = _log(mass) - np.where(alive, log_masses, 0.0)  # minus infinity where a site has died
+            square += mass @ np.where(alive, log_step, 0.0) ** 2 * self.problem.objective.length_scale**2
+        if self.bar is not None:
+            self.bar.update()
+        return _Point(psi, log_masses, expectations, step, log_step, float(np.sqrt(square)))
+
+    def accept(self, point: _Point) -> None:
+        self.point = point
+        frame, options = self.problem.rows.frame, self.options
+        if self.bar is not None and options.progress:
+            self.bar.set_postfix_str(f"residual {point.residual * frame.scale:.1e}", refresh=False)
+        if not (options.record or options.callback):
+            return
+        decoder = frame.outward(point.psi)[self.sites.index]
+        if options.record:
+            self.trajectory.append(decoder)
+        if options.callback and options.callback(
+            Iterate(
+                self.n_maps,
+                float(point.expectations.free_energy),
+                point.residual * frame.scale,
+                self.error * frame.scale,
+                decoder,
+            )
+        ):
+            raise _Stopped(Status.STOPPED)
+
+    def package(self, objective: Objective, tiling: Tiling, status: Status) -> FixedPoint:
+        """The result in units of the data, one reconstruction per tile."""
+        if self.point is None:  # interrupted before the first map was done
+            raise KeyboardInterrupt
+        point, rows = self.point, self.problem.rows
+        sites = self.current_sites()
+        expectations = point.expectations
+        masses = sites.masses[sites.index]
+        part = np.divide(sites.tile_masses, masses, out=np.zeros_like(masses), where=masses > 0)
+        return FixedPoint(
+            x=rows.source,
+            weights=rows.weights,
+            objective=objective,
+            tiling=Tiling(sites.tile_masses, tiling.positions) if self.options.free else tiling,
+            decoder=rows.frame.outward(point.psi)[sites.index],
+            marginal=expectations.mass[sites.index] * part,
+            free_energy=float(expectations.free_energy),
+            energy=float(expectations.energy),
+            distortion=self.problem.distortion(point.psi, point.log_masses, expectations),
+            residual=point.residual * rows.frame.scale,
+            error_estimate=self.error * rows.frame.scale,
+            top_eigenvalue=self.top_eigenvalue,
+            n_maps=self.n_maps,
+            status=status,
+            masses_free=self.options.free,
+            frame=rows.frame,
+            trajectory=np.stack(self.trajectory) if self.options.record else None,
+        )
+
+
+def _log(masses: FloatArray) -> FloatArray:
+    with np.errstate(divide="ignore"):
+        return np.log(masses)
+
+
+def _normalised(log_masses: FloatArray, log_step: FloatArray | float) -> FloatArray:
+    """Log masses after a step; unchanged where the step is empty (fixed masses)."""
+    if np.size(log_step) == 0:
+        return log_masses
+    moved = log_masses + log_step
+    return moved - logsumexp(moved)
+
+
+def _without(sites: Sites, dead: Any, mass: FloatArray) -> Sites:
+    """Sites without the dead ones, whose tiles go to the site of largest mass."""
+    heir = int(mass.argmax())
+    keep = np.flatnonzero(~dead)
+    renumber = np.full(len(sites), np.searchsorted(keep, heir))
+    renumber[keep] = np.arange(len(keep))
+    rest = Sites(sites.decoder[keep], renumber[sites.index], sites.tile_masses, mass[keep])
+    return rest.with_masses(sites.masses[keep] / sites.masses[keep].sum())
+

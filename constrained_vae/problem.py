@@ -1,0 +1,173 @@
+"""Problem: data, weights and objective in their frame, bound to a backend; one method is one map T of (T1)-(T2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from ._checks import FloatArray, check_data, check_weights
+from .backends import get_backend
+from .equations import Array, Expectations, encoder, energies
+from .objectives import Frame, Objective
+
+_BLOCK = 2**22  # entries (rows times columns) of a block read from a memory map
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """The data in their frame, streamed in row blocks: a memory map is read block by block, never whole.
+
+    `source` is what the user gave, (N, D) in its own units; `weights` rho (N,) sum to 1.
+    """
+
+    source: FloatArray
+    weights: FloatArray
+    frame: Frame
+    dtype: np.dtype[Any]
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    @cached_property
+    def _whole(self) -> FloatArray:
+        return self._read(slice(None))
+
+    def _read(self, rows: slice) -> FloatArray:
+        return np.ascontiguousarray(self.frame.inward(np.asarray(self.source[rows], dtype=np.float64)), self.dtype)
+
+    def blocks(self, columns: int | None = None) -> Iterator[tuple[FloatArray, FloatArray]]:
+        """Blocks (x, rho); in-memory data are one block unless `columns` asks for rows of at most that many entries."""
+        mapped = isinstance(self.source, np.memmap)
+        rows = max(1, _BLOCK // (columns or self.source.shape[1])) if mapped or columns else len(self)
+        weights = self.weights.astype(self.dtype, copy=False)
+        for start in range(0, len(self), rows):
+            block = slice(start, start + rows)
+            yield (self._read(block) if mapped else self._whole[block]), weights[block]
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """Everything one map needs. `objective` and all reconstructions are in the frame of the data; see `make`."""
+
+    rows: Rows
+    objective: Objective
+    backend: ModuleType
+
+    @classmethod
+    def make(cls, x: Any, objective: Objective, weights: Any, backend: str, dtype: Any) -> Problem:
+        """Validate the data and put them into their frame.
+
+        The frame of an equivariant objective has the weighted mean at the origin and root-mean-square radius 1; any
+        other objective keeps the units of the data.
+        """
+        x = check_data(x)
+        rho = check_weights(weights, len(x))
+        objective.check(x)
+        precision = np.dtype(np.float64 if dtype is None else dtype)
+        if precision not in (np.float32, np.float64):
+            raise ValueError(f"dtype must be float64 or float32, got {dtype!r}")
+        frame = standard_frame(x, rho) if objective.equivariant else Frame(np.zeros(x.shape[1]), 1.0)
+        return cls(Rows(x, rho, frame, precision), objective.in_frame(frame), get_backend(backend))
+
+    def at(self, objective: Objective) -> Problem:
+        """The same data under another objective of the same kind (a sweep changes beta only); prepared data are kept."""
+        problem = Problem(self.rows, objective.in_frame(self.rows.frame), self.backend)
+        for name in ("_statistics", "_radius", "mean"):  # none of them knows beta
+            if name in self.__dict__:
+                problem.__dict__[name] = self.__dict__[name]
+        return problem
+
+    @property
+    def radius(self) -> float:
+        """Root-mean-square distance of the data from their mean, in the frame."""
+        return 1.0 if self.objective.equivariant else self._radius
+
+    @cached_property
+    def _radius(self) -> float:
+        square = sum(float(rho @ np.square(x - self.mean).sum(axis=1)) for x, rho in self.rows.blocks())
+        return float(np.sqrt(square)) or 1.0
+
+    @cached_property
+    def mean(self) -> FloatArray:
+        """Weighted mean of the data, the collapsed reconstruction of every Bregman energy, (D,), in the frame."""
+        return np.asarray(sum(rho @ x for x, rho in self.rows.blocks()), dtype=np.float64)
+
+    @cached_property
+    def _statistics(self) -> list[tuple[Array, Array, Array]]:
+        return list(self._prepare())
+
+    def _prepare(self) -> Iterator[tuple[Array, Array, Array]]:
+        """Blocks (phi, s, rho) with the multiplier-free statistics of the objective."""
+        for x, rho in self.rows.blocks():
+            phi, s = self.objective.statistics(x)
+            yield phi, s, rho
+
+    def blocks(self) -> Iterator[tuple[Array, Array, Array]]:
+        """Blocks (phi, s, rho): kept for data in memory, prepared on the way for a memory map."""
+        return self._prepare() if isinstance(self.rows.source, np.memmap) else iter(self._statistics)
+
+    def readout(self, psi: Array) -> tuple[Array, Array]:
+        """Readout (v, b) of the reconstructions (T4), in the precision of the data."""
+        v, b = self.objective.readout(psi)
+        return v.astype(self.rows.dtype, copy=False), b.astype(self.rows.dtype, copy=False)
+
+    def expectations(self, psi: Array, log_masses: Array) -> Expectations:
+        """One pass over all rows: marginal posterior, weighted statistics, free energy and energy, in float64."""
+        v, b = self.readout(psi)
+        log_masses = log_masses.astype(self.rows.dtype, copy=False)
+        total: Expectations | None = None
+        for phi, s, rho in self.blocks():
+            offset = self.objective.offset(s)
+            part = self.backend.expectations(phi, offset, rho, v, b, log_masses, self.objective.quadratic)
+            total = part if total is None else total + part
+        assert total is not None  # data are never empty
+        return total
+
+    def image(self, psi: Array, expectations: Expectations) -> Array:
+        """Decoder update T(psi) (T2) from the expectations at psi; a dead tile keeps its reconstruction."""
+        return self.objective.decoder(expectations.mass, expectations.sums, psi)
+
+    def distortion(self, psi: Array, log_masses: Array, expectations: Expectations) -> float:
+        """E||x - psi||^2 in squared units of the data, whatever the objective (one more pass unless it is the energy)."""
+        if self.objective.quadratic is not None:
+            return float(expectations.energy / self.objective.quadratic) * self.rows.frame.scale**2
+        square = 0.0
+        mass, sums = np.zeros(len(psi)), np.zeros((len(psi), psi.shape[1]))
+        for x, q in self.responsibilities(psi, log_masses):
+            square += float(q.sum(axis=1) @ (x * x).sum(axis=1))
+            mass, sums = mass + q.sum(axis=0), sums + q.T @ x
+        return square + float(mass @ (psi * psi).sum(axis=1) - 2 * np.sum(sums * psi))
+
+    def responsibilities(self, psi: Array, log_masses: Array, columns: int = 0) -> Iterator[tuple[Array, Array]]:
+        """Row blocks (x, rho_i q_ia) for whoever needs more than the kernel's sums; blocks of at most 2^22 entries."""
+        v, b = self.objective.readout(psi)
+        for x, rho in self.rows.blocks(max(self.rows.source.shape[1], len(psi), columns)):
+            phi, s = self.objective.statistics(x)
+            q, _ = encoder(energies(phi, self.objective.offset(s), v, b), log_masses)
+            yield x, rho[:, None] * q
+
+
+def standard_frame(x: FloatArray, weights: FloatArray) -> Frame:
+    """Weighted mean and root-mean-square radius of the data, in a second pass about the first mean.
+
+    Extreme units are safe: squares are taken only after division by the largest deviation. Coinciding points get scale 1.
+    """
+    rows = max(1, _BLOCK // x.shape[1])
+    blocks = [slice(i, i + rows) for i in range(0, len(x), rows)]
+
+    def mean_about(origin: Any) -> Any:
+        return origin + sum(weights[b] @ (np.asarray(x[b], dtype=np.float64) - origin) for b in blocks)
+
+    centre = mean_about(mean_about(np.asarray(x[0], dtype=np.float64)))
+    largest = max(float(np.abs(x[b] - centre).max(where=weights[b, None] > 0, initial=0.0)) for b in blocks)
+    # Points that coincide up to the rounding of their mean have no radius.
+    if largest <= 8 * np.finfo(np.float64).eps * float(np.abs(centre).max()):
+        return Frame(centre, 1.0)
+    square = sum(float(weights[b] @ (((x[b] - centre) / largest) ** 2).sum(axis=1)) for b in blocks)
+    return Frame(centre, largest * float(np.sqrt(square)))
+

@@ -1,0 +1,117 @@
+"""Sites: tiles that share one reconstruction, tied together.
+
+Splitting a tile in two changes nothing in q, F, R or D, so coincident tiles may be evaluated as one site of their summed
+mass (exactly), as long as the tiles behind a site are remembered: only a site of two or more tiles can split (T9).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from ._checks import FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class Sites:
+    """Distinct reconstructions and the tiles that share them.
+
+    Attributes
+    ----------
+    decoder : (k, D) array
+        One reconstruction per site.
+    index : (K,) int array
+        The site of every tile.
+    tile_masses : (K,) array
+        Prior masses of the tiles.
+    marginal : (k,) array or None
+        Marginal posterior of the sites, where it is known.
+    """
+
+    decoder: FloatArray
+    index: npt.NDArray[np.intp]
+    tile_masses: FloatArray
+    marginal: FloatArray | None = None
+
+    def __len__(self) -> int:
+        return len(self.decoder)
+
+    @property
+    def masses(self) -> FloatArray:
+        """Summed prior mass of every site, (k,)."""
+        return np.bincount(self.index, self.tile_masses, minlength=len(self))
+
+    @property
+    def counts(self) -> npt.NDArray[np.intp]:
+        """Number of tiles at every site, (k,)."""
+        return np.bincount(self.index, minlength=len(self))
+
+    @classmethod
+    def of_tiles(cls, decoder: FloatArray, tile_masses: FloatArray) -> Sites:
+        """Tie exactly coincident tiles; sites are numbered by their first tile."""
+        _, first, inverse = np.unique(decoder, axis=0, return_index=True, return_inverse=True)
+        rank = np.argsort(np.argsort(first))
+        return cls(decoder[np.sort(first)], rank[inverse.ravel()], tile_masses)
+
+    def with_masses(self, masses: FloatArray) -> Sites:
+        """Free masses: every site's mass shared equally among its tiles."""
+        return replace(self, tile_masses=(masses / self.counts)[self.index])
+
+    def merged(self, tolerance: float) -> Sites:
+        """Tie sites closer than `tolerance` at their mean, weighted by marginal posterior (dead sites count nothing)."""
+        group = coincident(self.decoder, tolerance)
+        k = int(group.max()) + 1
+        if k == len(self):
+            return self
+        mass = self.masses if self.marginal is None else self.marginal
+        weight = mass + np.finfo(np.float64).tiny
+        total = np.bincount(group, weight, minlength=k)
+        # The mean about the first member keeps exact coincidence exact.
+        first = self.decoder[np.unique(group, return_index=True)[1]]
+        shift = np.zeros_like(first)
+        np.add.at(shift, group, weight[:, None] * (self.decoder - first[group]))
+        marginal = None if self.marginal is None else np.bincount(group, self.marginal, minlength=k)
+        return Sites(first + shift / total[:, None], group[self.index], self.tile_masses, marginal)
+
+    def can_split(self, free: bool) -> npt.NDArray[np.bool_]:
+        """Which sites can split: those of two tiles or more; with free masses any, while a tile can be spared."""
+        several = self.counts > 1
+        return np.full(len(self), several.any()) if free else several
+
+    def split(self, site: int, displacement: FloatArray, free: bool) -> Sites:
+        """Split a site into two halves of (as nearly as the tiles allow) equal mass, its centroid kept (T13)."""
+        index, tile_masses = self.index.copy(), self.tile_masses.copy()
+        if self.counts[site] < 2:  # free masses: a tile more or less changes nothing but the count
+            donor = int(self.counts.argmax())
+            spared = np.flatnonzero(index == donor)[-1]
+            index[spared] = site
+            moved = Sites(self.decoder, index, tile_masses)
+            index, tile_masses = index, moved.with_masses(self.masses).tile_masses
+        tiles = np.flatnonzero(index == site)
+        if free:
+            tile_masses[tiles] = tile_masses[tiles].sum() / len(tiles)
+        cumulative = np.cumsum(tile_masses[tiles])
+        # The cut whose first half comes nearest to half the mass; both halves keep at least one tile.
+        cut = 1 + int(np.abs(cumulative[:-1] - cumulative[-1] / 2).argmin())
+        index[tiles[cut:]] = len(self)
+        if free:
+            for half in (tiles[:cut], tiles[cut:]):
+                tile_masses[half] = cumulative[-1] / 2 / len(half)
+        first, second = tile_masses[tiles[:cut]].sum(), tile_masses[tiles[cut:]].sum()
+        lever = 2 / (first + second) if first + second > 0 else 1.0
+        decoder = np.concatenate([self.decoder, self.decoder[site : site + 1] - lever * first * displacement])
+        decoder[site] += lever * second * displacement
+        return Sites(decoder, index, tile_masses)
+
+
+def coincident(decoder: FloatArray, tolerance: float) -> npt.NDArray[np.intp]:
+    """Group rows (K, D) that lie within `tolerance` of the first ungrouped one, in order; returns the group of each row."""
+    group = np.full(len(decoder), -1, dtype=np.intp)
+    n_groups = 0
+    while (left := np.flatnonzero(group < 0)).size:
+        near = np.square(decoder[left] - decoder[left[0]]).sum(axis=1) <= tolerance**2
+        group[left[near]] = n_groups
+        n_groups += 1
+    return group

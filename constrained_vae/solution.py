@@ -1,0 +1,413 @@
+"""FixedPoint, Branch, Status: frozen results, and what can be derived from them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from functools import cached_property
+from os import PathLike
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from . import equations
+from ._checks import FloatArray, TooLargeError, check_data, check_positive
+from .detection import Peak, find_kinks
+from .objectives import ELBO, Frame, Objective
+from .sites import Sites
+from .tiling import Tiling
+
+_BLOCK = 2**20  # entries of a block of responsibilities
+_LARGEST = 2**27  # entries of the largest encoder handed out whole, 1 GiB
+
+
+class Status(Enum):
+    """How an iteration ended: what happened, and what to try."""
+
+    CONVERGED = "converged: the estimated error is below the tolerance"
+    SADDLE_LEFT = "converged, after leaving a saddle along its unstable axis"
+    DEAD_TILES = "converged; some tiles hold no posterior mass (holes), their reconstructions are arbitrary"
+    CRITICAL = (
+        "stopped at the accuracy of the arithmetic, with the estimated error above the tolerance: the solution is too "
+        "close to a transition; move beta, or accept the error estimate"
+    )
+    BUDGET_USED = "stopped before convergence: raise max_maps or time_limit, loosen tol, or use another accelerator"
+    STOPPED = "stopped by the callback"
+    INTERRUPTED = "interrupted: the last point is kept"
+    NOT_FINITE = "stopped at the last finite point: the objective overflowed; check the scale of beta, sigma and the data"
+
+    @property
+    def converged(self) -> bool:
+        return self in (Status.CONVERGED, Status.SADDLE_LEFT, Status.DEAD_TILES)
+
+
+class NotConvergedWarning(UserWarning):
+    """A solution did not reach its tolerance; the text says why and what to try."""
+
+
+class NotConvergedError(RuntimeError):
+    """As the warning, with `on_failure="raise"`; `.solution` holds what there is."""
+
+    def __init__(self, message: str, solution: FixedPoint) -> None:
+        super().__init__(message)
+        self.solution = solution
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class FixedPoint:
+    """A solution of the fixed-point equations (T1)-(T2).
+
+    Attributes
+    ----------
+    x : (N, D) array
+        The data, as given.
+    weights : (N,) array
+        Data weights rho, summing to 1.
+    objective : Objective
+    tiling : Tiling
+        Prior masses; the optimised ones where masses are free.
+    decoder : (K, D) array
+        Reconstruction vectors psi, in units of x.
+    marginal : (K,) array
+        Marginal posterior m.
+    free_energy, energy : float
+        F = R + E[H] and E[H], in nats, without the constants kappa.
+    distortion : float
+        E||x - psi||^2 in squared units of x, whatever the objective.
+    residual : float
+        sqrt(sum_a m_a ||T(psi)_a - psi_a||^2), in units of x, of the undamped map at the decoder.
+    error_estimate : float
+        Estimated distance to the fixed point in the same norm, residual / (1 - contraction factor) (T10).
+    top_eigenvalue : float
+        Largest eigenvalue of the split condition (T9), NaN where it was not reached or is not known. It bounds the
+        contraction factor from above; a value of 1 or more means that a site with a single tile would split.
+    n_maps : int
+        Evaluations of the map.
+    status : Status
+    masses_free : bool
+        Whether the masses were optimised.
+    frame : Frame
+        Standardised coordinates in which it was solved.
+    trajectory : (n, K, D) array or None
+        The iterates, where they were recorded.
+    """
+
+    x: FloatArray
+    weights: FloatArray
+    objective: Objective
+    tiling: Tiling
+    decoder: FloatArray
+    marginal: FloatArray
+    free_energy: float
+    energy: float
+    distortion: float
+    residual: float
+    error_estimate: float
+    top_eigenvalue: float
+    n_maps: int
+    status: Status
+    masses_free: bool
+    frame: Frame
+    trajectory: FloatArray | None = None
+
+    def __repr__(self) -> str:
+        return (
+            f"FixedPoint(beta={self.beta:.6g}, {len(self.distinct)} distinct of {len(self.tiling)} tiles, "
+            f"rate={self.rate:.6g} nats, distortion={self.distortion:.6g}, {self.status.name.lower()} "
+            f"after {self.n_maps} maps, error {self.error_estimate:.1e})"
+        )
+
+    @property
+    def beta(self) -> float:
+        return self.objective.beta
+
+    @property
+    def converged(self) -> bool:
+        return self.status.converged
+
+    @property
+    def rate(self) -> float:
+        """Rate R = I(x; tile) + KL(m || pi) in nats (T5)."""
+        return max(self.free_energy - self.energy, 0.0)
+
+    @property
+    def lagrangian(self) -> float:
+        """F less the constants lambda kappa^2 of the constraints; F itself for the ELBO (T5)."""
+        return self.free_energy - self.objective.allowance
+
+    @property
+    def marginal_kl(self) -> float:
+        """KL(m || pi) in nats (T15)."""
+        return max(float(equations.marginal_kl(self.marginal, self.tiling.masses)), 0.0)
+
+    @property
+    def tolerance(self) -> float:
+        """Distance, in units of x, below which two reconstructions count as one."""
+        return same_distance(self.frame.scale, self.objective.length_scale, self.error_estimate)
+
+    @cached_property
+    def distinct(self) -> Sites:
+        """Reconstructions that coincide to tolerance, with their summed prior and posterior masses."""
+        sites = Sites(self.decoder, np.arange(len(self.decoder)), self.tiling.masses, self.marginal)
+        return sites.merged(self.tolerance)
+
+    @cached_property
+    def encoder(self) -> FloatArray:
+        """Posterior masses q (N, K).
+
+        Raises
+        ------
+        TooLargeError
+            Above 2^27 entries: use `encode` on blocks of rows.
+        """
+        return self.encode(self.x)
+
+    @cached_property
+    def labels(self) -> npt.NDArray[np.intp]:
+        """Distinct reconstruction of largest posterior mass per data point, (N,)."""
+        index = self.distinct.index
+        onto = np.zeros((len(index), len(self.distinct)))
+        onto[np.arange(len(index)), index] = 1
+        return np.concatenate([(q @ onto).argmax(axis=1) for q in self._encode_blocks(self.x)])
+
+    def encode(self, x: Any) -> FloatArray:
+        """Posterior masses of the tiles for new points (n, D): q (n, K), rows summing to 1 (T1).
+
+        Raises
+        ------
+        ValueError
+            If the points do not match the decoder's dimension, or are not admitted by the likelihood.
+        TooLargeError
+            Above 2^27 entries: encode blocks of rows.
+        """
+        x = self._check(x)
+        if len(x) * len(self.decoder) > _LARGEST:
+            raise TooLargeError(
+                f"the encoder would hold {len(x)} x {len(self.decoder)} masses "
+                f"({len(x) * len(self.decoder) * 8 / 2**30:.1f} GiB): call encode on blocks of rows"
+            )
+        return np.concatenate(list(self._encode_blocks(x)))
+
+    def reconstruct(self, x: Any) -> FloatArray:
+        """Expected reconstructions E_q[psi | x] of new points, (n, D), in units of x."""
+        return np.concatenate([q @ self.decoder for q in self._encode_blocks(self._check(x))])
+
+    def _check(self, x: Any) -> FloatArray:
+        x = check_data(x)
+        if x.shape[1] != self.decoder.shape[1]:
+            raise ValueError(f"x must have {self.decoder.shape[1]} columns like the data solved for, got {x.shape[1]}")
+        self.objective.check(x)
+        return x
+
+    def _encode_blocks(self, x: FloatArray) -> Iterator[FloatArray]:
+        objective = self.objective.in_frame(self.frame)
+        v, b = objective.readout(self.frame.inward(self.decoder))
+        rows = max(1, _BLOCK // max(len(self.decoder), x.shape[1]))
+        with np.errstate(divide="ignore"):
+            log_masses = np.log(self.tiling.masses)
+        for start in range(0, len(x), rows):
+            phi, s = objective.statistics(self.frame.inward(np.asarray(x[start : start + rows], dtype=np.float64)))
+            yield equations.encoder(equations.energies(phi, objective.offset(s), v, b), log_masses)[0]
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write everything, data included, to a .npz file; `FixedPoint.load` reads it back."""
+        arrays = {name: getattr(self, name) for name in ("x", "weights", "decoder", "marginal", "trajectory")}
+        _save(path, "FixedPoint", self, [self], arrays)
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> FixedPoint:
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        ValueError
+            If the file holds something else.
+        """
+        return _load(path, "FixedPoint")[0]
+
+
+def same_distance(radius: float, length_scale: float, error: float) -> float:
+    """Two reconstructions closer than this are one: far below both the data's radius and the resolution sqrt(theta)."""
+    return max(1e-6 * min(radius, length_scale), 10 * error) if np.isfinite(error) else 1e-6 * radius
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Branch:
+    """Solutions along a sweep of the temperature, in the order in which they were solved.
+
+    Attributes
+    ----------
+    solutions : tuple of FixedPoint
+    direction : {"down", "up"}
+        Cooling (annealing) or heating.
+    """
+
+    solutions: tuple[FixedPoint, ...]
+    direction: str
+
+    def __len__(self) -> int:
+        return len(self.solutions)
+
+    def __getitem__(self, index: int) -> FixedPoint:
+        return self.solutions[index]
+
+    def __iter__(self) -> Iterator[FixedPoint]:
+        return iter(self.solutions)
+
+    def __repr__(self) -> str:
+        span = f", beta {self.betas[0]:.4g} to {self.betas[-1]:.4g}" if len(self) else ""
+        return f"Branch({len(self)} solutions, direction={self.direction!r}{span})"
+
+    def _array(self, name: str) -> FloatArray:
+        return np.array([getattr(s, name) for s in self.solutions], dtype=np.float64)
+
+    @cached_property
+    def betas(self) -> FloatArray:
+        """Temperatures (n,), in the order of the sweep."""
+        return self._array("beta")
+
+    @cached_property
+    def distortion(self) -> FloatArray:
+        """E||x - psi||^2 (n,), in squared units of x."""
+        return self._array("distortion")
+
+    @cached_property
+    def rate(self) -> FloatArray:
+        """Rate (n,), in nats."""
+        return self._array("rate")
+
+    @cached_property
+    def free_energy(self) -> FloatArray:
+        """Free energy (n,), in nats."""
+        return self._array("free_energy")
+
+    @cached_property
+    def top_eigenvalue(self) -> FloatArray:
+        """Largest eigenvalue of the split condition (T9) at every temperature, (n,)."""
+        return self._array("top_eigenvalue")
+
+    @cached_property
+    def n_distinct(self) -> npt.NDArray[np.intp]:
+        """Number of distinct reconstructions (n,)."""
+        return np.array([len(s.distinct) for s in self.solutions], dtype=np.intp)
+
+    @property
+    def converged(self) -> bool:
+        return all(s.converged for s in self.solutions)
+
+    def at(self, beta: float) -> FixedPoint:
+        """The stored solution nearest to `beta` on the logarithmic scale.
+
+        Raises
+        ------
+        ValueError
+            If beta is not positive, or lies outside the branch.
+        """
+        beta, betas = check_positive(beta, "beta"), self.betas
+        low, high = betas.min(), betas.max()
+        if not low * (1 - 1e-9) <= beta <= high * (1 + 1e-9):
+            raise ValueError(f"the branch spans beta from {low:.6g} to {high:.6g}, got {beta:.6g}: sweep further")
+        return self.solutions[int(np.abs(np.log(betas / beta)).argmin())]
+
+    def peaks(self, k: int | None = 3, variable: str = "beta") -> list[Peak]:
+        """The paper's detection of critical temperatures: the k highest peaks of |d^2 D / d variable^2| (T12).
+
+        Parameters
+        ----------
+        k : int or None
+            How many, highest first; all if None.
+        variable : {"beta", "log_beta"}
+            The variable of the derivative.
+        """
+        order = np.argsort(self.betas)
+        return find_kinks(self.betas[order], self.distortion[order], k=k, variable=variable)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write everything, data included, to a .npz file; `Branch.load` reads it back."""
+        if not len(self):
+            raise ValueError("an empty branch has nothing to save")
+        stacked = {name: np.stack([getattr(s, name) for s in self.solutions]) for name in ("decoder", "marginal")}
+        first = self.solutions[0]
+        arrays = {**stacked, "x": first.x, "weights": first.weights, "direction": np.array(self.direction)}
+        _save(path, "Branch", first, list(self.solutions), arrays)
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> Branch:
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        ValueError
+            If the file holds something else.
+        """
+        solutions = _load(path, "Branch")
+        with np.load(path) as file:
+            return cls(tuple(solutions), str(file["direction"]))
+
+
+_SCALARS = ("free_energy", "energy", "distortion", "residual", "error_estimate", "top_eigenvalue")
+
+
+def _save(
+    path: str | PathLike[str], kind: str, first: FixedPoint, solutions: list[FixedPoint], arrays: dict[str, Any]
+) -> None:
+    records = [
+        {
+            **{name: getattr(s, name) for name in _SCALARS},
+            "n_maps": s.n_maps,
+            "status": s.status.name,
+            "objective": s.objective.settings(),
+        }
+        for s in solutions
+    ]
+    header = {"kind": kind, "format": 1, "masses_free": first.masses_free, "records": records}
+    if first.tiling.positions is not None:
+        arrays["positions"] = first.tiling.positions
+    arrays = {name: value for name, value in arrays.items() if value is not None}
+    masses = np.stack([s.tiling.masses for s in solutions])
+    with open(path, "wb") as file:  # np.savez given a name would append .npz to it
+        np.savez_compressed(
+            file,
+            header=np.array(json.dumps(header)),
+            masses=masses,
+            centre=first.frame.centre,
+            scale=np.array(first.frame.scale),
+            **arrays,
+        )
+
+
+def _load(path: str | PathLike[str], kind: str) -> list[FixedPoint]:
+    with np.load(path) as file:
+        header = json.loads(str(file["header"])) if "header" in file else {}
+        if header.get("kind") != kind:
+            raise ValueError(f"{path} does not hold a saved {kind}")
+        arrays = {name: file[name] for name in file.files if name != "header"}
+    decoders, marginals = (np.atleast_3d(arrays["decoder"]), np.atleast_2d(arrays["marginal"]))
+    if arrays["decoder"].ndim == 2:
+        decoders = arrays["decoder"][None]
+    frame = Frame(arrays["centre"], float(arrays["scale"]))
+    solutions = []
+    for record, masses, decoder, marginal in zip(header["records"], arrays["masses"], decoders, marginals, strict=True):
+        settings = dict(record["objective"])
+        if settings.pop("objective") != "ELBO":
+            raise ValueError(f"{path} was solved under an objective that cannot be read back")
+        solutions.append(
+            FixedPoint(
+                x=arrays["x"],
+                weights=arrays["weights"],
+                objective=ELBO(**settings),
+                tiling=Tiling(masses, arrays.get("positions")),
+                decoder=decoder,
+                marginal=marginal,
+                **{name: float(record[name]) for name in _SCALARS},
+                n_maps=int(record["n_maps"]),
+                status=Status[record["status"]],
+                masses_free=bool(header["masses_free"]),
+                frame=frame,
+                trajectory=arrays.get("trajectory"),
+            )
+        )
+    return solutions

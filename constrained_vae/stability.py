@@ -1,0 +1,200 @@
+"""Stability of a solution: the one-line test of T9. It takes a solution and never solves.
+
+A site of two or more coincident tiles splits exactly where lambda grad^2 f times the covariance of its data, as weighted
+by its responsibilities, has an eigenvalue 1; for the squared error where sigma^2 beta = lambda_max(Cov_a).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse.linalg import LinearOperator, eigsh
+
+from ._checks import FloatArray
+from .objectives import ELBO, Objective
+from .problem import Problem
+
+_DENSE = 128  # dimensions up to which covariances are formed; above, Lanczos without forming them
+_ENTRIES = 2**23  # entries of a batch of covariances
+_KEPT = 2**26  # entries of responsibilities kept for Lanczos; above, they are computed anew for every product
+
+
+@dataclass(frozen=True, eq=False)
+class SplitCondition:
+    """Eigenvalues of (T9), and the axis of the site nearest to splitting.
+
+    Attributes
+    ----------
+    top : float
+        Largest eigenvalue of lambda grad^2 f(psi_a) Cov_a over all sites; it bounds the top eigenvalue of the Jacobian
+        of the map from above, and equals the largest of it and of the modes that would spread the tiles of a site.
+    eigenvalue : float
+        The same over those sites that may split (0 if there are none): they are stable iff it is below 1.
+    site : int
+        The site that attains `eigenvalue`.
+    direction : (D,) array
+        Its axis, one standard deviation of the site's data long.
+    """
+
+    top: float
+    eigenvalue: float
+    site: int
+    direction: FloatArray
+
+
+def split_condition(
+    problem: Problem,
+    psi: FloatArray,
+    log_masses: FloatArray,
+    may_split: npt.NDArray[np.bool_] | None = None,
+) -> SplitCondition:
+    """The split condition (T9) at reconstructions psi (k, D) in the frame of the problem.
+
+    Parameters
+    ----------
+    problem : Problem
+    psi : (k, D) array
+        Reconstructions of the sites.
+    log_masses : (k,) array
+        Their log prior masses, in nats.
+    may_split : (k,) bool array, optional
+        The sites among which the one nearest to splitting is sought; all by default.
+
+    Raises
+    ------
+    NotImplementedError
+        If the energy of the objective is no Bregman divergence.
+    """
+    curvature = problem.objective.curvature(psi)
+    if curvature is None:
+        raise NotImplementedError("the split condition is known for Bregman energies only")
+    whitening = np.sqrt(curvature)  # eigenvalues of (lambda grad^2 f)^1/2 Cov (lambda grad^2 f)^1/2, diagonal (k, D)
+    eligible = np.ones(len(psi), dtype=bool) if may_split is None else may_split
+    find = _dense if psi.shape[1] <= _DENSE else _lanczos
+    top, eigenvalue, site, axis = find(problem, psi, log_masses, whitening, eligible)
+    # The sign of an eigenvector is arbitrary: its largest component is made positive, so that runs are reproducible.
+    axis = axis * (-1.0 if axis[np.abs(axis).argmax()] < 0 else 1.0)
+    settled = whitening[site] == 0
+    direction = np.where(settled, 0.0, axis / np.where(settled, 1.0, whitening[site]))
+    return SplitCondition(top, eigenvalue, site, direction * np.sqrt(max(eigenvalue, 0.0)))
+
+
+def first_critical_beta(
+    x: Any, objective: Objective | None = None, *, weights: Any = None, backend: str = "auto"
+) -> float:
+    """First critical temperature in closed form: where the collapsed solution splits (T9).
+
+    Gaussian decoder: top eigenvalue of the data covariance over sigma^2. Bernoulli decoder: top eigenvalue of
+    G^-1/2 Cov G^-1/2 with G = diag(mean (1 - mean)); for 0/1 data that of the correlation matrix, hence at least 1.
+
+    Parameters
+    ----------
+    x : (N, D) array_like
+    objective : Objective, optional
+        `ELBO()` by default; its beta plays no part.
+    weights : (N,) array_like, optional
+
+    Raises
+    ------
+    ValueError
+        For bad input.
+
+    Examples
+    --------
+    >>> first_critical_beta([[-2.0], [2.0]])
+    4.0
+    """
+    objective = ELBO() if objective is None else objective
+    return critical_beta(Problem.make(x, objective, weights, backend, None), objective)
+
+
+def critical_beta(problem: Problem, objective: Objective) -> float:
+    """`first_critical_beta` for a problem at hand."""
+    # At the collapsed solution the responsibilities do not depend on beta, and the eigenvalue goes as 1 / beta.
+    return objective.beta * split_condition(problem, problem.mean[None], np.zeros(1)).top
+
+
+_Found = tuple[float, float, int, FloatArray]
+
+
+def _dense(
+    problem: Problem, psi: FloatArray, log_masses: FloatArray, whitening: FloatArray, eligible: npt.NDArray[np.bool_]
+) -> _Found:
+    """Top eigenpair of every site from its covariance, a few sites at a time."""
+    k, dim = psi.shape
+    group = max(1, _ENTRIES // dim**2)
+    top, axes = np.empty(k), np.empty((k, dim))
+    for start in range(0, k, group):
+        part = slice(start, start + group)
+        white = whitening[part]
+        values, vectors = np.linalg.eigh(
+            white[:, :, None] * _covariances(problem, psi, log_masses, part) * white[:, None, :]
+        )
+        top[part], axes[part] = values[:, -1], vectors[:, :, -1]
+    among = np.where(eligible, top, 0.0)
+    site = int(among.argmax())
+    return float(top.max()), float(among[site]), site, axes[site]
+
+
+def _covariances(problem: Problem, psi: FloatArray, log_masses: FloatArray, part: slice) -> FloatArray:
+    """Cov_a = sum_i w_ia (x_i - psi_a)(x_i - psi_a)^T of some sites, (g, D, D), in one pass; zero for a dead site.
+
+    The second moments are one matrix product per row block, W^T (g, n) by the products x_d x_e (n, D (D + 1) / 2).
+    """
+    dim = psi.shape[1]
+    row, column = np.triu_indices(dim)
+    mass, first, second = 0.0, 0.0, 0.0
+    for x, weighted in problem.responsibilities(psi, log_masses, columns=len(row)):
+        w = weighted[:, part]
+        mass = mass + w.sum(axis=0)
+        first = first + w.T @ x
+        second = second + w.T @ (x[:, row] * x[:, column])
+    alive = np.asarray(mass > 0)[:, None]
+    scale = np.where(alive, np.asarray(mass)[:, None], 1.0)
+    mean = first / scale
+    covariances = np.empty((len(mean), dim, dim))
+    covariances[:, row, column] = np.where(alive, second / scale - mean[:, row] * mean[:, column], 0.0)
+    covariances[:, column, row] = covariances[:, row, column]
+    return covariances
+
+
+def _lanczos(
+    problem: Problem, psi: FloatArray, log_masses: FloatArray, whitening: FloatArray, eligible: npt.NDArray[np.bool_]
+) -> _Found:
+    """Top eigenpair over all sites at once: Lanczos on the block-diagonal operator of all covariances, never formed."""
+    k, dim = psi.shape
+    stream = problem.responsibilities(psi, log_masses)
+    kept = list(stream) if len(problem.rows) * k <= _KEPT else None
+
+    def blocks() -> Iterable[tuple[FloatArray, FloatArray]]:
+        return problem.responsibilities(psi, log_masses) if kept is None else kept
+
+    mass = sum(q.sum(axis=0) for _, q in blocks())
+    scale = np.where(mass > 0, mass, 1.0)[:, None]
+    mean = sum(q.T @ x for x, q in blocks()) / scale
+
+    def largest(among: npt.NDArray[np.bool_]) -> tuple[float, int, FloatArray]:
+        def product(vector: FloatArray) -> FloatArray:
+            u = np.where(among[:, None], whitening * vector.reshape(k, dim), 0.0)
+            # Cov_a u_a = sum_i w_ia x_i (x_i . u_a) - psi_a (psi_a . u_a): two matrix products per block for all sites.
+            moment = sum((q * (x @ u.T)).T @ x for x, q in blocks()) / scale
+            return (whitening * (moment - mean * (mean * u).sum(axis=1)[:, None])).ravel()
+
+        operator = LinearOperator((k * dim, k * dim), matvec=product, dtype=np.float64)
+        start = np.random.default_rng(0).standard_normal(k * dim)  # fixed, so that runs are reproducible
+        values, vectors = eigsh(operator, k=1, v0=start, which="LA")
+        parts = vectors[:, 0].reshape(k, dim)
+        site = int(np.square(parts).sum(axis=1).argmax())
+        return float(values[0]), site, parts[site] / np.linalg.norm(parts[site])
+
+    alive = np.asarray(mass > 0)
+    top, site, axis = largest(alive)
+    if eligible[site]:
+        return top, top, site, axis
+    if not (eligible & alive).any():
+        return top, 0.0, site, axis
+    return top, *largest(eligible & alive)
