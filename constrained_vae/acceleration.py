@@ -110,3 +110,44 @@ def contraction_factor(history: Sequence[Past], metric: FloatArray) -> float:
     hessian = -(right @ (dr.T @ (left / np.where(good, singular, 1.0))))[good][:, good]
     ritz = 1 - float(np.linalg.eigvalsh((hessian + hessian.T) / 2)[0]) if good.any() else 0.0
     return max(ratios[-1], ritz)
+
+
+def newton_step(
+    product: Callable[[FloatArray], FloatArray], r: FloatArray, metric: FloatArray, most: int = 24
+) -> tuple[FloatArray, float]:
+    """Newton step e ~ (I - J)^-1 r, the distance to the fixed point, by conjugate gradients in the metric.
+
+    Returns e and a bound on the norm (in the metric) of what is missing from it: the remaining residual over the least
+    Ritz value of I - J; infinite where a direction of negative curvature turns up, as at a saddle.
+
+    Parameters
+    ----------
+    product : callable
+        u -> (I - J) u.
+    r, metric : (n,) arrays
+        Residual, and the diagonal metric in which J is symmetric.
+    most : int
+        Budget of products.
+    """
+    e, s, p = np.zeros_like(r), r, r
+    square = metric @ r**2
+    diagonal, beside = [], []  # the Lanczos matrix behind the iteration
+    missing, previous = np.inf, 0.0
+    for _ in range(most):
+        image = product(p)
+        curvature = metric @ (p * image)
+        if not curvature > 0:
+            return e, np.inf
+        alpha = square / curvature
+        e, s = e + alpha * p, s - alpha * image
+        square, last = metric @ s**2, square
+        ratio = square / last
+        diagonal.append(1 / alpha + previous)
+        ritz = np.linalg.eigvalsh(np.diag(diagonal) + np.diag(beside, -1))[0]
+        missing = np.sqrt(square) / ritz if ritz > 0 else np.inf
+        if missing <= 0.5 * np.sqrt(metric @ e**2):
+            break
+        beside.append(np.sqrt(ratio) / alpha)
+        previous = ratio / alpha
+        p = s + ratio * p
+    return e, float(missing)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,7 +18,7 @@ from scipy.special import logsumexp
 from tqdm.auto import tqdm
 
 from ._checks import FloatArray, check_choice, check_count, check_data, check_positive
-from .acceleration import ACCELERATORS, MEMORY, Past, contraction_factor
+from .acceleration import ACCELERATORS, MEMORY, Past, contraction_factor, newton_step
 from .equations import Expectations
 from .objectives import ELBO, Objective
 from .problem import Problem
@@ -28,6 +28,8 @@ from .stability import SplitCondition, split_condition
 from .tiling import Tiling
 
 _DEAD = 1e-14  # free masses: a site below this marginal mass that still loses mass is given up
+_TINY = float(np.finfo(np.float64).tiny)
+_LOOSE = 1e-6  # tolerance, in units of the data's radius, at which a kicked point is tested for its stability
 _BACKTRACKS = (1.0, 0.25, 0.0625)  # fractions of a proposal that are tried before the plain step
 _PATIENCE = 500  # maps without a new least residual, near the end, that say the arithmetic yields no more
 _JITTER = 1e-2  # noise of the default start, in units of the data's radius: less leaves symmetric saddles
@@ -249,7 +251,6 @@ class _Run:
     sites: Sites
     point: _Point | None = None
     error: float = np.inf  # in the frame
-    contraction: float = np.nan
     n_maps: int = 0
     top_eigenvalue: float = np.nan
     trajectory: list[FloatArray] = field(default_factory=list)
@@ -269,14 +270,18 @@ class _Run:
 
     def to_the_end(self) -> Status:
         saddle_left = False
+        tol = self.tol
         try:
             while True:
-                status = self.converge()
+                status = self.converge(tol)
                 if self.tie():
-                    status = self.converge()
-                if not self.leave_saddle():
+                    status = self.converge(tol)
+                if self.leave_saddle():  # the next end point may be a saddle too: no need to know it to the last digit
+                    saddle_left, tol = True, max(self.tol, _LOOSE * self.problem.radius)
+                elif tol > self.tol:
+                    tol = self.tol
+                else:
                     break
-                saddle_left = True
         except _Stopped as stop:
             return stop.status
         except KeyboardInterrupt:
@@ -346,28 +351,32 @@ class _Run:
 
     # --- the inner loop -----------------------------------------------------------------------------------------
 
-    def converge(self) -> Status:
+    def converge(self, tol: float) -> Status:
         """Iterate until the estimated error is below the tolerance, or the arithmetic yields no more."""
         if self.point is None:
             self.accept(self.evaluate(self.sites.decoder, _log(self.sites.masses)))
         propose = ACCELERATORS[self.options.accelerate]
         history: list[Past] = []
-        plain, lowest, since, self.contraction = False, np.inf, 0, np.nan
+        plain, lowest, since, near = False, np.inf, 0, tol
         while True:
             point = self.here
             u, r, metric = self.vector(point)
             history = [*history[1 - MEMORY :], Past(u, r, plain)]
             lowest, since = (point.residual, 0) if point.residual < lowest else (lowest, since + 1)
             stalled = point.residual <= self.floor or (since > _PATIENCE and point.residual < self.coarse)
-            near = point.residual <= self.tol
-            if stalled or (near and plain):
-                self.error = self.error_estimate(point, history, metric, stalled)
-                if stalled or self.error <= self.tol:
-                    return Status.CONVERGED if self.error <= self.tol else Status.CRITICAL
 
-            # Close to the end a plain step comes first: it measures the contraction factor.
-            proposal = None if near and not plain else propose(history, metric)
-            found = [] if proposal is None else self.extrapolated(proposal, u + r, point)
+            found: list[_Point] = []
+            if not plain and (stalled or point.residual <= near):
+                proposal = None  # close to the end a plain step measures the contraction factor
+            else:
+                if stalled or point.residual / max(1 - contraction_factor(history, metric), _TINY) <= near:
+                    step, self.error = self.newton_step(point, stalled)
+                    if stalled or self.error <= tol:
+                        return Status.CONVERGED if self.error <= tol else Status.CRITICAL
+                    found, near = self.extrapolated(u + step, u + r, point), near * min(tol / self.error, 0.5)
+                proposal = None if found else propose(history, metric)
+            if proposal is not None:
+                found = self.extrapolated(proposal, u + r, point)
             plain = len(found) != 1
             if not found:
                 history = history if proposal is None else history[-1:]
@@ -376,19 +385,28 @@ class _Run:
                 history.append(Past(*self.vector(found[0])[:2], plain=False))
             self.accept(found[-1])
 
-    def error_estimate(self, point: _Point, history: Sequence[Past], metric: FloatArray, stalled: bool) -> float:
-        """Distance to the fixed point, residual / (1 - contraction factor) (T10).
+    def newton_step(self, point: _Point, stalled: bool) -> tuple[FloatArray, float]:
+        """Newton step from a point, and its length with what is missing from it: the estimated error (T10).
 
-        At the accuracy of the arithmetic no factor can be measured: there the split condition bounds it.
+        The products with I - J are differences of the map over a step short against all curvature, and long against
+        rounding. A stalled residual is rounding: there some step of this size stands for it.
         """
+        u, r, metric = self.vector(point)
         if len(point.psi) == 1 and not self.options.free:
-            return point.residual  # one site: the map is constant
-        if not stalled:
-            self.contraction = contraction_factor(history, metric)
-        elif not self.contraction < 1:
-            self.contraction = self.split_condition().top
-        size = max(point.residual, self.floor) if stalled else point.residual
-        return size / (1 - self.contraction) if self.contraction < 1 else np.inf
+            return r, point.residual  # one site: the map is constant
+        r0 = r
+        if stalled:
+            r = np.random.default_rng(0).standard_normal(len(r))
+        length = float(np.sqrt(metric @ u**2 / metric.sum())) + self.problem.radius
+        size, unit = max(point.residual, self.floor if stalled else 0.0), float(np.sqrt(metric @ r**2))
+
+        def product(p: FloatArray) -> FloatArray:
+            h = np.sqrt(self.eps) * length * np.sqrt(metric.sum() / (metric @ p**2))
+            moved = self.vector(self.evaluate(*self.parts(u + h * p, point)))
+            return (r0 - moved[1]) / h
+
+        step, missing = newton_step(product, r, metric)
+        return step, size * float(np.sqrt(metric @ step**2) + missing) / unit
 
     def extrapolated(self, proposal: FloatArray, image: FloatArray, point: _Point) -> list[_Point]:
         """The proposal where F does not rise there, or the proposal and its plain image where F does not rise at that.
@@ -411,9 +429,15 @@ class _Run:
         return self.evaluate(point.psi + point.step, _normalised(point.log_masses, point.log_step))
 
     def falls(self, candidate: _Point, point: _Point) -> bool:
-        """Whether F does not rise from one point to the other; within its rounding the residual decides."""
+        """Whether F does not rise from one point to the other.
+
+        A difference below the rounding of F is taken from its gradient, -r in the metric (T6), by the trapezoidal rule.
+        """
         rise = candidate.expectations.free_energy - point.expectations.free_energy
-        return bool(rise < -self.slack() or (rise <= self.slack() and candidate.residual <= point.residual))
+        if abs(rise) <= self.slack():
+            (u, r, metric), (u1, r1, metric1) = self.vector(point), self.vector(candidate)
+            rise = -((metric * r + metric1 * r1) @ (u1 - u)) / 2
+        return bool(rise <= 0)
 
     def slack(self) -> float:
         return self.noise * (1 + abs(self.here.expectations.free_energy))
@@ -433,17 +457,20 @@ class _Run:
             np.concatenate([metric.ravel(), mass]),
         )
 
+    def parts(self, u: FloatArray, origin: _Point) -> tuple[FloatArray, FloatArray]:
+        """Reconstructions, inside the domain of the energy, and log masses, as they stand, of a vector."""
+        n = origin.psi.size
+        psi = self.problem.objective.project(u[:n].reshape(origin.psi.shape), origin.psi + origin.step)
+        if not self.options.free:
+            return psi, origin.log_masses
+        return psi, np.where(origin.expectations.mass > 0, u[n:], -np.inf)
+
     def evaluate_vector(self, u: FloatArray, origin: _Point) -> _Point | None:
         """Evaluate a proposal; None where it is not finite."""
         if not np.isfinite(u).all():
             return None
-        shape = origin.psi.shape
-        n = origin.psi.size
-        psi = self.problem.objective.project(u[:n].reshape(shape), origin.psi + origin.step)
-        log_masses = origin.log_masses
-        if self.options.free:
-            log_masses = _normalised(np.where(origin.expectations.mass > 0, u[n:], -np.inf), 0.0)
-        return self.evaluate(psi, log_masses)
+        psi, log_masses = self.parts(u, origin)
+        return self.evaluate(psi, _normalised(log_masses, 0.0) if self.options.free else log_masses)
 
     def evaluate(self, psi: FloatArray, log_masses: FloatArray) -> _Point:
         """One map; raises when a budget is used up or nothing finite comes back."""

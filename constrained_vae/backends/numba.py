@@ -1,13 +1,13 @@
 """The CPU backend: (T1), (T5) and the weighted statistics of (T4) in one pass over the rows, compiled by Numba.
 
-Rows are cut into chunks, as many as the sizes N, K, S ask for, never as the threads do; each chunk adds into float64
-accumulators of its own and these are added up in order. So the bits are the same run after run, on any number of
-threads. Few statistics: `_few`, where a row's K energies are computed, exponentiated and spent while they are in the
-first-level cache. Many statistics: `_many`, where blocks of rows go through two matrix products. With float32
-statistics the energies and exponentials are float32, everything summed over rows is float64.
+Rows are cut into chunks, as many as the sizes N, K, S ask for, never as there are threads. Each chunk adds into float64
+accumulators of its own, and these are added up in order: the bits are the same run after run, on any number of threads.
+With few statistics (`_few`) a row's K energies are computed, exponentiated and spent while they lie in the fastest
+cache; with many (`_many`) blocks of rows go through two matrix products. With float32 statistics the energies and their
+exponentials are float32, and their sums over the tiles of a row; whatever is summed over rows is float64.
 
-A posterior mass below exp(-650) of the row's largest (float32: exp(-60)) is exactly zero, so that no denormal number,
-fifty times slower than others, ever arises; such a tile adds exactly nothing to the energy either.
+An encoder entry below exp(-650) of the largest in its row (float32: exp(-60)) is exactly zero. So no denormal number
+arises, on which processors are tens of times slower, and such a tile adds exactly nothing to its mass or to the energy.
 """
 
 from __future__ import annotations
@@ -16,20 +16,19 @@ import contextlib
 import functools
 import math
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
 from numba import njit, prange, types
 from numba.extending import intrinsic, overload
-from numpy.polynomial import Chebyshev, Polynomial
 
 from ..equations import Array, Expectations
 
-FEW = 12  # up to so many statistics the direct kernel is the faster one (measured: analysis/benchmarks/step.py)
-_CHUNKS = 64  # at most; enough to keep as many cores busy
-_TINY = 2**17  # N K (S + 8) below which a parallel launch costs more than it saves
-_ROWS = 4  # rows spent together, to load and store each accumulator once for all of them
+_FEW = 8  # statistics up to which differences cost little more than matrix products: equal at 5, 1.1 times at 8
+_SMALL = 2**19  # N K (S + 8) below which one thread does it all, about 0.1 ms: launching the others takes as long
+_CHUNKS = 64  # at most; so many cores can share the work
 
 _jit = functools.partial(njit, cache=True, nogil=True, error_model="numpy")
 
@@ -48,85 +47,196 @@ def expectations(
     Parameters
     ----------
     statistics : (N, S) array
-        float32 statistics are computed with in float32, anything else in float64; nothing is copied that is
-        contiguous and of that dtype (weights: float64) already.
+        float32 statistics are computed with in float32, all others in float64. Statistics and offset of that dtype,
+        float64 weights, contiguous all, are not copied.
     offset, weights : (N,) arrays
     v : (K, S) array
     b, log_masses : (K,) arrays
     quadratic : float, optional
-        Multiplier lambda of a squared distance. With few statistics the energies are then summed from differences,
-        accurate to eps H where the linear form is accurate to eps lambda R^2 only.
+        Multiplier lambda of a squared distance. With up to eight statistics its energies are summed from differences,
+        to eps lambda R ||phi - psi||, R the radius of the data; the linear form is good to eps lambda R^2.
 
     Returns
     -------
     Expectations
-        Mass and sums in the dtype of the computation; free energy and energy in nats, float64.
+        Mass and sums in the dtype of the computation; free energy and energy are floats, in nats.
     """
     real = np.float32 if statistics.dtype == np.float32 else np.float64
     phi, s, rho = _frozen(statistics, real), _frozen(offset, real), _frozen(weights, np.float64)
     (N, S), K = phi.shape, len(b)
-    few = S <= FEW
-    if few and quadratic:
-        tiles, multiplier = np.array(v.T / (2 * quadratic), real, order="C"), real(quadratic)
-    else:
-        tiles, multiplier = np.array(v.T, real, order="C"), real(0)
+    few, multiplier = S <= _FEW, real(quadratic or 0)
+    tiles = np.zeros((S + S % 2 if few else S, K), real)  # `_few` takes statistics in pairs
+    tiles[:S] = v.T / (2 * quadratic) if few and quadratic and multiplier > 0 else v.T
     chunks = _chunks(N, K, S, few)
-    sums = np.zeros((chunks, S + 1, K) if few else (chunks, K, S + 1))
-    totals = np.zeros((chunks, 2))
-    arguments = (phi, s, rho, tiles, np.array(b, real), np.array(log_masses, real))
-    if few:
+    sums, totals = np.zeros((chunks, S + 1, K)), np.zeros((chunks, 2))
+    arguments = [phi, s, rho, tiles, np.array(b, real), np.array(log_masses, real), multiplier]
+    with contextlib.nullcontext() if few else _single_threaded_blas():
         if chunks == 1:
-            _few(*arguments, multiplier, sums[0], totals[0])
+            (_few if few else _many)(*arguments, sums[0], totals[0])
         else:
-            _few_parallel(*arguments, multiplier, sums, totals)
-    else:
-        with _single_threaded_blas():
-            if chunks == 1:
-                _many(*arguments, sums[0], totals[0])
-            else:
-                _many_parallel(*arguments, sums, totals)
-    total = sums.sum(axis=0) if chunks > 1 else sums[0]
-    free_energy, energy = totals.sum(axis=0)
-    if few:
-        total = total.T
-    return Expectations(
-        total[:, S].astype(real), total[:, :S].astype(real, order="C"), float(free_energy), float(energy)
-    )
+            (_few_parallel if few else _many_parallel)(*arguments, sums, totals)
+    total, (free_energy, energy) = sums.sum(axis=0), totals.sum(axis=0)
+    return Expectations(total[S].astype(real), total[:S].T.astype(real, order="C"), float(free_energy), float(energy))
 
 
 def _frozen(array: Array, real: type) -> Array:
-    """A contiguous read-only view: one specialisation of a kernel serves writable and read-only inputs, uncopied."""
-    view = np.ascontiguousarray(array, real).view()
+    """A contiguous read-only view, so that one compiled kernel serves writable and read-only inputs, uncopied."""
+    view: Array = np.ascontiguousarray(array, real).view()
     view.flags.writeable = False
     return view
 
 
 def _chunks(N: int, K: int, S: int, few: bool) -> int:
-    """How many chunks the rows are cut into: a function of the sizes alone."""
-    if N * K * (S + 8) < _TINY:
+    """How many chunks the rows are cut into, from the sizes alone; a power of two is shared well by most cores."""
+    if N * K * (S + 8) < _SMALL:
         return 1
-    rows = 64 if few else 512  # rows whose work outweighs clearing and adding the (K, S) accumulators of a chunk
-    return max(1, min(_CHUNKS, N // rows, max(4, 2**25 // (K * (S + 1)))))
+    rows = 64 if few else 160  # at least; clearing and adding up a chunk's accumulators costs some percent of these
+    memory = max(4, 2**25 // (K * (S + 1)))  # 256 MB of accumulators, or four of them
+    return 2 ** (max(1, min(_CHUNKS, memory, N // rows)).bit_length() - 1)
 
 
 @functools.cache
 def _blas() -> Any:
-    import scipy.linalg  # noqa: F401  (Numba multiplies with SciPy's BLAS: the controller must find it loaded)
+    """What sets the threads of every BLAS loaded; SciPy's, with which Numba multiplies, must be loaded by now."""
+    import scipy.linalg  # noqa: F401
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController().select(user_api="blas")
 
 
 def _single_threaded_blas() -> contextlib.AbstractContextManager[Any]:
-    """BLAS limited to one thread, as the parallelism is over chunks."""
+    """A context with one thread to each matrix product, since the chunks already keep every core busy."""
     return _blas().limit(limits=1)
 
 
-@intrinsic
-def _max(typing_context, x, y):  # type: ignore[no-untyped-def]
-    """max(x, y) as LLVM's maxnum, the one spelling of a maximum whose reduction is vectorised."""
+@_jit(parallel=True)
+def _few_parallel(
+    phi: Array, s: Array, rho: Array, tiles: Array, b: Array, log_pi: Array, lam: float, sums: Array, totals: Array
+) -> None:
+    N, chunks = len(phi), len(totals)
+    for c in prange(chunks):
+        i, j = c * N // chunks, (c + 1) * N // chunks
+        _few(phi[i:j], s[i:j], rho[i:j], tiles, b, log_pi, lam, sums[c], totals[c])
 
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+
+@_jit(parallel=True)
+def _many_parallel(
+    phi: Array, s: Array, rho: Array, tiles: Array, b: Array, log_pi: Array, lam: float, sums: Array, totals: Array
+) -> None:
+    N, chunks = len(phi), len(totals)
+    for c in prange(chunks):
+        i, j = c * N // chunks, (c + 1) * N // chunks
+        _many(phi[i:j], s[i:j], rho[i:j], tiles, b, log_pi, lam, sums[c], totals[c])
+
+
+@_jit()
+def _few(
+    phi: Array, s: Array, rho: Array, tiles: Array, b: Array, log_pi: Array, lam: float, sums: Array, totals: Array
+) -> None:
+    """Adds the rows phi (n, S) into sums (S + 1, K), the mass last, and totals (2,); tiles are psi or v, (S, K)."""
+    (N, S), K = phi.shape, len(b)
+    x = np.zeros(len(tiles), phi.dtype)  # phi_i, padded to pairs
+    q = np.zeros((4, K), phi.dtype)  # H_ia, then q_ia up to a factor, of four rows, which are spent together below
+    scaled = np.empty((4, S + 1), phi.dtype)  # that factor times rho_i (phi_i, 1)
+    for start in range(0, N, 4):
+        for r in range(4):
+            i, H = start + r, q[r]
+            if i >= N:  # what fills up the last four rows weighs nothing
+                scaled[r] = 0
+                continue
+            for d in range(S):
+                x[d] = phi[i, d]
+            if lam > 0:  # H_ia = lambda ||phi_i - psi_a||^2
+                H[:] = 0
+                for d in range(0, S, 2):
+                    for a in range(K):
+                        y, z = x[d] - tiles[d, a], x[d + 1] - tiles[d + 1, a]
+                        H[a] = _multiply_add(z, z, _multiply_add(y, y, H[a]))
+                for a in range(K):
+                    H[a] *= lam
+            else:  # H_ia = s_i - b_a - phi_i . v_a
+                for a in range(K):
+                    H[a] = s[i] - b[a]
+                for d in range(0, S, 2):
+                    for a in range(K):
+                        H[a] = _multiply_add(-x[d + 1], tiles[d + 1, a], _multiply_add(-x[d], tiles[d, a], H[a]))
+            scaled[r, S] = _encode(H, log_pi, rho[i], totals)
+            for d in range(S):
+                scaled[r, d] = scaled[r, S] * x[d]
+        for d in range(S + 1):
+            w0, w1, w2, w3 = scaled[0, d], scaled[1, d], scaled[2, d], scaled[3, d]
+            for a in range(K):
+                two = _multiply_add(w1, q[1, a], w0 * q[0, a])
+                sums[d, a] += _multiply_add(w3, q[3, a], _multiply_add(w2, q[2, a], two))
+
+
+@_jit()
+def _many(
+    phi: Array, s: Array, rho: Array, tiles: Array, b: Array, log_pi: Array, lam: float, sums: Array, totals: Array
+) -> None:
+    """As `_few`, from the linear form alone: tiles are v, and lam is not looked at."""
+    (N, S), K = phi.shape, len(b)
+    blocks = -(-N // min(512, max(64, 2**18 // K)))  # a block of q has about 2^18 entries
+    rows = -(-N // blocks)
+    q = np.empty((rows, K), phi.dtype)  # phi_i . v_a, then H_ia, then q_ia up to a factor
+    scaled = np.empty((rows, S + 1), phi.dtype)  # that factor times rho_i (phi_i, 1)
+    product = np.empty((S + 1, K), phi.dtype)
+    for block in range(blocks):
+        start, stop = block * N // blocks, (block + 1) * N // blocks
+        n = stop - start
+        np.dot(phi[start:stop], tiles, q[:n])
+        for r in range(n):
+            i, H = start + r, q[r]
+            for a in range(K):
+                H[a] = (s[i] - b[a]) - H[a]
+            scaled[r, S] = _encode(H, log_pi, rho[i], totals)
+            for d in range(S):
+                scaled[r, d] = scaled[r, S] * phi[i, d]
+        np.dot(scaled[:n].T, q[:n], product)
+        for d in range(S + 1):
+            for a in range(K):
+                sums[d, a] += product[d, a]
+
+
+@_jit()
+def _encode(H: Array, log_pi: Array, rho: float, totals: Array) -> Any:
+    """One row of (T1): H_a becomes q_a Z / e^t, t the largest of log pi_a - H_a; returns rho e^t / Z.
+
+    Adds -rho log Z to the free energy, totals[0], and rho sum_a q_a H_a to the energy, totals[1].
+    """
+    real, K = H.dtype.type, len(H)
+    t = real(-np.inf)
+    for a in range(K):
+        t = _max(t, log_pi[a] - H[a])
+    Z = energy = real(0)
+    for a in range(K):
+        h = H[a]
+        q = _exp((log_pi[a] - h) - t)  # rounded as above: exp(0) = 1 at the largest, however large H is
+        Z = _add(Z, q)
+        energy = _add(energy, q * h if q > 0 else real(0))
+        H[a] = q
+    totals[0] -= rho * (np.float64(t) + math.log(np.float64(Z)))
+    totals[1] += rho * (np.float64(energy) / np.float64(Z))
+    return real(rho / Z)
+
+
+@njit(fastmath={"reassoc"})
+def _add(x: Any, y: Any) -> Any:
+    """x + y in a sum that may be taken in any order, so that it can be vectorised; all else is IEEE arithmetic."""
+    return x + y
+
+
+@njit(fastmath={"contract"})
+def _multiply_add(x: Any, y: Any, z: Any) -> Any:
+    """x y + z, rounded once where the processor can."""
+    return x * y + z
+
+
+@intrinsic
+def _max(context: Any, x: Any, y: Any) -> Any:
+    """The larger of x and y by LLVM's maxnum, the one spelling of a maximum over an array that is vectorised."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         real = arguments[0].type
         maxnum = builder.module.declare_intrinsic("llvm.maxnum", [real], ir.FunctionType(real, [real, real]))
         return builder.call(maxnum, arguments)
@@ -134,150 +244,43 @@ def _max(typing_context, x, y):  # type: ignore[no-untyped-def]
     return x(x, x), generate
 
 
-@njit(fastmath={"reassoc"})
-def _add(x, y):  # type: ignore[no-untyped-def]
-    """x + y in a sum over tiles whose order the compiler may choose, which vectorises it; all else is IEEE."""
-    return x + y
-
-
-@njit(fastmath={"contract"})
-def _multiply_add(x, y, z):  # type: ignore[no-untyped-def]
-    """x y + z, rounded once where the machine can."""
-    return x * y + z
-
-
-def _exp(x: float) -> float:
-    """exp(x) for x <= 0 in compiled code, zero below exp(-650) (float32: exp(-60)); relative error about eps."""
+def _exp(x: Any) -> Any:
+    """exp(x), x <= 0, to 2 eps, zero below exp(-650) (float32: exp(-60)); in compiled code only."""
     raise NotImplementedError
 
 
 @overload(_exp, jit_options={"fastmath": {"contract"}})
-def _exp_of(x):  # type: ignore[no-untyped-def]
-    return _exp32 if x == types.float32 else _exp64
+def _exp_of_type(x: Any) -> Any:
+    return {types.float64: _EXP_64, types.float32: _EXP_32}[x]
 
 
-def _exponential(real: Any, integer: Any, mantissa: int, bias: int, degree: int, lowest: float) -> Callable[..., Any]:
-    """exp(x) = 2^k exp(r), k = round(x / log 2), |r| <= log(2)/2, by integer arithmetic and a polynomial: no branch."""
-    zero, flush = real(0), real(lowest)
-    log2e, half = real(1 / math.log(2)), math.log(2) / 2
-    # Adding 1.5 * 2^mantissa rounds to an integer, and leaves it in the last bits of the number.
+def _exponential(real: Any, integer: Any, mantissa: int, bias: int, degree: int, lowest: float) -> Callable[[Any], Any]:
+    """exp(x) = 2^k exp(r), k = round(x / log 2), |r| <= log(2) / 2: no branch and no table, so it is vectorised.
+
+    Taylor's polynomial of degree 13 (float32: 7) leaves out less than 5e-18 (6e-9) on that interval.
+    """
+    log2e, least, zero = real(1 / math.log(2)), real(lowest), real(0)
+    # Adding this rounds to an integer, and leaves the integer in the last bits of the sum.
     rounder = real(1.5 * 2.0**mantissa)
-    # log 2 in two parts, the first so short that k times it is exact (Cody and Waite).
-    places = 2.0 ** (mantissa - 12)
-    high = real(round(math.log(2) * places) / places)
-    low = real(math.log(2) - float(high))
-    c = tuple(Chebyshev.interpolate(np.exp, degree, [-half, half]).convert(kind=Polynomial).coef.astype(real)[::-1])
-    first, rest = c[0], c[1:]
+    # log 2 in two parts, the first with so few bits that k times it is exact (Cody and Waite).
+    log2, scale = Decimal(2).ln(), 2 ** (mantissa - 12)
+    high = real(round(log2 * scale) / scale)
+    low = real(log2 - Decimal(float(high)))
+    first, *others = (real(1 / math.factorial(n)) for n in range(degree, -1, -1))
+    rest = tuple(others)
 
-    def exp(x):  # type: ignore[no-untyped-def]
+    def exp(x: Any) -> Any:
         shifted = x * log2e + rounder
         k = shifted - rounder
         r = (x - k * high) - k * low
         p = first
         for coefficient in rest:
             p = p * r + coefficient
-        power = integer((real(shifted).view(integer) + bias) << mantissa).view(real)
-        return zero if x < flush else p * power
+        power = integer((real(shifted).view(integer) + bias) << mantissa).view(real)  # 2^k from its bits
+        return zero if x < least else p * power
 
     return exp
 
 
-_exp64 = _exponential(np.float64, np.int64, 52, 1023, 11, -650.0)
-_exp32 = _exponential(np.float32, np.int32, 23, 127, 6, -60.0)
-
-
-@_jit()
-def _few(phi, offset, weights, tiles, b, log_masses, multiplier, sums, totals):  # type: ignore[no-untyped-def]
-    """Rows phi (n, S) against tiles (S, K), added into sums (S + 1, K), the mass last, and totals (F, energy)."""
-    (N, S), K = phi.shape, len(b)
-    q = np.empty((_ROWS, K), phi.dtype)  # H_ia, then q_ia up to a factor, of the rows in hand
-    scaled = np.empty((_ROWS, S + 1), phi.dtype)  # that factor times rho_i (phi_i, 1)
-    for start in range(0, N, _ROWS):
-        for r in range(_ROWS):
-            i, H = start + r, q[r]
-            if i >= N:  # the last rows are padded with weight zero
-                H[:] = 0
-                scaled[r] = 0
-                continue
-            if multiplier > 0:  # H_ia = lambda ||phi_i - psi_a||^2
-                H[:] = 0
-                for d in range(S):
-                    for a in range(K):
-                        delta = phi[i, d] - tiles[d, a]
-                        H[a] = _multiply_add(delta, delta, H[a])
-                for a in range(K):
-                    H[a] *= multiplier
-            else:  # H_ia = s_i - b_a - phi_i . v_a
-                for a in range(K):
-                    H[a] = offset[i] - b[a]
-                for d in range(S):
-                    for a in range(K):
-                        H[a] = _multiply_add(-phi[i, d], tiles[d, a], H[a])
-            scaled[r, S] = _encode(H, log_masses, weights[i], totals)
-            for d in range(S):
-                scaled[r, d] = scaled[r, S] * phi[i, d]
-        for d in range(S + 1):
-            w0, w1, w2, w3 = scaled[0, d], scaled[1, d], scaled[2, d], scaled[3, d]
-            for a in range(K):
-                sums[d, a] += _multiply_add(
-                    w0, q[0, a], _multiply_add(w1, q[1, a], _multiply_add(w2, q[2, a], w3 * q[3, a]))
-                )
-
-
-@_jit()
-def _many(phi, offset, weights, tiles, b, log_masses, sums, totals):  # type: ignore[no-untyped-def]
-    """Rows phi (n, S) against tiles (S, K), added into sums (K, S + 1), the mass last, and totals (F, energy)."""
-    (N, S), K = phi.shape, len(b)
-    rows = max(16, min(N, 2**17 // K))
-    q = np.empty((rows, K), phi.dtype)
-    scaled = np.empty((rows, S + 1), phi.dtype)
-    product = np.empty((K, S + 1), phi.dtype)
-    for start in range(0, N, rows):
-        n = min(rows, N - start)
-        np.dot(phi[start : start + n], tiles, q[:n])
-        for r in range(n):
-            i, H = start + r, q[r]
-            for a in range(K):
-                H[a] = (offset[i] - b[a]) - H[a]
-            scaled[r, S] = _encode(H, log_masses, weights[i], totals)
-            for d in range(S):
-                scaled[r, d] = scaled[r, S] * phi[i, d]
-        np.dot(q[:n].T, scaled[:n], product)
-        for a in range(K):
-            for d in range(S + 1):
-                sums[a, d] += product[a, d]
-
-
-@_jit()
-def _encode(H, log_masses, rho, totals):  # type: ignore[no-untyped-def]
-    """Replaces a row's H by q times Z / exp(top) (T1), adds to F and the energy (T5), returns rho exp(top) / Z."""
-    real, K = H.dtype.type, len(H)
-    top = real(-np.inf)
-    for a in range(K):
-        top = _max(top, log_masses[a] - H[a])
-    Z = energy = real(0)
-    for a in range(K):
-        h = H[a]
-        q = _exp((log_masses[a] - h) - top)
-        Z = _add(Z, q)
-        energy = _add(energy, q * h if q > 0 else real(0))
-        H[a] = q
-    totals[0] -= rho * (np.float64(top) + math.log(np.float64(Z)))
-    totals[1] += rho * (np.float64(energy) / np.float64(Z))
-    return real(rho / Z)
-
-
-@_jit(parallel=True)
-def _few_parallel(phi, offset, weights, tiles, b, log_masses, multiplier, sums, totals):  # type: ignore[no-untyped-def]
-    N, chunks = len(phi), len(totals)
-    for c in prange(chunks):
-        i, j = c * N // chunks, (c + 1) * N // chunks
-        _few(phi[i:j], offset[i:j], weights[i:j], tiles, b, log_masses, multiplier, sums[c], totals[c])
-
-
-@_jit(parallel=True)
-def _many_parallel(phi, offset, weights, tiles, b, log_masses, sums, totals):  # type: ignore[no-untyped-def]
-    N, chunks = len(phi), len(totals)
-    for c in prange(chunks):
-        i, j = c * N // chunks, (c + 1) * N // chunks
-        _many(phi[i:j], offset[i:j], weights[i:j], tiles, b, log_masses, sums[c], totals[c])
+_EXP_64 = _exponential(np.float64, np.int64, mantissa=52, bias=1023, degree=13, lowest=-650.0)
+_EXP_32 = _exponential(np.float32, np.int32, mantissa=23, bias=127, degree=7, lowest=-60.0)

@@ -1,0 +1,333 @@
+"""Every backend against the naive loops of `naive.py`, which know nothing of the package."""
+
+import importlib.util
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from naive import naive_bernoulli, naive_expectations, naive_jacobian, naive_linear
+
+from constrained_vae.backends import BackendNotAvailableError, get_backend, reference
+from constrained_vae.backends import numba as kernels
+
+KINDS = [("reference", np.float64), ("numba", np.float64), ("numba", np.float32)]
+FORMS = ["gaussian", "linear", "bernoulli"]
+
+on_every_backend = pytest.mark.parametrize(("name", "dtype"), KINDS)
+
+
+class Problem(NamedTuple):
+    """Arguments of a backend, and the parameters from which a naive function knows the same energies."""
+
+    arguments: tuple  # statistics, offset, weights, v, b, log_masses
+    multiplier: float | None  # lambda of a squared distance
+    psi: np.ndarray | None
+    masses: np.ndarray
+
+    def astype(self, dtype):
+        return self._replace(arguments=tuple(array.astype(dtype) for array in self.arguments))
+
+    def naive(self):
+        """The naive answer to the linear form, from the very numbers the backend gets."""
+        return naive_linear(*(array.astype(float) for array in self.arguments))
+
+    def solve(self, name, quadratic=None):
+        return get_backend(name).expectations(*self.arguments, quadratic=quadratic)
+
+
+def make(form, seed, N, K, S, multiplier=1.0, dead=()):
+    """A random problem with unequal weights and masses, and tiles of mass zero where asked."""
+    rng = np.random.default_rng(seed)
+    weights, masses = rng.dirichlet(np.ones(N)), rng.dirichlet(np.ones(K))
+    masses[list(dead)] = 0.0
+    masses /= masses.sum()
+    with np.errstate(divide="ignore"):
+        log_masses = np.log(masses)
+    psi = None
+    if form == "gaussian":
+        x, psi = rng.normal(size=(N, S)), rng.normal(size=(K, S))
+        offset, v, b = multiplier * (x**2).sum(1), 2 * multiplier * psi, -multiplier * (psi**2).sum(1)
+    elif form == "bernoulli":
+        x, psi = rng.integers(0, 2, size=(N, S)).astype(float), rng.uniform(0.05, 0.95, size=(K, S))
+        offset, v, b = np.zeros(N), multiplier * np.log(psi / (1 - psi)), multiplier * np.log(1 - psi).sum(1)
+    else:
+        x, offset = rng.normal(size=(N, S)), rng.normal(size=N)
+        v, b = multiplier * rng.normal(size=(K, S)), multiplier * rng.normal(size=K)
+    return Problem((x, offset, weights, v, b, log_masses), multiplier if form == "gaussian" else None, psi, masses)
+
+
+def assert_close(given, naive, problem):
+    """Agreement to what rounding allows.
+
+    An energy is a sum of S + 3 terms, so its error is delta = (S + 3) eps times the sum of their magnitudes; the
+    conversion of psi to v and b in the working precision costs as much again, and log pi - H is rounded once more. An
+    encoder entry then has a relative error of 2 delta, and some eps from exp (8 allowed) and from summing K entries.
+    """
+    phi, s, rho, v, b, log_masses = problem.arguments
+    eps = float(np.finfo(phi.dtype).eps)
+    (N, S), K = phi.shape, len(b)
+    alive = np.isfinite(log_masses)
+    terms = (
+        np.abs(s).max()
+        + np.abs(b[alive]).max()
+        + (np.abs(phi) @ np.abs(v[alive].T)).max()
+        + np.abs(log_masses[alive]).max()
+    )
+    delta = 2 * (S + 3) * eps * float(terms)
+    relative = 2 * delta + (8 + K) * eps + N * np.finfo(float).eps
+    weight = float(rho.sum(dtype=float))
+    absolute = weight * np.exp(-650.0 if phi.dtype == np.float64 else -60.0)  # what may be flushed to zero
+    np.testing.assert_array_less(np.abs(given.mass - naive.mass), relative * naive.mass + absolute)
+    reach = (rho[:, None] * naive.encoder).T @ np.abs(phi)  # sums may cancel, these do not
+    np.testing.assert_array_less(np.abs(given.sums - naive.sums), relative * reach + absolute)
+    assert abs(given.free_energy - naive.free_energy) <= weight * (delta + relative)
+    assert abs(given.energy - naive.energy) <= weight * (delta + relative * float(terms))
+
+
+def assert_identical(one, two):
+    for field in ("mass", "sums", "free_energy", "energy"):
+        np.testing.assert_array_equal(getattr(one, field), getattr(two, field), strict=True)
+
+
+@on_every_backend
+@given(
+    form=st.sampled_from(FORMS),
+    seed=st.integers(0, 2**32 - 1),
+    N=st.integers(1, 40),
+    K=st.integers(1, 21),
+    S=st.integers(1, 12),
+    log_multiplier=st.floats(-3, 6),
+    with_quadratic=st.booleans(),
+    n_dead=st.integers(0, 3),
+)
+def test_agrees_with_the_naive_loops(name, dtype, form, seed, N, K, S, log_multiplier, with_quadratic, n_dead):
+    dead = range(min(n_dead, K - 1))
+    problem = make(form, seed, N, K, S, multiplier=np.exp(log_multiplier), dead=dead).astype(dtype)
+    result = problem.solve(name, quadratic=problem.multiplier if with_quadratic else None)
+    assert_close(result, problem.naive(), problem)
+    assert result.mass.shape == (K,)
+    assert result.sums.shape == (K, S)
+    assert result.mass.dtype == result.sums.dtype == dtype
+
+
+@on_every_backend
+@pytest.mark.parametrize("form", ["gaussian", "bernoulli"])
+@pytest.mark.parametrize("S", [2, 10])
+def test_agrees_with_the_energies_written_out(name, dtype, form, S):
+    problem = make(form, 1, 30, 7, S, multiplier=2.5).astype(dtype)
+    x, weights = (problem.arguments[k].astype(float) for k in (0, 2))
+    if form == "gaussian":
+        naive = naive_expectations(x, weights, problem.psi, problem.masses, 1 / (2 * 2.5))
+    else:
+        naive = naive_bernoulli(x, weights, problem.psi, problem.masses, 1 / 2.5)
+    for quadratic in {None, problem.multiplier}:
+        assert_close(problem.solve(name, quadratic), naive, problem)
+
+
+# Beyond one chunk of rows, one block of rows of the matrix products, one vector of tiles, a pair of statistics.
+@on_every_backend
+@pytest.mark.parametrize(("N", "K", "S"), [(1037, 67, 3), (1037, 37, 11), (1501, 11, 9), (257, 513, 1), (2, 3001, 9)])
+def test_sizes_that_nothing_divides(name, dtype, N, K, S, monkeypatch):
+    monkeypatch.setattr(reference, "_BLOCK", 100 * K)
+    problem = make("gaussian", 2, N, K, S, dead=[0, K - 1]).astype(dtype)
+    naive = problem.naive()
+    for quadratic in (None, problem.multiplier):
+        assert_close(problem.solve(name, quadratic), naive, problem)
+
+
+@on_every_backend
+@pytest.mark.parametrize("S", [2, 10])
+def test_rows_where_one_tile_takes_all(name, dtype, S):
+    """Energies up to 1e300 (float32: 1e30), beyond where exponentials underflow: nothing is NaN, and zero is exact."""
+    huge = {np.float64: 1e300, np.float32: 1e30}[dtype]
+    phi, offset, weights = np.ones((5, S)), np.zeros(5), np.full(5, 0.2)
+    b = np.array([-huge, 0.0, -huge, -1e3])
+    arguments = (phi, offset, weights, np.zeros((4, S)), b, np.log(np.full(4, 0.25)))
+    result = get_backend(name).expectations(*(array.astype(dtype) for array in arguments))
+    eps = float(np.finfo(dtype).eps)
+    assert result.mass == pytest.approx([0, 1, 0, 0], rel=8 * eps, abs=0)
+    assert result.sums == pytest.approx(np.outer([0, 1, 0, 0], np.ones(S)), rel=8 * eps, abs=0)
+    assert result.energy == 0
+    assert result.free_energy == pytest.approx(np.log(4), rel=8 * eps)
+
+
+@on_every_backend
+@pytest.mark.parametrize("S", [2, 10])
+def test_equal_energies_however_large(name, dtype, S):
+    """The encoder is the prior where all tiles cost the same, and F = E[H] (T5)."""
+    huge = {np.float64: 1e300, np.float32: 1e30}[dtype]
+    masses = np.array([0.5, 0.3, 0.2])
+    arguments = (np.ones((7, S)), np.zeros(7), np.full(7, 1 / 7), np.zeros((3, S)), np.full(3, -huge), np.log(masses))
+    result = get_backend(name).expectations(*(array.astype(dtype) for array in arguments))
+    # log pi drowns in the energy: only that the masses add up is left.
+    eps = float(np.finfo(dtype).eps)
+    assert float(result.mass.sum()) == pytest.approx(1, rel=8 * eps)
+    assert result.free_energy == pytest.approx(huge, rel=8 * eps)
+    assert result.energy == pytest.approx(huge, rel=8 * eps)
+    arguments = (*arguments[:4], np.full(3, -4.0), arguments[5])
+    result = get_backend(name).expectations(*(array.astype(dtype) for array in arguments))
+    assert result.mass == pytest.approx(masses, rel=16 * eps)
+    assert result.free_energy == pytest.approx(4, rel=16 * eps)
+    assert result.energy == pytest.approx(4, rel=16 * eps)
+
+
+@on_every_backend
+@pytest.mark.parametrize("S", [2, 10])
+def test_a_dead_tile_weighs_exactly_nothing(name, dtype, S):
+    """Whatever its energy, be it the lowest of all or infinite."""
+    alive = make("gaussian", 3, 20, 4, S).astype(dtype)
+    phi, s, rho, v, b, log_masses = alive.arguments
+    infinite = [] if name == "reference" else [-np.inf]  # NumPy warns of 0 inf, though the result is right
+    for dead_b in (0.0, 1e30, -1e30, *infinite):
+        arguments = (phi, s, rho, np.vstack([v, v[:1]]), np.append(b, dead_b), np.append(log_masses, -np.inf))
+        result = get_backend(name).expectations(*(array.astype(dtype) for array in arguments))
+        assert result.mass[-1] == 0
+        assert np.all(result.sums[-1] == 0)
+        expected = alive.solve(name)
+        # Another K is another order of summation over tiles, nothing more.
+        eps = float(np.finfo(dtype).eps)
+        np.testing.assert_allclose(result.mass[:-1], expected.mass, rtol=64 * eps)
+        assert result.energy == pytest.approx(expected.energy, rel=64 * eps)
+        assert result.free_energy == pytest.approx(expected.free_energy, rel=64 * eps)
+
+
+@pytest.mark.parametrize("S", [1, 2, 7])
+def test_differences_keep_the_accuracy_of_small_energies(S):
+    """At lambda = 1e10 with tiles 1e-6 away from unit data, the linear form would lose six digits more than this."""
+    rng = np.random.default_rng(4)
+    x = rng.uniform(-1, 1, size=(30, S))
+    psi = x + 1e-6 * rng.normal(size=x.shape)
+    multiplier, weights, masses = 1e10, np.full(30, 1 / 30), np.full(30, 1 / 30)
+    arguments = (x, multiplier * (x**2).sum(1), weights, 2 * multiplier * psi, -multiplier * (psi**2).sum(1))
+    result = get_backend("numba").expectations(*arguments, np.log(masses), quadratic=multiplier)
+    naive = naive_expectations(x, weights, psi, masses, 1 / (2 * multiplier))
+    # A coordinate difference is good to eps, an energy to 2 lambda |x - psi| eps sqrt(S), some 5e6 times less than
+    # the eps lambda of the linear form; psi itself goes through 2 lambda psi and back, another eps or two.
+    tolerance = 8 * S * multiplier * np.abs(x - psi).max() * np.finfo(float).eps
+    assert result.energy == pytest.approx(naive.energy, abs=tolerance)
+    assert result.free_energy == pytest.approx(naive.free_energy, abs=tolerance)
+
+
+def test_not_a_number_is_not_swallowed():
+    phi, *others = make("gaussian", 5, 6, 3, 2).arguments
+    phi[2, 1] = np.nan
+    result = get_backend("numba").expectations(phi, *others)
+    assert np.isnan(result.free_energy)
+    assert np.isnan(result.energy)
+
+
+@on_every_backend
+@given(seed=st.integers(0, 2**32 - 1), S=st.integers(1, 12), cut=st.integers(0, 60))
+def test_row_blocks_add_up(name, dtype, seed, S, cut):
+    problem = make("linear", seed, 60, 9, S).astype(dtype)
+    phi, s, rho, *tiles = problem.arguments
+    parts = [
+        get_backend(name).expectations(phi[rows], s[rows], rho[rows], *tiles)
+        for rows in (slice(None, cut), slice(cut, None))
+        if phi[rows].size
+    ]
+    total = parts[0] if len(parts) == 1 else parts[0] + parts[1]
+    assert_close(total, problem.naive(), problem)
+
+
+# Below and above the size at which other threads are called in, with few statistics and with many.
+@on_every_backend
+@pytest.mark.parametrize(("N", "K", "S"), [(50, 5, 2), (50, 5, 10), (3001, 64, 2), (1501, 48, 20)])
+def test_same_bits_every_time_and_on_any_number_of_threads(name, dtype, N, K, S):
+    import numba
+
+    problem = make("gaussian", 6, N, K, S).astype(dtype)
+    first = problem.solve(name, problem.multiplier)
+    assert_identical(problem.solve(name, problem.multiplier), first)
+    threads = numba.get_num_threads()
+    try:
+        for count in range(1, min(4, numba.config.NUMBA_NUM_THREADS) + 1):
+            numba.set_num_threads(count)
+            assert_identical(problem.solve(name, problem.multiplier), first)
+    finally:
+        numba.set_num_threads(threads)
+
+
+def test_the_sizes_above_take_both_ways():
+    assert kernels._chunks(50, 5, 2, True) == kernels._chunks(50, 5, 10, False) == 1
+    assert kernels._chunks(3001, 64, 2, True) > 1
+    assert kernels._chunks(1501, 48, 20, False) > 1
+
+
+@on_every_backend
+@pytest.mark.parametrize("S", [2, 10])
+def test_any_layout_is_accepted_and_left_alone(name, dtype, S):
+    problem = make("gaussian", 7, 40, 6, S).astype(dtype)
+    expected = problem.solve(name, problem.multiplier)
+    copies = [array.copy() for array in problem.arguments]
+    for array in problem.arguments:
+        array.flags.writeable = False
+    layouts = {
+        "read-only": problem.arguments,
+        "Fortran": tuple(np.asfortranarray(array) for array in problem.arguments),
+        "strided": tuple(np.repeat(array, 2, axis=0)[::2] for array in problem.arguments),
+        "reversed": tuple(array[::-1].copy()[::-1] for array in problem.arguments),
+    }
+    for arguments in layouts.values():
+        result = problem._replace(arguments=arguments).solve(name, problem.multiplier)
+        # The reference multiplies matrices in the layout given, in which order is not ours to say.
+        tolerance = 0 if name == "numba" else 64 * np.finfo(dtype).eps
+        for field in ("mass", "sums", "free_energy", "energy"):
+            np.testing.assert_allclose(getattr(result, field), getattr(expected, field), rtol=tolerance, atol=tolerance)
+    for array, copy in zip(problem.arguments, copies, strict=True):
+        np.testing.assert_array_equal(array, copy)
+
+
+def test_one_compiled_kernel_serves_read_only_and_writable_inputs():
+    problem = make("gaussian", 8, 20, 3, 2)
+    problem.solve("numba")
+    for array in problem.arguments:
+        array.flags.writeable = False
+    problem.solve("numba")
+    dtypes = [str(signature[0].dtype) for signature in kernels._few.signatures]
+    assert len(dtypes) == len(set(dtypes))
+
+
+def test_the_limit_on_matrix_threads_is_lifted_again():
+    problem = make("gaussian", 9, 50, 5, 10)
+    with kernels._blas().limit(limits=2):
+        before = kernels._blas().info()
+        problem.solve("numba")
+        assert kernels._blas().info() == before
+
+
+def test_naive_jacobian_is_the_derivative_of_the_map():
+    """The oracle of (T8) against central differences of the oracle of (T1), (T3), at a fixed point of it."""
+    rng = np.random.default_rng(10)
+    x, psi = rng.normal(size=(12, 2)), rng.normal(size=(3, 2))
+    weights, masses, multiplier = rng.dirichlet(np.ones(12)), np.array([0.5, 0.3, 0.2]), 1.5
+
+    def step(psi):
+        naive = naive_expectations(x, weights, psi, masses, 1 / (2 * multiplier))
+        return naive.sums / naive.mass[:, None]
+
+    for _ in range(3000):
+        psi = step(psi)
+    h = 1e-5
+    J = naive_jacobian(x, weights, psi, masses, multiplier)
+    for column in range(6):
+        kick = h * np.eye(6)[column].reshape(3, 2)
+        difference = (step(psi + kick) - step(psi - kick)).ravel() / (2 * h)
+        np.testing.assert_allclose(J[:, column], difference, atol=1e-8)  # h^2 times third derivatives of order ten
+
+
+def test_an_unknown_backend_names_the_known_ones():
+    with pytest.raises(ValueError, match=r"'numba'.*got 'fortran'"):
+        get_backend("fortran")
+
+
+def test_a_missing_cupy_says_what_to_install(monkeypatch):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == "cupy" else find_spec(name, *rest)
+    )
+    with pytest.raises(BackendNotAvailableError, match="pip install"):
+        get_backend("cupy")
+    assert get_backend("auto") is kernels
