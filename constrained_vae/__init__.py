@@ -7,6 +7,7 @@ loads neither Numba, CuPy, scikit-learn nor matplotlib.
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from .stability import first_critical_beta
     from .tiling import Tiling
 
-__version__ = "0.1.0"
+__version__ = importlib.metadata.version("constrained-vae")
 
 _ROOMS = {
     "_checks": ("TooLargeError",),

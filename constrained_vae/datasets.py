@@ -15,6 +15,8 @@ import math
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,7 @@ __all__ = [
     "exponential",
     "four_clusters",
     "gaussian",
+    "load",
     "mnist",
     "moons",
     "rings",
@@ -298,3 +301,31 @@ def _positive(name: str, value: float, or_zero: bool = False) -> float:
     if not (math.isfinite(value) and (value > 0 or (or_zero and value == 0))):
         raise ValueError(f"{name} must be finite and {'at least 0' if or_zero else 'positive'}, got {value!r}")
     return float(value)
+
+
+def load(path: str | PathLike[str]) -> DataSet:
+    """Points from a file, one per row: a .npy array or a .csv of numbers separated by commas, without a header.
+
+    Parameters
+    ----------
+    path : path-like
+        The file; a one-dimensional array or a single column gives one feature.
+
+    Raises
+    ------
+    ValueError
+        If the file holds text or something else than a finite table of numbers, or has another suffix.
+    OSError
+        If it cannot be read.
+    """
+    path = Path(path)
+    if path.suffix == ".npy":
+        x = np.load(path, allow_pickle=False)
+    elif path.suffix == ".csv":
+        try:
+            x = np.loadtxt(path, delimiter=",", ndmin=2)
+        except ValueError as error:
+            raise ValueError(f"{path} must hold numbers separated by commas, without a header: {error}") from None
+    else:
+        raise ValueError(f"{path} must be a .npy or .csv file")
+    return DataSet(x[:, None] if np.ndim(x) == 1 else x, path.stem)

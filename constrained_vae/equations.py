@@ -123,7 +123,7 @@ def expectations(
     H = energies(statistics, offset, v, b)  # (N, K)
     q, log_partition = encoder(H, log_masses)
     weighted = weights[:, None] * q
-    energy = xp.sum(xp.where(weighted > 0, weighted * H, 0.0))
+    energy = xp.sum(weighted * xp.where(weighted > 0, H, 0.0))
     return Expectations(
         xp.sum(weighted, axis=0), weighted.T @ statistics, free_energy(log_partition, weights), energy
     )
