@@ -4,18 +4,19 @@
 
 Top: at four temperatures below, between and above the critical ones, the data, the trajectory of every reconstruction
 vector under the plain map, and the fixed points. Bottom: expected reconstruction error against beta with the detected
-critical temperatures, and its second derivative with the three highest peaks. Writes PNG, PDF and an .npz of every plotted
-array with its settings, and prints the table of critical temperatures.
+critical temperatures, and its second derivative with the three highest peaks. Writes PNG, PDF and an .npz of every
+plotted array with its settings, and prints the table of critical temperatures.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -23,6 +24,7 @@ from matplotlib.figure import Figure
 import constrained_vae as cv
 from constrained_vae.detection import second_derivative
 
+_TOP = 3  # peaks that are marked, as in the paper
 _PANEL_MAPS = 2000  # of the plain map in a panel; where it is slower than that, the rest of the way is not drawn
 _DRAWN = 60  # points of a trajectory that are drawn
 
@@ -76,14 +78,14 @@ def compute(
     assert isinstance(branch, cv.Branch)
     order = np.argsort(branch.betas)
     grid, error = branch.betas[order], branch.distortion[order]
-    peaks = branch.peaks(k=3) if len(branch) >= 5 else []
+    every_peak = branch.peaks(k=None) if len(branch) >= 5 else []
     arrays = {
         "betas": grid,
         "distortion": error,
         "rate": branch.rate[order],
         "n_distinct": branch.n_distinct[order],
         "second_derivative": second_derivative(grid, error) if len(branch) >= 3 else np.full(len(grid), np.nan),
-        "peaks": np.array([(p.beta, p.height, *p.bracket) for p in peaks]).reshape(-1, 4),
+        "peaks": np.array([(p.beta, p.height, *p.bracket) for p in every_peak]).reshape(-1, 4),
         "first_critical_beta": np.array(cv.first_critical_beta(data.x, objective, weights=data.weights)),
     }
     wanted = len(betas) if betas is not None else 240
@@ -111,9 +113,9 @@ def compute(
 
 
 def panel_betas(grid: np.ndarray, critical: np.ndarray) -> list[float]:
-    """Temperatures below, between and above the critical ones: geometric means of neighbours, the ends of the grid included."""
+    """Temperatures below, between and above the critical ones: geometric means of neighbours, grid ends included."""
     edges = np.array([grid[0], *np.sort(critical), grid[-1]])
-    return [float(np.sqrt(low * high)) for low, high in zip(edges[:-1], edges[1:], strict=True)]
+    return [float(np.sqrt(low * high)) for low, high in itertools.pairwise(edges)]
 
 
 def _add_panels(
@@ -129,15 +131,19 @@ def _add_panels(
     mean = np.average(data.x, axis=0, weights=data.weights)
     spread = np.sqrt(np.average((data.x - mean) ** 2, axis=0, weights=data.weights))
     start = mean + spread * rng.standard_normal((len(common["tiling"]), data.x.shape[1]))
-    for number, beta in enumerate(panel_betas(arrays["betas"], arrays["peaks"][:, 0])):
+    for number, beta in enumerate(panel_betas(arrays["betas"], arrays["peaks"][:_TOP, 0])):
         path = [project(start)]
+
+        def record(iterate: cv.Iterate, path: list[Any] = path) -> None:
+            path.append(project(iterate.decoder))
+
         plain = cv.solve(
             data.x,
             objective.at(beta),
             start=start,
             accelerate="plain",
             max_maps=_PANEL_MAPS,
-            callback=lambda iterate, path=path: path.append(project(iterate.decoder)),
+            callback=record,
             on_failure="return",
             **common,
         )
@@ -160,43 +166,48 @@ def draw(arrays: dict[str, np.ndarray]) -> Figure:
         width, height = np.ptp(arrays["points"], axis=0) + 0.24 * np.ptp(arrays["points"], axis=0).max()
         heights = [min(1.4 * height / width, 2.5) + 0.65, 2.3]  # inches: a panel of equal scales and its labels; curves
         figure = plt.figure(figsize=(6.5, sum(heights)), layout="constrained")
-        top, bottom = figure.subfigures(2, 1, height_ratios=heights)
+        top, bottom = cast("np.ndarray", figure.subfigures(2, 1, height_ratios=heights))
         axes = np.atleast_1d(top.subplots(1, max(len(panels), 1), sharex=True, sharey=True))
         for ax, n in zip(axes, panels, strict=False):
             fixed_points = arrays[f"panel{n}_fixed_points"]
             plotting.flow(arrays["points"], arrays[f"panel{n}_paths"], fixed_points, ax)
             plural = "" if len(fixed_points) == 1 else "s"
-            ax.set_title(rf"$\beta={float(arrays[f'panel{n}_beta']):.3g}$, {len(fixed_points)} fixed point{plural}", fontsize=8)
+            beta = float(arrays[f"panel{n}_beta"])
+            ax.set_title(rf"$\beta={beta:.3g}$, {len(fixed_points)} fixed point{plural}", fontsize=8)
             ax.set_xlabel(r"$x_1$")
         axes[0].set_ylabel(r"$x_2$")
         left, right = bottom.subplots(1, 2)
-        plotting.distortion(arrays["betas"], arrays["distortion"], arrays["peaks"][:, 0], left)
-        plotting.second_derivative(arrays["betas"], arrays["second_derivative"], arrays["peaks"][:, :2].tolist(), right)
+        plotting.distortion(arrays["betas"], arrays["distortion"], arrays["peaks"][:_TOP, 0], left)
+        marked = arrays["peaks"][:_TOP, :2].tolist()
+        plotting.second_derivative(arrays["betas"], arrays["second_derivative"], marked, right)
     return figure
 
 
 def write(out: Path, arrays: dict[str, np.ndarray], settings: dict[str, Any]) -> None:
     """PNG, PDF and the arrays with their settings."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(f"{out}.npz", settings=np.array(json.dumps(settings)), **arrays)
+    everything: dict[str, Any] = {"settings": np.array(json.dumps(settings)), **arrays}
+    np.savez_compressed(f"{out}.npz", **everything)
     figure = draw(arrays)
     figure.savefig(f"{out}.png", dpi=200)
     figure.savefig(f"{out}.pdf")
 
 
 def table(arrays: dict[str, np.ndarray]) -> str:
-    """The table of critical temperatures: detected, highest peak first; the exact first one; their difference."""
-    exact = float(arrays["first_critical_beta"])
-    lines = [f"{'':9}{'detected':>12}{'grid interval':>28}{'exact':>12}{'difference':>12}"]
-    peaks = arrays["peaks"]
-    first = int(peaks[:, 0].argmax()) if len(peaks) else -1
-    for k, (beta, _, low, high) in enumerate(peaks, start=1):
-        line = f"beta_c^{k} {beta:>12.6g}{f'[{low:.6g}, {high:.6g}]':>28}"
-        if k - 1 == first:
-            line += f"{exact:>12.6g}{beta / exact - 1:>+12.2%}"
-        lines.append(line)
+    """The table of critical temperatures: the three highest peaks, and the first transition beside its exact value.
+
+    The first transition is the peak at the largest beta; it has a line of its own where it is not among the highest.
+    """
+    exact, peaks = float(arrays["first_critical_beta"]), arrays["peaks"]
     if not len(peaks):
-        lines.append(f"no transition detected on this grid; the exact first one is at {exact:.6g}")
+        return f"no transition detected on this grid; the exact first one is at {exact:.6g}"
+    lines = [f"{'':8}{'detected':>12}{'grid interval':>26}{'exact':>12}{'difference':>12}"]
+    first = int(peaks[:, 0].argmax())
+    for k in [*range(min(_TOP, len(peaks))), *([first] if first >= _TOP else [])]:
+        beta, _, low, high = peaks[k]
+        name = f"beta_c^{k + 1}" if k < _TOP else "first"
+        known = f"{exact:>12.6g}{beta / exact - 1:>+12.2%}" if k == first else ""
+        lines.append(f"{name:8}{beta:>12.6g}{f'[{low:.6g}, {high:.6g}]':>26}{known}")
     return "\n".join(lines)
 
 
@@ -235,7 +246,9 @@ def _betas(text: str) -> np.ndarray:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m analysis.figure2", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--data", default="four_clusters", help="four_clusters, digits, or a .npy or .csv file")
-    parser.add_argument("--betas", help="LOW:HIGH:COUNT, evenly spaced in log beta; default: the data's own transitions")
+    parser.add_argument(
+        "--betas", help="LOW:HIGH:COUNT, evenly spaced in log beta; default: the data's own transitions"
+    )
     parser.add_argument("--tiles", type=int, default=64, help="number of latent tiles (default 64)")
     parser.add_argument("--sigma", type=float, default=1.0, help="standard deviation of the decoder (default 1)")
     parser.add_argument("--masses", choices=("fixed", "free"), default="fixed", help="prior masses of the tiles")

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from .backends import BackendNotAvailableError
     from .branches import default_betas, sweep
     from .detection import Peak
-    from .iteration import Iterate, solve
+    from .iteration import solve
+    from .loop import Iterate
     from .objectives import ELBO
     from .sites import Sites
     from .solution import Branch, FixedPoint, NotConvergedError, NotConvergedWarning, Status
@@ -30,7 +31,8 @@ _ROOMS = {
     "backends": ("BackendNotAvailableError",),
     "branches": ("default_betas", "sweep"),
     "detection": ("Peak",),
-    "iteration": ("Iterate", "solve"),
+    "iteration": ("solve",),
+    "loop": ("Iterate",),
     "objectives": ("ELBO",),
     "sites": ("Sites",),
     "solution": ("Branch", "FixedPoint", "NotConvergedError", "NotConvergedWarning", "Status"),

@@ -1,9 +1,9 @@
 """Proposals for the next point: plain, SQUAREM, Anderson, L-BFGS. They only propose; `iteration` decides.
 
 All see the map as a vector function of a point u with residual r = T(u) - u, and the diagonal metric in which the
-Jacobian J of T is symmetric, (m lambda grad^2 f, m) on (psi, log pi) (T8). In that metric -r is the gradient of the free
-energy (T6) and I - J its Hessian, so the same history serves fixed-point and quasi-Newton methods. A proposal of None
-advises the plain step u + r.
+Jacobian J of T is symmetric, (m lambda grad^2 f, m) on (psi, log pi) (T8). In that metric -r is the gradient of the
+free energy (T6) and I - J its Hessian, so the same history serves fixed-point and quasi-Newton methods. A proposal of
+None advises the plain step u + r.
 """
 
 from __future__ import annotations
@@ -92,8 +92,8 @@ def differences(history: Sequence[Past]) -> tuple[FloatArray, FloatArray]:
 def contraction_factor(history: Sequence[Past], metric: FloatArray) -> float:
     """Estimate of the top eigenvalue of J from the past; NaN where it holds no plain step (T10).
 
-    The larger of two views, both from below: the ratios of residuals over plain steps, and the top Ritz value of J on the
-    span of the past steps, which sees a slow mode that the last residuals hide.
+    The larger of two views, both from below: the ratio of residuals over the last plain step, and the top Ritz value of
+    J on the span of the past steps, which sees a slow mode that the last residuals hide.
     """
     norms = [float(np.sqrt(metric @ p.r**2)) for p in history]
     ratios = [b / a for a, b, p in zip(norms, norms[1:], history[1:], strict=False) if p.plain and a > 0]
@@ -130,26 +130,27 @@ def newton_step(
         Budget of products.
     """
     e, s, p = np.zeros_like(r), r, r
-    square = metric @ r**2
-    diagonal, beside = [], []  # the Lanczos matrix behind the iteration
+    square = float(metric @ r**2)
+    diagonal: list[float] = []  # the Lanczos matrix behind the iteration
+    beside: list[float] = []
     missing, previous = np.inf, 0.0
     start = square
     for count in range(1, most + 1):
         image = product(p)
-        curvature = metric @ (p * image)
+        curvature = float(metric @ (p * image))
         if not curvature > 0:
             return e, np.inf
         alpha = square / curvature
         e, s = e + alpha * p, s - alpha * image
-        square, last = metric @ s**2, square
+        square, last = float(metric @ s**2), square
         ratio = square / last
         diagonal.append(1 / alpha + previous)
-        ritz = np.linalg.eigvalsh(np.diag(diagonal) + np.diag(beside, -1))[0]
-        missing = np.sqrt(square) / ritz if ritz > 0 else np.inf
+        ritz = float(np.linalg.eigvalsh(np.diag(np.array(diagonal)) + np.diag(np.array(beside), -1))[0])
+        missing = float(np.sqrt(square)) / ritz if ritz > 0 else np.inf
         # A slow mode may hide behind a small share of the residual: a few products at least go looking for it.
         if missing <= 0.5 * np.sqrt(metric @ e**2) and (count >= 4 or square <= 1e-12 * start):
             break
-        beside.append(np.sqrt(ratio) / alpha)
+        beside.append(float(np.sqrt(ratio)) / alpha)
         previous = ratio / alpha
         p = s + ratio * p
-    return e, float(missing)
+    return e, missing

@@ -1,4 +1,4 @@
-"""sweep(): solutions along the temperature, each started from the one before. It decides the next beta, nothing else."""
+"""sweep(): solutions along the temperature, each started from the one before. It only decides the next beta."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from scipy.cluster.hierarchy import linkage, to_tree
 from tqdm.auto import tqdm
 
 from ._checks import FloatArray, check_choice, check_count, check_vector
-from .iteration import Options, initial_sites, iterate, report_failure
+from .iteration import initial_sites, report_failure
+from .loop import Options, iterate
 from .objectives import ELBO, Objective
 from .problem import Problem
 from .sites import Sites
@@ -47,8 +48,9 @@ def sweep(
 ) -> Branch | tuple[Branch, Branch]:
     """Follow the solution along the temperature: deterministic annealing (cooling) or its reverse.
 
-    Every temperature starts from the solution before it. Sites of coincident tiles stay tied until they pass their split
-    condition (T9); then they are split into two equal halves along the unstable axis, so that the branch is reproducible.
+    Every temperature starts from the solution before it. Sites of coincident tiles stay tied until they pass their
+    split condition (T9); then they are split into two equal halves along the unstable axis, so that the branch is
+    reproducible.
 
     Parameters
     ----------
@@ -127,10 +129,10 @@ def default_betas(
 ) -> FloatArray:
     """Temperatures that span the data's own transitions, ascending, evenly spaced in log beta.
 
-    The top is 1.25 times the first critical temperature, exact. The bottom is read off Ward's hierarchy of (at most 1000
-    of) the points: its clusters split from the top, each at the largest variance inside it, as T9 has it for clusters that
-    do not overlap; the grid ends in the widest gap (on the logarithmic scale) between successive ones of the first 16, and
-    after the 16th where no gap is wider than a factor 3.
+    The top is 1.25 times the first critical temperature, exact. The bottom is read off Ward's hierarchy of (at most
+    1000 of) the points: its clusters split from the top, each at the largest variance inside it, as T9 has it for
+    clusters that do not overlap; the grid ends in the widest gap (on the logarithmic scale) between successive ones of
+    the first 16, and after the 16th where no gap is wider than a factor 3.
 
     Raises
     ------
@@ -173,7 +175,8 @@ def _split_scales(problem: Problem) -> FloatArray:
     if len(points) == 1:
         return np.ones(1)
     root = to_tree(linkage(points, "ward"))
-    heap, scales = [(-spread(root), 0, root)], []
+    heap = [(-spread(root), 0, root)]
+    scales: list[float] = []
     while heap and len(scales) < _SPLITS:
         scale, _, node = heapq.heappop(heap)
         if scale > -1e-14:  # in units of the data's mean square radius: coincident points

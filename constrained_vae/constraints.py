@@ -5,7 +5,7 @@ An energy H(x, psi) = s(x) - b(psi) - phi(x) . v(psi) supplies
     statistics(x) -> phi (N, S), s (N,)           computed once per data set
     readout(psi) -> v (K, S), b (K,)              computed at every map
     pullback(psi, dv, db) -> (K, D)               transposed derivative of the readout: dv . d(v) + db d(b)
-    curvature(psi) -> (K, D)                      diagonal of grad^2 f where the energy is a Bregman divergence d_f, else None
+    curvature(psi) -> (K, D)                      diagonal of grad^2 f of a Bregman divergence d_f; None for any other
 
 so that the expected gradient of tile a follows from the kernel's (K, S) result alone,
 sum_i rho_i q_ia dH_ia/dpsi_a = -pullback(psi, sums, mass)_a (T2).
@@ -17,7 +17,7 @@ import numpy as np
 
 from .equations import Array
 
-# A reconstruction of exactly 0 or 1 says an event never happens; log-odds are taken at the nearest number inside (0, 1).
+# A reconstruction of exactly 0 or 1 says an event never happens; log-odds are taken at the nearest number inside.
 _LEAST, _MOST = np.finfo(np.float64).tiny, 1 - np.finfo(np.float64).epsneg
 
 

@@ -87,8 +87,8 @@ def find_kinks(
     t = betas if variable == "beta" else np.log(betas)
     height = np.abs(second_derivative(t, distortion))[1:-1]
     found, properties = find_peaks(height, distance=separation, prominence=0)
-    clear = (properties["prominences"] >= prominence * height[found]) & (height[found] > _FAINT * height.max(initial=0.0))
-    found = found[clear]
+    least = np.maximum(prominence * height[found], _FAINT * height.max(initial=0.0))
+    found = found[properties["prominences"] >= least]
     ranked = found[np.argsort(-height[found], kind="stable")][:k] + 1
     return [
         Peak(float(betas[i]), float(height[i - 1]), int(i), (float(betas[i - 1]), float(betas[i + 1]))) for i in ranked

@@ -74,7 +74,7 @@ def marginal(q: Array, weights: Array) -> Array:
 
 
 def decoder(sums: Array, mass: Array, previous: Array) -> Array:
-    """Weighted means psi_a = sum_i w_ia x_i, shape (K, D), from their numerators; the Bregman decoder update (T3), (T4).
+    """Weighted means psi_a = sum_i w_ia x_i, (K, D), from their numerators; the Bregman decoder update (T3), (T4).
 
     A dead tile (mass zero) keeps its previous reconstruction: the objective says nothing about it.
     """
@@ -124,6 +124,4 @@ def expectations(
     q, log_partition = encoder(H, log_masses)
     weighted = weights[:, None] * q
     energy = xp.sum(weighted * xp.where(weighted > 0, H, 0.0))
-    return Expectations(
-        xp.sum(weighted, axis=0), weighted.T @ statistics, free_energy(log_partition, weights), energy
-    )
+    return Expectations(xp.sum(weighted, axis=0), weighted.T @ statistics, free_energy(log_partition, weights), energy)

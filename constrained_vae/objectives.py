@@ -59,8 +59,8 @@ class Objective(Protocol):
 class ELBO:
     """The beta-weighted evidence lower bound, free energy F = R + lambda E[d] (T3)-(T5).
 
-    Rate-distortion readers: F is the Lagrangian of the rate R with slope lambda; annealing readers: theta = sigma^2 beta
-    is the temperature.
+    In rate-distortion terms F is the Lagrangian of the rate R with slope lambda; in those of deterministic annealing
+    theta = sigma^2 beta is the temperature.
 
     Parameters
     ----------

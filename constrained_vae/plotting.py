@@ -6,6 +6,7 @@ Colours are those of Okabe and Ito, which colour-blind readers tell apart.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -33,8 +34,9 @@ def flow(points: FloatArray, paths: FloatArray, fixed_points: FloatArray, ax: Ax
     """
     ax = plt.subplots()[1] if ax is None else ax
     ax.plot(paths[:, :, 0], paths[:, :, 1], color=TRAJECTORY, lw=0.5, alpha=0.7, zorder=2)
-    ax.scatter(*points.T, s=5, color=DATA, alpha=0.6, linewidths=0, zorder=1, label="data")
-    ax.scatter(*fixed_points.T, s=26, color=FIXED_POINT, edgecolors="white", linewidths=0.6, zorder=3, label="fixed points")
+    ax.scatter(points[:, 0], points[:, 1], s=5, color=DATA, alpha=0.6, linewidths=0, zorder=1, label="data")
+    style: dict[str, Any] = {"s": 26, "color": FIXED_POINT, "edgecolors": "white", "linewidths": 0.6}
+    ax.scatter(fixed_points[:, 0], fixed_points[:, 1], zorder=3, label="fixed points", **style)
     low, high = points.min(axis=0), points.max(axis=0)
     margin = 0.12 * (high - low).max() or 1.0
     ax.set(xlim=(low[0] - margin, high[0] + margin), ylim=(low[1] - margin, high[1] + margin), aspect="equal")
@@ -78,7 +80,8 @@ def second_derivative(
     ax.plot(betas, height, color=CURVE, lw=1.0)
     for rank, (beta, peak) in enumerate(peaks, start=1):
         ax.plot(beta, peak, "v", color=FIXED_POINT, ms=5)
-        ax.annotate(rf"$\beta_c^{rank}$", (beta, peak), (0, 5), textcoords="offset points", ha="center", fontsize="small")
+        name = rf"$\beta_c^{rank}$"
+        ax.annotate(name, (beta, peak), (0, 5), textcoords="offset points", ha="center", fontsize="small")
     ax.set_yscale("log")
     ax.set_ylabel(r"$|\mathrm{d}^2 \mathrm{E}\,\|x-\psi\|^2 / \mathrm{d}\beta^2|$")
     top = np.nanmax(height, initial=0.0)

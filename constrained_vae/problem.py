@@ -75,7 +75,7 @@ class Problem:
         return cls(Rows(x, rho, frame, precision), objective.in_frame(frame), get_backend(backend))
 
     def at(self, objective: Objective) -> Problem:
-        """The same data under another objective of the same kind (a sweep changes beta only); prepared data are kept."""
+        """The same data under another objective of the same kind (a sweep changes beta); prepared data are kept."""
         problem = Problem(self.rows, objective.in_frame(self.rows.frame), self.backend)
         for name in ("_statistics", "_radius", "mean"):  # none of them knows beta
             if name in self.__dict__:
@@ -133,7 +133,7 @@ class Problem:
         return self.objective.decoder(expectations.mass, expectations.sums, psi)
 
     def distortion(self, psi: Array, log_masses: Array, expectations: Expectations) -> float:
-        """E||x - psi||^2 in squared units of the data, whatever the objective (one more pass unless it is the energy)."""
+        """E||x - psi||^2 in squared units of x, whatever the objective (one more pass unless it is the energy)."""
         if self.objective.quadratic is not None:
             return float(expectations.energy / self.objective.quadratic) * self.rows.frame.scale**2
         square = 0.0
@@ -155,7 +155,8 @@ class Problem:
 def standard_frame(x: FloatArray, weights: FloatArray) -> Frame:
     """Weighted mean and root-mean-square radius of the data, in a second pass about the first mean.
 
-    Extreme units are safe: squares are taken only after division by the largest deviation. Coinciding points get scale 1.
+    Extreme units are safe: squares are taken only after division by the largest deviation. Coincident points get scale
+    1.
     """
     rows = max(1, _BLOCK // x.shape[1])
     blocks = [slice(i, i + rows) for i in range(0, len(x), rows)]
@@ -170,4 +171,3 @@ def standard_frame(x: FloatArray, weights: FloatArray) -> Frame:
         return Frame(centre, 1.0)
     square = sum(float(weights[b] @ (((x[b] - centre) / largest) ** 2).sum(axis=1)) for b in blocks)
     return Frame(centre, largest * float(np.sqrt(square)))
-

@@ -1,7 +1,7 @@
 """Sites: tiles that share one reconstruction, tied together.
 
-Splitting a tile in two changes nothing in q, F, R or D, so coincident tiles may be evaluated as one site of their summed
-mass (exactly), as long as the tiles behind a site are remembered: only a site of two or more tiles can split (T9).
+Splitting a tile in two changes nothing in q, F, R or D, so coincident tiles may be evaluated as one site of their
+summed mass (exactly), as long as the tiles behind a site are remembered: only a site of two or more can split (T9).
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ class Sites:
     @property
     def masses(self) -> FloatArray:
         """Summed prior mass of every site, (k,)."""
-        return np.bincount(self.index, self.tile_masses, minlength=len(self))
+        return _total(self.index, self.tile_masses, len(self))
 
     @property
     def counts(self) -> npt.NDArray[np.intp]:
         """Number of tiles at every site, (k,)."""
-        return np.bincount(self.index, minlength=len(self))
+        return np.bincount(self.index, minlength=len(self)).astype(np.intp, copy=False)
 
     @classmethod
     def of_tiles(cls, decoder: FloatArray, tile_masses: FloatArray) -> Sites:
@@ -60,19 +60,19 @@ class Sites:
         return replace(self, tile_masses=(masses / self.counts)[self.index])
 
     def merged(self, tolerance: float) -> Sites:
-        """Tie sites closer than `tolerance` at their mean, weighted by marginal posterior (dead sites count nothing)."""
+        """Tie sites closer than `tolerance` at their mean, weighted by marginal posterior (dead ones count nothing)."""
         group = coincident(self.decoder, tolerance)
         k = int(group.max()) + 1
         if k == len(self):
             return self
         mass = self.masses if self.marginal is None else self.marginal
         weight = mass + np.finfo(np.float64).tiny
-        total = np.bincount(group, weight, minlength=k)
+        total = _total(group, weight, k)
         # The mean about the first member keeps exact coincidence exact.
         first = self.decoder[np.unique(group, return_index=True)[1]]
         shift = np.zeros_like(first)
         np.add.at(shift, group, weight[:, None] * (self.decoder - first[group]))
-        marginal = None if self.marginal is None else np.bincount(group, self.marginal, minlength=k)
+        marginal = None if self.marginal is None else _total(group, self.marginal, k)
         return Sites(first + shift / total[:, None], group[self.index], self.tile_masses, marginal)
 
     def can_split(self, free: bool) -> npt.NDArray[np.bool_]:
@@ -106,8 +106,12 @@ class Sites:
         return Sites(decoder, index, tile_masses)
 
 
+def _total(group: npt.NDArray[np.intp], values: FloatArray, k: int) -> FloatArray:
+    return np.bincount(group, values, minlength=k).astype(np.float64, copy=False)
+
+
 def coincident(decoder: FloatArray, tolerance: float) -> npt.NDArray[np.intp]:
-    """Group rows (K, D) that lie within `tolerance` of the first ungrouped one, in order; returns the group of each row."""
+    """Group of every row (K, D): in order, each ungrouped row takes those within `tolerance` of it."""
     group = np.full(len(decoder), -1, dtype=np.intp)
     n_groups = 0
     while (left := np.flatnonzero(group < 0)).size:

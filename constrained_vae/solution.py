@@ -37,10 +37,13 @@ class Status(Enum):
     BUDGET_USED = "stopped before convergence: raise max_maps or time_limit, loosen tol, or use another accelerator"
     STOPPED = "stopped by the callback"
     INTERRUPTED = "interrupted: the last point is kept"
-    NOT_FINITE = "stopped at the last finite point: the objective overflowed; check the scale of beta, sigma and the data"
+    NOT_FINITE = (
+        "stopped at the last finite point, the objective overflowed: check the scale of beta, sigma and the data"
+    )
 
     @property
     def converged(self) -> bool:
+        """Whether the estimated error is below the tolerance."""
         return self in (Status.CONVERGED, Status.SADDLE_LEFT, Status.DEAD_TILES)
 
 
@@ -122,10 +125,12 @@ class FixedPoint:
 
     @property
     def beta(self) -> float:
+        """Temperature of the objective."""
         return self.objective.beta
 
     @property
     def converged(self) -> bool:
+        """Whether the estimated error is below the tolerance."""
         return self.status.converged
 
     @property
@@ -296,6 +301,7 @@ class Branch:
 
     @property
     def converged(self) -> bool:
+        """Whether every solution converged."""
         return all(s.converged for s in self.solutions)
 
     def at(self, beta: float) -> FixedPoint:

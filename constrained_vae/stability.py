@@ -1,7 +1,7 @@
 """Stability of a solution: the one-line test of T9. It takes a solution and never solves.
 
-A site of two or more coincident tiles splits exactly where lambda grad^2 f times the covariance of its data, as weighted
-by its responsibilities, has an eigenvalue 1; for the squared error where sigma^2 beta = lambda_max(Cov_a).
+A site of two or more coincident tiles splits exactly where lambda grad^2 f times the covariance of its data, as
+weighted by its responsibilities, has an eigenvalue 1; for the squared error where sigma^2 beta = lambda_max(Cov_a).
 """
 
 from __future__ import annotations

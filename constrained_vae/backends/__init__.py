@@ -7,7 +7,8 @@ A backend is a module with one function,
 with statistics phi (N, S), offset s (N,), weights rho (N,), readout v (K, S), b (K,) and log_masses (K,), all in the
 linear form (T4) H_ia = s_i - b_a - phi_i . v_a. Where the energy is a squared distance, `quadratic` is its multiplier
 lambda: then s_i = lambda ||phi_i||^2, b_a = -||v_a||^2 / (4 lambda), and a kernel may compute the same H_ia as
-lambda ||phi_i - v_a / (2 lambda)||^2. It streams over rows, stores no (N, K) array, and gives the same bits run after run.
+lambda ||phi_i - v_a / (2 lambda)||^2. It streams over rows, stores no (N, K) array, and gives the same bits run after
+run.
 """
 
 from __future__ import annotations

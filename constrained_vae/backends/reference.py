@@ -1,4 +1,4 @@
-"""The reference backend: the equations with a row loop around them. Short and obvious; every kernel is held against it."""
+"""The reference backend: the equations with a row loop around them. Every kernel is held against it."""
 
 from __future__ import annotations
 

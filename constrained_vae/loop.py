@@ -1,0 +1,435 @@
+"""The one loop. It evaluates the map, asks an accelerator, guards the free energy, and knows when to stop.
+
+repeat  point -> proposal of the accelerator, kept where F does not rise; else the plain map, which descends (T6);
+until   the Newton step (I - J)^-1 (T(psi) - psi), the distance to the fixed point, is within the tolerance (T10);
+then    tie coincident tiles; kick a site past its split condition (T9) along its unstable axis, and on it goes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from scipy.special import logsumexp
+from tqdm.auto import tqdm
+
+from ._checks import FloatArray, check_choice, check_count, check_positive
+from .acceleration import ACCELERATORS, MEMORY, Past, contraction_factor, newton_step
+from .equations import Expectations
+from .objectives import Objective
+from .problem import Problem
+from .sites import Sites
+from .solution import FixedPoint, Status, same_distance
+from .stability import SplitCondition, split_condition
+from .tiling import Tiling
+
+_DEAD = 1e-14  # free masses: a site below this marginal mass that still loses mass is given up
+_TINY = float(np.finfo(np.float64).tiny)
+_LOOSE = 1e-6  # tolerance, in units of the data's radius, at which a kicked point is tested for its stability
+_BACKTRACKS = (1.0, 0.25, 0.0625)  # fractions of a proposal that are tried before the plain step
+_PATIENCE = 500  # maps without a new least residual, near the end, that say the arithmetic yields no more
+
+
+@dataclass(frozen=True, eq=False)
+class Iterate:
+    """What a callback sees after every accepted point. All in units of the data.
+
+    Attributes
+    ----------
+    n_maps : int
+        Evaluations of the map so far.
+    free_energy : float
+        In nats; it never rises from one iterate to the next, but for rounding.
+    residual : float
+        Root-mean-square step of the plain map.
+    error_estimate : float
+        Estimated distance to the fixed point (infinite while the contraction factor is unknown).
+    decoder : (K, D) array
+    """
+
+    n_maps: int
+    free_energy: float
+    residual: float
+    error_estimate: float
+    decoder: FloatArray
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to iterate: what `solve` and `sweep` share."""
+
+    free: bool = False
+    accelerate: str = "squarem"
+    tol: float = 1e-10
+    max_maps: int = 100_000
+    time_limit: float | None = None
+    callback: Callable[[Iterate], Any] | None = None
+    record: bool = False
+    progress: bool = False
+
+    def __post_init__(self) -> None:
+        check_choice(self.accelerate, "accelerate", tuple(ACCELERATORS))
+        check_positive(self.tol, "tol")
+        check_count(self.max_maps, "max_maps")
+        if self.time_limit is not None and not self.time_limit >= 0:
+            raise ValueError(f"time_limit must be a number of seconds, at least 0, got {self.time_limit!r}")
+
+
+@dataclass(frozen=True, eq=False)
+class _Point:
+    """A point, its expectations, and its image under the plain map; all in the frame, per site."""
+
+    psi: FloatArray
+    log_masses: FloatArray
+    expectations: Expectations
+    step: FloatArray  # T(psi) - psi, (k, D)
+    log_step: FloatArray  # log m - log pi where masses are free, else empty
+    residual: float
+
+
+class _Stopped(Exception):
+    def __init__(self, status: Status) -> None:
+        self.status = status
+
+
+def iterate(
+    problem: Problem, objective: Objective, tiling: Tiling, sites: Sites, options: Options
+) -> tuple[FixedPoint, Sites]:
+    """Run the loop from given sites (in the frame) and return the result with its sites, from which a sweep goes on.
+
+    `objective` is `problem.objective` in the units of the data.
+    """
+    run = _Run(problem, options, sites)
+    with tqdm(total=None, disable=not options.progress, unit=" maps", desc=f"beta={objective.beta:.4g}") as bar:
+        run.bar = bar
+        status = run.to_the_end()
+    return run.package(objective, tiling, status), run.current_sites()
+
+
+@dataclass(eq=False)
+class _Run:
+    """State of one run of the loop."""
+
+    problem: Problem
+    options: Options
+    sites: Sites
+    point: _Point | None = None
+    error: float = np.inf  # in the frame
+    n_maps: int = 0
+    top_eigenvalue: float = np.nan
+    trajectory: list[FloatArray] = field(default_factory=list)
+    started: float = field(default_factory=time.monotonic)
+    bar: Any = None
+
+    def __post_init__(self) -> None:
+        objective, self.eps = self.problem.objective, float(np.finfo(self.problem.rows.dtype).eps)
+        self.tol = max(self.options.tol, 100 * self.eps) * self.problem.radius
+        # Rounding of T: eps of the radius, and eps times the energies lambda radius^2 over a width 1/sqrt(lambda).
+        steepness = np.sqrt(objective.quadratic or 0.0) * self.problem.radius
+        self.floor = 8 * self.eps * (1 + steepness) * self.problem.radius
+        self.coarse = np.sqrt(self.eps) * self.problem.radius
+        self.noise = 16 * self.eps * (1 + steepness**2)  # of the free energy, relative to 1 + |F|
+
+    # --- the outer loop: converge, tie, test, kick ---------------------------------------------------------------
+
+    def to_the_end(self) -> Status:
+        saddle_left = False
+        tol = self.tol
+        try:
+            while True:
+                status = self.converge(tol)
+                if self.tie():
+                    status = self.converge(tol)
+                if self.leave_saddle():  # the next end point may be a saddle too: no need to know it to the last digit
+                    saddle_left, tol = True, max(self.tol, _LOOSE * self.problem.radius)
+                elif tol > self.tol:
+                    tol = self.tol
+                else:
+                    break
+        except _Stopped as stop:
+            return stop.status
+        except KeyboardInterrupt:
+            return Status.INTERRUPTED
+        if status is Status.CONVERGED and (self.here.expectations.mass <= 0).any():
+            return Status.DEAD_TILES
+        return Status.SADDLE_LEFT if status is Status.CONVERGED and saddle_left else status
+
+    @property
+    def here(self) -> _Point:
+        assert self.point is not None  # `converge` evaluates the start first
+        return self.point
+
+    def tie(self) -> bool:
+        """Tie sites that coincide, where F does not rise for it; say whether anything changed."""
+        point = self.here
+        tolerance = same_distance(self.problem.radius, self.problem.objective.length_scale, self.error)
+        sites = self.current_sites()
+        if self.options.free:  # a site that has lost its mass, and is losing more, gives its tiles to the largest
+            mass = point.expectations.mass
+            dead = (mass < _DEAD) & (point.log_step < 0)
+            if dead.any():
+                sites = _without(sites, dead, mass)
+        merged = sites.merged(tolerance)
+        if len(merged) == len(self.sites):
+            return False
+        return self.move_to(merged)
+
+    def leave_saddle(self) -> bool:
+        """Test the split condition (T9); past it, kick the site along its unstable axis (T13). Says whether it did."""
+        point, sites = self.here, self.current_sites()
+        if self.problem.objective.curvature(point.psi[:1]) is None:
+            return False
+        condition = self.split_condition()
+        self.top_eigenvalue = condition.top
+        excess = 1 - 1 / condition.eigenvalue if condition.eigenvalue > 1 else 0.0
+        # Near a continuous split the halves move apart by about sqrt(3 excess) standard deviations: start short of it.
+        length = 0.5 * np.sqrt(excess)
+        while length > 1e-7:
+            kicked = sites.split(condition.site, length * condition.direction, self.options.free)
+            parents = np.vstack([point.psi, point.psi[condition.site]])
+            kicked = replace(kicked, decoder=self.problem.objective.project(kicked.decoder, parents))
+            if self.move_to(kicked, strictly=True):
+                return True
+            length /= 4
+        return False
+
+    def split_condition(self) -> SplitCondition:
+        point = self.here
+        may_split = self.current_sites().can_split(self.options.free)
+        return split_condition(self.problem, point.psi, point.log_masses, may_split)
+
+    def current_sites(self) -> Sites:
+        point = self.here
+        sites = Sites(point.psi, self.sites.index, self.sites.tile_masses, point.expectations.mass)
+        return sites.with_masses(np.exp(point.log_masses)) if self.options.free else sites
+
+    def move_to(self, sites: Sites, strictly: bool = False) -> bool:
+        """Go over to other sites unless F rises there (`strictly`: only if it falls by more than rounding)."""
+        point = self.evaluate(sites.decoder, _log(sites.masses))
+        slack = self.slack()
+        if point.expectations.free_energy > self.here.expectations.free_energy + (0.0 if strictly else slack):
+            return False
+        self.sites = sites
+        self.accept(point)
+        return True
+
+    # --- the inner loop -----------------------------------------------------------------------------------------
+
+    def converge(self, tol: float) -> Status:
+        """Iterate until the estimated error is below the tolerance, or the arithmetic yields no more."""
+        if self.point is None:
+            self.accept(self.evaluate(self.sites.decoder, _log(self.sites.masses)))
+        propose = ACCELERATORS[self.options.accelerate]
+        history: list[Past] = []
+        plain, lowest, since, near = False, np.inf, 0, tol
+        while True:
+            point = self.here
+            u, r, metric = self.vector(point)
+            history = [*history[1 - MEMORY :], Past(u, r, plain)]
+            lowest, since = (point.residual, 0) if point.residual < lowest else (lowest, since + 1)
+            stalled = point.residual <= self.floor or (since > _PATIENCE and point.residual < self.coarse)
+
+            found: list[_Point] = []
+            if not plain and (stalled or point.residual <= near):
+                proposal = None  # close to the end a plain step measures the contraction factor
+            else:
+                if stalled or point.residual / max(1 - contraction_factor(history, metric), _TINY) <= near:
+                    step, self.error = self.newton_step(point, stalled)
+                    if stalled or self.error <= tol:
+                        return Status.CONVERGED if self.error <= tol else Status.CRITICAL
+                    found, near = self.extrapolated(u + step, u + r, point), near * min(tol / self.error, 0.5)
+                proposal = None if found else propose(history, metric)
+            if proposal is not None:
+                found = self.extrapolated(proposal, u + r, point)
+            plain = len(found) != 1
+            if not found:
+                history = history if proposal is None else history[-1:]
+                found = [self.plain_step(point)]
+            elif plain:  # on the way to a plain image stands the extrapolated point itself
+                history.append(Past(*self.vector(found[0])[:2], plain=False))
+            self.accept(found[-1])
+
+    def newton_step(self, point: _Point, stalled: bool) -> tuple[FloatArray, float]:
+        """Newton step from a point, and its length with what is missing from it: the estimated error (T10).
+
+        The products with I - J are differences of the map over a step short against all curvature, and long against
+        rounding. A stalled residual is rounding: there some step of this size stands for it.
+        """
+        u, r, metric = self.vector(point)
+        if len(point.psi) == 1 and not self.options.free:
+            return r, point.residual  # one site: the map is constant
+        r0 = r
+        if stalled:
+            r = np.random.default_rng(0).standard_normal(len(r))
+        length = float(np.sqrt(metric @ u**2 / metric.sum())) + self.problem.radius
+        size, unit = max(point.residual, self.floor if stalled else 0.0), float(np.sqrt(metric @ r**2))
+
+        def product(p: FloatArray) -> FloatArray:
+            h = np.sqrt(self.eps) * length * np.sqrt(metric.sum() / (metric @ p**2))
+            moved = self.vector(self.evaluate(*self.parts(u + h * p, point)))
+            return (r0 - moved[1]) / h
+
+        step, missing = newton_step(product, r, metric)
+        return step, size * float(np.sqrt(metric @ step**2) + missing) / unit
+
+    def extrapolated(self, proposal: FloatArray, image: FloatArray, point: _Point) -> list[_Point]:
+        """The proposal where F does not rise there, or the proposal and its plain image where it does not rise at that.
+
+        (A long step magnifies what is left of the fast modes; one plain step removes it.) Failing both, a point a quarter
+        as far beyond the plain image; none if F rises at all of them.
+        """
+        for fraction in _BACKTRACKS:
+            candidate = self.evaluate_vector(image + fraction * (proposal - image), point)
+            if candidate is None:
+                continue
+            if self.falls(candidate, point):
+                return [candidate]
+            settled = self.plain_step(candidate)
+            if self.falls(settled, point):
+                return [candidate, settled]
+        return []
+
+    def plain_step(self, point: _Point) -> _Point:
+        return self.evaluate(point.psi + point.step, _normalised(point.log_masses, point.log_step))
+
+    def falls(self, candidate: _Point, point: _Point) -> bool:
+        """Whether F does not rise from one point to the other.
+
+        A difference below the rounding of F is taken from its gradient, -r in the metric (T6), by the trapezoidal rule.
+        """
+        rise = candidate.expectations.free_energy - point.expectations.free_energy
+        if abs(rise) <= self.slack():
+            (u, r, metric), (u1, r1, metric1) = self.vector(point), self.vector(candidate)
+            rise = -float((metric * r + metric1 * r1) @ (u1 - u)) / 2
+        return bool(rise <= 0)
+
+    def slack(self) -> float:
+        return self.noise * (1 + abs(self.here.expectations.free_energy))
+
+    def vector(self, point: _Point) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Point, residual and metric as vectors: (psi, log pi) with (m lambda grad^2 f, m), (T8)."""
+        mass = point.expectations.mass
+        curvature = self.problem.objective.curvature(point.psi)
+        metric = mass[:, None] * (np.ones_like(point.psi) if curvature is None else curvature)
+        if not self.options.free:
+            return point.psi.ravel(), point.step.ravel(), metric.ravel()
+        # A dead site's log mass is minus infinity and its metric zero; zeros stand for it here.
+        alive = mass > 0
+        return (
+            np.concatenate([point.psi.ravel(), np.where(alive, point.log_masses, 0.0)]),
+            np.concatenate([point.step.ravel(), np.where(alive, point.log_step, 0.0)]),
+            np.concatenate([metric.ravel(), mass]),
+        )
+
+    def parts(self, u: FloatArray, origin: _Point) -> tuple[FloatArray, FloatArray]:
+        """Reconstructions, inside the domain of the energy, and log masses, as they stand, of a vector."""
+        n = origin.psi.size
+        psi = self.problem.objective.project(u[:n].reshape(origin.psi.shape), origin.psi + origin.step)
+        if not self.options.free:
+            return psi, origin.log_masses
+        return psi, np.where(origin.expectations.mass > 0, u[n:], -np.inf)
+
+    def evaluate_vector(self, u: FloatArray, origin: _Point) -> _Point | None:
+        """Evaluate a proposal; None where it is not finite."""
+        if not np.isfinite(u).all():
+            return None
+        psi, log_masses = self.parts(u, origin)
+        return self.evaluate(psi, _normalised(log_masses, 0.0) if self.options.free else log_masses)
+
+    def evaluate(self, psi: FloatArray, log_masses: FloatArray) -> _Point:
+        """One map; raises when a budget is used up or nothing finite comes back."""
+        options = self.options
+        late = options.time_limit is not None and time.monotonic() - self.started >= options.time_limit
+        if self.n_maps > 0 and (late or self.n_maps >= options.max_maps):
+            raise _Stopped(Status.BUDGET_USED)
+        expectations = self.problem.expectations(psi, log_masses)
+        self.n_maps += 1
+        if not np.isfinite(expectations.free_energy):
+            raise _Stopped(Status.NOT_FINITE)
+        mass = expectations.mass
+        step = self.problem.image(psi, expectations) - psi
+        square = float(mass @ (step * step).sum(axis=1))
+        log_step: FloatArray = np.empty(0)
+        if options.free:
+            alive = mass > 0
+            log_step = _log(mass) - np.where(alive, log_masses, 0.0)  # minus infinity where a site has died
+            square += float(mass @ np.where(alive, log_step, 0.0) ** 2) * self.problem.objective.length_scale**2
+        if self.bar is not None:
+            self.bar.update()
+        return _Point(psi, log_masses, expectations, step, log_step, float(np.sqrt(square)))
+
+    def accept(self, point: _Point) -> None:
+        self.point = point
+        frame, options = self.problem.rows.frame, self.options
+        if self.bar is not None and options.progress:
+            self.bar.set_postfix_str(f"residual {point.residual * frame.scale:.1e}", refresh=False)
+        if not (options.record or options.callback):
+            return
+        decoder = frame.outward(point.psi)[self.sites.index]
+        if options.record:
+            self.trajectory.append(decoder)
+        if options.callback and options.callback(
+            Iterate(
+                self.n_maps,
+                float(point.expectations.free_energy),
+                point.residual * frame.scale,
+                self.error * frame.scale,
+                decoder,
+            )
+        ):
+            raise _Stopped(Status.STOPPED)
+
+    def package(self, objective: Objective, tiling: Tiling, status: Status) -> FixedPoint:
+        """The result in units of the data, one reconstruction per tile."""
+        if self.point is None:  # interrupted before the first map was done
+            raise KeyboardInterrupt
+        point, rows = self.point, self.problem.rows
+        sites = self.current_sites()
+        expectations = point.expectations
+        masses = sites.masses[sites.index]
+        part = np.divide(sites.tile_masses, masses, out=np.zeros_like(masses), where=masses > 0)
+        return FixedPoint(
+            x=rows.source,
+            weights=rows.weights,
+            objective=objective,
+            tiling=Tiling(sites.tile_masses, tiling.positions) if self.options.free else tiling,
+            decoder=rows.frame.outward(point.psi)[sites.index],
+            marginal=expectations.mass[sites.index] * part,
+            free_energy=float(expectations.free_energy),
+            energy=float(expectations.energy),
+            distortion=self.problem.distortion(point.psi, point.log_masses, expectations),
+            residual=point.residual * rows.frame.scale,
+            error_estimate=self.error * rows.frame.scale,
+            top_eigenvalue=self.top_eigenvalue,
+            n_maps=self.n_maps,
+            status=status,
+            masses_free=self.options.free,
+            frame=rows.frame,
+            trajectory=np.stack(self.trajectory) if self.options.record else None,
+        )
+
+
+def _log(masses: FloatArray) -> FloatArray:
+    with np.errstate(divide="ignore"):
+        return np.log(masses)
+
+
+def _normalised(log_masses: FloatArray, log_step: FloatArray | float) -> FloatArray:
+    """Log masses after a step; unchanged where the step is empty (fixed masses)."""
+    if np.size(log_step) == 0:
+        return log_masses
+    moved = log_masses + log_step
+    return moved - logsumexp(moved)
+
+
+def _without(sites: Sites, dead: Any, mass: FloatArray) -> Sites:
+    """Sites without the dead ones, whose tiles go to the site of largest mass."""
+    heir = int(mass.argmax())
+    keep = np.flatnonzero(~dead)
+    renumber = np.full(len(sites), np.searchsorted(keep, heir))
+    renumber[keep] = np.arange(len(keep))
+    rest = Sites(sites.decoder[keep], renumber[sites.index], sites.tile_masses, mass[keep])
+    return rest.with_masses(sites.masses[keep] / sites.masses[keep].sum())

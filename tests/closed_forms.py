@@ -1,0 +1,117 @@
+"""Exact answers of theory.md section 5, as (problem, expected); nothing of the package.
+
+Two points are solved in the variable y = a psi / theta, the field on the magnet of (T3) at half distance a and
+theta = sigma^2 beta. With m = tanh y the Curie-Weiss equation is theta / a^2 = tanh(y) / y, and every quantity has a
+form in y that loses no digits, at the transition (y -> 0) or far below it (m -> 1).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy.optimize import brentq
+
+EPS = float(np.finfo(float).eps)
+
+
+class TwoPoints(NamedTuple):
+    """Points -a and a on a line, of weights 1 - p and p."""
+
+    a: float
+    p: float
+    beta: float
+    sigma: float
+
+    @property
+    def x(self) -> np.ndarray:
+        return np.array([[-self.a], [self.a]])
+
+    @property
+    def weights(self) -> np.ndarray:
+        return np.array([1 - self.p, self.p])
+
+
+class Branch(NamedTuple):
+    """The solution on the ordered branch where there is one, else the collapsed one."""
+
+    psi: np.ndarray  # (k,) reconstructions, ascending; k = 1 if collapsed
+    masses: np.ndarray  # (k,)
+    distortion: float
+    rate: float
+    contraction: float  # top eigenvalue of the Jacobian at fixed masses, p = 1/2; NaN for p != 1/2
+
+
+def field(t: float) -> float:
+    """y >= 0 with t = tanh(y) / y, t = theta / a^2; 0 for t >= 1."""
+    if t >= 1:
+        return 0.0
+
+    # Solved as 1/t - 1 = y coth y - 1, both sides free of cancellation (1 - t is exact near 1). The root lies below 1/t.
+    return float(brentq(lambda y: _langevin(y) - (1 - t) / t, 1e-12, 1 / t, xtol=1e-300, rtol=4 * EPS))
+
+
+def _langevin(y: float) -> float:
+    """y coth y - 1."""
+    if y > 1:
+        return y / math.tanh(y) - 1
+    # (y cosh y - sinh y) / sinh y: the numerator's series has positive terms only.
+    return sum(2 * k * y ** (2 * k + 1) / math.factorial(2 * k + 1) for k in range(1, 12)) / math.sinh(y)
+
+
+def log2_less_entropy(y: float) -> float:
+    """log 2 - h((1 + m) / 2) at m = tanh y, in nats: y tanh y - log cosh y."""
+    if y < 1:
+        return y * math.tanh(y) - math.log1p(2 * math.sinh(y / 2) ** 2)
+    tail = math.exp(-2 * y)
+    return math.log(2) - 2 * y * tail / (1 + tail) - math.log1p(tail)
+
+
+def curie_weiss(a: float, relative_beta: float, sigma: float = 1.0) -> tuple[TwoPoints, Branch]:
+    """Two equal points, equal masses on both sides, at beta = relative_beta a^2 / sigma^2."""
+    y = field(relative_beta)
+    problem = TwoPoints(a, 0.5, relative_beta * a**2 / sigma**2, sigma)
+    disorder = 1 / math.cosh(y) ** 2  # 1 - m^2
+    psi = np.array([-a, a]) * math.tanh(y) if y else np.zeros(1)
+    return problem, Branch(
+        psi, np.full(len(psi), 1 / len(psi)), a**2 * disorder, log2_less_entropy(y), disorder / relative_beta
+    )
+
+
+def nucleation_theta(a: float, p: float) -> float:
+    """theta = 1 / (2 lambda*) at which the ordered branch loses its minority mass (T16); a^2 for p = 1/2."""
+    d = abs(2 * p - 1)
+    # lambda* = log((1 - p) / p) / (Delta^2 (1 - 2p)) with Delta = 2a: the logarithm is 2 artanh(1 - 2p).
+    return a**2 * (d / math.atanh(d) if d else 1.0)
+
+
+def unequal_points(a: float, p: float, theta: float) -> tuple[TwoPoints, Branch]:
+    """Two points of weights 1 - p, p with free masses: the branch that is global, at beta = theta, sigma = 1."""
+    problem, d = TwoPoints(a, p, theta, 1.0), 2 * p - 1
+    if theta >= nucleation_theta(a, p):
+        return problem, Branch(np.array([a * d]), np.ones(1), a**2 * (1 - d**2), 0.0, math.nan)
+    y = field(theta / a**2)
+    m = math.tanh(y)
+    share = d / m
+    return problem, Branch(
+        np.array([-a * m, a * m]),
+        np.array([1 - share, 1 + share]) / 2,
+        a**2 / math.cosh(y) ** 2,
+        log2_less_entropy(y) - log2_less_entropy(math.atanh(abs(d))),
+        math.nan,
+    )
+
+
+def water_filling(eigenvalues: Sequence[float], theta: float) -> tuple[float, float]:
+    """Distortion and rate of a Gaussian of these variances: sum min(l, theta), 1/2 sum log+(l / theta)."""
+    ell = np.asarray(eigenvalues, dtype=float)
+    return float(np.minimum(ell, theta).sum()), float(0.5 * np.log(np.maximum(ell / theta, 1)).sum())
+
+
+def all_curie_weiss() -> Iterator[tuple[TwoPoints, Branch]]:
+    """The grid on which the solver is held to 1e-9."""
+    for a, sigma in ((1.0, 1.0), (0.37, 3.0), (5.0, 0.5), (2e3, 1.0)):
+        for relative_beta in (0.3, 0.9, 0.99, 1.01, 1.5):
+            yield curie_weiss(a, relative_beta, sigma)
