@@ -97,15 +97,18 @@ def sweep(
             sites = initial_sites(problem, tiling, start, seed)
         solutions: list[FixedPoint] = []
         order = grid[::-1] if direction == "down" else grid
-        for beta in tqdm(order, disable=not progress, desc=f"sweep {direction}", unit="beta"):
-            now = objective.at(float(beta))
-            solution, sites = iterate(problem.at(now), now, tiling, sites, options)
-            if solution.status is Status.INTERRUPTED:
-                break
-            report_failure(solution, on_failure)
-            solutions.append(solution)
-            if callback and callback(Branch(tuple(solutions), direction)):
-                break
+        try:
+            for beta in tqdm(order, disable=not progress, desc=f"sweep {direction}", unit="beta"):
+                now = objective.at(float(beta))
+                solution, sites = iterate(problem.at(now), now, tiling, sites, options)
+                if solution.status is Status.INTERRUPTED:
+                    break
+                report_failure(solution, on_failure)
+                solutions.append(solution)
+                if callback and callback(Branch(tuple(solutions), direction)):
+                    break
+        except KeyboardInterrupt:  # between two temperatures
+            pass
         return Branch(tuple(solutions), direction)
 
     if direction == "down":

@@ -57,6 +57,6 @@ class CrossEntropy:
         return dv / (psi * (1 - psi)) - db[:, None] / (1 - psi)
 
     def curvature(self, psi: Array) -> Array:
-        """1 / (psi (1 - psi)); zero where psi is exactly 0 or 1: such a coordinate is settled and takes no part."""
+        """1 / (psi (1 - psi)); zero where psi is 0 or 1 to 1e-300: such a coordinate is settled and takes no part."""
         variance = psi * (1 - psi)
-        return np.divide(1.0, variance, out=np.zeros_like(variance), where=variance > 0)
+        return np.divide(1.0, variance, out=np.zeros_like(variance), where=variance > 1e-300)

@@ -23,11 +23,10 @@ from .objectives import Objective
 from .problem import Problem
 from .sites import Sites
 from .solution import FixedPoint, Status, same_distance
-from .stability import SplitCondition, split_condition
+from .stability import split_condition
 from .tiling import Tiling
 
 _DEAD = 1e-14  # free masses: a site below this marginal mass that still loses mass is given up
-_TINY = float(np.finfo(np.float64).tiny)
 _LOOSE = 1e-6  # tolerance, in units of the data's radius, at which a kicked point is tested for its stability
 _BACKTRACKS = (1.0, 0.25, 0.0625)  # fractions of a proposal that are tried before the plain step
 _PATIENCE = 500  # maps without a new least residual, near the end, that say the arithmetic yields no more
@@ -120,6 +119,7 @@ class _Run:
     error: float = np.inf  # in the frame
     n_maps: int = 0
     top_eigenvalue: float = np.nan
+    stuck: bool = False  # on a saddle that no kick leaves: closer to a transition than F can tell
     trajectory: list[FloatArray] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
     bar: Any = None
@@ -128,6 +128,7 @@ class _Run:
         objective, self.eps = self.problem.objective, float(np.finfo(self.problem.rows.dtype).eps)
         self.tol = max(self.options.tol, 100 * self.eps) * self.problem.radius
         # Rounding of T: eps of the radius, and eps times the energies lambda radius^2 over a width 1/sqrt(lambda).
+        self.symmetric = objective.curvature(self.sites.decoder[:1]) is not None
         steepness = np.sqrt(objective.quadratic or 0.0) * self.problem.radius
         self.floor = 8 * self.eps * (1 + steepness) * self.problem.radius
         self.coarse = np.sqrt(self.eps) * self.problem.radius
@@ -153,6 +154,8 @@ class _Run:
             return stop.status
         except KeyboardInterrupt:
             return Status.INTERRUPTED
+        if status is Status.CONVERGED and self.stuck:
+            return Status.CRITICAL
         if status is Status.CONVERGED and (self.here.expectations.mass <= 0).any():
             return Status.DEAD_TILES
         return Status.SADDLE_LEFT if status is Status.CONVERGED and saddle_left else status
@@ -169,9 +172,7 @@ class _Run:
         sites = self.current_sites()
         if self.options.free:  # a site that has lost its mass, and is losing more, gives its tiles to the largest
             mass = point.expectations.mass
-            dead = (mass < _DEAD) & (point.log_step < 0)
-            if dead.any():
-                sites = _without(sites, dead, mass)
+            sites = sites.without((mass < _DEAD) & (point.log_step < 0))
         merged = sites.merged(tolerance)
         if len(merged) == len(self.sites):
             return False
@@ -180,10 +181,12 @@ class _Run:
     def leave_saddle(self) -> bool:
         """Test the split condition (T9); past it, kick the site along its unstable axis (T13). Says whether it did."""
         point, sites = self.here, self.current_sites()
-        if self.problem.objective.curvature(point.psi[:1]) is None:
+        if not self.symmetric:
             return False
-        condition = self.split_condition()
+        may_split = sites.can_split(self.options.free)
+        condition = split_condition(self.problem, point.psi, point.log_masses, may_split)
         self.top_eigenvalue = condition.top
+        self.stuck = condition.eigenvalue > 1
         excess = 1 - 1 / condition.eigenvalue if condition.eigenvalue > 1 else 0.0
         # Near a continuous split the halves move apart by about sqrt(3 excess) standard deviations: start short of it.
         length = 0.5 * np.sqrt(excess)
@@ -195,11 +198,6 @@ class _Run:
                 return True
             length /= 4
         return False
-
-    def split_condition(self) -> SplitCondition:
-        point = self.here
-        may_split = self.current_sites().can_split(self.options.free)
-        return split_condition(self.problem, point.psi, point.log_masses, may_split)
 
     def current_sites(self) -> Sites:
         point = self.here
@@ -224,24 +222,29 @@ class _Run:
             self.accept(self.evaluate(self.sites.decoder, _log(self.sites.masses)))
         propose = ACCELERATORS[self.options.accelerate]
         history: list[Past] = []
-        plain, lowest, since, near = False, np.inf, 0, tol
+        plain, factor, near, lowest, since = False, np.nan, tol, np.inf, 0
         while True:
             point = self.here
             u, r, metric = self.vector(point)
             history = [*history[1 - MEMORY :], Past(u, r, plain)]
             lowest, since = (point.residual, 0) if point.residual < lowest else (lowest, since + 1)
             stalled = point.residual <= self.floor or (since > _PATIENCE and point.residual < self.coarse)
+            near = tol if point.residual > tol else near
 
             found: list[_Point] = []
-            if not plain and (stalled or point.residual <= near):
-                proposal = None  # close to the end a plain step measures the contraction factor
-            else:
-                if stalled or point.residual / max(1 - contraction_factor(history, metric), _TINY) <= near:
-                    step, self.error = self.newton_step(point, stalled)
+            proposal = None
+            if plain or not (stalled or point.residual <= near):
+                if stalled or (
+                    point.residual <= near and self.within(near, point, contraction_factor(history, metric))
+                ):
+                    step, self.error = self.newton_step(point, history, stalled)
                     if stalled or self.error <= tol:
                         return Status.CONVERGED if self.error <= tol else Status.CRITICAL
-                    found, near = self.extrapolated(u + step, u + r, point), near * min(tol / self.error, 0.5)
+                    near = point.residual * min(max(tol / self.error, 0.01), 0.5)
+                    if self.options.accelerate != "plain":
+                        found = self.extrapolated(u + step, u + r, point)
                 proposal = None if found else propose(history, metric)
+            # else: close to the end a plain step comes first, for it measures the contraction factor
             if proposal is not None:
                 found = self.extrapolated(proposal, u + r, point)
             plain = len(found) != 1
@@ -250,36 +253,52 @@ class _Run:
                 found = [self.plain_step(point)]
             elif plain:  # on the way to a plain image stands the extrapolated point itself
                 history.append(Past(*self.vector(found[0])[:2], plain=False))
+            if plain:
+                before = found[0] if len(found) == 2 else point
+                factor = found[-1].residual / before.residual if before.residual > 0 else 0.0
+            self.error = found[-1].residual / (1 - factor) if factor < 1 else np.inf
             self.accept(found[-1])
 
-    def newton_step(self, point: _Point, stalled: bool) -> tuple[FloatArray, float]:
+    @staticmethod
+    def within(distance: float, point: _Point, factor: float) -> bool:
+        """Whether the fixed point is that near if the map contracts by this factor."""
+        return factor < 1 and point.residual <= distance * (1 - factor)
+
+    def newton_step(self, point: _Point, history: list[Past], stalled: bool) -> tuple[FloatArray, float]:
         """Newton step from a point, and its length with what is missing from it: the estimated error (T10).
 
         The products with I - J are differences of the map over a step short against all curvature, and long against
-        rounding. A stalled residual is rounding: there some step of this size stands for it.
+        rounding. A stalled residual is rounding: there some step of this size stands for it. Without a metric in which
+        J is symmetric the contraction factor alone has to do.
         """
         u, r, metric = self.vector(point)
-        if len(point.psi) == 1 and not self.options.free:
+        size = max(point.residual, self.floor) if stalled else point.residual
+        if len(point.psi) == 1 and not self.options.free and self.symmetric:
             return r, point.residual  # one site: the map is constant
-        r0 = r
+        if not self.symmetric:
+            factor = contraction_factor(history, metric)
+            return r, size / (1 - factor) if factor < 1 else np.inf
+        rhs = r
         if stalled:
-            r = np.random.default_rng(0).standard_normal(len(r))
+            mass = np.repeat(point.expectations.mass, point.psi.shape[1])
+            mass = np.concatenate([mass, point.expectations.mass]) if self.options.free else mass
+            unit = np.sqrt(np.divide(mass, metric, out=np.zeros_like(metric), where=metric > 0))
+            rhs = unit * np.random.default_rng(0).standard_normal(len(r))
         length = float(np.sqrt(metric @ u**2 / metric.sum())) + self.problem.radius
-        size, unit = max(point.residual, self.floor if stalled else 0.0), float(np.sqrt(metric @ r**2))
 
         def product(p: FloatArray) -> FloatArray:
             h = np.sqrt(self.eps) * length * np.sqrt(metric.sum() / (metric @ p**2))
-            moved = self.vector(self.evaluate(*self.parts(u + h * p, point)))
-            return (r0 - moved[1]) / h
+            moved = self.evaluate(*self.parts(u + h * p, point))
+            return (r - self.vector(moved)[1]) / h
 
-        step, missing = newton_step(product, r, metric)
-        return step, size * float(np.sqrt(metric @ step**2) + missing) / unit
+        step, missing = newton_step(product, rhs, metric)
+        return step, size * float((np.sqrt(metric @ step**2) + missing) / np.sqrt(metric @ rhs**2))
 
     def extrapolated(self, proposal: FloatArray, image: FloatArray, point: _Point) -> list[_Point]:
         """The proposal where F does not rise there, or the proposal and its plain image where it does not rise at that.
 
-        (A long step magnifies what is left of the fast modes; one plain step removes it.) Failing both, a point a quarter
-        as far beyond the plain image; none if F rises at all of them.
+        (A long step magnifies what is left of the fast modes; one plain step removes it.) Failing both, a point a
+        quarter as far beyond the plain image; none if F rises at all of them.
         """
         for fraction in _BACKTRACKS:
             candidate = self.evaluate_vector(image + fraction * (proposal - image), point)
@@ -298,10 +317,13 @@ class _Run:
     def falls(self, candidate: _Point, point: _Point) -> bool:
         """Whether F does not rise from one point to the other.
 
-        A difference below the rounding of F is taken from its gradient, -r in the metric (T6), by the trapezoidal rule.
+        A difference below the rounding of F is taken from its gradient, -r in the metric (T6), by the trapezoidal rule;
+        where that is no metric of the map, the residual decides.
         """
         rise = candidate.expectations.free_energy - point.expectations.free_energy
         if abs(rise) <= self.slack():
+            if not self.symmetric:
+                return candidate.residual <= point.residual
             (u, r, metric), (u1, r1, metric1) = self.vector(point), self.vector(candidate)
             rise = -float((metric * r + metric1 * r1) @ (u1 - u)) / 2
         return bool(rise <= 0)
@@ -384,8 +406,12 @@ class _Run:
 
     def package(self, objective: Objective, tiling: Tiling, status: Status) -> FixedPoint:
         """The result in units of the data, one reconstruction per tile."""
-        if self.point is None:  # interrupted before the first map was done
-            raise KeyboardInterrupt
+        if self.point is None:
+            if status is Status.INTERRUPTED:
+                raise KeyboardInterrupt
+            raise ValueError(
+                f"the free energy of the start is not finite: check the scale of {objective} and of the data"
+            )
         point, rows = self.point, self.problem.rows
         sites = self.current_sites()
         expectations = point.expectations
@@ -423,13 +449,3 @@ def _normalised(log_masses: FloatArray, log_step: FloatArray | float) -> FloatAr
         return log_masses
     moved = log_masses + log_step
     return moved - logsumexp(moved)
-
-
-def _without(sites: Sites, dead: Any, mass: FloatArray) -> Sites:
-    """Sites without the dead ones, whose tiles go to the site of largest mass."""
-    heir = int(mass.argmax())
-    keep = np.flatnonzero(~dead)
-    renumber = np.full(len(sites), np.searchsorted(keep, heir))
-    renumber[keep] = np.arange(len(keep))
-    rest = Sites(sites.decoder[keep], renumber[sites.index], sites.tile_masses, mass[keep])
-    return rest.with_masses(sites.masses[keep] / sites.masses[keep].sum())

@@ -75,6 +75,16 @@ class Sites:
         marginal = None if self.marginal is None else _total(group, self.marginal, k)
         return Sites(first + shift / total[:, None], group[self.index], self.tile_masses, marginal)
 
+    def without(self, dead: npt.NDArray[np.bool_]) -> Sites:
+        """Free masses: give up dead sites; their tiles go to the site of largest marginal mass, which must be known."""
+        if not dead.any() or self.marginal is None:
+            return self
+        keep = np.flatnonzero(~dead)
+        number = np.full(len(self), np.searchsorted(keep, self.marginal.argmax()))
+        number[keep] = np.arange(len(keep))
+        rest = Sites(self.decoder[keep], number[self.index], self.tile_masses, self.marginal[keep])
+        return rest.with_masses(self.masses[keep] / self.masses[keep].sum())
+
     def can_split(self, free: bool) -> npt.NDArray[np.bool_]:
         """Which sites can split: those of two tiles or more; with free masses any, while a tile can be spared."""
         several = self.counts > 1

@@ -236,7 +236,8 @@ class FixedPoint:
 
 def same_distance(radius: float, length_scale: float, error: float) -> float:
     """Two reconstructions closer than this are one: far below both the data's radius and the resolution sqrt(theta)."""
-    return max(1e-6 * min(radius, length_scale), 10 * error) if np.isfinite(error) else 1e-6 * radius
+    least = 1e-6 * min(radius, length_scale)
+    return float(np.clip(10 * error, least, 1e3 * least))
 
 
 @dataclass(frozen=True, eq=False, repr=False)

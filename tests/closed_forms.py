@@ -49,8 +49,9 @@ def field(t: float) -> float:
     if t >= 1:
         return 0.0
 
-    # Solved as 1/t - 1 = y coth y - 1, both sides free of cancellation (1 - t is exact near 1). The root lies below 1/t.
-    return float(brentq(lambda y: _langevin(y) - (1 - t) / t, 1e-12, 1 / t, xtol=1e-300, rtol=4 * EPS))
+    # Solved as 1/t - 1 = y coth y - 1, both sides free of cancellation (1 - t is exact near 1). As tanh y < 1,
+    # the root lies below 1/t.
+    return float(brentq(lambda y: _langevin(y) - (1 - t) / t, 1e-12, 1.1 / t, xtol=1e-300, rtol=4 * EPS))
 
 
 def _langevin(y: float) -> float:

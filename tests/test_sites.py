@@ -109,7 +109,7 @@ def test_splitting_conserves_masses_and_the_centroid(some, data, free):
     ("masses", "halves"),
     [
         ([1, 1, 1, 1], (2, 2)),
-        ([1, 1, 1], (1, 2)),
+        ([1, 1, 2], (2, 2)),
         ([6, 1, 1, 1], (6, 3)),
         ([1, 1, 1, 6], (3, 6)),
         ([1, 1, 3, 3], (5, 3)),
@@ -122,7 +122,13 @@ def test_fixed_masses_are_halved_as_nearly_as_the_tiles_allow(masses, halves):
     np.testing.assert_allclose(split.masses, np.array(halves) / sum(halves))
     # Displaced in inverse proportion: the lighter half moves further.
     np.testing.assert_allclose(split.decoder[:, 0], 2 * np.array([halves[1], -halves[0]]) / sum(halves))
-    np.testing.assert_allclose(np.sort(split.tile_masses), np.sort(masses))
+    np.testing.assert_array_equal(split.tile_masses, masses)
+
+
+@pytest.mark.parametrize("n", [3, 5, 7])
+def test_an_odd_number_of_equal_tiles_is_cut_beside_the_middle(n):
+    split = Sites(np.zeros((1, 1)), np.zeros(n, dtype=int), np.full(n, 1 / n)).split(0, np.ones(1), free=False)
+    np.testing.assert_array_equal(np.sort(split.counts), [n // 2, n // 2 + 1])
 
 
 def test_a_lone_tile_borrows_one_when_masses_are_free():
