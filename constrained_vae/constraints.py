@@ -6,6 +6,7 @@ An energy H(x, psi) = s(x) - b(psi) - phi(x) . v(psi) supplies
     readout(psi) -> v (K, S), b (K,)              computed at every map
     pullback(psi, dv, db) -> (K, D)               transposed derivative of the readout: dv . d(v) + db d(b)
     curvature(psi) -> (K, D)                      diagonal of grad^2 f of a Bregman divergence d_f; None for any other
+    coordinates(psi), reconstructions(u)          a chart in which that curvature is the constant `stiffness`
 
 so that the expected gradient of tile a follows from the kernel's (K, S) result alone,
 sum_i rho_i q_ia dH_ia/dpsi_a = -pullback(psi, sums, mass)_a (T2).
@@ -25,6 +26,7 @@ class SquaredError:
     """||x - psi||^2, the energy of RE and of the Gaussian ELBO; f(psi) = ||psi||^2."""
 
     equivariant = True  # under translation and scaling: the data may be standardised at the door
+    stiffness = 2.0
 
     def statistics(self, x: Array) -> tuple[Array, Array]:
         return x, (x * x).sum(axis=1)
@@ -38,11 +40,18 @@ class SquaredError:
     def curvature(self, psi: Array) -> Array:
         return 0 * psi + 2
 
+    def coordinates(self, psi: Array) -> Array:
+        return psi
+
+    def reconstructions(self, u: Array) -> Array:
+        return u
+
 
 class CrossEntropy:
     """-log p(x | psi) of independent Bernoulli variables, x and psi in [0, 1]; -f is the entropy of psi."""
 
     equivariant = False
+    stiffness = 4.0
 
     def statistics(self, x: Array) -> tuple[Array, Array]:
         return x, 0 * x[:, 0]
@@ -60,3 +69,13 @@ class CrossEntropy:
         """1 / (psi (1 - psi)); zero where psi is 0 or 1 to 1e-300: such a coordinate is settled and takes no part."""
         variance = psi * (1 - psi)
         return np.divide(1.0, variance, out=np.zeros_like(variance), where=variance > 1e-300)
+
+    def coordinates(self, psi: Array) -> Array:
+        """u = arcsin sqrt(psi), which stabilises the variance: d(psi) = 2 sqrt(psi (1 - psi)) du (Fisher and Rao).
+
+        Within 1e-12 of 0 and 1, where the rounding of 1 - psi would be magnified, psi counts as settled.
+        """
+        return np.arcsin(np.sqrt(psi.clip(1e-12, 1 - 1e-12)))
+
+    def reconstructions(self, u: Array) -> Array:
+        return np.sin(u) ** 2

@@ -123,8 +123,8 @@ def initial_sites(problem: Problem, tiling: Tiling, start: Any, seed: int) -> Si
     tile_masses = tiling.masses
     if start is None:
         noise = np.random.default_rng(seed).standard_normal((k, dim)) / np.sqrt(dim)
-        psi = problem.mean + _JITTER * problem.radius * noise
-        psi = problem.objective.project(psi, np.broadcast_to(problem.mean, psi.shape))
+        objective = problem.objective
+        psi = objective.reconstructions(objective.coordinates(problem.mean) + _JITTER * problem.radius * noise)
     elif isinstance(start, str):
         check_choice(start, "start", ("data",))
         chosen = np.random.default_rng(seed).choice(len(rows), size=k, p=rows.weights)

@@ -84,7 +84,7 @@ class _Point:
     psi: FloatArray
     log_masses: FloatArray
     expectations: Expectations
-    step: FloatArray  # T(psi) - psi, (k, D)
+    image: FloatArray  # T(psi), (k, D)
     log_step: FloatArray  # log m - log pi where masses are free, else empty
     residual: float
 
@@ -168,7 +168,7 @@ class _Run:
     def tie(self) -> bool:
         """Tie sites that coincide, where F does not rise for it; say whether anything changed."""
         point = self.here
-        tolerance = same_distance(self.problem.radius, self.problem.objective.length_scale, self.error)
+        tolerance = same_distance(self.problem.radius, self.problem.objective.stiffness, self.error)
         sites = self.current_sites()
         if self.options.free:  # a site that has lost its mass, and is losing more, gives its tiles to the largest
             mass = point.expectations.mass
@@ -188,13 +188,14 @@ class _Run:
         self.top_eigenvalue = condition.top
         self.stuck = condition.eigenvalue > 1
         excess = 1 - 1 / condition.eigenvalue if condition.eigenvalue > 1 else 0.0
+        objective = self.problem.objective
+        coordinates = replace(sites, decoder=objective.coordinates(point.psi))
         # Near a continuous split the halves move apart by about sqrt(3 excess) standard deviations: start short of it.
+        deviation = np.sqrt(condition.eigenvalue / objective.stiffness) * condition.axis
         length = 0.5 * np.sqrt(excess)
         while length > 1e-7:
-            kicked = sites.split(condition.site, length * condition.direction, self.options.free)
-            parents = np.vstack([point.psi, point.psi[condition.site]])
-            kicked = replace(kicked, decoder=self.problem.objective.project(kicked.decoder, parents))
-            if self.move_to(kicked, strictly=True):
+            kicked = coordinates.split(condition.site, length * deviation, self.options.free)
+            if self.move_to(replace(kicked, decoder=objective.reconstructions(kicked.decoder)), strictly=True):
                 return True
             length /= 4
         return False
@@ -278,18 +279,13 @@ class _Run:
         if not self.symmetric:
             factor = contraction_factor(history, metric)
             return r, size / (1 - factor) if factor < 1 else np.inf
-        rhs = r
-        if stalled:
-            mass = np.repeat(point.expectations.mass, point.psi.shape[1])
-            mass = np.concatenate([mass, point.expectations.mass]) if self.options.free else mass
-            unit = np.sqrt(np.divide(mass, metric, out=np.zeros_like(metric), where=metric > 0))
-            rhs = unit * np.random.default_rng(0).standard_normal(len(r))
+        rhs = np.random.default_rng(0).standard_normal(len(r)) if stalled else r
         length = float(np.sqrt(metric @ u**2 / metric.sum())) + self.problem.radius
 
         def product(p: FloatArray) -> FloatArray:
             h = np.sqrt(self.eps) * length * np.sqrt(metric.sum() / (metric @ p**2))
-            moved = self.evaluate(*self.parts(u + h * p, point))
-            return (r - self.vector(moved)[1]) / h
+            u1, r1, _ = self.vector(self.evaluate(*self.parts(u + h * p, point)))
+            return p - ((u1 + r1) - (u + r)) / h
 
         step, missing = newton_step(product, rhs, metric)
         return step, size * float((np.sqrt(metric @ step**2) + missing) / np.sqrt(metric @ rhs**2))
@@ -312,7 +308,7 @@ class _Run:
         return []
 
     def plain_step(self, point: _Point) -> _Point:
-        return self.evaluate(point.psi + point.step, _normalised(point.log_masses, point.log_step))
+        return self.evaluate(point.image, _normalised(point.log_masses, point.log_step))
 
     def falls(self, candidate: _Point, point: _Point) -> bool:
         """Whether F does not rise from one point to the other.
@@ -332,24 +328,28 @@ class _Run:
         return self.noise * (1 + abs(self.here.expectations.free_energy))
 
     def vector(self, point: _Point) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Point, residual and metric as vectors: (psi, log pi) with (m lambda grad^2 f, m), (T8)."""
-        mass = point.expectations.mass
-        curvature = self.problem.objective.curvature(point.psi)
-        metric = mass[:, None] * (np.ones_like(point.psi) if curvature is None else curvature)
+        """Point, residual and metric as vectors: (psi, log pi) with (m lambda grad^2 f, m), (T8).
+
+        The reconstructions are in the coordinates of the objective, where lambda grad^2 f is a constant.
+        """
+        mass, objective = point.expectations.mass, self.problem.objective
+        psi = objective.coordinates(point.psi)
+        step = objective.coordinates(point.image) - psi
+        metric = np.repeat(mass * objective.stiffness, psi.shape[1])
         if not self.options.free:
-            return point.psi.ravel(), point.step.ravel(), metric.ravel()
+            return psi.ravel(), step.ravel(), metric
         # A dead site's log mass is minus infinity and its metric zero; zeros stand for it here.
         alive = mass > 0
         return (
-            np.concatenate([point.psi.ravel(), np.where(alive, point.log_masses, 0.0)]),
-            np.concatenate([point.step.ravel(), np.where(alive, point.log_step, 0.0)]),
-            np.concatenate([metric.ravel(), mass]),
+            np.concatenate([psi.ravel(), np.where(alive, point.log_masses, 0.0)]),
+            np.concatenate([step.ravel(), np.where(alive, point.log_step, 0.0)]),
+            np.concatenate([metric, mass]),
         )
 
     def parts(self, u: FloatArray, origin: _Point) -> tuple[FloatArray, FloatArray]:
-        """Reconstructions, inside the domain of the energy, and log masses, as they stand, of a vector."""
+        """Reconstructions and log masses (not normalised) of a vector."""
         n = origin.psi.size
-        psi = self.problem.objective.project(u[:n].reshape(origin.psi.shape), origin.psi + origin.step)
+        psi = self.problem.objective.reconstructions(u[:n].reshape(origin.psi.shape))
         if not self.options.free:
             return psi, origin.log_masses
         return psi, np.where(origin.expectations.mass > 0, u[n:], -np.inf)
@@ -372,16 +372,16 @@ class _Run:
         if not np.isfinite(expectations.free_energy):
             raise _Stopped(Status.NOT_FINITE)
         mass = expectations.mass
-        step = self.problem.image(psi, expectations) - psi
-        square = float(mass @ (step * step).sum(axis=1))
+        image = self.problem.image(psi, expectations)
+        square = float(mass @ np.square(image - psi).sum(axis=1))
         log_step: FloatArray = np.empty(0)
         if options.free:
             alive = mass > 0
             log_step = _log(mass) - np.where(alive, log_masses, 0.0)  # minus infinity where a site has died
-            square += float(mass @ np.where(alive, log_step, 0.0) ** 2) * self.problem.objective.length_scale**2
+            square += float(mass @ np.where(alive, log_step, 0.0) ** 2) / self.problem.objective.stiffness
         if self.bar is not None:
             self.bar.update()
-        return _Point(psi, log_masses, expectations, step, log_step, float(np.sqrt(square)))
+        return _Point(psi, log_masses, expectations, image, log_step, float(np.sqrt(square)))
 
     def accept(self, point: _Point) -> None:
         self.point = point

@@ -40,7 +40,7 @@ class Objective(Protocol):
     @property
     def quadratic(self) -> float | None: ...
     @property
-    def length_scale(self) -> float: ...
+    def stiffness(self) -> float: ...
     @property
     def allowance(self) -> float: ...
     def at(self, beta: float) -> Objective: ...
@@ -50,7 +50,8 @@ class Objective(Protocol):
     def offset(self, s: Array) -> Array: ...
     def readout(self, psi: Array) -> tuple[Array, Array]: ...
     def decoder(self, mass: Array, sums: Array, psi: Array) -> Array: ...
-    def project(self, psi: Array, inside: Array) -> Array: ...
+    def coordinates(self, psi: Array) -> Array: ...
+    def reconstructions(self, u: Array) -> Array: ...
     def curvature(self, psi: Array) -> Array | None: ...
     def settings(self) -> dict[str, Any]: ...
 
@@ -112,9 +113,12 @@ class ELBO:
         return self.multiplier if self.likelihood == "gaussian" else None
 
     @property
-    def length_scale(self) -> float:
-        """sqrt(theta) = sigma sqrt(beta): the resolution, in units of x, below which reconstructions do not differ."""
-        return self.sigma * float(np.sqrt(self.beta)) if self.likelihood == "gaussian" else 1.0
+    def stiffness(self) -> float:
+        """lambda grad^2 f in `coordinates`: 1/theta = 1/(sigma^2 beta) for the Gaussian decoder, 4/beta for Bernoulli.
+
+        Its inverse square root is the resolution below which reconstructions do not differ.
+        """
+        return self.multiplier * self.energy.stiffness
 
     @property
     def allowance(self) -> float:
@@ -151,12 +155,13 @@ class ELBO:
         """Weighted means (T3); a tile without posterior mass keeps its reconstruction."""
         return equations.decoder(sums, mass, psi)
 
-    def project(self, psi: Array, inside: Array) -> Array:
-        """Bring extrapolated reconstructions back into the domain, given points (K, D) inside it.
+    def coordinates(self, psi: Array) -> Array:
+        """Coordinates of reconstructions in which the curvature of the energy is the constant `stiffness`."""
+        return self.energy.coordinates(psi)
 
-        A Bernoulli reconstruction comes at most ten times nearer to 0 or 1 than `inside`; a Gaussian one is free.
-        """
-        return psi if self.likelihood == "gaussian" else np.clip(psi, 0.1 * inside, 1 - 0.1 * (1 - inside))
+    def reconstructions(self, u: Array) -> Array:
+        """The reconstructions at given coordinates; whatever those are, inside the domain of the energy."""
+        return self.energy.reconstructions(u)
 
     def curvature(self, psi: Array) -> Array:
         """lambda grad^2 f(psi), diagonal, shape (K, D), as it stands in the Jacobian (T8)."""

@@ -151,7 +151,7 @@ class FixedPoint:
     @property
     def tolerance(self) -> float:
         """Distance, in units of x, below which two reconstructions count as one."""
-        return same_distance(self.frame.scale, self.objective.length_scale, self.error_estimate)
+        return same_distance(self.frame.scale, self.objective.stiffness, self.error_estimate)
 
     @cached_property
     def distinct(self) -> Sites:
@@ -234,9 +234,9 @@ class FixedPoint:
         return _load(path, "FixedPoint")[0]
 
 
-def same_distance(radius: float, length_scale: float, error: float) -> float:
-    """Two reconstructions closer than this are one: far below both the data's radius and the resolution sqrt(theta)."""
-    least = 1e-6 * min(radius, length_scale)
+def same_distance(radius: float, stiffness: float, error: float) -> float:
+    """Two reconstructions closer than this are one: far below the data's radius and the resolution stiffness^-1/2."""
+    least = 1e-6 * min(radius, stiffness**-0.5)
     return float(np.clip(10 * error, least, 1e3 * least))
 
 

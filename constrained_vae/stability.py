@@ -38,12 +38,15 @@ class SplitCondition:
         The site that attains `eigenvalue`.
     direction : (D,) array
         Its axis, one standard deviation of the site's data long.
+    axis : (D,) array
+        The same as a unit eigenvector, in the coordinates in which the curvature of the energy is constant.
     """
 
     top: float
     eigenvalue: float
     site: int
     direction: FloatArray
+    axis: FloatArray
 
 
 def split_condition(
@@ -80,7 +83,7 @@ def split_condition(
     axis = axis * (-1.0 if axis[np.abs(axis).argmax()] < 0 else 1.0)
     settled = whitening[site] == 0
     direction = np.where(settled, 0.0, axis / np.where(settled, 1.0, whitening[site]))
-    return SplitCondition(top, eigenvalue, site, direction * np.sqrt(max(eigenvalue, 0.0)))
+    return SplitCondition(top, eigenvalue, site, direction * np.sqrt(max(eigenvalue, 0.0)), axis)
 
 
 def first_critical_beta(
