@@ -196,18 +196,20 @@ def write(out: Path, arrays: dict[str, np.ndarray], settings: dict[str, Any]) ->
 def table(arrays: dict[str, np.ndarray]) -> str:
     """The table of critical temperatures: the three highest peaks, and the first transition beside its exact value.
 
-    The first transition is the peak at the largest beta; it has a line of its own where it is not among the highest.
+    The peak whose grid interval holds the exact first critical temperature is its detection; it has a line of its own
+    where it is not among the three highest.
     """
     exact, peaks = float(arrays["first_critical_beta"]), arrays["peaks"]
-    if not len(peaks):
-        return f"no transition detected on this grid; the exact first one is at {exact:.6g}"
-    lines = [f"{'':8}{'detected':>12}{'grid interval':>26}{'exact':>12}{'difference':>12}"]
-    first = int(peaks[:, 0].argmax())
+    lines = [f"{'':8}{'detected':>14}{'grid interval':>26}{'exact':>12}{'difference':>12}"]
+    holds = np.flatnonzero((peaks[:, 2] <= exact) & (exact <= peaks[:, 3]))
+    first = int(holds[0]) if len(holds) else -1
     for k in [*range(min(_TOP, len(peaks))), *([first] if first >= _TOP else [])]:
         beta, _, low, high = peaks[k]
         name = f"beta_c^{k + 1}" if k < _TOP else "first"
         known = f"{exact:>12.6g}{beta / exact - 1:>+12.2%}" if k == first else ""
-        lines.append(f"{name:8}{beta:>12.6g}{f'[{low:.6g}, {high:.6g}]':>26}{known}")
+        lines.append(f"{name:8}{beta:>14.6g}{f'[{low:.6g}, {high:.6g}]':>26}{known}")
+    if first < 0:
+        lines.append(f"{'first':8}{'not detected':>14}{'':26}{exact:>12.6g}")
     return "\n".join(lines)
 
 

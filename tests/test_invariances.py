@@ -135,7 +135,11 @@ def test_splitting_a_tile(backend, masses, problem, share, data):
     plain = plain_maps(problem, backend, masses)
     np.testing.assert_array_equal(moved.trajectory[:, split], moved.trajectory[:, -1])
     encoder, marginal, pi = moved.encoder[:, :-1].copy(), moved.marginal[:-1].copy(), moved.tiling.masses[:-1].copy()
-    for whole, part in ((encoder, moved.encoder[:, -1:]), (marginal, moved.marginal[-1:]), (pi, moved.tiling.masses[-1:])):
+    for whole, part in (
+        (encoder, moved.encoder[:, -1:]),
+        (marginal, moved.marginal[-1:]),
+        (pi, moved.tiling.masses[-1:]),
+    ):
         whole[..., split] += part[..., 0]
     object.__setattr__(moved, "encoder", encoder)
     object.__setattr__(moved, "marginal", marginal)
@@ -206,7 +210,9 @@ def divergence(p, psi, likelihood):
     return (part(p, psi) + part(1 - p, 1 - psi)).sum(axis=-1)
 
 
-@pytest.mark.parametrize(("likelihood", "masses"), [("gaussian", "fixed"), ("gaussian", "free"), ("bernoulli", "fixed")])
+@pytest.mark.parametrize(
+    ("likelihood", "masses"), [("gaussian", "fixed"), ("gaussian", "free"), ("bernoulli", "fixed")]
+)
 @given(data=st.data())
 def test_every_plain_step_descends_by_what_T6_promises(backend, likelihood, masses, data):
     """F(psi) - F(T(psi)) >= lambda sum m d_f(T, psi), with KL(m || pi) more where masses are free.

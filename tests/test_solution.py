@@ -9,7 +9,6 @@ from naive import naive_bernoulli, naive_expectations
 
 import constrained_vae as cv
 from constrained_vae import datasets, equations, solution
-from constrained_vae.solution import same_distance
 
 KINDS = ["gaussian", "free masses", "bernoulli"]
 
@@ -19,7 +18,8 @@ def solved(kind, **options):
     x, weights = datasets.four_clusters(8).x, rng.dirichlet(np.ones(32))
     objective = cv.ELBO(0.4, 0.9)
     if kind == "bernoulli":
-        x, objective = np.round(datasets.digits(32).x[:, 18:24]), cv.ELBO(0.4, likelihood="bernoulli")
+        # Greys, so that no reconstruction comes to 0 or 1; these split at 0.6 and fall into clusters.
+        x, objective = 0.1 + 0.8 * datasets.digits(32).x[:, 18:24], cv.ELBO(0.4, likelihood="bernoulli")
     tiling = cv.Tiling(rng.dirichlet(np.ones(12)), rng.normal(size=(12, 2)))
     masses = "free" if kind == "free masses" else "fixed"
     return cv.solve(x, objective, tiling=tiling, weights=weights, masses=masses, backend="reference", **options)
@@ -91,13 +91,6 @@ def test_distinct_reconstructions(s):
     np.testing.assert_allclose(distinct.marginal, np.bincount(distinct.index, s.marginal), rtol=1e-14)
 
 
-def test_tiles_are_counted_once_within_ten_times_the_error_or_a_millionth():
-    assert same_distance(2.0, 0.5, 1e-12) == pytest.approx(0.5e-6)
-    assert same_distance(0.5, 2.0, 1e-12) == pytest.approx(0.5e-6)
-    assert same_distance(2.0, 0.5, 1e-3) == pytest.approx(1e-2)
-    assert same_distance(2.0, 0.5, np.inf) == pytest.approx(2e-6)
-
-
 def test_nothing_can_be_set(s, branch):
     with pytest.raises(FrozenInstanceError):
         s.rate_ = 0.0
@@ -120,7 +113,7 @@ def assert_same(one, two):
             assert b.scale == a.scale
         else:
             assert b == a or (a != a and b != b), field.name
-            assert type(b) is type(a)
+            assert isinstance(b, float | int | str | type(a))
     np.testing.assert_array_equal(two.encoder, one.encoder)
     assert repr(two) == repr(one)
 

@@ -1,0 +1,140 @@
+"""analysis.figure2 from outside: files, table, options, bad input, Ctrl-C."""
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+
+import constrained_vae as cv
+from analysis import figure2
+
+SMALL = ["--betas", "0.16:11:60", "--tiles", "8", "--quiet", "--backend", "reference"]
+
+
+@pytest.fixture(autouse=True)
+def close():
+    yield
+    import matplotlib.pyplot as plt
+
+    plt.close("all")
+
+
+def run(tmp_path, *options):
+    """Exit status, arrays, settings."""
+    out = tmp_path / "sub" / "figure"
+    status = figure2.main([*options, "--out", str(out)])
+    if not out.with_suffix(".npz").exists():
+        return status, None, None
+    with np.load(out.with_suffix(".npz")) as file:
+        arrays = {name: file[name] for name in file.files}
+    return status, arrays, json.loads(str(arrays.pop("settings")))
+
+
+def test_writes_picture_and_arrays(tmp_path, capsys):
+    status, arrays, settings = run(tmp_path, *SMALL)
+    assert status == 0
+    png, pdf = ((tmp_path / "sub" / f"figure.{suffix}").read_bytes() for suffix in ("png", "pdf"))
+    assert png.startswith(b"\x89PNG") and pdf.startswith(b"%PDF")
+    assert settings["data"] == "four_clusters" and settings["n_tiles"] == 8 and not settings["interrupted"]
+    np.testing.assert_allclose(arrays["betas"], np.geomspace(0.16, 11, 60))
+    # The arrays are those of the library, not of the picture.
+    branch = cv.sweep(
+        cv.datasets.four_clusters().x, betas=arrays["betas"], tiling=cv.Tiling.uniform(8), backend="reference"
+    )
+    np.testing.assert_array_equal(arrays["distortion"], branch.distortion[::-1])
+    assert [float(p) for p in branch.peaks(k=3)] == arrays["peaks"][:3, 0].tolist()
+    table = capsys.readouterr().out
+    assert "beta_c^3" in table and "9.01563" in table
+
+
+def test_panels_lie_below_between_and_above_and_end_at_fixed_points(tmp_path):
+    _, arrays, _ = run(tmp_path, *SMALL)
+    betas = [float(arrays[f"panel{n}_beta"]) for n in range(4)]
+    critical = np.sort(arrays["peaks"][:3, 0])
+    assert all(
+        low < beta < high for beta, (low, high) in zip(betas, itertools.pairwise([0, *critical, 20]), strict=True)
+    )
+    assert [len(arrays[f"panel{n}_fixed_points"]) for n in range(4)] == [4, 3, 2, 1]
+    for n in range(4):
+        ends, fixed_points = arrays[f"panel{n}_paths"][-1], arrays[f"panel{n}_fixed_points"]
+        distance = np.linalg.norm(ends[:, None] - fixed_points, axis=2).min(axis=1)
+        assert distance.max() < 1e-5
+
+
+def test_a_first_transition_that_was_missed_is_said_so():
+    arrays = {"first_critical_beta": np.array(9.0), "peaks": np.array([[1.5, 36.0, 1.4, 1.6]])}
+    assert figure2.table(arrays).splitlines()[-1].split() == ["first", "not", "detected", "9"]
+    arrays["peaks"] = np.array([[b, 1.0, 0.9 * b, 1.1 * b] for b in (1, 2, 3, 9.1)])
+    assert figure2.table(arrays).splitlines()[-1].split() == ["first", "9.1", "[8.19,", "10.01]", "9", "+1.11%"]
+
+
+def test_a_figure_is_a_function_of_its_arrays(tmp_path):
+    _, arrays, settings = run(tmp_path, *SMALL)
+    figure2.write(tmp_path / "again", arrays, settings)
+    assert (tmp_path / "again.png").read_bytes() == (tmp_path / "sub" / "figure.png").read_bytes()
+
+
+@pytest.mark.parametrize("dim", [1, 5])
+def test_other_dimensions_are_drawn_in_the_plane(tmp_path, rng, dim):
+    np.save(tmp_path / "x.npy", rng.normal(size=(20, dim)) * np.arange(1, dim + 1))
+    status, arrays, settings = run(tmp_path, "--data", str(tmp_path / "x.npy"), *SMALL[2:])
+    assert status == 0 and settings["dim"] == dim and arrays["points"].shape == (20, 2)
+    assert len(arrays["betas"]) == 240
+    if dim > 1:  # principal components: uncorrelated, the first of largest variance
+        covariance = np.cov(arrays["points"].T)
+        assert covariance[0, 0] > covariance[1, 1] and abs(covariance[0, 1]) < 1e-12 * covariance[0, 0]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--data", "nowhere.npy"], "nowhere.npy"),
+        (["--data", "x.xls"], ".npy or .csv"),
+        (["--betas", "3:1:20"], "LOW < HIGH"),
+        (["--betas", "1:3"], "LOW:HIGH:COUNT"),
+        (["--betas", "1:3:2"], "at least 5"),
+        (["--sigma", "0"], "sigma must be positive"),
+        (["--tiles", "0"], "number of tiles"),
+        (["--backend", "cupy"], "CuPy"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_2(tmp_path, capsys, options, words):
+    if options[-1] == "cupy" and cv.backends._cupy_trouble() is None:
+        pytest.skip("CuPy works here")
+    status, arrays, _ = run(tmp_path, *options, "--quiet")
+    error = capsys.readouterr().err
+    assert status == 2 and arrays is None
+    assert words in error and error.count("\n") == 1
+
+
+def test_a_csv_with_text_in_it_is_refused(tmp_path, capsys):
+    (tmp_path / "x.csv").write_text("a,b\n1,2\n")
+    status, _, _ = run(tmp_path, "--data", str(tmp_path / "x.csv"), "--quiet")
+    assert status == 2 and "numbers separated by commas" in capsys.readouterr().err
+    (tmp_path / "x.csv").write_text("1,2\n3,4\n5,7\n")
+    assert run(tmp_path, "--data", str(tmp_path / "x.csv"), *SMALL[2:])[0] == 0
+
+
+def test_ctrl_c_in_the_sweep_keeps_what_there_is(tmp_path, monkeypatch, capsys):
+    problem_map, calls = cv.backends.reference.expectations, itertools.count()
+
+    def interrupted(*arguments):
+        if next(calls) == 40:
+            raise KeyboardInterrupt
+        return problem_map(*arguments)
+
+    monkeypatch.setattr(cv.backends.reference, "expectations", interrupted)
+    status, arrays, settings = run(tmp_path, *SMALL)
+    assert status == 130 and settings["interrupted"]
+    assert 0 < len(arrays["betas"]) < 60 and "panel0_beta" not in arrays
+    assert "interrupted" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_works_on_the_digits(tmp_path):
+    status, arrays, settings = run(tmp_path, "--data", "digits", "--betas", "0.5:0.85:40", "--tiles", "32", "--quiet")
+    assert status == 0 and settings["dim"] == 64
+    # T16: the sample is skew, so that its first transition jumps; on cooling it is at the exact temperature.
+    first = arrays["peaks"][arrays["peaks"][:, 0].argmax()]
+    assert first[2] <= arrays["first_critical_beta"] <= first[3]
