@@ -35,8 +35,11 @@ def test_writes_picture_and_arrays(tmp_path, capsys):
     status, arrays, settings = run(tmp_path, *SMALL)
     assert status == 0
     png, pdf = ((tmp_path / "sub" / f"figure.{suffix}").read_bytes() for suffix in ("png", "pdf"))
-    assert png.startswith(b"\x89PNG") and pdf.startswith(b"%PDF")
-    assert settings["data"] == "four_clusters" and settings["n_tiles"] == 8 and not settings["interrupted"]
+    assert png.startswith(b"\x89PNG")
+    assert pdf.startswith(b"%PDF")
+    assert settings["data"] == "four_clusters"
+    assert settings["n_tiles"] == 8
+    assert not settings["interrupted"]
     np.testing.assert_allclose(arrays["betas"], np.geomspace(0.16, 11, 60))
     # The arrays are those of the library, not of the picture.
     branch = cv.sweep(
@@ -45,7 +48,8 @@ def test_writes_picture_and_arrays(tmp_path, capsys):
     np.testing.assert_array_equal(arrays["distortion"], branch.distortion[::-1])
     assert [float(p) for p in branch.peaks(k=3)] == arrays["peaks"][:3, 0].tolist()
     table = capsys.readouterr().out
-    assert "beta_c^3" in table and "9.01563" in table
+    assert "beta_c^3" in table
+    assert "9.01563" in table
 
 
 def test_panels_lie_below_between_and_above_and_end_at_fixed_points(tmp_path):
@@ -79,11 +83,14 @@ def test_a_figure_is_a_function_of_its_arrays(tmp_path):
 def test_other_dimensions_are_drawn_in_the_plane(tmp_path, rng, dim):
     np.save(tmp_path / "x.npy", rng.normal(size=(20, dim)) * np.arange(1, dim + 1))
     status, arrays, settings = run(tmp_path, "--data", str(tmp_path / "x.npy"), *SMALL[2:])
-    assert status == 0 and settings["dim"] == dim and arrays["points"].shape == (20, 2)
+    assert status == 0
+    assert settings["dim"] == dim
+    assert arrays["points"].shape == (20, 2)
     assert len(arrays["betas"]) == 240
     if dim > 1:  # principal components: uncorrelated, the first of largest variance
         covariance = np.cov(arrays["points"].T)
-        assert covariance[0, 0] > covariance[1, 1] and abs(covariance[0, 1]) < 1e-12 * covariance[0, 0]
+        assert covariance[0, 0] > covariance[1, 1]
+        assert abs(covariance[0, 1]) < 1e-12 * covariance[0, 0]
 
 
 @pytest.mark.parametrize(
@@ -104,14 +111,17 @@ def test_bad_input_is_one_line_and_exit_2(tmp_path, capsys, options, words):
         pytest.skip("CuPy works here")
     status, arrays, _ = run(tmp_path, *options, "--quiet")
     error = capsys.readouterr().err
-    assert status == 2 and arrays is None
-    assert words in error and error.count("\n") == 1
+    assert status == 2
+    assert arrays is None
+    assert words in error
+    assert error.count("\n") == 1
 
 
 def test_a_csv_with_text_in_it_is_refused(tmp_path, capsys):
     (tmp_path / "x.csv").write_text("a,b\n1,2\n")
     status, _, _ = run(tmp_path, "--data", str(tmp_path / "x.csv"), "--quiet")
-    assert status == 2 and "numbers separated by commas" in capsys.readouterr().err
+    assert status == 2
+    assert "numbers separated by commas" in capsys.readouterr().err
     (tmp_path / "x.csv").write_text("1,2\n3,4\n5,7\n")
     assert run(tmp_path, "--data", str(tmp_path / "x.csv"), *SMALL[2:])[0] == 0
 
@@ -126,15 +136,18 @@ def test_ctrl_c_in_the_sweep_keeps_what_there_is(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(cv.backends.reference, "expectations", interrupted)
     status, arrays, settings = run(tmp_path, *SMALL)
-    assert status == 130 and settings["interrupted"]
-    assert 0 < len(arrays["betas"]) < 60 and "panel0_beta" not in arrays
+    assert status == 130
+    assert settings["interrupted"]
+    assert 0 < len(arrays["betas"]) < 60
+    assert "panel0_beta" not in arrays
     assert "interrupted" in capsys.readouterr().err
 
 
 @pytest.mark.slow
 def test_works_on_the_digits(tmp_path):
     status, arrays, settings = run(tmp_path, "--data", "digits", "--betas", "0.5:0.85:40", "--tiles", "32", "--quiet")
-    assert status == 0 and settings["dim"] == 64
+    assert status == 0
+    assert settings["dim"] == 64
     # T16: the sample is skew, so that its first transition jumps; on cooling it is at the exact temperature.
     first = arrays["peaks"][arrays["peaks"][:, 0].argmax()]
     assert first[2] <= arrays["first_critical_beta"] <= first[3]

@@ -25,7 +25,8 @@ def test_flow_draws_data_paths_and_fixed_points_on_the_given_axes(rng):
     np.testing.assert_array_equal(drawn[1], ends)
     assert ax.get_aspect() == 1
     low, high = points.min(axis=0), points.max(axis=0)
-    assert ax.get_xlim()[0] < low[0] and ax.get_ylim()[1] > high[1]
+    assert ax.get_xlim()[0] < low[0]
+    assert ax.get_ylim()[1] > high[1]
 
 
 def test_flow_of_a_single_point_has_a_finite_frame():
@@ -37,7 +38,9 @@ def test_curves_mark_the_critical_temperatures():
     betas = np.geomspace(0.1, 10, 30)
     ax = plotting.distortion(betas, betas**2, critical=[0.5, 5.0])
     assert [line.get_xdata()[0] for line in ax.lines[:2]] == [0.5, 5.0]
-    assert ax.get_xscale() == "log" and "beta" in ax.get_xlabel() and "units" in ax.get_ylabel()
+    assert ax.get_xscale() == "log"
+    assert "beta" in ax.get_xlabel()
+    assert "units" in ax.get_ylabel()
     curvature = np.r_[np.nan, -1 / betas[1:-1], np.nan]
     ax = plotting.second_derivative(betas, curvature, [(0.5, 2.0), (5.0, 0.2)])
     assert [text.get_text() for text in ax.texts] == [r"$\beta_c^1$", r"$\beta_c^2$"]
