@@ -22,6 +22,8 @@ def check_data(x: Any, name: str = "x") -> FloatArray:
         array = x if isinstance(x, np.ndarray) else np.asarray(x)
         if array.dtype.kind in "biu":
             array = array.astype(np.float64)
+        elif array.dtype.kind == "c":
+            raise TypeError("complex numbers")
         elif array.dtype.kind != "f":
             array = np.asarray(array, dtype=np.float64)
     except (TypeError, ValueError) as error:

@@ -322,7 +322,7 @@ class _Run:
                 return candidate.residual <= point.residual
             (u, r, metric), (u1, r1, metric1) = self.vector(point), self.vector(candidate)
             rise = -float((metric * r + metric1 * r1) @ (u1 - u)) / 2
-        return bool(rise <= 0)
+        return rise <= 0
 
     def slack(self) -> float:
         return self.noise * (1 + abs(self.here.expectations.free_energy))
@@ -396,7 +396,7 @@ class _Run:
         if options.callback and options.callback(
             Iterate(
                 self.n_maps,
-                float(point.expectations.free_energy),
+                point.expectations.free_energy,
                 point.residual * frame.scale,
                 self.error * frame.scale,
                 decoder,
@@ -424,8 +424,8 @@ class _Run:
             tiling=Tiling(sites.tile_masses, tiling.positions) if self.options.free else tiling,
             decoder=rows.frame.outward(point.psi)[sites.index],
             marginal=expectations.mass[sites.index] * part,
-            free_energy=float(expectations.free_energy),
-            energy=float(expectations.energy),
+            free_energy=expectations.free_energy,
+            energy=expectations.energy,
             distortion=self.problem.distortion(point.psi, point.log_masses, expectations),
             residual=point.residual * rows.frame.scale,
             error_estimate=self.error * rows.frame.scale,

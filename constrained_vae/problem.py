@@ -44,10 +44,9 @@ class Rows:
         """Blocks (x, rho); in-memory data are one block unless `columns` asks for rows of at most that many entries."""
         mapped = isinstance(self.source, np.memmap)
         rows = max(1, _BLOCK // (columns or self.source.shape[1])) if mapped or columns else len(self)
-        weights = self.weights.astype(self.dtype, copy=False)
         for start in range(0, len(self), rows):
             block = slice(start, start + rows)
-            yield (self._read(block) if mapped else self._whole[block]), weights[block]
+            yield (self._read(block) if mapped else self._whole[block]), self.weights[block]
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,8 +107,14 @@ class Problem:
             yield phi, s, rho
 
     def blocks(self) -> Iterator[tuple[Array, Array, Array]]:
-        """Blocks (phi, s, rho): kept for data in memory, prepared on the way for a memory map."""
-        return self._prepare() if isinstance(self.rows.source, np.memmap) else iter(self._statistics)
+        """Blocks (phi, offset, rho) (T4): kept for data in memory, prepared on the way for a memory map."""
+        if isinstance(self.rows.source, np.memmap):
+            return ((phi, self.objective.offset(s), rho) for phi, s, rho in self._prepare())
+        return iter(self._prepared)
+
+    @cached_property
+    def _prepared(self) -> list[tuple[Array, Array, Array]]:
+        return [(phi, self.objective.offset(s), rho) for phi, s, rho in self._statistics]
 
     def readout(self, psi: Array) -> tuple[Array, Array]:
         """Readout (v, b) of the reconstructions (T4), in the precision of the data."""
@@ -120,13 +125,11 @@ class Problem:
         """One pass over all rows: marginal posterior, weighted statistics, free energy and energy, in float64."""
         v, b = self.readout(psi)
         log_masses = log_masses.astype(self.rows.dtype, copy=False)
-        total: Expectations | None = None
-        for phi, s, rho in self.blocks():
-            offset = self.objective.offset(s)
-            part = self.backend.expectations(phi, offset, rho, v, b, log_masses, self.objective.quadratic)
-            total = part if total is None else total + part
-        assert total is not None  # data are never empty
-        return total
+        quadratic = self.objective.quadratic
+        parts = [self.backend.expectations(*block, v, b, log_masses, quadratic) for block in self.blocks()]
+        total = sum(parts[1:], start=parts[0])
+        mass, sums = (array.astype(np.float64, copy=False) for array in (total.mass, total.sums))
+        return Expectations(mass, sums, float(total.free_energy), float(total.energy))
 
     def image(self, psi: Array, expectations: Expectations) -> Array:
         """Decoder update T(psi) (T2) from the expectations at psi; a dead tile keeps its reconstruction."""

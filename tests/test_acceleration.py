@@ -163,6 +163,10 @@ def test_contraction_factor_of_a_linear_map(seed):
     for n in range(2, 5):
         assert contraction_factor(problem.plain_history(n), problem.metric) <= top + 1e-7
     assert contraction_factor(problem.plain_history(5), problem.metric) == pytest.approx(top, abs=1e-4)
+    # Of one step the ratio says more than the Rayleigh quotient.
+    (_, r0, _), (_, r1, _) = first = problem.plain_history(2)
+    ratio = np.sqrt(problem.metric @ r1**2 / (problem.metric @ r0**2))
+    assert contraction_factor(first, problem.metric) == pytest.approx(ratio, rel=1e-12)
     one = Linear(np.full(3, 0.7), seed)
     assert contraction_factor(one.plain_history(2), one.metric) == pytest.approx(0.7, rel=1e-9)
 

@@ -36,7 +36,7 @@ def nats(p):
 
 @pytest.mark.parametrize("t", [0.02, 0.3, 0.75, 0.9, 0.99, 0.999, 1 - 1e-7])
 def test_closed_forms_are_exact(t):
-    """Against the definitions of theory.md, m = tanh(m a^2 / theta) and log 2 - h((1 + m) / 2), in 120 decimal digits."""
+    """Against the definitions, m = tanh(m a^2 / theta) and R = log 2 - h((1 + m) / 2), in 120 decimal digits."""
     with decimal.localcontext(prec=120):
 
         def tanh(u):
@@ -91,8 +91,8 @@ def check_two_points(s, exact, a, tolerance):
     assert s.free_energy == pytest.approx(exact.rate + lam * exact.distortion, rel=tolerance)
 
 
-# 1e-9 is ten times what the tolerance of the solver, 1e-10 of the radius, promises for psi; D and R go with it, for at
-# 0.99 beta_c, where psi is 0.17 of the radius and R about psi^2 / 2, the end game leaves errors far below the tolerance.
+# 1e-9 is ten times what the tolerance of the solver, 1e-10 of the radius, promises for psi; D and R go with it, though
+# at 0.99 beta_c psi is 0.17 of the radius and R about psi^2 / 2: the end game leaves errors far below the tolerance.
 @pytest.mark.parametrize(("problem", "exact"), CURIE_WEISS)
 def test_two_points_two_tiles(backend, problem, exact):
     s = cv.solve(
@@ -189,7 +189,7 @@ def test_hysteresis_of_unequal_points(backend, p):
 
 
 @pytest.mark.parametrize("accelerate", ACCELERATORS)
-@pytest.mark.parametrize(("relative_beta", "off"), [(0.999, 1e-3), (1.001, 1e-4)])
+@pytest.mark.parametrize(("relative_beta", "off"), [(0.999, 1e-3), (1.001, 3e-5)])
 def test_error_estimate_is_the_true_error(backend, accelerate, relative_beta, off):
     """Near the transition, where a small step says nothing: the step is about a thousandth of the error.
 
@@ -203,7 +203,7 @@ def test_error_estimate_is_the_true_error(backend, accelerate, relative_beta, of
         problem.x,
         beta=problem.beta,
         tiling=cv.Tiling.uniform(2),
-        start=(target + [-off, 1.5 * off])[:, None],  # in the slow mode and the fast one
+        start=(target + np.array([-off, 1.5 * off]))[:, None],  # in the slow mode and the fast one
         accelerate=accelerate,
         tol=1e-5,
         backend=backend,
@@ -221,7 +221,7 @@ def test_error_estimate_is_the_true_error(backend, accelerate, relative_beta, of
     rounding = 8 * EPS / (1 - exact.contraction)
     assert estimate / 4 <= error + rounding
     assert error <= 4 * estimate + rounding
-    # The bound is that of a linear map: the factor changes by 2 m error / t over the error, 1e-5 * 0.11 / 2e-3 of itself.
+    # The bound is that of a linear map: over the error, 1e-5, 1 - factor = 2e-3 changes by 2 m error = 1e-6.
     assert error <= 1.01 * residual / (1 - exact.contraction) + rounding
 
 
@@ -240,11 +240,11 @@ def test_gaussian_bins_follow_water_filling(backend, masses):
     assert data.x.shape == (400, 1)
     branch = cv.sweep(
         data.x,
-        betas=variance * np.array([0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.95]),
+        betas=variance * np.array([0.05, 0.2, 0.35, 0.5, 0.65, 0.8, 0.95]),
         tiling=cv.Tiling.uniform(200),
         masses=masses,
         tol=1e-6,
-        max_maps=2000 if masses == "free" else 500,
+        max_maps=1000 if masses == "free" else 500,
         on_failure="return",
         backend=backend,
     )

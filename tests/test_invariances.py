@@ -1,14 +1,15 @@
 """Metamorphic properties (theory.md section 5) and monotone descent (T6), on every backend.
 
-Equivariances are tested on a few plain maps from a given start, record of every iterate included: so no near-tie between
-two branches can turn rounding into another, equally good solution.
+Equivariances are tested on a few plain maps from a given start, every iterate included: so no near-tie between two
+branches can turn rounding into another, equally good solution.
 """
 
+import itertools
 import math
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from naive import naive_bernoulli, naive_expectations
 from strategies import EPS, small_problems
@@ -17,6 +18,7 @@ import constrained_vae as cv
 from constrained_vae.acceleration import ACCELERATORS
 
 N_MAPS = 4
+fewer = settings(max_examples=max(10, settings.default.max_examples // 2))  # of whatever profile is loaded
 masses_kinds = st.sampled_from(["fixed", "free"])
 
 
@@ -155,14 +157,15 @@ def test_bernoulli_knows_no_order_of_pixels_and_no_colour(backend, problem, data
     moved = problem.with_(x=1 - problem.x[:, order], start=1 - problem.start[:, order])
     one = plain_maps(moved, backend, likelihood="bernoulli")
     two = plain_maps(problem, backend, likelihood="bernoulli")
-    # A map averages over points, so a change of psi by delta returns as at most lambda delta / (psi (1 - psi)); after one
-    # map psi may be 0 or 1 itself. Two maps are compared, from a start within [0.05, 0.95].
+    # A map averages over points: a change delta of psi returns as at most lambda delta / (psi (1 - psi)). After one map
+    # psi may be 0 or 1 itself. Two maps are compared, from a start within [0.05, 0.95].
     tolerance = 1e4 * EPS / problem.beta
     np.testing.assert_allclose(1 - one.trajectory[:2], two.trajectory[:2][..., order], rtol=0, atol=tolerance)
     np.testing.assert_allclose(one.free_energy, two.free_energy, rtol=1e-9)
 
 
 @pytest.mark.parametrize(("offset", "scale"), [(1e6, 1.0), (0.0, 1e100), (-1e-94, 1e-100)])
+@fewer
 @given(problem=small_problems())
 def test_offset_and_units_cost_no_accuracy(backend, offset, scale, problem):
     """The encoder of the plain data to 1e-6. (The offset data itself is rounded: to 1e6 eps = 2e-10 of the radius.)"""
@@ -239,7 +242,7 @@ def test_every_plain_step_descends_by_what_T6_promises(backend, likelihood, mass
     naive_map = naive_bernoulli if likelihood == "bernoulli" else naive_expectations
     psi, pi = problem.start, problem.masses
     growth = problem.rounding(1) if likelihood == "gaussian" else 1e4 * EPS / problem.beta
-    for before, after in zip(iterates, iterates[1:], strict=False):
+    for before, after in itertools.pairwise(iterates):
         if after.n_maps != before.n_maps + 1 or np.ptp(before.decoder - psi) > 1e-9:
             break  # converged and gone on to the split condition, or rounding has grown
         naive = naive_map(problem.x, problem.weights, psi, pi, problem.beta)
@@ -257,6 +260,7 @@ def test_every_plain_step_descends_by_what_T6_promises(backend, likelihood, mass
 
 
 @pytest.mark.parametrize("accelerate", ACCELERATORS)
+@fewer
 @given(likelihood=st.sampled_from(["gaussian", "bernoulli"]), masses=st.sampled_from(["fixed", "free"]), data=st.data())
 def test_free_energy_never_rises(backend, accelerate, likelihood, masses, data):
     """From the first iterate to the last, through ties and kicks, whoever proposes."""

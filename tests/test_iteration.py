@@ -120,7 +120,7 @@ def test_a_saddle_is_left(backend, accelerate, masses):
 
 
 def test_a_single_tile_stays_on_its_saddle(backend):
-    """Nothing to split: the answer of one tile is the mean, at any beta, and the eigenvalue says that it would split."""
+    """Nothing to split: the answer of one tile is the mean at any beta; the eigenvalue says that it would split."""
     s = cv.solve(PAIR, beta=0.5, tiling=cv.Tiling.uniform(1), backend=backend)
     assert s.status is cv.Status.CONVERGED
     assert s.decoder == pytest.approx(0, abs=1e-15)
@@ -268,9 +268,15 @@ def test_maps_are_counted(backend, accelerate, masses, cloud, monkeypatch):
     passes = Interrupted(backend)
     monkeypatch.setattr(get_backend(backend), "expectations", passes.expectations)
     s = cv.solve(
-        cloud, beta=1.0, tiling=cv.Tiling.uniform(5), accelerate=accelerate, masses=masses, backend=backend, max_maps=300,
+        cloud,
+        beta=1.0,
+        tiling=cv.Tiling.uniform(5),
+        accelerate=accelerate,
+        masses=masses,
+        backend=backend,
+        max_maps=300,
         on_failure="return",
-    )  # fmt: skip
+    )
     assert s.n_maps == passes.calls > 10
 
 
@@ -281,9 +287,18 @@ def test_recorded_iterates_are_those_of_the_plain_map(backend, likelihood, rng):
     beta = 0.02 if likelihood == "gaussian" else 0.5
     calls = []
     s = cv.solve(
-        x, cv.ELBO(beta, likelihood=likelihood), tiling=cv.Tiling(masses), weights=weights, start=start,
-        accelerate="plain", max_maps=12, record=True, callback=calls.append, backend=backend, on_failure="return",
-    )  # fmt: skip
+        x,
+        cv.ELBO(beta, likelihood=likelihood),
+        tiling=cv.Tiling(masses),
+        weights=weights,
+        start=start,
+        accelerate="plain",
+        max_maps=12,
+        record=True,
+        callback=calls.append,
+        backend=backend,
+        on_failure="return",
+    )
     assert s.trajectory.shape == (12, 3, 2)
     naive_map = naive_bernoulli if likelihood == "bernoulli" else naive_expectations
     psi = start
@@ -314,9 +329,18 @@ def test_the_trajectory_ends_at_the_solution(accelerate, cloud):
 
 def everything(s):
     return (
-        s.decoder, s.marginal, s.tiling.masses, s.encoder, s.free_energy, s.energy, s.distortion, s.residual,
-        s.error_estimate, s.n_maps, s.status,
-    )  # fmt: skip
+        s.decoder,
+        s.marginal,
+        s.tiling.masses,
+        s.encoder,
+        s.free_energy,
+        s.energy,
+        s.distortion,
+        s.residual,
+        s.error_estimate,
+        s.n_maps,
+        s.status,
+    )
 
 
 def assert_same_bits(one, two):
@@ -329,9 +353,16 @@ def assert_same_bits(one, two):
 def test_same_bits_from_run_to_run(backend, accelerate, masses, cloud):
     def run():
         return cv.solve(
-            cloud, beta=0.8, tiling=cv.Tiling.uniform(7), accelerate=accelerate, masses=masses, backend=backend, seed=5,
-            max_maps=400, on_failure="return",
-        )  # fmt: skip
+            cloud,
+            beta=0.8,
+            tiling=cv.Tiling.uniform(7),
+            accelerate=accelerate,
+            masses=masses,
+            backend=backend,
+            seed=5,
+            max_maps=400,
+            on_failure="return",
+        )
 
     assert_same_bits(run(), run())
 
@@ -346,9 +377,15 @@ def test_same_bits_of_a_sweep(backend, cloud):
 def test_the_seed_decides_random_starts(start, cloud):
     def first(seed):
         return cv.solve(
-            cloud, beta=1.0, tiling=cv.Tiling.uniform(6), start=start, seed=seed, max_maps=1, record=True,
+            cloud,
+            beta=1.0,
+            tiling=cv.Tiling.uniform(6),
+            start=start,
+            seed=seed,
+            max_maps=1,
+            record=True,
             on_failure="return",
-        ).trajectory[0]  # fmt: skip
+        ).trajectory[0]
 
     np.testing.assert_array_equal(first(1), first(1))
     assert np.abs(first(1) - first(2)).max() > 1e-4
@@ -491,9 +528,15 @@ def test_bernoulli_reconstructions_of_exactly_0_and_1(backend):
     x = np.array([[0.0], [1.0]])
     for accelerate, tol in itertools.product(ACCELERATORS, (1e-10, 1e-14)):
         s = cv.solve(
-            x, cv.ELBO(0.05, likelihood="bernoulli"), tiling=cv.Tiling([0.7, 0.3]), start=[[0.6], [0.3]], tol=tol,
-            accelerate=accelerate, backend=backend, max_maps=3000,
-        )  # fmt: skip
+            x,
+            cv.ELBO(0.05, likelihood="bernoulli"),
+            tiling=cv.Tiling([0.7, 0.3]),
+            start=[[0.6], [0.3]],
+            tol=tol,
+            accelerate=accelerate,
+            backend=backend,
+            max_maps=3000,
+        )
         assert s.converged
         assert np.sort(s.decoder[:, 0]) == pytest.approx([0, 1], abs=1e-6)
 

@@ -29,8 +29,9 @@ def energies(objective, x, psi):
 def test_multipliers(beta, sigma):
     gaussian, bernoulli = ELBO(beta, sigma), ELBO(beta, sigma, likelihood="bernoulli")
     assert gaussian.multiplier == gaussian.quadratic == pytest.approx(1 / (2 * sigma**2 * beta), rel=1e-14)
-    assert gaussian.length_scale == pytest.approx(sigma * np.sqrt(beta), rel=1e-14)
+    assert gaussian.stiffness == pytest.approx(1 / (sigma**2 * beta), rel=1e-14)
     assert bernoulli.multiplier == pytest.approx(1 / beta, rel=1e-15)  # sigma plays no part (T4)
+    assert bernoulli.stiffness == pytest.approx(4 / beta, rel=1e-15)
     assert bernoulli.quadratic is None
     assert gaussian.allowance == bernoulli.allowance == 0
 
@@ -86,7 +87,7 @@ def test_energies_do_not_depend_on_the_frame(seed, scale):
     # In the frame the terms of (T4) are as large as (|centre| + 1)^2 times the multiplier, and cancel.
     np.testing.assert_allclose(inside, energies(objective, x, psi), atol=1e-12)
     np.testing.assert_allclose(frame.outward(frame.inward(x)), x, atol=1e-14)
-    assert objective.in_frame(frame).length_scale == pytest.approx(objective.length_scale / scale)
+    assert objective.in_frame(frame).stiffness == pytest.approx(objective.stiffness * scale**2)
 
 
 @BOTH
@@ -124,10 +125,24 @@ def test_curvature_of_a_settled_coordinate_is_zero():
     np.testing.assert_array_equal(CrossEntropy().curvature(np.array([[0.0, 0.5, 1.0]])), [[0.0, 4.0, 0.0]])
 
 
-def test_projection():
-    inside, outside = np.array([[0.5, 0.5, 0.02]]), np.array([[-3.0, 4.0, 0.01]])
-    np.testing.assert_allclose(ELBO(likelihood="bernoulli").project(outside, inside), [[0.05, 0.95, 0.01]])
-    assert ELBO().project(outside, inside) is outside
+@BOTH
+def test_the_curvature_is_constant_in_its_coordinates(likelihood, rng):
+    """lambda grad^2 f (dpsi/du)^2 = stiffness."""
+    _, psi = data(rng)
+    objective, h = ELBO(0.4, 0.8, likelihood), 1e-6
+    u = objective.coordinates(psi)
+    np.testing.assert_allclose(objective.reconstructions(u), psi, rtol=1e-14)
+    slope = (objective.reconstructions(u + h) - objective.reconstructions(u - h)) / (2 * h)
+    np.testing.assert_allclose(objective.curvature(psi) * slope**2, objective.stiffness, rtol=1e-8)
+
+
+def test_bernoulli_coordinates_never_leave_the_domain():
+    objective = ELBO(likelihood="bernoulli")
+    psi = objective.reconstructions(np.linspace(-9, 9, 1001)[None])
+    assert psi.min() >= 0
+    assert psi.max() <= 1
+    ends = np.array([[0.0, 1e-13, 1 - 1e-13, 1.0]])
+    np.testing.assert_allclose(objective.reconstructions(objective.coordinates(ends)), ends, atol=2e-12)
 
 
 @pytest.mark.parametrize("unit", [1e-150, 1.0, 1e150])
@@ -145,7 +160,7 @@ def test_standard_frame_ignores_points_of_weight_zero_and_blocks(monkeypatch, rn
     x, rho = rng.normal(size=(30, 3)), rng.dirichlet(np.ones(30))
     expected = standard_frame(x, rho)
     monkeypatch.setattr("constrained_vae.problem._BLOCK", 12)  # four rows at a time
-    frame = standard_frame(np.vstack([x, [[1e9, 0, 0]]]), np.append(rho, 0.0))
+    frame = standard_frame(np.vstack([x, [[1e200, 0, 0]]]), np.append(rho, 0.0))
     np.testing.assert_allclose(frame.centre, expected.centre, atol=1e-15)
     assert frame.scale == pytest.approx(expected.scale, rel=1e-14)
     assert standard_frame(np.full((10, 2), 1e5 + 0.1), np.full(10, 0.1)).scale == 1

@@ -76,8 +76,8 @@ class FeatureError:
     def update(self, mass, sums, psi, steps=60):
         """Minimise sum_i rho_i q_ia H_ia over each psi_a from where it is, all tiles at once (T2).
 
-        Newton steps on the gradient that `pullback` gives, in the absolute value of its (differenced) derivative; a step
-        is taken only where the error falls, or cannot tell and the gradient does.
+        Newton steps on the gradient that `pullback` gives, with the absolute value of its (differenced) derivative; a
+        step is taken only where the error falls, or cannot tell and the gradient does.
         """
         alive = mass > 0
         share = np.where(alive, mass, 1.0)[:, None]
@@ -180,8 +180,11 @@ def naive_fre(x, objective, psi, masses):
     naive = naive_from_energies(H, f, np.full(n, 1 / n), np.log(masses))
     weighted = naive.encoder / n
     distortion = (weighted * np.square(x[:, None] - psi).sum(axis=2)).sum()
-    slope = -2 * objective.multiplier * np.einsum("na,nas,asd->ad", weighted, f[:, None] - g,
-                                                  objective.energy.features.jacobian(psi))  # fmt: skip
+    slope = (
+        -2
+        * objective.multiplier
+        * np.einsum("na,nas,asd->ad", weighted, f[:, None] - g, objective.energy.features.jacobian(psi))
+    )
     return naive, distortion, slope
 
 
@@ -339,7 +342,7 @@ def test_pullback_is_the_transposed_derivative_of_the_readout(energy, draw, rng)
 
 @on_every_energy
 def test_expected_gradient_from_the_sums_alone(energy, draw, rng):
-    """sum_i rho_i q_ia dH_ia / dpsi_a = -pullback(psi, sums, mass)_a, and the energy is H = s - b - phi.v (T2), (T4)."""
+    """sum_i rho_i q_ia dH_ia / dpsi_a = -pullback(psi, sums, mass)_a, with H = s - b - phi.v (T2), (T4)."""
     x, psi = draw(rng, (9, 3)), draw(rng, (6, 3))
     weighted = rng.dirichlet(np.ones(54)).reshape(9, 6)
     phi, s = energy.statistics(x)

@@ -55,12 +55,14 @@ def test_every_path_agrees_with_the_covariances(likelihood, path, D, rng, monkey
     condition, frame = found(*case)
     assert condition.top == condition.eigenvalue == pytest.approx(values[site, -1], rel=1e-10)
     assert condition.site == site
-    # One standard deviation of the site's data along the (whitened) axis, back in units of x; the sign is fixed.
+    # One standard deviation of the site's data along the whitened axis, back in units of x; the sign is fixed. The gap
+    # to the next eigenvalue is a few percents: the axis is good to eps over that, and Lanczos to its tolerance.
+    axis = vectors[site, :, -1]
+    axis = axis * np.sign(axis[np.abs(axis).argmax()])
     psi, objective = case[2][site], case[4]
-    root = 1 / np.sqrt(psi * (1 - psi) * objective.beta) if likelihood == "bernoulli" else 1 / objective.length_scale
-    axis = vectors[site, :, -1] * np.sign(vectors[site, np.abs(vectors[site, :, -1]).argmax(), -1])
-    expected = np.sqrt(values[site, -1]) * axis / root
-    # The gap to the next eigenvalue is a few percents: the axis is good to eps over that, and Lanczos to its tolerance.
+    curvature = 1 / (psi * (1 - psi) * objective.beta) if likelihood == "bernoulli" else objective.stiffness
+    np.testing.assert_allclose(condition.axis, axis, atol=1e-8)
+    expected = np.sqrt(values[site, -1] / curvature) * axis
     np.testing.assert_allclose(condition.direction * frame.scale, expected, atol=1e-8)
 
 
