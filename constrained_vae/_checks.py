@@ -66,7 +66,8 @@ def check_masses(masses: Any) -> FloatArray:
             f"masses must be non-negative and sum to 1, got sum {array.sum():.10g} and least entry {array.min():.3g}: "
             "divide them by their sum"
         )
-    return array / array.sum()
+    # Masses that already sum to 1 stay as they are, to the bit.
+    return array.copy() if abs(array.sum() - 1) <= len(array) * np.finfo(np.float64).eps else array / array.sum()
 
 
 def check_vector(values: Any, name: str) -> FloatArray:
@@ -96,6 +97,23 @@ def check_count(value: Any, name: str, least: int = 1) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
         raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
     return int(value)
+
+
+def check_dtype(value: Any) -> np.dtype[Any]:
+    """float64 (also for None) or float32."""
+    try:
+        dtype = np.dtype(np.float64 if value is None else value)
+    except TypeError:
+        dtype = np.dtype(object)
+    if dtype not in (np.float32, np.float64):
+        raise ValueError(f"dtype must be float64 or float32, got {value!r}")
+    return dtype
+
+
+def check_instance(value: Any, name: str, kind: type, example: str) -> None:
+    """An object of the kind that is meant."""
+    if not isinstance(value, kind):
+        raise ValueError(f"{name} must be a {kind.__name__} such as {example}, got {value!r}")
 
 
 def check_choice(value: Any, name: str, choices: tuple[str, ...]) -> str:

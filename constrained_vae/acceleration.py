@@ -58,7 +58,10 @@ def anderson(history: Sequence[Past], metric: FloatArray) -> FloatArray | None:
 
 
 def lbfgs(history: Sequence[Past], metric: FloatArray) -> FloatArray | None:
-    """Limited-memory BFGS (Nocedal 1980) on the free energy in the metric; without a past its step is the plain one."""
+    """Limited-memory BFGS (Nocedal 1980) on the free energy in the metric; without a past its step is the plain one.
+
+    Where all of its past curves downwards, as it does on the way from a saddle, SQUAREM's proposal takes its place.
+    """
     if len(history) < 2:
         return None
     s, y = differences(history)
@@ -73,7 +76,7 @@ def lbfgs(history: Sequence[Past], metric: FloatArray) -> FloatArray | None:
         step = step - coefficients[-1] * dy
     for (du, dy, product), coefficient in zip(pairs, reversed(coefficients), strict=True):
         step = step + (coefficient - (metric * dy) @ step / product) * du
-    return u + step if pairs else None
+    return u + step if pairs else squarem(history, metric)
 
 
 ACCELERATORS: dict[str, Callable[[Sequence[Past], FloatArray], FloatArray | None]] = {
@@ -89,16 +92,17 @@ def differences(history: Sequence[Past]) -> tuple[FloatArray, FloatArray]:
     return np.diff([p.u for p in history], axis=0), np.diff([p.r for p in history], axis=0)
 
 
-def contraction_factor(history: Sequence[Past], metric: FloatArray) -> float:
+def contraction_factor(history: Sequence[Past], metric: FloatArray, symmetric: bool = True) -> float:
     """Estimate of the top eigenvalue of J from the past; NaN where it holds no plain step (T10).
 
     The larger of two views, both from below: the ratio of residuals over the last plain step, and the top Ritz value of
-    J on the span of the past steps, which sees a slow mode that the last residuals hide.
+    J on the span of the past steps, which sees a slow mode that the last residuals hide (only where the metric makes J
+    symmetric).
     """
     norms = [float(np.sqrt(metric @ p.r**2)) for p in history]
     ratios = [b / a for a, b, p in zip(norms, norms[1:], history[1:], strict=False) if p.plain and a > 0]
-    if not ratios:
-        return np.nan
+    if not ratios or not symmetric:
+        return ratios[-1] if ratios else np.nan
     du, dr = differences(history)
     root = np.sqrt(metric)
     length = np.sqrt((du * du) @ metric)
@@ -117,8 +121,9 @@ def newton_step(
 ) -> tuple[FloatArray, float]:
     """Newton step e ~ (I - J)^-1 r, the distance to the fixed point, by conjugate gradients in the metric.
 
-    Returns e and a bound on the norm (in the metric) of what is missing from it: the remaining residual over the least
-    Ritz value of I - J; infinite where a direction of negative curvature turns up, as at a saddle.
+    Returns e and an estimate of the norm (in the metric) of what is missing from it: the remaining residual over the
+    least Ritz value of I - J; infinite where a direction of negative curvature turns up, as at a saddle. Ritz values
+    come from above, so that a slow mode with a small share of the residual may be underrated.
 
     Parameters
     ----------

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.cluster.hierarchy import linkage, to_tree
 from tqdm.auto import tqdm
 
-from ._checks import FloatArray, check_choice, check_count, check_vector
+from ._checks import FloatArray, check_choice, check_count, check_instance, check_vector
 from .iteration import initial_sites, report_failure
 from .loop import Options, iterate
 from .objectives import ELBO, Objective
@@ -22,6 +22,7 @@ from .tiling import Tiling
 
 _SUBSAMPLE = 1000  # points on which the hierarchy behind the default grid is built
 _SPLITS = 16  # how far down the hierarchy it looks
+_GAP = 8.0  # ratio of successive scales that separates the structure of the data from what is inside it
 _HEADROOM = 1.25  # the default grid starts this far above the first critical temperature
 
 
@@ -81,6 +82,7 @@ def sweep(
     """
     objective = ELBO() if objective is None else objective
     tiling = Tiling.uniform() if tiling is None else tiling
+    check_instance(tiling, "tiling", Tiling, "Tiling.uniform(64)")
     check_choice(direction, "direction", ("down", "up", "both"))
     check_choice(masses, "masses", ("fixed", "free"))
     check_choice(on_failure, "on_failure", ("warn", "raise", "return"))
@@ -134,8 +136,8 @@ def default_betas(
 
     The top is 1.25 times the first critical temperature, exact. The bottom is read off Ward's hierarchy of (at most
     1000 of) the points: its clusters split from the top, each at the largest variance inside it, as T9 has it for
-    clusters that do not overlap; the grid ends in the widest gap (on the logarithmic scale) between successive ones of
-    the first 16, and after the 16th where no gap is wider than a factor 3.
+    clusters that do not overlap; of the first 16 such temperatures the grid ends in the last gap wider than a factor 8,
+    half way down at the most; without such a gap at half the 16th.
 
     Raises
     ------
@@ -153,8 +155,8 @@ def default_grid(problem: Problem, objective: Objective, count: int = 240) -> Fl
         raise ValueError("all points coincide, so there is no transition to span: give betas=")
     scales = _split_scales(problem)
     relative = np.array([top, *np.minimum.accumulate(scales / scales[0] * top)[1:]])
-    gaps = np.log(relative[:-1] / relative[1:])
-    last = int(gaps.argmax()) if len(gaps) and gaps.max() > np.log(3) else len(relative) - 1
+    wide = np.flatnonzero(relative[:-1] > _GAP * relative[1:])
+    last = int(wide[-1]) if len(wide) else len(relative) - 1
     following = relative[last + 1] if last + 1 < len(relative) else 0.0
     bottom = max(relative[last] / 2, np.sqrt(relative[last] * following))
     return np.geomspace(bottom, _HEADROOM * top, count)
@@ -164,10 +166,11 @@ def _split_scales(problem: Problem) -> FloatArray:
     """Largest variances inside the clusters of Ward's hierarchy, in the order in which they split from the top down."""
     rows = problem.rows
     chosen = np.flatnonzero(rows.weights > 0)
+    rho = rows.weights[chosen]
     if len(chosen) > _SUBSAMPLE:
         chosen = np.sort(np.random.default_rng(0).choice(len(rows), _SUBSAMPLE, replace=False, p=rows.weights))
+        rho = np.ones(_SUBSAMPLE)
     points = rows.frame.inward(np.asarray(rows.source[chosen], dtype=np.float64))
-    rho = rows.weights[chosen] if len(chosen) == len(rows) else np.full(len(chosen), 1.0)
 
     def spread(node: Any) -> float:
         members = node.pre_order()

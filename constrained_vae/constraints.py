@@ -66,9 +66,9 @@ class CrossEntropy:
         return dv / (psi * (1 - psi)) - db[:, None] / (1 - psi)
 
     def curvature(self, psi: Array) -> Array:
-        """1 / (psi (1 - psi)); zero where psi is 0 or 1 to 1e-300: such a coordinate is settled and takes no part."""
+        """1 / (psi (1 - psi)); zero within 1e-12 of 0 and 1: such a coordinate is settled and takes no part."""
         variance = psi * (1 - psi)
-        return np.divide(1.0, variance, out=np.zeros_like(variance), where=variance > 1e-300)
+        return np.divide(1.0, variance, out=np.zeros_like(variance), where=variance > 1e-12)
 
     def coordinates(self, psi: Array) -> Array:
         """u = arcsin sqrt(psi), which stabilises the variance: d(psi) = 2 sqrt(psi (1 - psi)) du (Fisher and Rao).

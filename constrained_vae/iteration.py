@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ._checks import check_choice, check_data
+from ._checks import check_choice, check_data, check_instance
 from .loop import Iterate, Options, iterate
 from .objectives import ELBO, Objective
 from .problem import Problem
@@ -106,6 +106,7 @@ def solve(
     if beta is not None:
         objective = objective.at(beta)
     tiling = Tiling.uniform() if tiling is None else tiling
+    check_instance(tiling, "tiling", Tiling, "Tiling.uniform(64)")
     check_choice(masses, "masses", ("fixed", "free"))
     check_choice(on_failure, "on_failure", ("warn", "raise", "return"))
     options = Options(masses == "free", accelerate, tol, max_maps, time_limit, callback, record, progress)

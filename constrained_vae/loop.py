@@ -73,8 +73,9 @@ class Options:
         check_choice(self.accelerate, "accelerate", tuple(ACCELERATORS))
         check_positive(self.tol, "tol")
         check_count(self.max_maps, "max_maps")
-        if self.time_limit is not None and not self.time_limit >= 0:
-            raise ValueError(f"time_limit must be a number of seconds, at least 0, got {self.time_limit!r}")
+        limit = self.time_limit
+        if limit is not None and not (isinstance(limit, (int, float)) and limit >= 0):
+            raise ValueError(f"time_limit must be a number of seconds, at least 0, got {limit!r}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +120,8 @@ class _Run:
     error: float = np.inf  # in the frame
     n_maps: int = 0
     top_eigenvalue: float = np.nan
-    stuck: bool = False  # on a saddle that no kick leaves: closer to a transition than F can tell
+    history: list[Past] = field(default_factory=list)
+    factor: float = np.nan  # contraction factor as last measured
     trajectory: list[FloatArray] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
     bar: Any = None
@@ -131,7 +133,6 @@ class _Run:
         self.symmetric = objective.curvature(self.sites.decoder[:1]) is not None
         steepness = np.sqrt(objective.quadratic or 0.0) * self.problem.radius
         self.floor = 8 * self.eps * (1 + steepness) * self.problem.radius
-        self.coarse = np.sqrt(self.eps) * self.problem.radius
         self.noise = 16 * self.eps * (1 + steepness**2)  # of the free energy, relative to 1 + |F|
 
     # --- the outer loop: converge, tie, test, kick ---------------------------------------------------------------
@@ -154,7 +155,10 @@ class _Run:
             return stop.status
         except KeyboardInterrupt:
             return Status.INTERRUPTED
-        if status is Status.CONVERGED and self.stuck:
+        finally:
+            if self.point is not None and not np.isfinite(self.error):
+                self.error = self.estimate()
+        if status is Status.CONVERGED and self.error > self.tol:
             return Status.CRITICAL
         if status is Status.CONVERGED and (self.here.expectations.mass <= 0).any():
             return Status.DEAD_TILES
@@ -186,7 +190,6 @@ class _Run:
         may_split = sites.can_split(self.options.free)
         condition = split_condition(self.problem, point.psi, point.log_masses, may_split)
         self.top_eigenvalue = condition.top
-        self.stuck = condition.eigenvalue > 1
         excess = 1 - 1 / condition.eigenvalue if condition.eigenvalue > 1 else 0.0
         objective = self.problem.objective
         coordinates = replace(sites, decoder=objective.coordinates(point.psi))
@@ -198,6 +201,9 @@ class _Run:
             if self.move_to(replace(kicked, decoder=objective.reconstructions(kicked.decoder)), strictly=True):
                 return True
             length /= 4
+        if excess > 0:  # a saddle that no kick leaves, for F is flat to rounding: the halves belong this far apart
+            spread = np.sqrt(3 * excess * point.expectations.mass[condition.site])
+            self.error = max(self.error, float(spread * np.linalg.norm(condition.direction)))
         return False
 
     def current_sites(self) -> Sites:
@@ -211,7 +217,7 @@ class _Run:
         slack = self.slack()
         if point.expectations.free_energy > self.here.expectations.free_energy + (0.0 if strictly else slack):
             return False
-        self.sites = sites
+        self.sites, self.history, self.factor = sites, [], np.nan
         self.accept(point)
         return True
 
@@ -221,144 +227,142 @@ class _Run:
         """Iterate until the estimated error is below the tolerance, or the arithmetic yields no more."""
         if self.point is None:
             self.accept(self.evaluate(self.sites.decoder, _log(self.sites.masses)))
+        self.history = self.history[-1:]
         propose = ACCELERATORS[self.options.accelerate]
-        history: list[Past] = []
-        plain, factor, near, lowest, since = False, np.nan, tol, np.inf, 0
+        plain, near, lowest, since = False, tol, np.inf, 0
         while True:
-            point = self.here
-            u, r, metric = self.vector(point)
-            history = [*history[1 - MEMORY :], Past(u, r, plain)]
+            point, metric = self.here, self.metric(self.here)
+            u = self.history[-1].u
             lowest, since = (point.residual, 0) if point.residual < lowest else (lowest, since + 1)
-            stalled = point.residual <= self.floor or (since > _PATIENCE and point.residual < self.coarse)
+            stalled = point.residual <= self.floor or (since > _PATIENCE and point.residual <= 1e3 * self.floor)
             near = tol if point.residual > tol else near
 
             found: list[_Point] = []
             proposal = None
             if plain or not (stalled or point.residual <= near):
-                if stalled or (
-                    point.residual <= near and self.within(near, point, contraction_factor(history, metric))
-                ):
-                    step, self.error = self.newton_step(point, history, stalled)
+                if stalled or (point.residual <= near and self.estimate() <= near):
+                    step, self.error = self.newton_step(stalled)
                     if stalled or self.error <= tol:
                         return Status.CONVERGED if self.error <= tol else Status.CRITICAL
                     near = point.residual * min(max(tol / self.error, 0.01), 0.5)
                     if self.options.accelerate != "plain":
-                        found = self.extrapolated(u + step, u + r, point)
-                proposal = None if found else propose(history, metric)
+                        found = self.extrapolated(u + step)
+                proposal = None if found else propose(self.history, metric)
             # else: close to the end a plain step comes first, for it measures the contraction factor
             if proposal is not None:
-                found = self.extrapolated(proposal, u + r, point)
+                found = self.extrapolated(proposal)
+                if not found:
+                    self.history = self.history[-1:]
             plain = len(found) != 1
-            if not found:
-                history = history if proposal is None else history[-1:]
-                found = [self.plain_step(point)]
-            elif plain:  # on the way to a plain image stands the extrapolated point itself
-                history.append(Past(*self.vector(found[0])[:2], plain=False))
-            if plain:
-                before = found[0] if len(found) == 2 else point
-                factor = found[-1].residual / before.residual if before.residual > 0 else 0.0
-            self.error = found[-1].residual / (1 - factor) if factor < 1 else np.inf
-            self.accept(found[-1])
+            for passed in found[:-1]:  # on the way to a plain image stands the extrapolated point itself
+                self.history.append(Past(*self.vector(passed), plain=False))
+            self.accept(found[-1] if found else self.plain_step(point), plain)
 
-    @staticmethod
-    def within(distance: float, point: _Point, factor: float) -> bool:
-        """Whether the fixed point is that near if the map contracts by this factor."""
-        return factor < 1 and point.residual <= distance * (1 - factor)
+    def estimate(self) -> float:
+        """Estimated error as the past alone has it, residual / (1 - contraction factor) (T10)."""
+        residual = self.here.residual
+        if residual > 10 * self.floor or np.isnan(self.factor):  # below, ratios of residuals are rounding
+            self.factor = contraction_factor(self.history, self.metric(self.here), self.symmetric)
+        return max(residual, self.floor) / (1 - self.factor) if self.factor < 1 else np.inf
 
-    def newton_step(self, point: _Point, history: list[Past], stalled: bool) -> tuple[FloatArray, float]:
-        """Newton step from a point, and its length with what is missing from it: the estimated error (T10).
+    def newton_step(self, stalled: bool) -> tuple[FloatArray, float]:
+        """Newton step from here, and its length with what is missing from it: the estimated error (T10).
 
         The products with I - J are differences of the map over a step short against all curvature, and long against
         rounding. A stalled residual is rounding: there some step of this size stands for it. Without a metric in which
         J is symmetric the contraction factor alone has to do.
         """
-        u, r, metric = self.vector(point)
-        size = max(point.residual, self.floor) if stalled else point.residual
-        if len(point.psi) == 1 and not self.options.free and self.symmetric:
-            return r, point.residual  # one site: the map is constant
+        point, metric = self.here, self.metric(self.here)
+        u, r, _ = self.history[-1]
         if not self.symmetric:
-            factor = contraction_factor(history, metric)
-            return r, size / (1 - factor) if factor < 1 else np.inf
+            return r, self.estimate()
+        if len(point.psi) == 1 and not self.options.free:
+            return r, point.residual  # one site: the map is constant
+        size = max(point.residual, self.floor) if stalled else point.residual
         rhs = np.random.default_rng(0).standard_normal(len(r)) if stalled else r
         length = float(np.sqrt(metric @ u**2 / metric.sum())) + self.problem.radius
 
         def product(p: FloatArray) -> FloatArray:
             h = np.sqrt(self.eps) * length * np.sqrt(metric.sum() / (metric @ p**2))
-            u1, r1, _ = self.vector(self.evaluate(*self.parts(u + h * p, point)))
+            u1, r1 = self.vector(self.evaluate(*self.parts(u + h * p)))
             return p - ((u1 + r1) - (u + r)) / h
 
         step, missing = newton_step(product, rhs, metric)
         return step, size * float((np.sqrt(metric @ step**2) + missing) / np.sqrt(metric @ rhs**2))
 
-    def extrapolated(self, proposal: FloatArray, image: FloatArray, point: _Point) -> list[_Point]:
+    def extrapolated(self, proposal: FloatArray) -> list[_Point]:
         """The proposal where F does not rise there, or the proposal and its plain image where it does not rise at that.
 
         (A long step magnifies what is left of the fast modes; one plain step removes it.) Failing both, a point a
         quarter as far beyond the plain image; none if F rises at all of them.
         """
+        u, r, _ = self.history[-1]
+        image = u + r
         for fraction in _BACKTRACKS:
-            candidate = self.evaluate_vector(image + fraction * (proposal - image), point)
+            candidate = self.evaluate_vector(image + fraction * (proposal - image))
             if candidate is None:
                 continue
-            if self.falls(candidate, point):
+            if self.falls(candidate):
                 return [candidate]
             settled = self.plain_step(candidate)
-            if self.falls(settled, point):
+            if self.falls(settled):
                 return [candidate, settled]
         return []
 
     def plain_step(self, point: _Point) -> _Point:
         return self.evaluate(point.image, _normalised(point.log_masses, point.log_step))
 
-    def falls(self, candidate: _Point, point: _Point) -> bool:
-        """Whether F does not rise from one point to the other.
+    def falls(self, candidate: _Point) -> bool:
+        """Whether F does not rise from here to the candidate.
 
         A difference below the rounding of F is taken from its gradient, -r in the metric (T6), by the trapezoidal rule;
         where that is no metric of the map, the residual decides.
         """
+        point = self.here
         rise = candidate.expectations.free_energy - point.expectations.free_energy
         if abs(rise) <= self.slack():
             if not self.symmetric:
                 return candidate.residual <= point.residual
-            (u, r, metric), (u1, r1, metric1) = self.vector(point), self.vector(candidate)
-            rise = -float((metric * r + metric1 * r1) @ (u1 - u)) / 2
+            (u, r, _), (u1, r1) = self.history[-1], self.vector(candidate)
+            rise = -float((self.metric(point) * r + self.metric(candidate) * r1) @ (u1 - u)) / 2
         return rise <= 0
 
     def slack(self) -> float:
         return self.noise * (1 + abs(self.here.expectations.free_energy))
 
-    def vector(self, point: _Point) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Point, residual and metric as vectors: (psi, log pi) with (m lambda grad^2 f, m), (T8).
-
-        The reconstructions are in the coordinates of the objective, where lambda grad^2 f is a constant.
-        """
-        mass, objective = point.expectations.mass, self.problem.objective
+    def vector(self, point: _Point) -> tuple[FloatArray, FloatArray]:
+        """Point and residual as vectors: psi, in the coordinates of the objective, and log pi where masses are free."""
+        objective = self.problem.objective
         psi = objective.coordinates(point.psi)
         step = objective.coordinates(point.image) - psi
-        metric = np.repeat(mass * objective.stiffness, psi.shape[1])
         if not self.options.free:
-            return psi.ravel(), step.ravel(), metric
-        # A dead site's log mass is minus infinity and its metric zero; zeros stand for it here.
-        alive = mass > 0
+            return psi.ravel(), step.ravel()
+        alive = point.expectations.mass > 0  # a dead site's log mass is minus infinity: zero stands for it here
         return (
             np.concatenate([psi.ravel(), np.where(alive, point.log_masses, 0.0)]),
             np.concatenate([step.ravel(), np.where(alive, point.log_step, 0.0)]),
-            np.concatenate([metric, mass]),
         )
 
-    def parts(self, u: FloatArray, origin: _Point) -> tuple[FloatArray, FloatArray]:
-        """Reconstructions and log masses (not normalised) of a vector."""
-        n = origin.psi.size
-        psi = self.problem.objective.reconstructions(u[:n].reshape(origin.psi.shape))
-        if not self.options.free:
-            return psi, origin.log_masses
-        return psi, np.where(origin.expectations.mass > 0, u[n:], -np.inf)
+    def metric(self, point: _Point) -> FloatArray:
+        """Diagonal metric of these vectors in which J is symmetric, (m lambda grad^2 f, m) (T8); 0 for a dead site."""
+        mass = point.expectations.mass
+        metric = np.repeat(mass * self.problem.objective.stiffness, point.psi.shape[1])
+        return np.concatenate([metric, mass]) if self.options.free else metric
 
-    def evaluate_vector(self, u: FloatArray, origin: _Point) -> _Point | None:
+    def parts(self, u: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Reconstructions and log masses (not normalised) of a vector."""
+        point = self.here
+        n = point.psi.size
+        psi = self.problem.objective.reconstructions(u[:n].reshape(point.psi.shape))
+        if not self.options.free:
+            return psi, point.log_masses
+        return psi, np.where(point.expectations.mass > 0, u[n:], -np.inf)
+
+    def evaluate_vector(self, u: FloatArray) -> _Point | None:
         """Evaluate a proposal; None where it is not finite."""
         if not np.isfinite(u).all():
             return None
-        psi, log_masses = self.parts(u, origin)
+        psi, log_masses = self.parts(u)
         return self.evaluate(psi, _normalised(log_masses, 0.0) if self.options.free else log_masses)
 
     def evaluate(self, psi: FloatArray, log_masses: FloatArray) -> _Point:
@@ -383,8 +387,9 @@ class _Run:
             self.bar.update()
         return _Point(psi, log_masses, expectations, image, log_step, float(np.sqrt(square)))
 
-    def accept(self, point: _Point) -> None:
-        self.point = point
+    def accept(self, point: _Point, plain: bool = False) -> None:
+        self.point, self.error = point, np.inf
+        self.history = [*self.history[1 - MEMORY :], Past(*self.vector(point), plain)]
         frame, options = self.problem.rows.frame, self.options
         if self.bar is not None and options.progress:
             self.bar.set_postfix_str(f"residual {point.residual * frame.scale:.1e}", refresh=False)
@@ -398,7 +403,7 @@ class _Run:
                 self.n_maps,
                 point.expectations.free_energy,
                 point.residual * frame.scale,
-                self.error * frame.scale,
+                self.estimate() * frame.scale,
                 decoder,
             )
         ):

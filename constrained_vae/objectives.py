@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -27,6 +27,7 @@ class Frame:
         return psi * self.scale + self.centre
 
 
+@runtime_checkable
 class Objective(Protocol):
     """What the solver asks of an objective: energies in the one linear form (T4), multipliers included.
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ._checks import FloatArray, check_data, check_weights
+from ._checks import FloatArray, check_data, check_dtype, check_instance, check_weights
 from .backends import get_backend
 from .equations import Array, Expectations, encoder, energies
 from .objectives import Frame, Objective
@@ -64,14 +64,12 @@ class Problem:
         The frame of an equivariant objective has the weighted mean at the origin and root-mean-square radius 1; any
         other objective keeps the units of the data.
         """
+        check_instance(objective, "objective", Objective, "ELBO(beta=0.5)")
         x = check_data(x)
         rho = check_weights(weights, len(x))
         objective.check(x)
-        precision = np.dtype(np.float64 if dtype is None else dtype)
-        if precision not in (np.float32, np.float64):
-            raise ValueError(f"dtype must be float64 or float32, got {dtype!r}")
         frame = standard_frame(x, rho) if objective.equivariant else Frame(np.zeros(x.shape[1]), 1.0)
-        return cls(Rows(x, rho, frame, precision), objective.in_frame(frame), get_backend(backend))
+        return cls(Rows(x, rho, frame, check_dtype(dtype)), objective.in_frame(frame), get_backend(backend))
 
     def at(self, objective: Objective) -> Problem:
         """The same data under another objective of the same kind (a sweep changes beta); prepared data are kept."""
@@ -172,5 +170,8 @@ def standard_frame(x: FloatArray, weights: FloatArray) -> Frame:
     # Points that coincide up to the rounding of their mean have no radius.
     if largest <= 8 * np.finfo(np.float64).eps * float(np.abs(centre).max()):
         return Frame(centre, 1.0)
-    square = sum(float(weights[b] @ (((x[b] - centre) / largest) ** 2).sum(axis=1)) for b in blocks)
+    square = 0.0
+    for b in blocks:
+        heavy = weights[b] > 0  # a point without weight may lie anywhere
+        square += float(weights[b][heavy] @ np.square((x[b][heavy] - centre) / largest).sum(axis=1))
     return Frame(centre, largest * float(np.sqrt(square)))

@@ -103,8 +103,10 @@ class Sites:
         if free:
             tile_masses[tiles] = tile_masses[tiles].sum() / len(tiles)
         cumulative = np.cumsum(tile_masses[tiles])
-        # The cut whose first half comes nearest to half the mass; both halves keep at least one tile.
-        cut = 1 + int(np.abs(cumulative[:-1] - cumulative[-1] / 2).argmin())
+        # The cut whose first half comes nearest to half the mass; both halves keep at least one tile. Of cuts equally
+        # near but for rounding, such as 1 : 2 and 2 : 1, the first.
+        excess = np.abs(cumulative[:-1] - cumulative[-1] / 2)
+        cut = 1 + int(np.flatnonzero(excess <= excess.min() + 1e-9 * cumulative[-1])[0])
         index[tiles[cut:]] = len(self)
         if free:
             for half in (tiles[:cut], tiles[cut:]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
@@ -387,11 +388,15 @@ def _save(
 
 
 def _load(path: str | PathLike[str], kind: str) -> list[FixedPoint]:
-    with np.load(path) as file:
-        header = json.loads(str(file["header"])) if "header" in file else {}
-        if header.get("kind") != kind:
-            raise ValueError(f"{path} does not hold a saved {kind}")
-        arrays = {name: file[name] for name in file.files if name != "header"}
+    with open(path, "rb") as stream:
+        try:
+            with np.load(stream) as file:
+                arrays = {name: file[name] for name in file.files}
+            header = json.loads(str(arrays.pop("header")))
+        except (ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile):
+            header = {}
+    if header.get("kind") != kind:
+        raise ValueError(f"{path} does not hold a saved {kind}")
     decoders, marginals = (np.atleast_3d(arrays["decoder"]), np.atleast_2d(arrays["marginal"]))
     if arrays["decoder"].ndim == 2:
         decoders = arrays["decoder"][None]

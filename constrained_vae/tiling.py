@@ -79,6 +79,8 @@ class Tiling:
             radius, angle = np.sqrt(-2 * np.log1p(-middle)), np.arange(n_tiles) * np.pi * (3 - np.sqrt(5))
             positions = np.column_stack([radius * np.cos(angle), radius * np.sin(angle)])
         else:
-            points = qmc.Sobol(dim, rng=np.random.default_rng(seed)).random_base2(max(1, int(n_tiles - 1).bit_length()))
+            points = qmc.Sobol(dim, seed=np.random.default_rng(seed)).random_base2(
+                max(1, int(n_tiles - 1).bit_length())
+            )
             positions = ndtri(np.clip(points[:n_tiles], 1e-12, 1 - 1e-12))
         return cls(np.full(n_tiles, 1.0 / n_tiles), positions)

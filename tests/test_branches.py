@@ -188,13 +188,13 @@ def test_bernoulli_sweep_of_binarised_digits():
         (datasets.two_points(2.0, weight=0.2), 2.56),
         # The first corner to leave splits at 1/2, the edge of length sqrt(3) after it at 3/4: no later than the first.
         (datasets.simplex(3), 0.5),
-        # Scales 9 + s^2, 1.25^2 + s^2, 0.55^2 + s^2; the widest gap parts them from single clusters at s^2.
+        # Scales 9 + s^2, 1.25^2 + s^2, 0.55^2 + s^2; a gap of 20 parts them from single clusters at s^2.
         (datasets.four_clusters(), 0.55**2 + 0.125**2),
     ],
     ids=lambda value: getattr(value, "name", ""),
 )
 def test_the_default_grid_spans_the_transitions(data, last):
-    """From 1.25 times the first down to half the last before the widest gap, where that is wider than a factor 4."""
+    """From 1.25 times the first down to half the last before the last gap wider than a factor 8."""
     grid = cv.default_betas(data.x, weights=data.weights)
     assert len(grid) == 240
     np.testing.assert_allclose(np.diff(np.log(grid)), np.log(grid[-1] / grid[0]) / 239, rtol=1e-9)
@@ -203,9 +203,9 @@ def test_the_default_grid_spans_the_transitions(data, last):
     assert len(cv.default_betas(data.x, count=7)) == 7
 
 
-@pytest.mark.parametrize(("ratio", "bottom"), [(4.5, 4.5 / 2), (3.5, np.sqrt(3.5)), (2.5, 0.5)])
+@pytest.mark.parametrize(("ratio", "bottom"), [(16.0, 16.0 / 2), (9.0, 9.0 / 2), (7.0, 0.5)])
 def test_the_default_grid_of_a_rectangle(ratio, bottom):
-    """Splits at a^2 and then, twice, at 1: a gap above 3 ends the grid, half way through it at the most."""
+    """Splits at a^2, then twice at 1, then none: the grid ends in the last gap above 8, else below the last split."""
     x = np.array([(s * np.sqrt(ratio), t) for s in (-1, 1) for t in (-1, 1)])
     assert cv.default_betas(x)[[0, -1]] == pytest.approx([bottom, 1.25 * ratio], rel=1e-12)
 
