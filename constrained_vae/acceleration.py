@@ -152,6 +152,8 @@ def newton_step(
         diagonal.append(1 / alpha + previous)
         ritz = float(np.linalg.eigvalsh(np.diag(np.array(diagonal)) + np.diag(np.array(beside), -1))[0])
         missing = float(np.sqrt(square)) / ritz if ritz > 0 else np.inf
+        if square == 0:
+            break
         # A slow mode may hide behind a small share of the residual: a few products at least go looking for it.
         if missing <= 0.5 * np.sqrt(metric @ e**2) and (count >= 4 or square <= 1e-12 * start):
             break

@@ -28,7 +28,7 @@ def solve(
     weights: Any = None,
     masses: str = "fixed",
     start: Any = None,
-    accelerate: str = "squarem",
+    accelerate: str = "lbfgs",
     tol: float = 1e-10,
     max_maps: int = 100_000,
     time_limit: float | None = None,
@@ -62,8 +62,9 @@ def solve(
         part of the solution).
     start : None, "data", (K, D) array_like or FixedPoint, optional
         Initial reconstructions: the mean with noise of 1e-2 of the data's radius (default); random data points; given.
-    accelerate : {"squarem", "anderson", "lbfgs", "plain"}
-        Who proposes the next point. Every proposal is kept only if the free energy does not rise.
+    accelerate : {"lbfgs", "anderson", "squarem", "plain"}
+        Who proposes the next point. Every proposal is kept only if the free energy does not rise. With free masses, or
+        where sites are about to part, SQUAREM can take many times the maps of the first two.
     tol : float
         Tolerance on the error estimate, relative to the root-mean-square radius of the data. In float32 at least 1e-5.
     max_maps : int

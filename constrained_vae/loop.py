@@ -61,7 +61,7 @@ class Options:
     """How to iterate: what `solve` and `sweep` share."""
 
     free: bool = False
-    accelerate: str = "squarem"
+    accelerate: str = "lbfgs"
     tol: float = 1e-10
     max_maps: int = 100_000
     time_limit: float | None = None
@@ -280,6 +280,9 @@ class _Run:
             return r, point.residual  # one site: the map is constant
         size = max(point.residual, self.floor) if stalled else point.residual
         rhs = np.random.default_rng(0).standard_normal(len(r)) if stalled else r
+        norm = np.sqrt(metric @ rhs**2)
+        if norm == 0:  # what still moves are settled coordinates, whose next image is exact
+            return r, size
         length = float(np.sqrt(metric @ u**2 / metric.sum())) + self.problem.radius
 
         def product(p: FloatArray) -> FloatArray:
@@ -288,7 +291,7 @@ class _Run:
             return p - ((u1 + r1) - (u + r)) / h
 
         step, missing = newton_step(product, rhs, metric)
-        return step, size * float((np.sqrt(metric @ step**2) + missing) / np.sqrt(metric @ rhs**2))
+        return step, size * float((np.sqrt(metric @ step**2) + missing) / norm)
 
     def extrapolated(self, proposal: FloatArray) -> list[_Point]:
         """The proposal where F does not rise there, or the proposal and its plain image where it does not rise at that.

@@ -82,7 +82,8 @@ class FixedPoint:
     distortion : float
         E||x - psi||^2 in squared units of x, whatever the objective.
     residual : float
-        sqrt(sum_a m_a ||T(psi)_a - psi_a||^2), in units of x, of the undamped map at the decoder.
+        sqrt(sum_a m_a ||T(psi)_a - psi_a||^2), in units of x, of the undamped map at the decoder. Where masses are free
+        the sum includes their step, theta m_a (log m_a - log pi_a)^2 with theta = sigma^2 beta (Bernoulli: beta / 4).
     error_estimate : float
         Estimated distance to the fixed point in the same norm, residual / (1 - contraction factor) (T10).
     top_eigenvalue : float

@@ -226,8 +226,8 @@ def test_error_estimate_is_the_true_error(backend, accelerate, relative_beta, of
 def test_gaussian_bins_follow_water_filling(backend, masses):
     """D within 0.5 % and R within 2 % of the population, theta / l from 0.05 to 0.95, annealed with 200 tiles.
 
-    The largest deviations are the data's: D 0.33 % low at 0.05 (free masses, the bins' own optimum) and R 0.4 % high at
-    0.95. Convergence to the last digit is not needed for that, hence the small budget.
+    The budget stops most temperatures short of convergence, where F is known but the flat modes are not; on the way, at
+    0.05 with free masses, D falls through the population's value. What converges is in the slow test below.
     """
     variance = 2.5
     data = cv.datasets.gaussian([variance])
@@ -244,6 +244,22 @@ def test_gaussian_bins_follow_water_filling(backend, masses):
     )
     for s in branch:
         D, R = water_filling([variance], s.beta)
+        assert s.distortion == pytest.approx(D, rel=0.005)
+        assert s.rate == pytest.approx(R, rel=0.02)
+
+
+@pytest.mark.slow
+def test_gaussian_bins_converged(backend):
+    """The same with free masses and nothing cut short but what arithmetic cuts: D is 0.33 % low at 0.05, R 0.4 % high
+    at 0.95. Both are the data's own, 400 means for a population."""
+    data = cv.datasets.gaussian()
+    thetas = [0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.95]
+    branch = cv.sweep(
+        data.x, betas=thetas, tiling=cv.Tiling.uniform(200), masses="free", on_failure="return", backend=backend
+    )
+    for s in branch:
+        D, R = water_filling([1.0], s.beta)
+        assert s.status in (cv.Status.CONVERGED, cv.Status.SADDLE_LEFT, cv.Status.CRITICAL)
         assert s.distortion == pytest.approx(D, rel=0.005)
         assert s.rate == pytest.approx(R, rel=0.02)
 
