@@ -105,6 +105,8 @@ def compute(
         "sigma": sigma,
         "masses": masses,
         "seed": seed,
+        "backend": backend,
+        "panel_maps": _PANEL_MAPS,
         "version": cv.__version__,
         "interrupted": interrupted,
         "converged": branch.converged,
@@ -148,9 +150,12 @@ def _add_panels(
             **common,
         )
         solution = plain if plain.converged else cv.solve(data.x, objective.at(beta), start=plain, **common)
+        if cv.Status.INTERRUPTED in (plain.status, solution.status):
+            raise KeyboardInterrupt
         # Equal steps in log time show the slow end of a trajectory as well as its fast beginning.
         kept = np.unique(np.geomspace(1, len(path), _DRAWN).astype(int)) - 1
         arrays[f"panel{number}_beta"] = np.array(beta)
+        arrays[f"panel{number}_plain_maps"] = np.array(plain.n_maps)
         arrays[f"panel{number}_paths"] = np.array(path)[kept]
         arrays[f"panel{number}_fixed_points"] = project(solution.distinct.decoder)
 

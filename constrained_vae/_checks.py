@@ -18,14 +18,16 @@ class TooLargeError(ValueError):
 
 def check_data(x: Any, name: str = "x") -> FloatArray:
     """A finite, non-empty (N, D) array of floats; a memory map stays one."""
+    if isinstance(x, np.ma.MaskedArray):
+        raise ValueError(f"{name} must not be masked: drop the masked points, or fill them")
     try:
-        array = x if isinstance(x, np.ndarray) else np.asarray(x)
-        if array.dtype.kind in "biu":
-            array = array.astype(np.float64)
-        elif array.dtype.kind == "c":
+        array = x if isinstance(x, np.memmap) else np.asarray(x)
+        if array.dtype.kind == "c":
             raise TypeError("complex numbers")
-        elif array.dtype.kind != "f":
+        if array.dtype.kind not in "biuf":
             array = np.asarray(array, dtype=np.float64)
+        elif array.dtype.kind != "f" and not isinstance(x, np.memmap):  # a memory map of integers is read in blocks
+            array = array.astype(np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} must hold real numbers, shape (N, D); got {type(x).__name__}: {error}") from None
     if array.ndim != 2:
@@ -49,6 +51,8 @@ def check_weights(weights: Any, n: int) -> FloatArray:
     """Data weights rho (N,): non-negative, normalised to sum to 1; uniform if None."""
     if weights is None:
         return np.full(n, 1.0 / n)
+    if isinstance(weights, np.ma.MaskedArray):
+        raise ValueError("weights must not be masked: give points without weight the weight 0")
     array = check_vector(weights, "weights")
     if len(array) != n:
         raise ValueError(f"weights must have one entry per data point, got {len(array)} for {n} points")
@@ -76,8 +80,11 @@ def check_vector(values: Any, name: str) -> FloatArray:
         array = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError):
         raise ValueError(f"{name} must be a vector of numbers, got {type(values).__name__}") from None
-    if array.ndim != 1 or array.size == 0 or not np.isfinite(array).all():
+    if array.ndim != 1 or array.size == 0:
         raise ValueError(f"{name} must be a finite, non-empty vector, got shape {array.shape}")
+    if not np.isfinite(array).all():
+        bad = int(np.flatnonzero(~np.isfinite(array))[0])
+        raise ValueError(f"{name} must be a finite, non-empty vector, got {array[bad]} at position {bad}")
     return array
 
 
@@ -112,12 +119,18 @@ def check_dtype(value: Any) -> np.dtype[Any]:
 
 def check_instance(value: Any, name: str, kind: type, example: str) -> None:
     """An object of the kind that is meant."""
-    if not isinstance(value, kind):
-        raise ValueError(f"{name} must be a {kind.__name__} such as {example}, got {value!r}")
+    if isinstance(value, type) or not isinstance(value, kind):
+        raise ValueError(f"{name} must be an instance of {kind.__name__} such as {example}, got {value!r}")
+
+
+def check_callable(value: Any, name: str) -> None:
+    """A function, or None."""
+    if value is not None and not callable(value):
+        raise ValueError(f"{name} must be callable, got {value!r}")
 
 
 def check_choice(value: Any, name: str, choices: tuple[str, ...]) -> str:
     """One of a few words."""
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name} must be one of {choices}, got {value!r}")
     return str(value)

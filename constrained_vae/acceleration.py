@@ -1,4 +1,4 @@
-"""Proposals for the next point: plain, SQUAREM, Anderson, L-BFGS. They only propose; `iteration` decides.
+"""Proposals for the next point: plain, SQUAREM, Anderson, L-BFGS. They only propose; `loop` decides.
 
 All see the map as a vector function of a point u with residual r = T(u) - u, and the diagonal metric in which the
 Jacobian J of T is symmetric, (m lambda grad^2 f, m) on (psi, log pi) (T8). In that metric -r is the gradient of the
@@ -122,8 +122,8 @@ def newton_step(
     """Newton step e ~ (I - J)^-1 r, the distance to the fixed point, by conjugate gradients in the metric.
 
     Returns e and an estimate of the norm (in the metric) of what is missing from it: the remaining residual over the
-    least Ritz value of I - J; infinite where a direction of negative curvature turns up, as at a saddle. Ritz values
-    come from above, so that a slow mode with a small share of the residual may be underrated.
+    least Ritz value of I - J. Ritz values come from above, so that a slow mode with a small share of the residual may
+    be underrated. Where a direction of negative curvature turns up, as at a saddle, that direction comes with infinity.
 
     Parameters
     ----------
@@ -144,7 +144,7 @@ def newton_step(
         image = product(p)
         curvature = float(metric @ (p * image))
         if not curvature > 0:
-            return e, np.inf
+            return p, np.inf
         alpha = square / curvature
         e, s = e + alpha * p, s - alpha * image
         square, last = float(metric @ s**2), square

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.cluster.hierarchy import linkage, to_tree
 from tqdm.auto import tqdm
 
-from ._checks import FloatArray, check_choice, check_count, check_instance, check_vector
+from ._checks import FloatArray, check_callable, check_choice, check_count, check_instance, check_vector
 from .iteration import initial_sites, report_failure
 from .loop import Options, iterate
 from .objectives import ELBO, Objective
@@ -73,7 +73,7 @@ def sweep(
     Returns
     -------
     Branch, or (Branch, Branch) for "both"
-        What had been solved when it was interrupted (Ctrl-C) or stopped.
+        What had been solved when it was interrupted (Ctrl-C) or stopped; heating that never began is an empty branch.
 
     Raises
     ------
@@ -86,17 +86,18 @@ def sweep(
     check_choice(direction, "direction", ("down", "up", "both"))
     check_choice(masses, "masses", ("fixed", "free"))
     check_choice(on_failure, "on_failure", ("warn", "raise", "return"))
+    check_callable(callback, "callback")
     options = Options(masses == "free", accelerate, tol, max_maps, time_limit)
     problem = Problem.make(x, objective, weights, backend, dtype)
     grid = default_grid(problem, objective) if betas is None else np.unique(check_vector(betas, "betas"))
     objective.at(float(grid[0]))  # refuses temperatures that are not positive
 
-    def follow(direction: str, start: Any) -> Branch:
+    def follow(direction: str, start: Any, callback: Callable[[Branch], Any] | None) -> Branch:
         if start is None:
             mean = np.repeat(problem.mean[None], len(tiling), axis=0)
             sites = Sites.of_tiles(mean, tiling.masses)
         else:
-            sites = initial_sites(problem, tiling, start, seed)
+            sites = initial_sites(problem, tiling, start, seed, options.free)
         solutions: list[FixedPoint] = []
         order = grid[::-1] if direction == "down" else grid
         try:
@@ -105,7 +106,7 @@ def sweep(
                 solution, sites = iterate(problem.at(now), now, tiling, sites, options)
                 if solution.status is Status.INTERRUPTED:
                     break
-                report_failure(solution, on_failure)
+                report_failure(solution, on_failure, stacklevel=5)
                 solutions.append(solution)
                 if callback and callback(Branch(tuple(solutions), direction)):
                     break
@@ -114,13 +115,11 @@ def sweep(
         return Branch(tuple(solutions), direction)
 
     if direction == "down":
-        return follow("down", start)
+        return follow("down", start, callback)
     if direction == "up" and start is not None:
-        return follow("up", start)
-    down = follow("down", start)
-    if len(down) < len(grid):  # interrupted
-        return (down, Branch((), "up")) if direction == "both" else Branch((), "up")
-    up = follow("up", down[-1])
+        return follow("up", start, callback)
+    down = follow("down", start, callback if direction == "both" else None)
+    up = follow("up", down[-1], callback) if len(down) == len(grid) else Branch((), "up")
     return (down, up) if direction == "both" else up
 
 
@@ -136,8 +135,9 @@ def default_betas(
 
     The top is 1.25 times the first critical temperature, exact. The bottom is read off Ward's hierarchy of (at most
     1000 of) the points: its clusters split from the top, each at the largest variance inside it, as T9 has it for
-    clusters that do not overlap; of the first 16 such temperatures the grid ends in the last gap wider than a factor 8,
-    half way down at the most; without such a gap at half the 16th.
+    clusters that do not overlap (under a Gaussian decoder; for Bernoulli in proportion). Of the first 16 such
+    temperatures the grid ends in the last gap wider than a factor 8, half way down at the most; without such a gap at
+    half the 16th.
 
     Raises
     ------

@@ -281,6 +281,8 @@ def _noisy(x: NDArray[np.float64], name: str, labels: NDArray[np.int64], noise: 
 
 def _freeze(data: DataSet, field: str, dtype: type) -> NDArray[Any]:
     """Replace an array field by a read-only copy of the wanted type, and return it."""
+    if np.iscomplexobj(getattr(data, field)):
+        raise ValueError(f"{field} must hold real numbers, got complex ones")
     array: NDArray[Any] = np.array(getattr(data, field), dtype=dtype)
     array.flags.writeable = False
     object.__setattr__(data, field, array)

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from ._checks import check_choice, check_data, check_instance
+from ._checks import check_callable, check_choice, check_count, check_data, check_instance
 from .loop import Iterate, Options, iterate
 from .objectives import ELBO, Objective
 from .problem import Problem
 from .sites import Sites
-from .solution import FixedPoint, NotConvergedError, NotConvergedWarning
+from .solution import FixedPoint, NotConvergedError, NotConvergedWarning, Status
 from .tiling import Tiling
 
 _JITTER = 1e-2  # noise of the default start, in units of the data's radius: less leaves symmetric saddles
@@ -84,7 +84,8 @@ def solve(
     record : bool
         Keep every iterate in `.trajectory` (n, K, D).
     on_failure : {"warn", "raise", "return"}
-        What to do without convergence.
+        What to do without convergence. Ctrl-C counts as such: the last point is returned, unless "raise" lets the
+        KeyboardInterrupt through.
 
     Returns
     -------
@@ -104,21 +105,24 @@ def solve(
     0.957504
     """
     objective = ELBO() if objective is None else objective
+    check_instance(objective, "objective", Objective, "ELBO(beta=0.5)")
     if beta is not None:
         objective = objective.at(beta)
     tiling = Tiling.uniform() if tiling is None else tiling
     check_instance(tiling, "tiling", Tiling, "Tiling.uniform(64)")
     check_choice(masses, "masses", ("fixed", "free"))
     check_choice(on_failure, "on_failure", ("warn", "raise", "return"))
+    check_callable(callback, "callback")
+    check_count(seed, "seed", 0)
     options = Options(masses == "free", accelerate, tol, max_maps, time_limit, callback, record, progress)
     problem = Problem.make(x, objective, weights, backend, dtype)
-    sites = initial_sites(problem, tiling, start, seed)
+    sites = initial_sites(problem, tiling, start, seed, options.free)
     solution, _ = iterate(problem, objective, tiling, sites, options)
-    report_failure(solution, on_failure)
+    report_failure(solution, on_failure, stacklevel=3)
     return solution
 
 
-def initial_sites(problem: Problem, tiling: Tiling, start: Any, seed: int) -> Sites:
+def initial_sites(problem: Problem, tiling: Tiling, start: Any, seed: int, free: bool) -> Sites:
     """Initial reconstructions in the frame, exactly coincident ones tied."""
     rows, k = problem.rows, len(tiling)
     dim = rows.source.shape[1]
@@ -137,16 +141,18 @@ def initial_sites(problem: Problem, tiling: Tiling, start: Any, seed: int) -> Si
             raise ValueError(f"start must have shape ({k}, {dim}), one reconstruction per tile, got {given.shape}")
         problem.objective.check(given)
         psi = rows.frame.inward(np.asarray(given, dtype=np.float64))
-        if isinstance(start, FixedPoint) and start.masses_free:
+        if free and isinstance(start, FixedPoint):  # its masses are part of where it got to
             tile_masses = start.tiling.masses
     return Sites.of_tiles(psi, tile_masses)
 
 
-def report_failure(solution: FixedPoint, on_failure: str) -> None:
+def report_failure(solution: FixedPoint, on_failure: str, stacklevel: int) -> None:
     """Warn or raise where a solution did not converge."""
+    if solution.status is Status.INTERRUPTED and on_failure == "raise":
+        raise KeyboardInterrupt
     if solution.converged or on_failure == "return":
         return
     message = f"beta={solution.beta:.6g}: {solution.status.value} (error estimate {solution.error_estimate:.2e})"
     if on_failure == "raise":
         raise NotConvergedError(message, solution)
-    warnings.warn(message, NotConvergedWarning, stacklevel=3)
+    warnings.warn(message, NotConvergedWarning, stacklevel=stacklevel)

@@ -120,6 +120,7 @@ class _Run:
     error: float = np.inf  # in the frame
     n_maps: int = 0
     top_eigenvalue: float = np.nan
+    saddle_left: bool = False
     history: list[Past] = field(default_factory=list)
     factor: float = np.nan  # contraction factor as last measured
     trajectory: list[FloatArray] = field(default_factory=list)
@@ -138,7 +139,6 @@ class _Run:
     # --- the outer loop: converge, tie, test, kick ---------------------------------------------------------------
 
     def to_the_end(self) -> Status:
-        saddle_left = False
         tol = self.tol
         try:
             while True:
@@ -146,7 +146,7 @@ class _Run:
                 if self.tie():
                     status = self.converge(tol)
                 if self.leave_saddle():  # the next end point may be a saddle too: no need to know it to the last digit
-                    saddle_left, tol = True, max(self.tol, _LOOSE * self.problem.radius)
+                    self.saddle_left, tol = True, max(self.tol, _LOOSE * self.problem.radius)
                 elif tol > self.tol:
                     tol = self.tol
                 else:
@@ -162,7 +162,7 @@ class _Run:
             return Status.CRITICAL
         if status is Status.CONVERGED and (self.here.expectations.mass <= 0).any():
             return Status.DEAD_TILES
-        return Status.SADDLE_LEFT if status is Status.CONVERGED and saddle_left else status
+        return Status.SADDLE_LEFT if status is Status.CONVERGED and self.saddle_left else status
 
     @property
     def here(self) -> _Point:
@@ -193,7 +193,8 @@ class _Run:
         excess = 1 - 1 / condition.eigenvalue if condition.eigenvalue > 1 else 0.0
         objective = self.problem.objective
         coordinates = replace(sites, decoder=objective.coordinates(point.psi))
-        # Near a continuous split the halves move apart by about sqrt(3 excess) standard deviations: start short of it.
+        # Near a continuous split the halves move apart by sqrt(3 excess / (kurtosis + 3)) standard deviations (T13):
+        # sqrt(excess) for Gaussian, sqrt(3 excess) for two-point data. Start short of both.
         deviation = np.sqrt(condition.eigenvalue / objective.stiffness) * condition.axis
         length = 0.5 * np.sqrt(excess)
         while length > 1e-7:
@@ -242,10 +243,13 @@ class _Run:
             if plain or not (stalled or point.residual <= near):
                 if stalled or (point.residual <= near and self.estimate() <= near):
                     step, self.error = self.newton_step(stalled)
+                    if not np.isfinite(self.error) and self.symmetric and self.slide(step):
+                        plain = False
+                        continue
                     if stalled or self.error <= tol:
                         return Status.CONVERGED if self.error <= tol else Status.CRITICAL
                     near = point.residual * min(max(tol / self.error, 0.01), 0.5)
-                    if self.options.accelerate != "plain":
+                    if self.options.accelerate != "plain" and np.isfinite(self.error):
                         found = self.extrapolated(u + step)
                 proposal = None if found else propose(self.history, metric)
             # else: close to the end a plain step comes first, for it measures the contraction factor
@@ -257,6 +261,24 @@ class _Run:
             for passed in found[:-1]:  # on the way to a plain image stands the extrapolated point itself
                 self.history.append(Past(*self.vector(passed), plain=False))
             self.accept(found[-1] if found else self.plain_step(point), plain)
+
+    def slide(self, direction: FloatArray) -> bool:
+        """Leave a saddle of the sites along a direction of negative curvature, where F falls by more than rounding."""
+        u, metric = self.history[-1].u, self.metric(self.here)
+        size = np.sqrt(metric @ direction**2)
+        if not (np.isfinite(size) and size > 0):
+            return False
+        # Of unit length in the metric it would cost or gain about one nat.
+        for length in (0.3, -0.3, 0.03, -0.03, 0.003, -0.003):
+            candidate = self.evaluate_vector(u + length / size * direction)
+            if candidate is None:
+                continue
+            fall = self.here.expectations.free_energy - candidate.expectations.free_energy
+            if fall > self.slack():
+                self.history, self.factor, self.saddle_left = [], np.nan, True
+                self.accept(candidate)
+                return True
+        return False
 
     def estimate(self) -> float:
         """Estimated error as the past alone has it, residual / (1 - contraction factor) (T10)."""

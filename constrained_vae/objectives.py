@@ -31,7 +31,9 @@ class Frame:
 class Objective(Protocol):
     """What the solver asks of an objective: energies in the one linear form (T4), multipliers included.
 
-    `statistics` must not depend on the multipliers; `offset` turns its second result into s_i (N,).
+    `statistics` must not depend on the multipliers; `offset` turns its second result into s_i (N,). `rows` says which
+    of the data points solved for the block x holds (None: other points), for energies that know more of them, such as
+    their labels.
     """
 
     @property
@@ -47,7 +49,7 @@ class Objective(Protocol):
     def at(self, beta: float) -> Objective: ...
     def check(self, x: Array) -> None: ...
     def in_frame(self, frame: Frame) -> Objective: ...
-    def statistics(self, x: Array) -> tuple[Array, Array]: ...
+    def statistics(self, x: Array, rows: slice | None = None) -> tuple[Array, Array]: ...
     def offset(self, s: Array) -> Array: ...
     def readout(self, psi: Array) -> tuple[Array, Array]: ...
     def decoder(self, mass: Array, sums: Array, psi: Array) -> Array: ...
@@ -62,7 +64,7 @@ class ELBO:
     """The beta-weighted evidence lower bound, free energy F = R + lambda E[d] (T3)-(T5).
 
     In rate-distortion terms F is the Lagrangian of the rate R with slope lambda; in those of deterministic annealing
-    theta = sigma^2 beta is the temperature.
+    1 / lambda = 2 theta, theta = sigma^2 beta, is the temperature.
 
     Parameters
     ----------
@@ -142,7 +144,7 @@ class ELBO:
         """The same objective for data measured in the frame; energies are unchanged."""
         return replace(self, sigma=self.sigma / frame.scale)
 
-    def statistics(self, x: Array) -> tuple[Array, Array]:
+    def statistics(self, x: Array, rows: slice | None = None) -> tuple[Array, Array]:
         return self.energy.statistics(x)
 
     def offset(self, s: Array) -> Array:

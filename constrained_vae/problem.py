@@ -40,13 +40,13 @@ class Rows:
     def _read(self, rows: slice) -> FloatArray:
         return np.ascontiguousarray(self.frame.inward(np.asarray(self.source[rows], dtype=np.float64)), self.dtype)
 
-    def blocks(self, columns: int | None = None) -> Iterator[tuple[FloatArray, FloatArray]]:
-        """Blocks (x, rho); in-memory data are one block unless `columns` asks for rows of at most that many entries."""
+    def blocks(self, columns: int | None = None) -> Iterator[tuple[slice, FloatArray, FloatArray]]:
+        """Blocks (rows, x, rho); in-memory data are one block unless `columns` asks for at most 2^22 / columns rows."""
         mapped = isinstance(self.source, np.memmap)
-        rows = max(1, _BLOCK // (columns or self.source.shape[1])) if mapped or columns else len(self)
-        for start in range(0, len(self), rows):
-            block = slice(start, start + rows)
-            yield (self._read(block) if mapped else self._whole[block]), self.weights[block]
+        count = max(1, _BLOCK // (columns or self.source.shape[1])) if mapped or columns else len(self)
+        for start in range(0, len(self), count):
+            rows = slice(start, min(start + count, len(self)))
+            yield rows, (self._read(rows) if mapped else self._whole[rows]), self.weights[rows]
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,13 +86,13 @@ class Problem:
 
     @cached_property
     def _radius(self) -> float:
-        square = sum(float(rho @ np.square(x - self.mean).sum(axis=1)) for x, rho in self.rows.blocks())
+        square = sum(float(rho @ np.square(x - self.mean).sum(axis=1)) for _, x, rho in self.rows.blocks())
         return float(np.sqrt(square)) or 1.0
 
     @cached_property
     def mean(self) -> FloatArray:
         """Weighted mean of the data, the collapsed reconstruction of every Bregman energy, (D,), in the frame."""
-        return np.asarray(sum(rho @ x for x, rho in self.rows.blocks()), dtype=np.float64)
+        return np.asarray(sum(rho @ x for _, x, rho in self.rows.blocks()), dtype=np.float64)
 
     @cached_property
     def _statistics(self) -> list[tuple[Array, Array, Array]]:
@@ -100,8 +100,8 @@ class Problem:
 
     def _prepare(self) -> Iterator[tuple[Array, Array, Array]]:
         """Blocks (phi, s, rho) with the multiplier-free statistics of the objective."""
-        for x, rho in self.rows.blocks():
-            phi, s = self.objective.statistics(x)
+        for rows, x, rho in self.rows.blocks():
+            phi, s = self.objective.statistics(x, rows)
             yield phi, s, rho
 
     def blocks(self) -> Iterator[tuple[Array, Array, Array]]:
@@ -147,8 +147,8 @@ class Problem:
     def responsibilities(self, psi: Array, log_masses: Array, columns: int = 0) -> Iterator[tuple[Array, Array]]:
         """Row blocks (x, rho_i q_ia) for whoever needs more than the kernel's sums; blocks of at most 2^22 entries."""
         v, b = self.objective.readout(psi)
-        for x, rho in self.rows.blocks(max(self.rows.source.shape[1], len(psi), columns)):
-            phi, s = self.objective.statistics(x)
+        for rows, x, rho in self.rows.blocks(max(self.rows.source.shape[1], len(psi), columns)):
+            phi, s = self.objective.statistics(x, rows)
             q, _ = encoder(energies(phi, self.objective.offset(s), v, b), log_masses)
             yield x, rho[:, None] * q
 

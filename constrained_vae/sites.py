@@ -124,10 +124,15 @@ def _total(group: npt.NDArray[np.intp], values: FloatArray, k: int) -> FloatArra
 
 def coincident(decoder: FloatArray, tolerance: float) -> npt.NDArray[np.intp]:
     """Group of every row (K, D): in order, each ungrouped row takes those within `tolerance` of it."""
-    group = np.full(len(decoder), -1, dtype=np.intp)
-    n_groups = 0
-    while (left := np.flatnonzero(group < 0)).size:
-        near = np.square(decoder[left] - decoder[left[0]]).sum(axis=1) <= tolerance**2
-        group[left[near]] = n_groups
-        n_groups += 1
-    return group
+    # Along the coordinate of widest spread, rows in different runs without gaps cannot be that near.
+    along = decoder[:, np.ptp(decoder, axis=0).argmax()]
+    order = np.argsort(along, kind="stable")
+    starts = np.flatnonzero(np.diff(along[order], prepend=-np.inf) > tolerance)
+    leader = np.arange(len(decoder))
+    for run in np.split(order, starts[1:]):
+        left = np.sort(run)
+        while len(left) > 1:
+            near = np.square(decoder[left] - decoder[left[0]]).sum(axis=1) <= tolerance**2
+            leader[left[near]] = left[0]
+            left = left[~near]
+    return np.unique(leader, return_inverse=True)[1].astype(np.intp, copy=False)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
 from os import PathLike
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +33,8 @@ class Status(Enum):
     DEAD_TILES = "converged; some tiles hold no posterior mass (holes), their reconstructions are arbitrary"
     CRITICAL = (
         "stopped at the accuracy of the arithmetic, with the estimated error above the tolerance: the solution is too "
-        "close to a transition; move beta, or accept the error estimate"
+        "close to a transition, or on a saddle with no visible way down, or beta is too small for the precision; move "
+        "beta, or accept the error estimate"
     )
     BUDGET_USED = "stopped before convergence: raise max_maps or time_limit, loosen tol, or use another accelerator"
     STOPPED = "stopped by the callback"
@@ -56,13 +57,19 @@ class NotConvergedError(RuntimeError):
     """As the warning, with `on_failure="raise"`; `.solution` holds what there is."""
 
     def __init__(self, message: str, solution: FixedPoint) -> None:
-        super().__init__(message)
+        super().__init__(message, solution)  # both, so that it can be pickled
         self.solution = solution
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class FixedPoint:
     """A solution of the fixed-point equations (T1)-(T2).
+
+    Its own arrays are read-only. `x` is the caller's array, not a copy: what is derived later (encoder, labels) sees it
+    as it is then.
 
     Attributes
     ----------
@@ -85,7 +92,9 @@ class FixedPoint:
         sqrt(sum_a m_a ||T(psi)_a - psi_a||^2), in units of x, of the undamped map at the decoder. Where masses are free
         the sum includes their step, theta m_a (log m_a - log pi_a)^2 with theta = sigma^2 beta (Bernoulli: beta / 4).
     error_estimate : float
-        Estimated distance to the fixed point in the same norm, residual / (1 - contraction factor) (T10).
+        Estimated distance to the fixed point in the same norm (T10): the length of the Newton step found by conjugate
+        gradients, plus what these leave out. Of a run that was cut short, and for energies that are no Bregman
+        divergence, residual / (1 - contraction factor) as last measured; infinite where that is not known.
     top_eigenvalue : float
         Largest eigenvalue of the split condition (T9), NaN where it was not reached or is not known. It bounds the
         contraction factor from above; a value of 1 or more means that a site with a single tile would split.
@@ -118,6 +127,11 @@ class FixedPoint:
     frame: Frame
     trajectory: FloatArray | None = None
 
+    def __post_init__(self) -> None:
+        for array in (self.weights, self.decoder, self.marginal, self.trajectory):
+            if array is not None:
+                array.setflags(write=False)
+
     def __repr__(self) -> str:
         return (
             f"FixedPoint(beta={self.beta:.6g}, {len(self.distinct)} distinct of {len(self.tiling)} tiles, "
@@ -137,7 +151,7 @@ class FixedPoint:
 
     @property
     def rate(self) -> float:
-        """Rate R = I(x; tile) + KL(m || pi) in nats (T5)."""
+        """Rate R = I(x; tile) + KL(m || pi) in nats (T5), as F - E[H], to rounding of these two."""
         return max(self.free_energy - self.energy, 0.0)
 
     @property
@@ -175,10 +189,10 @@ class FixedPoint:
     @cached_property
     def labels(self) -> npt.NDArray[np.intp]:
         """Distinct reconstruction of largest posterior mass per data point, (N,)."""
-        index = self.distinct.index
-        onto = np.zeros((len(index), len(self.distinct)))
-        onto[np.arange(len(index)), index] = 1
-        return np.concatenate([(q @ onto).argmax(axis=1) for q in self._encode_blocks(self.x)])
+        order = np.argsort(self.distinct.index, kind="stable")  # tiles of one site side by side
+        first = np.searchsorted(self.distinct.index[order], np.arange(len(self.distinct)))
+        sums = (np.add.reduceat(q[:, order], first, axis=1) for q in self._encode_blocks(self.x))
+        return np.concatenate([q.argmax(axis=1) for q in sums])
 
     def encode(self, x: Any) -> FloatArray:
         """Posterior masses of the tiles for new points (n, D): q (n, K), rows summing to 1 (T1).
@@ -216,7 +230,8 @@ class FixedPoint:
         with np.errstate(divide="ignore"):
             log_masses = np.log(self.tiling.masses)
         for start in range(0, len(x), rows):
-            phi, s = objective.statistics(self.frame.inward(np.asarray(x[start : start + rows], dtype=np.float64)))
+            block = self.frame.inward(np.asarray(x[start : start + rows], dtype=np.float64))
+            phi, s = objective.statistics(block)
             yield equations.encoder(equations.energies(phi, objective.offset(s), v, b), log_masses)[0]
 
     def save(self, path: str | PathLike[str]) -> None:
@@ -259,8 +274,12 @@ class Branch:
     def __len__(self) -> int:
         return len(self.solutions)
 
-    def __getitem__(self, index: int) -> FixedPoint:
-        return self.solutions[index]
+    @overload
+    def __getitem__(self, index: int) -> FixedPoint: ...
+    @overload
+    def __getitem__(self, index: slice) -> Branch: ...
+    def __getitem__(self, index: int | slice) -> FixedPoint | Branch:
+        return Branch(self.solutions[index], self.direction) if isinstance(index, slice) else self.solutions[index]
 
     def __iter__(self) -> Iterator[FixedPoint]:
         return iter(self.solutions)
@@ -316,6 +335,8 @@ class Branch:
             If beta is not positive, or lies outside the branch.
         """
         beta, betas = check_positive(beta, "beta"), self.betas
+        if not len(self):
+            raise ValueError("the branch is empty: it was stopped before its first temperature was solved")
         low, high = betas.min(), betas.max()
         if not low * (1 - 1e-9) <= beta <= high * (1 + 1e-9):
             raise ValueError(f"the branch spans beta from {low:.6g} to {high:.6g}, got {beta:.6g}: sweep further")

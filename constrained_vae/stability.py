@@ -1,4 +1,4 @@
-"""Stability of a solution: the one-line test of T9. It takes a solution and never solves.
+"""Stability of reconstructions: the one-line test of T9. It takes what has been solved and never solves.
 
 A site of two or more coincident tiles splits exactly where lambda grad^2 f times the covariance of its data, as
 weighted by its responsibilities, has an eigenvalue 1; for the squared error where sigma^2 beta = lambda_max(Cov_a).
@@ -14,13 +14,14 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse.linalg import LinearOperator, eigsh
 
+from ._blas import single_threaded_blas
 from ._checks import FloatArray
 from .objectives import ELBO, Objective
 from .problem import Problem
 
 _DENSE = 128  # dimensions up to which covariances are formed; above, Lanczos without forming them
 _ENTRIES = 2**23  # entries of a batch of covariances
-_KEPT = 2**26  # entries of responsibilities kept for Lanczos; above, they are computed anew for every product
+_KEPT = 2**26  # entries of data and responsibilities kept for Lanczos; above, they stream anew for every product
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,8 +31,9 @@ class SplitCondition:
     Attributes
     ----------
     top : float
-        Largest eigenvalue of lambda grad^2 f(psi_a) Cov_a over all sites; it bounds the top eigenvalue of the Jacobian
-        of the map from above, and equals the largest of it and of the modes that would spread the tiles of a site.
+        Largest eigenvalue of lambda grad^2 f(psi_a) Cov_a over all sites (0 where each is one point). It bounds the top
+        eigenvalue of the Jacobian of the map from above, and equals the largest of it and of the modes that would
+        spread the tiles of a site.
     eigenvalue : float
         The same over those sites that may split (0 if there are none): they are stable iff it is below 1.
     site : int
@@ -134,9 +136,9 @@ def _dense(
     for start in range(0, k, group):
         part = slice(start, start + group)
         white = whitening[part]
-        values, vectors = np.linalg.eigh(
-            white[:, :, None] * _covariances(problem, psi, log_masses, part) * white[:, None, :]
-        )
+        covariances = _covariances(problem, psi, log_masses, part)
+        with single_threaded_blas():  # many small matrices: threads would wait for each other
+            values, vectors = np.linalg.eigh(white[:, :, None] * covariances * white[:, None, :])
         top[part], axes[part] = values[:, -1], vectors[:, :, -1]
     among = np.where(eligible, top, 0.0)
     site = int(among.argmax())
@@ -171,7 +173,7 @@ def _lanczos(
     """Top eigenpair over all sites at once: Lanczos on the block-diagonal operator of all covariances, never formed."""
     k, dim = psi.shape
     stream = problem.responsibilities(psi, log_masses)
-    kept = list(stream) if len(problem.rows) * k <= _KEPT else None
+    kept = list(stream) if len(problem.rows) * (k + dim) <= _KEPT else None
 
     def blocks() -> Iterable[tuple[FloatArray, FloatArray]]:
         return problem.responsibilities(psi, log_masses) if kept is None else kept
@@ -189,6 +191,9 @@ def _lanczos(
 
         operator = LinearOperator((k * dim, k * dim), matvec=product, dtype=np.float64)
         start = np.random.default_rng(0).standard_normal(k * dim)  # fixed, so that runs are reproducible
+        scale_of_all = float(np.abs(whitening * mean).max()) ** 2 + 1
+        if np.linalg.norm(product(start)) <= 1e-12 * scale_of_all * np.linalg.norm(start):
+            return 0.0, 0, np.eye(dim)[0]  # every site is one point but for rounding
         values, vectors = eigsh(operator, k=1, v0=start, which="LA")
         parts = vectors[:, 0].reshape(k, dim)
         site = int(np.square(parts).sum(axis=1).argmax())

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from naive import naive_bernoulli, naive_expectations, naive_jacobian, naive_linear
 
+from constrained_vae._blas import _libraries
 from constrained_vae.backends import BackendNotAvailableError, get_backend, reference
 from constrained_vae.backends import numba as kernels
 
@@ -292,10 +293,10 @@ def test_one_compiled_kernel_serves_read_only_and_writable_inputs():
 
 def test_the_limit_on_matrix_threads_is_lifted_again():
     problem = make("gaussian", 9, 50, 5, 10)
-    with kernels._blas().limit(limits=2):
-        before = kernels._blas().info()
+    with _libraries().limit(limits=2):
+        before = _libraries().info()
         problem.solve("numba")
-        assert kernels._blas().info() == before
+        assert _libraries().info() == before
 
 
 def test_naive_jacobian_is_the_derivative_of_the_map():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import constrained_vae as cv
-from constrained_vae import solution
+from constrained_vae import datasets, solution
 from constrained_vae.backends import BackendNotAvailableError
 from constrained_vae.detection import find_kinks
 
@@ -236,3 +236,28 @@ def test_all_points_equal(value, n):
     assert branch.converged
     assert len(branch) == 6
     np.testing.assert_array_equal(branch.n_distinct, 1)
+
+
+def test_masked_arrays_are_refused():
+    """Their masks would be lost."""
+    with pytest.raises(ValueError, match="x must not be masked"):
+        solve(np.ma.masked_array(X, X > 2))
+    with pytest.raises(ValueError, match="weights must not be masked"):
+        solve(weights=np.ma.masked_array(np.ones(len(X)), [True, *[False] * (len(X) - 1)]))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: solve(X, 3, beta=0.5), "objective must be an instance of Objective such as ELBO(beta=0.5), got 3"),
+        (lambda: solve(X, cv.ELBO), "objective must be an instance of Objective"),
+        (lambda: solve(seed="a"), "seed must be a whole number of at least 0, got 'a'"),
+        (lambda: solve(callback=3), "callback must be callable, got 3"),
+        (lambda: sweep(callback=3), "callback must be callable, got 3"),
+        (lambda: solve(masses=np.ones(3)), "masses must be one of ('fixed', 'free'), got array"),
+        (lambda: datasets.DataSet(X * 1j, "complex"), "x must hold real numbers"),
+    ],
+)
+def test_arguments_of_the_wrong_kind(call, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        call()

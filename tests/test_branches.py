@@ -275,9 +275,11 @@ def test_a_callback_sees_the_branch_grow_and_stops_it(direction, stop):
 
     result = small(direction=direction, callback=callback)
     whole = [("down", n) for n in range(1, 9)] + [("up", n) for n in range(1, 9)]
+    if direction == "up":  # of cooling to where heating starts nothing is seen
+        whole = whole[8:]
     assert seen == whole[:stop]
     lengths = [len(branch) for branch in (result if direction == "both" else (result,))]
-    assert lengths == {("down", 3): [3], ("both", 3): [3, 0], ("both", 11): [8, 3], ("up", 3): [0]}[direction, stop]
+    assert lengths == {("down", 3): [3], ("both", 3): [3, 0], ("both", 11): [8, 3], ("up", 3): [3]}[direction, stop]
 
 
 @pytest.mark.parametrize("where", [1, 2, 3, 5, 20, 100])

@@ -143,6 +143,25 @@ def test_ctrl_c_in_the_sweep_keeps_what_there_is(tmp_path, monkeypatch, capsys):
     assert "interrupted" in capsys.readouterr().err
 
 
+def test_ctrl_c_in_the_panels_keeps_the_sweep(tmp_path, monkeypatch, capsys):
+    solve, calls = cv.solve, itertools.count()
+
+    def interrupted(*arguments, callback=None, **options):
+        def count(iterate):
+            if next(calls) == 60:
+                raise KeyboardInterrupt
+            return callback(iterate)
+
+        return solve(*arguments, callback=count if callback else None, **options)
+
+    monkeypatch.setattr(cv, "solve", interrupted)
+    status, arrays, settings = run(tmp_path, *SMALL)
+    assert status == 130
+    assert settings["interrupted"]
+    assert len(arrays["betas"]) == 60
+    assert "panel3_beta" not in arrays
+
+
 @pytest.mark.slow
 def test_works_on_the_digits(tmp_path):
     status, arrays, settings = run(tmp_path, "--data", "digits", "--betas", "0.5:0.85:40", "--tiles", "32", "--quiet")

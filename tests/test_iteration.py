@@ -1,6 +1,7 @@
 """solve() and sweep(): how they end, what they count, what they keep, and that they are reproducible."""
 
 import itertools
+import pickle
 import warnings
 
 import numpy as np
@@ -117,6 +118,47 @@ def test_a_saddle_is_left(backend, accelerate, masses):
     assert above.status is cv.Status.CONVERGED
     assert above.decoder == pytest.approx(0, abs=1e-15)
     assert above.top_eigenvalue == pytest.approx(1 / 1.2, rel=1e-12)
+
+
+@on_every_accelerator
+def test_a_saddle_of_single_tiles_is_left(backend, accelerate):
+    """A rectangle split along its short side: no site can split, yet there is a way down, along the long one."""
+    x = np.array([(s * 2.0, t * 1.0) for s in (-1, 1) for t in (-1, 1)])
+    problem, exact = curie_weiss(1.0, 0.9)  # along the short side the fixed point is that of two points
+    saddle = np.column_stack([np.zeros(2), exact.psi])
+    tiling = cv.Tiling.uniform(2)
+    s = cv.solve(x, beta=problem.beta, tiling=tiling, start=saddle, accelerate=accelerate, backend=backend)
+    assert s.status is cv.Status.SADDLE_LEFT
+    _, long = curie_weiss(2.0, 0.9 / 4)
+    assert np.sort(s.decoder[:, 0]) == pytest.approx(long.psi, rel=1e-9)
+    assert s.decoder[:, 1] == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize("masses", ["fixed", "free"])
+@pytest.mark.parametrize("before", ["fixed", "free"])
+def test_results_are_those_of_the_tiling_they_name(cloud, before, masses):
+    """A start lends its masses only where masses are free."""
+    options = {"beta": 0.5, "tiling": cv.Tiling.uniform(8)}
+    s = cv.solve(cloud, masses=masses, start=cv.solve(cloud, masses=before, **options), **options)
+    assert s.weights @ s.encoder == pytest.approx(s.marginal, abs=1e-12)
+    if masses == "fixed":
+        np.testing.assert_array_equal(s.tiling.masses, 1 / 8)
+
+
+def test_ctrl_c_goes_through_where_failures_are_raised():
+    def interrupt(iterate):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pair(0.5, callback=interrupt, on_failure="raise")
+
+
+def test_an_error_can_be_pickled():
+    with pytest.raises(cv.NotConvergedError) as caught:
+        pair(0.5, max_maps=2, on_failure="raise")
+    copy = pickle.loads(pickle.dumps(caught.value))
+    assert str(copy) == str(caught.value)
+    np.testing.assert_array_equal(copy.solution.decoder, caught.value.solution.decoder)
 
 
 def test_a_single_tile_stays_on_its_saddle(backend):

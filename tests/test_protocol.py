@@ -138,7 +138,7 @@ class FRE:
     def in_frame(self, frame):
         return self
 
-    def statistics(self, x):
+    def statistics(self, x, rows=None):
         return self.energy.statistics(x)
 
     def offset(self, s):
@@ -413,3 +413,79 @@ def test_coordinates_flatten_the_curvature(likelihood, rng):
     np.testing.assert_allclose(objective.reconstructions(u), psi, rtol=1e-12)
     slope = (objective.reconstructions(u + 1e-5) - objective.reconstructions(u - 1e-5)) / 2e-5
     np.testing.assert_allclose(objective.curvature(psi) * slope**2, objective.stiffness, rtol=1e-8)
+
+
+# --- CLA: statistics that are no function of the points ---------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """-(one-hot label) . log c(psi) beside the squared error: what is known of the data, not of points anywhere.
+
+    Scores c(psi) = softmax(A psi). The decoder is held where it is: only the streaming of labels is on trial.
+    """
+
+    labels: np.ndarray
+    scores: np.ndarray
+    beta: float = 1.0
+
+    equivariant = False
+    quadratic = None
+    allowance = 0.0
+    stiffness = 1.0
+
+    def at(self, beta):
+        return replace(self, beta=beta)
+
+    def check(self, x):
+        pass
+
+    def in_frame(self, frame):
+        return self
+
+    def statistics(self, x, rows=None):
+        labels = np.eye(self.scores.shape[0])[self.labels[rows]]
+        return np.hstack([x, labels]), (x * x).sum(axis=1)
+
+    def offset(self, s):
+        return s / self.beta
+
+    def readout(self, psi):
+        logits = psi @ self.scores.T
+        log_c = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+        return np.hstack([2 * psi, log_c]) / self.beta, -(psi * psi).sum(axis=1) / self.beta
+
+    def decoder(self, mass, sums, psi):
+        return psi
+
+    def coordinates(self, psi):
+        return psi
+
+    def reconstructions(self, u):
+        return u
+
+    def curvature(self, psi):
+        return None
+
+    def settings(self):
+        return {}
+
+
+def test_labels_stream_with_the_rows(backend, rng, tmp_path, monkeypatch):
+    """Every block of a memory map meets its own labels."""
+    x, labels = rng.normal(size=(50, 2)), rng.integers(0, 3, 50)
+    objective = Labelled(labels, rng.normal(size=(3, 2)), 0.5)
+    psi = rng.normal(size=(4, 2))
+    options = {"tiling": cv.Tiling.uniform(4), "start": psi, "backend": backend, "on_failure": "return", "max_maps": 1}
+    s = cv.solve(x, objective, **options)
+    v, _ = objective.readout(psi)
+    H = (np.square(x[:, None] - psi).sum(axis=2)) / objective.beta - v[:, 2:].T[labels]
+    naive = naive_from_energies(H, x, np.full(50, 1 / 50), np.log(np.full(4, 1 / 4)))
+    assert s.free_energy == pytest.approx(naive.free_energy, rel=1e-12)
+    assert s.marginal == pytest.approx(naive.mass, abs=1e-12)
+    path = tmp_path / "x.npy"
+    np.save(path, x)
+    monkeypatch.setattr("constrained_vae.problem._BLOCK", 14)  # seven rows at a time
+    streamed = cv.solve(np.load(path, mmap_mode="r"), objective, **options)
+    assert streamed.free_energy == pytest.approx(s.free_energy, rel=1e-12)
+    assert streamed.marginal == pytest.approx(s.marginal, abs=1e-12)

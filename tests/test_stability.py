@@ -198,3 +198,11 @@ def test_the_spectrum_holds_the_split_modes_of_every_site(masses):
     expected = np.concatenate([sites, np.repeat(2 * lam * np.linalg.eigvalsh(covariance), 2)])
     # Degenerate eigenvalues are good to the square root of the error of s.
     np.testing.assert_allclose(np.sort(tiles), np.sort(expected), atol=1e-7)
+
+
+@pytest.mark.parametrize("dim", [3, 200])
+def test_points_without_spread_split_nowhere(dim):
+    assert cv.first_critical_beta(np.full((5, dim), 0.7)) == pytest.approx(0, abs=1e-12)
+    s = cv.solve(np.arange(float(dim))[None], beta=0.5)
+    assert s.converged
+    assert s.top_eigenvalue == pytest.approx(0, abs=1e-12)

@@ -24,6 +24,7 @@ from llvmlite import ir
 from numba import njit, prange, types
 from numba.extending import intrinsic, overload
 
+from .._blas import single_threaded_blas
 from ..equations import Array, Expectations
 
 _FEW = 8  # statistics up to which differences cost little more than matrix products: equal at 5, 1.1 times at 8
@@ -70,7 +71,7 @@ def expectations(
     chunks = _chunks(N, K, S, few)
     sums, totals = np.zeros((chunks, S + 1, K)), np.zeros((chunks, 2))
     arguments = [phi, s, rho, tiles, np.array(b, real), np.array(log_masses, real), multiplier]
-    with contextlib.nullcontext() if few else _single_threaded_blas():
+    with contextlib.nullcontext() if few else single_threaded_blas():
         if chunks == 1:
             (_few if few else _many)(*arguments, sums[0], totals[0])
         else:
@@ -93,20 +94,6 @@ def _chunks(N: int, K: int, S: int, few: bool) -> int:
     rows = 64 if few else 160  # at least; clearing and adding up a chunk's accumulators costs some percent of these
     memory = max(4, 2**25 // (K * (S + 1)))  # 256 MB of accumulators, or four of them
     return 2 ** (max(1, min(_CHUNKS, memory, N // rows)).bit_length() - 1)
-
-
-@functools.cache
-def _blas() -> Any:
-    """What sets the threads of every BLAS loaded; SciPy's, with which Numba multiplies, must be loaded by now."""
-    import scipy.linalg  # noqa: F401
-    from threadpoolctl import ThreadpoolController
-
-    return ThreadpoolController().select(user_api="blas")
-
-
-def _single_threaded_blas() -> contextlib.AbstractContextManager[Any]:
-    """A context with one thread to each matrix product, since the chunks already keep every core busy."""
-    return _blas().limit(limits=1)
 
 
 @_jit(parallel=True)
