@@ -15,6 +15,9 @@ test: $(VENV)/installed-test
 test-slow: $(VENV)/installed-test
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
+bench: $(VENV)/installed-bench
+	$(BIN)/python -m analysis.benchmarks.map $(ARGS)
+
 check: $(VENV)/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -33,13 +36,19 @@ $(VENV)/installed: pyproject.toml
 	$(PIP) install --editable .
 	@touch $@
 
-# The extra `test` brings the runtime dependencies too, hence both stamps.
+# An extra brings the runtime dependencies too, hence both stamps.
 $(VENV)/installed-test: pyproject.toml
 	@$(PYTHON_IS_NEW_ENOUGH)
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --editable '.[test]'
 	@touch $(VENV)/installed $@
 
+$(VENV)/installed-bench: pyproject.toml
+	@$(PYTHON_IS_NEW_ENOUGH)
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --editable '.[bench]'
+	@touch $(VENV)/installed $@
+
 # Two installations into one environment must not run side by side.
 .NOTPARALLEL:
-.PHONY: figure2 test test-slow check clean
+.PHONY: figure2 test test-slow bench check clean

@@ -104,14 +104,14 @@ def contraction_factor(history: Sequence[Past], metric: FloatArray, symmetric: b
     if not ratios or not symmetric:
         return ratios[-1] if ratios else np.nan
     du, dr = differences(history)
-    root = np.sqrt(metric)
     length = np.sqrt((du * du) @ metric)
     moved = length > 0
-    du, dr = (root * du)[moved] / length[moved, None], (root * dr)[moved] / length[moved, None]
-    left, singular, right = np.linalg.svd(du, full_matrices=False)
-    good = singular > 1e-6 * singular[:1]
-    # du = left singular right, so (I - J) right^T = -dr^T left / singular on that orthonormal basis.
-    hessian = -(right @ (dr.T @ (left / np.where(good, singular, 1.0))))[good][:, good]
+    du, dr = du[moved] / length[moved, None], dr[moved] / length[moved, None]
+    # Rayleigh and Ritz: the pencil of -<du, dr> and <du, du> on that part of the span that is well conditioned.
+    squares, basis = np.linalg.eigh((du * metric) @ du.T)
+    good = squares > 1e-12 * squares[-1:]
+    basis = basis[:, good] / np.sqrt(squares[good])
+    hessian = -basis.T @ ((du * metric) @ dr.T) @ basis
     ritz = 1 - float(np.linalg.eigvalsh((hessian + hessian.T) / 2)[0]) if good.any() else 0.0
     return max(ratios[-1], ritz)
 

@@ -126,7 +126,11 @@ class Problem:
         quadratic = self.objective.quadratic
         parts = [self.backend.expectations(*block, v, b, log_masses, quadratic) for block in self.blocks()]
         total = sum(parts[1:], start=parts[0])
-        mass, sums = (array.astype(np.float64, copy=False) for array in (total.mass, total.sums))
+        # What comes from a GPU comes to the host here: the loop and all that follows are (K, S) arrays of NumPy's.
+        mass, sums = (
+            np.asarray(array.get() if hasattr(array, "get") else array, dtype=np.float64)
+            for array in (total.mass, total.sums)
+        )
         return Expectations(mass, sums, float(total.free_energy), float(total.energy))
 
     def image(self, psi: Array, expectations: Expectations) -> Array:
@@ -144,10 +148,10 @@ class Problem:
             mass, sums = mass + q.sum(axis=0), sums + q.T @ x
         return square + float(mass @ (psi * psi).sum(axis=1) - 2 * np.sum(sums * psi))
 
-    def responsibilities(self, psi: Array, log_masses: Array, columns: int = 0) -> Iterator[tuple[Array, Array]]:
+    def responsibilities(self, psi: Array, log_masses: Array) -> Iterator[tuple[Array, Array]]:
         """Row blocks (x, rho_i q_ia) for whoever needs more than the kernel's sums; blocks of at most 2^22 entries."""
         v, b = self.objective.readout(psi)
-        for rows, x, rho in self.rows.blocks(max(self.rows.source.shape[1], len(psi), columns)):
+        for rows, x, rho in self.rows.blocks(max(self.rows.source.shape[1], len(psi))):
             phi, s = self.objective.statistics(x, rows)
             q, _ = encoder(energies(phi, self.objective.offset(s), v, b), log_masses)
             yield x, rho[:, None] * q

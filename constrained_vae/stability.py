@@ -148,23 +148,21 @@ def _dense(
 def _covariances(problem: Problem, psi: FloatArray, log_masses: FloatArray, part: slice) -> FloatArray:
     """Cov_a = sum_i w_ia (x_i - psi_a)(x_i - psi_a)^T of some sites, (g, D, D), in one pass; zero for a dead site.
 
-    The second moments are one matrix product per row block, W^T (g, n) by the products x_d x_e (n, D (D + 1) / 2).
+    Deviations are taken from psi_a before they are squared, so that a tight site far from the origin loses no digits.
     """
+    sites = range(*part.indices(len(psi)))
     dim = psi.shape[1]
-    row, column = np.triu_indices(dim)
-    mass, first, second = 0.0, 0.0, 0.0
-    for x, weighted in problem.responsibilities(psi, log_masses, columns=len(row)):
-        w = weighted[:, part]
-        mass = mass + w.sum(axis=0)
-        first = first + w.T @ x
-        second = second + w.T @ (x[:, row] * x[:, column])
-    alive = np.asarray(mass > 0)[:, None]
-    scale = np.where(alive, np.asarray(mass)[:, None], 1.0)
-    mean = first / scale
-    covariances = np.empty((len(mean), dim, dim))
-    covariances[:, row, column] = np.where(alive, second / scale - mean[:, row] * mean[:, column], 0.0)
-    covariances[:, column, row] = covariances[:, row, column]
-    return covariances
+    mass, first, second = np.zeros(len(sites)), np.zeros((len(sites), dim)), np.zeros((len(sites), dim, dim))
+    for x, weighted in problem.responsibilities(psi, log_masses):
+        for j, a in enumerate(sites):
+            root = np.sqrt(weighted[:, a])
+            deviation = root[:, None] * (x - psi[a])
+            mass[j] += root @ root
+            first[j] += root @ deviation
+            second[j] += deviation.T @ deviation
+    scale = np.where(mass > 0, mass, 1.0)
+    shift = first / scale[:, None]  # of the mean from psi_a, zero at a fixed point
+    return second / scale[:, None, None] - shift[:, :, None] * shift[:, None, :]
 
 
 def _lanczos(

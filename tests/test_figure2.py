@@ -8,6 +8,7 @@ import pytest
 
 import constrained_vae as cv
 from analysis import figure2
+from constrained_vae.backends import reference
 
 SMALL = ["--betas", "0.16:11:60", "--tiles", "8", "--quiet", "--backend", "reference"]
 
@@ -127,14 +128,14 @@ def test_a_csv_with_text_in_it_is_refused(tmp_path, capsys):
 
 
 def test_ctrl_c_in_the_sweep_keeps_what_there_is(tmp_path, monkeypatch, capsys):
-    problem_map, calls = cv.backends.reference.expectations, itertools.count()
+    problem_map, calls = reference.expectations, itertools.count()
 
     def interrupted(*arguments):
         if next(calls) == 40:
             raise KeyboardInterrupt
         return problem_map(*arguments)
 
-    monkeypatch.setattr(cv.backends.reference, "expectations", interrupted)
+    monkeypatch.setattr(reference, "expectations", interrupted)
     status, arrays, settings = run(tmp_path, *SMALL)
     assert status == 130
     assert settings["interrupted"]

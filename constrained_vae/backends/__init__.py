@@ -25,7 +25,9 @@ class BackendNotAvailableError(ImportError):
 
 
 def get_backend(name: str = "auto") -> ModuleType:
-    """The backend of that name, imported on first use; "auto" is CuPy where it finds a GPU, else Numba.
+    """The backend of that name, imported on first use; "auto" is Numba.
+
+    (CuPy must be asked for by name as long as its kernels have not been run on a GPU.)
 
     Parameters
     ----------
@@ -39,7 +41,7 @@ def get_backend(name: str = "auto") -> ModuleType:
         If CuPy is not installed, or finds no GPU.
     """
     if name == "auto":
-        name = "cupy" if _cupy_trouble() is None else "numba"
+        name = "numba"
     if name not in NAMES:
         raise ValueError(f"backend must be one of {('auto', *NAMES)}, got {name!r}")
     if name == "cupy" and (trouble := _cupy_trouble()):
@@ -54,8 +56,6 @@ def _cupy_trouble() -> str | None:
             "CuPy is not installed: pip install 'constrained-vae[gpu-cuda12]' or 'constrained-vae[gpu-cuda13]', "
             "or choose backend='numba'"
         )
-    if importlib.util.find_spec(".cupy", __name__) is None:
-        return "this version has no CuPy kernels yet: choose backend='numba'"
     import cupy
 
     try:

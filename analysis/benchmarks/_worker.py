@@ -1,0 +1,109 @@
+"""Measurements in a process of their own, so that none inherits threads, caches or compiled code of another.
+
+`elsewhere` starts `python -m analysis.benchmarks._worker` with the name of a function of `TASKS` and its arguments.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+_WARM_UP = (1024, 64)  # N, K: enough for every compiled path to be taken
+_SECONDS, _AT_LEAST, _AT_MOST = 1.0, 3, 25  # an evaluation is repeated for that long, within that many times,
+_PATIENCE = 8.0  # but no longer than that many seconds
+
+
+def elsewhere(task: str, arguments: dict[str, Any], threads: int) -> dict[str, Any]:
+    """What the task returns in a fresh process, where every library is allowed that many threads.
+
+    Raises
+    ------
+    RuntimeError
+        If the process fails; with what it said.
+    """
+    limits = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "NPROC")  # NPROC: XLA
+    done = subprocess.run(
+        [sys.executable, "-m", "analysis.benchmarks._worker", task, json.dumps(arguments | {"threads": threads})],
+        cwd=Path(__file__).parents[2],
+        env=os.environ | dict.fromkeys(limits, str(threads)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(f"{task} {arguments} failed:\n{done.stderr}")
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def measure(method: str, size: Sequence[int], dtype: str, threads: int) -> dict[str, Any]:
+    """Seconds of evaluations of one map, and the extra bytes of the first at this size; or why there are none."""
+    from ._methods import METHODS, Case, MissingError
+
+    chosen, (N, K, D) = METHODS[method], size
+    try:
+        chosen.prepare(Case.make(*_WARM_UP, D, dtype), threads)()
+    except MissingError as error:
+        return {"missing": str(error)}
+    evaluate = chosen.prepare(Case.make(N, K, D, dtype), threads)
+    extra = None if chosen.on_gpu else _extra_bytes(evaluate)
+    if extra is None:
+        evaluate()
+    return {"seconds": _timings(lambda: chosen.seconds(evaluate)), "extra_bytes": extra}
+
+
+def measure_floor(size: Sequence[int], dtype: str, threads: int, gpu: bool = False) -> dict[str, Any]:
+    from . import _floor
+
+    N, K, D = size
+    return _floor.gpu_floor(N, K, D, dtype) if gpu else _floor.floor(N, K, D, dtype, threads)
+
+
+def measure_growth(method: str, sizes: Sequence[Sequence[int]], dtype: str, threads: int) -> dict[str, Any]:
+    """Seconds of evaluations at every size, taken in turn so that a disturbance of the machine meets all sizes."""
+    from ._methods import METHODS, Case
+
+    chosen = METHODS[method]
+    maps = [chosen.prepare(Case.make(N, K, D, dtype), threads) for N, K, D in sizes]
+    for evaluate in maps:
+        evaluate()
+    turns = [[chosen.seconds(evaluate) for evaluate in maps] for _ in range(5)]
+    return {"seconds": [list(column) for column in zip(*turns, strict=True)]}
+
+
+def _timings(seconds: Callable[[], float]) -> list[float]:
+    taken: list[float] = []
+    while not taken or (sum(taken) < (_PATIENCE if len(taken) < _AT_LEAST else _SECONDS) and len(taken) < _AT_MOST):
+        taken.append(seconds())
+    return taken
+
+
+def _extra_bytes(evaluate: Callable[[], object]) -> int | None:
+    """Peak resident memory while evaluating, less what was resident before; None where the system doesn't tell."""
+    status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+    if not reset.exists():
+        return None
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "malloc_trim"):
+        libc.malloc_trim(0)  # what was freed before must not serve the map
+    reset.write_text("5")  # the peak starts anew
+
+    def resident(name: str) -> int:
+        line = next(line for line in status.read_text().splitlines() if line.startswith(name))
+        return 1024 * int(line.split()[1])
+
+    before = resident("VmRSS")
+    evaluate()
+    return max(0, resident("VmHWM") - before)
+
+
+TASKS: dict[str, Callable[..., dict[str, Any]]] = {"measure": measure, "floor": measure_floor, "growth": measure_growth}
+
+if __name__ == "__main__":
+    print(json.dumps(TASKS[sys.argv[1]](**json.loads(sys.argv[2]))))

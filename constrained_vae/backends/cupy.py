@@ -1,0 +1,225 @@
+"""The GPU backend: (T1), (T5) and the weighted statistics of (T4) by the CUDA kernels of `kernels.cu`.
+
+Arrays on the GPU stay there, and so does the result: nothing waits for the device before somebody reads a number.
+NumPy arrays are moved, in row blocks, so that they may be larger than its memory. With few statistics two fused passes
+do the work; with many, cuBLAS multiplies row blocks of bounded size. Logits and exponentials have the precision of
+the statistics; whatever is summed over many rows is double. The bits are the same run after run on one kind of GPU, and
+with few statistics on all kinds.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.resources
+import math
+import os
+from typing import Any
+
+import cupy
+import numpy as np
+
+from .._checks import TooLargeError
+from ..equations import Array, Expectations
+from .geometry import COLLECT_THREADS, COLUMN_THREADS, THREADS, arguments, geometry, options
+
+_TRANSFER = 2**28  # bytes of NumPy statistics that are moved at once
+
+
+def expectations(
+    statistics: Array,
+    offset: Array,
+    weights: Array,
+    v: Array,
+    b: Array,
+    log_masses: Array,
+    quadratic: float | None = None,
+) -> Expectations:
+    """Expectations of all rows; see `constrained_vae.backends` for the contract.
+
+    Parameters
+    ----------
+    statistics : (N, S) array
+        NumPy or CuPy, as all the others. float32 statistics are computed with in float32, all others in float64.
+        CuPy arrays of that dtype (weights: float64), C-contiguous, are not copied.
+    offset, weights : (N,) arrays
+    v : (K, S) array
+    b, log_masses : (K,) arrays
+    quadratic : float, optional
+        Multiplier lambda of a squared distance. With up to sixteen statistics its energies are summed from differences,
+        to eps lambda R ||phi - psi||, R the radius of the data; the linear form is good to eps lambda R^2, and faster.
+
+    Returns
+    -------
+    Expectations
+        Mass and sums as CuPy arrays in the dtype of the computation; free energy and energy as float64 CuPy scalars.
+
+    Raises
+    ------
+    ValueError
+        If an array is neither NumPy's nor CuPy's, on another GPU than the current one, not of real numbers, or of a
+        shape that does not match; or if matrix products are set to reduced precision (TF32).
+    TooLargeError
+        If the memory of the GPU does not suffice.
+    """
+    rows, tiles = (statistics, offset, weights), (v, b, log_masses)
+    N, K, S = _sizes(rows, tiles)
+    real = np.dtype(np.float32 if statistics.dtype == np.float32 else np.float64)
+    count = max(1, _TRANSFER // (S * real.itemsize)) if isinstance(statistics, np.ndarray) else N
+    try:
+        job = _Map(min(N, count), tiles, real, quadratic)
+        for start in range(0, N, count):
+            job.add(*(array[start : start + count] for array in rows))
+        return job.result()
+    except cupy.cuda.memory.OutOfMemoryError as error:
+        free, total = (size / 1e9 for size in cupy.cuda.runtime.memGetInfo())
+        raise TooLargeError(
+            f"a map of {N} rows, {K} tiles and {S} statistics in {real} does not fit into the memory of the GPU, of "
+            f"whose {total:.3g} GB {free:.3g} GB are free ({error}): pass NumPy arrays or a memory map, which are "
+            "moved in row blocks; or add up the results of row blocks; or choose float32 or fewer tiles"
+        ) from error
+
+
+class _Map:
+    """One map: tiles prepared once, then blocks of at most N rows added up, all on the GPU."""
+
+    def __init__(self, N: int, tiles: tuple[Array, Array, Array], real: np.dtype[Any], quadratic: float | None) -> None:
+        K, S = self.shape = tiles[0].shape
+        self.real = real
+        self.plan = geometry(N, K, S, real.itemsize)
+        self.fused = self.plan.rows == 0
+        if not self.fused:
+            _refuse_reduced_precision()
+        # See `kernels.cu` for units: in bits, log 2 divides; a squared distance has u^2 = lambda / log 2 taken in.
+        self.unit, divisor, self.differences = 1.0, math.log(2), False
+        if self.fused and quadratic:
+            u = float(real.type(math.sqrt(quadratic / math.log(2))))
+            if 0 < u < math.inf:
+                self.unit, divisor, self.differences = u, 2 * (quadratic / u), True
+        self.sums = cupy.zeros((S + 1) * K + 2)  # of phi and 1 over q; free energy and energy
+        self.tiles = cupy.empty((self.plan.words + 1, self.plan.padded), real)
+        names = ("v", "b", "log_masses")
+        v, b, log_masses = (_on_device(array, real, name) for array, name in zip(tiles, names, strict=True))
+        sizes = K, self.plan.padded, S, self.plan.words
+        self.launch(
+            "pack", -(-self.plan.padded // 256), 256, *sizes, v, b, log_masses, divisor, self.differences, self.tiles
+        )
+
+    def launch(self, name: str, grid: int | tuple[int, int], threads: int, *values: Any) -> None:
+        kernel = _kernel(options(self.plan, self.real, self.differences), name)
+        kernel(grid if isinstance(grid, tuple) else (grid,), (threads,), arguments(*values))
+
+    def collect(self, name: str, partial: Array, height: int, width: int, total: Array) -> None:
+        """total (height, width) += sum over the first axis of partial, cut to that size."""
+        self.launch(name, -(-height * width // 32), COLLECT_THREADS, *partial.shape, height, width, partial, total)
+
+    def add(self, phi: Array, s: Array, rho: Array) -> None:
+        """Add a block of rows."""
+        phi, s = _on_device(phi, self.real, "statistics"), _on_device(s, self.real, "offset")
+        rho = _on_device(rho, np.dtype(np.float64), "weights")
+        totals = cupy.empty((self.plan.encode_blocks, 1, 2))
+        if self.fused:
+            self._two_passes(phi, s, rho, totals)
+            self.collect("collect", totals, 1, 2, self.sums[-2:])
+            return
+        for start in range(0, len(phi), self.plan.rows):
+            block = slice(start, start + self.plan.rows)
+            self._two_products(phi[block], s[block], rho[block], totals)
+            self.collect("collect", totals, 1, 2, self.sums[-2:])
+
+    def _two_passes(self, phi: Array, s: Array, rho: Array, totals: Array) -> None:
+        plan, N, (K, S) = self.plan, len(phi), self.shape
+        reference, scale = cupy.empty(N, self.real), cupy.empty(N, self.real)
+        rest = (self.unit, reference, scale)
+        self.launch("encode", len(totals), THREADS, N, plan.padded, plan.team, phi, s, rho, self.tiles, *rest, totals)
+        partial = cupy.empty((plan.accumulate_grid[0], S + 1, plan.padded))
+        self.launch(
+            "accumulate",
+            plan.accumulate_grid,
+            COLUMN_THREADS,
+            N,
+            plan.padded,
+            plan.column_team,
+            phi,
+            self.tiles,
+            *rest,
+            partial,
+        )
+        self.collect("collect", partial, S + 1, K, self.sums)
+
+    def _two_products(self, phi: Array, s: Array, rho: Array, totals: Array) -> None:
+        plan, n, (K, S) = self.plan, len(phi), self.shape
+        shares = -(-n // plan.share)
+        wide = cupy.zeros((shares * plan.share, plan.words), self.real)  # (phi, 1, 0 ...), and rows of zeros
+        wide[:n, :S] = phi
+        wide[:n, S] = 1
+        logits = cupy.dot(wide, self.tiles[: plan.words])
+        self.launch(
+            "encode_products", len(totals), THREADS, n, *logits.shape, plan.team, s, rho, self.tiles[-1], logits, totals
+        )
+        # Products over a share of the rows each: enough of them to keep the device busy, and short enough sums.
+        left = wide.reshape(shares, plan.share, plan.words).transpose(0, 2, 1)
+        partial = cupy.matmul(left, logits.reshape(shares, plan.share, plan.padded))
+        self.collect("collect_products", partial, S + 1, K, self.sums)
+
+    def result(self) -> Expectations:
+        K, S = self.shape
+        sums = self.sums[:-2].reshape(S + 1, K)
+        return Expectations(
+            sums[S].astype(self.real),
+            sums[:S].T.astype(self.real, order="C"),
+            self.sums[-2],
+            self.sums[-1],
+        )
+
+
+@functools.cache
+def _kernel(compiler_options: tuple[str, ...], name: str) -> Any:
+    return _module(compiler_options).get_function(name)
+
+
+@functools.cache
+def _module(compiler_options: tuple[str, ...]) -> Any:
+    """The kernels, compiled once per process for given macros; CuPy keeps the binary for the next process."""
+    source = importlib.resources.files(__package__).joinpath("kernels.cu").read_text(encoding="utf-8")
+    return cupy.RawModule(code=source, options=compiler_options)
+
+
+def _sizes(rows: tuple[Array, Array, Array], tiles: tuple[Array, Array, Array]) -> tuple[int, int, int]:
+    """N, K, S, after a look at every array's kind and shape: a kernel would read beyond the end of a shorter one."""
+    arrays = dict(zip(("statistics", "offset", "weights", "v", "b", "log_masses"), (*rows, *tiles), strict=True))
+    statistics, b = rows[0], tiles[1]
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray | cupy.ndarray):
+            raise ValueError(f"{name} must be a NumPy or CuPy array, got {type(array).__name__}")
+        if array.dtype.kind not in "fiub":
+            raise ValueError(f"{name} must hold real numbers, got dtype {array.dtype}")
+        if isinstance(array, cupy.ndarray) and array.device.id != cupy.cuda.Device().id:
+            raise ValueError(
+                f"{name} lies on GPU {array.device.id}, and GPU {cupy.cuda.Device().id} is the current one: move the "
+                f"array, or compute inside `with cupy.cuda.Device({array.device.id}):`"
+            )
+    if statistics.ndim != 2 or b.ndim != 1 or 0 in (*statistics.shape, *b.shape):
+        raise ValueError(
+            f"statistics must have shape (N, S) and b shape (K,), nothing zero; got {statistics.shape} and {b.shape}"
+        )
+    (N, S), (K,) = statistics.shape, b.shape
+    for name, shape in {"offset": (N,), "weights": (N,), "v": (K, S), "log_masses": (K,)}.items():
+        if arrays[name].shape != shape:
+            raise ValueError(
+                f"{name} must have shape {shape} with {N} rows, {K} tiles and {S} statistics, got {arrays[name].shape}"
+            )
+    return N, K, S
+
+
+def _on_device(array: Array, dtype: np.dtype[Any], name: str) -> Array:
+    """The array on the current GPU, C-contiguous, of that dtype; itself if it is so already."""
+    if isinstance(array, np.ndarray):
+        return cupy.asarray(np.ascontiguousarray(array, dtype))  # CuPy does not know every dtype of NumPy
+    return cupy.ascontiguousarray(array, dtype)
+
+
+def _refuse_reduced_precision() -> None:
+    """CuPy and cuBLAS multiply float32 matrices with 24 bits unless one of these is set; then with 11."""
+    for name in ("CUPY_TF32", "NVIDIA_TF32_OVERRIDE"):
+        if os.environ.get(name, "0") not in ("", "0"):
+            raise ValueError(f"{name} rounds the factors of matrix products to 11 bits, too few here: unset it")
