@@ -50,7 +50,7 @@ def test_writes_picture_and_arrays(tmp_path, capsys):
     assert [float(p) for p in branch.peaks(k=3)] == arrays["peaks"][:3, 0].tolist()
     table = capsys.readouterr().out
     assert "beta_c^3" in table
-    assert "9.01563" in table
+    assert "9.0156" in table
 
 
 def test_panels_lie_below_between_and_above_and_end_at_fixed_points(tmp_path):
