@@ -82,7 +82,7 @@ def second_derivative(
         ax.plot(beta, peak, "v", color=FIXED_POINT, ms=5)
         name = rf"$\beta_c^{rank}$"
         ax.annotate(name, (beta, peak), (0, 5), textcoords="offset points", ha="center", fontsize="small")
-    ax.set_ylabel(r"$|\mathrm{d}^2 \mathrm{E}\,\|x-\psi\|^2 / \mathrm{d}\beta^2|$")
+    ax.set_ylabel(r"$|\mathrm{d}^2 \mathrm{E}\,\|x-\psi\|^2 / \mathrm{d}\beta^2|$  (units of $x^2$)")
     top = np.nanmax(height, initial=0.0)
     if top > 0:  # five decades below the highest peak all is rounding or of no interest
         ax.set_yscale("log")
