@@ -74,6 +74,8 @@ def compute(
     """Every array of the figure, and the settings it was computed with. Ctrl-C ends it with what there is."""
     objective, tiling = cv.ELBO(sigma=sigma), cv.Tiling.uniform(n_tiles)
     common: dict[str, Any] = {"tiling": tiling, "weights": data.weights, "masses": masses, "backend": backend}
+    if betas is None:
+        betas = cv.default_betas(data.x, objective, weights=data.weights, backend=backend)
     branch = cv.sweep(data.x, objective, betas=betas, seed=seed, progress=progress, **common)
     assert isinstance(branch, cv.Branch)
     order = np.argsort(branch.betas)
@@ -88,8 +90,7 @@ def compute(
         "peaks": np.array([(p.beta, p.height, *p.bracket) for p in every_peak]).reshape(-1, 4),
         "first_critical_beta": np.array(cv.first_critical_beta(data.x, objective, weights=data.weights)),
     }
-    wanted = len(betas) if betas is not None else 240
-    interrupted = len(branch) < wanted
+    interrupted = len(branch) < len(betas)
     project = _plane(data.x)
     arrays["points"] = project(data.x)
     if not interrupted:

@@ -130,8 +130,9 @@ class _Run:
     def __post_init__(self) -> None:
         objective, self.eps = self.problem.objective, float(np.finfo(self.problem.rows.dtype).eps)
         self.tol = max(self.options.tol, 100 * self.eps) * self.problem.radius
-        # Rounding of T: eps of the radius, and eps times the energies lambda radius^2 over a width 1/sqrt(lambda).
+        # Only of Bregman energies is a metric known in which J is symmetric, and the split condition.
         self.symmetric = objective.curvature(self.sites.decoder[:1]) is not None
+        # Rounding of T: eps of the radius, and eps times the energies lambda radius^2 over a width 1/sqrt(lambda).
         steepness = np.sqrt(objective.quadratic or 0.0) * self.problem.radius
         self.floor = 8 * self.eps * (1 + steepness) * self.problem.radius
         self.noise = 16 * self.eps * (1 + steepness**2)  # of the free energy, relative to 1 + |F|
@@ -213,10 +214,10 @@ class _Run:
         return sites.with_masses(np.exp(point.log_masses)) if self.options.free else sites
 
     def move_to(self, sites: Sites, strictly: bool = False) -> bool:
-        """Go over to other sites unless F rises there (`strictly`: only if it falls by more than rounding)."""
+        """Go over to other sites unless F rises there by more than rounding (`strictly`: unless it rises at all)."""
         point = self.evaluate(sites.decoder, _log(sites.masses))
-        slack = self.slack()
-        if point.expectations.free_energy > self.here.expectations.free_energy + (0.0 if strictly else slack):
+        rise = point.expectations.free_energy - self.here.expectations.free_energy
+        if rise > (0.0 if strictly else self.slack()):
             return False
         self.sites, self.history, self.factor = sites, [], np.nan
         self.accept(point)
