@@ -485,7 +485,7 @@ def test_labels_stream_with_the_rows(backend, rng, tmp_path, monkeypatch):
     assert s.marginal == pytest.approx(naive.mass, abs=1e-12)
     path = tmp_path / "x.npy"
     np.save(path, x)
-    monkeypatch.setattr("constrained_vae.problem._BLOCK", 14)  # seven rows at a time
+    monkeypatch.setattr("constrained_vae.rows._BLOCK", 14)  # seven rows at a time
     streamed = cv.solve(np.load(path, mmap_mode="r"), objective, **options)
     assert streamed.free_energy == pytest.approx(s.free_energy, rel=1e-12)
     assert streamed.marginal == pytest.approx(s.marginal, abs=1e-12)
