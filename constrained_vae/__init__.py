@@ -16,9 +16,12 @@ if TYPE_CHECKING:
     from .backends import BackendNotAvailableError
     from .branches import default_betas, sweep
     from .detection import Peak
+    from .equations import Expectations
     from .iteration import solve
     from .loop import Iterate
-    from .objectives import ELBO
+    from .objectives import ELBO, Frame
+    from .problem import block_expectations
+    from .rows import RowBlocks
     from .sites import Sites
     from .solution import Branch, FixedPoint, NotConvergedError, NotConvergedWarning, Status
     from .stability import first_critical_beta
@@ -31,9 +34,12 @@ _ROOMS = {
     "backends": ("BackendNotAvailableError",),
     "branches": ("default_betas", "sweep"),
     "detection": ("Peak",),
+    "equations": ("Expectations",),
     "iteration": ("solve",),
     "loop": ("Iterate",),
-    "objectives": ("ELBO",),
+    "objectives": ("ELBO", "Frame"),
+    "problem": ("block_expectations",),
+    "rows": ("RowBlocks",),
     "sites": ("Sites",),
     "solution": ("Branch", "FixedPoint", "NotConvergedError", "NotConvergedWarning", "Status"),
     "stability": ("first_critical_beta",),
@@ -46,16 +52,20 @@ __all__ = [
     "ELBO",
     "BackendNotAvailableError",
     "Branch",
+    "Expectations",
     "FixedPoint",
+    "Frame",
     "Iterate",
     "NotConvergedError",
     "NotConvergedWarning",
     "Peak",
+    "RowBlocks",
     "Sites",
     "Status",
     "Tiling",
     "TooLargeError",
     "backends",
+    "block_expectations",
     "datasets",
     "default_betas",
     "equations",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,11 @@ class TooLargeError(ValueError):
 
 def check_data(x: Any, name: str = "x") -> FloatArray:
     """A finite, non-empty (N, D) array of floats; a memory map stays one."""
+    if isinstance(x, Iterator):
+        raise ValueError(
+            f"{name} is a one-shot iterator ({type(x).__name__}), but every map takes a pass of its own: give an "
+            "array, a memory map, or RowBlocks of a function that makes a new iterator over row blocks"
+        )
     if isinstance(x, np.ma.MaskedArray):
         raise ValueError(f"{name} must not be masked: drop the masked points, or fill them")
     try:

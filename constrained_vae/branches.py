@@ -170,7 +170,7 @@ def _split_scales(problem: Problem) -> FloatArray:
     if len(chosen) > _SUBSAMPLE:
         chosen = np.sort(np.random.default_rng(0).choice(len(rows), _SUBSAMPLE, replace=False, p=rows.weights))
         rho = np.ones(_SUBSAMPLE)
-    points = rows.frame.inward(np.asarray(rows.source[chosen], dtype=np.float64))
+    points = rows.take(chosen)
 
     def spread(node: Any) -> float:
         members = node.pre_order()

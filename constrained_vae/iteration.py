@@ -134,7 +134,7 @@ def initial_sites(problem: Problem, tiling: Tiling, start: Any, seed: int, free:
     elif isinstance(start, str):
         check_choice(start, "start", ("data",))
         chosen = np.random.default_rng(seed).choice(len(rows), size=k, p=rows.weights)
-        psi = rows.frame.inward(np.asarray(rows.source[np.sort(chosen)], dtype=np.float64))
+        psi = rows.take(np.sort(chosen))
     else:
         given = start.decoder if isinstance(start, FixedPoint) else check_data(start, "start")
         if given.shape != (k, dim):

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from ._checks import FloatArray, check_data, check_dtype, check_instance, check_weights
+from ._checks import FloatArray, check_data, check_dtype, check_instance, check_masses, check_weights
 from .backends import get_backend
 from .equations import Array, Expectations, encoder, energies
 from .objectives import Frame, Objective
-from .rows import Rows, standard_frame
+from .rows import Rows, blocks_of, check_rows, standard_frame
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,9 +33,10 @@ class Problem:
         other objective keeps the units of the data.
         """
         check_instance(objective, "objective", Objective, "ELBO(beta=0.5)")
-        x = check_data(x)
+        x = check_rows(x)
         rho = check_weights(weights, len(x))
-        objective.check(x)
+        for _, block in blocks_of(x):
+            objective.check(block)
         frame = standard_frame(x, rho) if objective.equivariant else Frame(np.zeros(x.shape[1]), 1.0)
         return cls(Rows(x, rho, frame, check_dtype(dtype)), objective.in_frame(frame), get_backend(backend))
 
@@ -74,7 +75,7 @@ class Problem:
 
     def blocks(self) -> Iterator[tuple[Array, Array, Array]]:
         """Blocks (phi, offset, rho) (T4): kept for data in memory, prepared on the way for a memory map."""
-        if isinstance(self.rows.source, np.memmap):
+        if self.rows.streamed:
             return ((phi, self.objective.offset(s), rho) for phi, s, rho in self._prepare())
         return iter(self._prepared)
 
@@ -123,3 +124,75 @@ class Problem:
             phi, s = self.objective.statistics(x, rows)
             q, _ = encoder(energies(phi, self.objective.offset(s), v, b), log_masses)
             yield x, rho[:, None] * q
+
+
+def block_expectations(
+    x: Any,
+    decoder: Any,
+    objective: Objective,
+    *,
+    masses: Any = None,
+    weights: Any = None,
+    frame: Frame | None = None,
+    backend: str = "auto",
+    dtype: Any = None,
+) -> Expectations:
+    """Sums over some of the data rows from which the next decoder follows; those of disjoint rows add up (T1), (T5).
+
+    So rows may be shared out among machines: each evaluates its own, the results are summed, and
+    ``objective.decoder(total.mass, total.sums, decoder)`` is the image of the decoder under the map of all rows (T2).
+
+    Parameters
+    ----------
+    x : (n, D) array_like, memory map or RowBlocks
+        The rows.
+    decoder : (K, D) array_like
+        Reconstruction vectors, in units of x.
+    objective : Objective
+    masses : (K,) array_like, optional
+        Prior masses; equal ones by default.
+    weights : (n,) array_like, optional
+        Data weights rho of these rows; those of all rows together sum to 1. By default the rows are all the data.
+    frame : Frame, optional
+        Coordinates (x - centre) / scale in which the statistics are summed, the same for all parts; the decoder's image
+        is then ``frame.outward(objective.in_frame(frame).decoder(mass, sums, frame.inward(decoder)))``. Without it the
+        data should lie about the origin: far from it the sums lose digits.
+    backend : {"auto", "numba", "cupy", "reference"}
+    dtype : {float64, float32}, optional
+
+    Returns
+    -------
+    Expectations
+        ``mass`` (K,), ``sums`` (K, S), ``free_energy`` and ``energy`` in nats; ``+`` adds two of them.
+
+    Raises
+    ------
+    ValueError
+        For bad input.
+
+    Examples
+    --------
+    >>> from constrained_vae import ELBO
+    >>> x, psi, half = np.array([[-1.0], [1.0]]), np.array([[-0.5], [0.5]]), np.array([0.5])
+    >>> parts = [block_expectations(x[i : i + 1], psi, ELBO(), weights=half) for i in range(2)]
+    >>> total = parts[0] + parts[1]
+    >>> ELBO().decoder(total.mass, total.sums, psi).ravel().round(4)
+    array([-0.4621,  0.4621])
+    """
+    check_instance(objective, "objective", Objective, "ELBO(beta=0.5)")
+    frame = Frame(np.zeros(1), 1.0) if frame is None else frame
+    check_instance(frame, "frame", Frame, "Frame(centre, scale)")
+    x, psi = check_rows(x), check_data(decoder, "decoder")
+    if psi.shape[1] != x.shape[1]:
+        raise ValueError(f"decoder must have {x.shape[1]} columns like x, got {psi.shape[1]}")
+    for _, block in (*blocks_of(x), (None, psi)):
+        objective.check(block)
+    pi = np.full(len(psi), 1 / len(psi)) if masses is None else check_masses(masses)
+    if len(pi) != len(psi):
+        raise ValueError(f"masses must have one entry per reconstruction, got {len(pi)} for {len(psi)}")
+    rho = check_weights(weights, len(x))
+    if weights is not None:
+        rho = rho * np.sum(weights)  # these rows' share
+    problem = Problem(Rows(x, rho, frame, check_dtype(dtype)), objective.in_frame(frame), get_backend(backend))
+    with np.errstate(divide="ignore"):
+        return problem.expectations(frame.inward(np.asarray(psi, np.float64)), np.log(pi))

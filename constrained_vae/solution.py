@@ -15,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from . import equations
-from ._checks import FloatArray, TooLargeError, check_data, check_positive
+from ._checks import FloatArray, TooLargeError, check_positive
 from .detection import Peak, find_kinks
 from .objectives import ELBO, Frame, Objective
+from .rows import RowBlocks, blocks_of, check_rows, row_blocks
 from .sites import Sites
 from .tiling import Tiling
 
@@ -73,7 +74,7 @@ class FixedPoint:
 
     Attributes
     ----------
-    x : (N, D) array
+    x : (N, D) array or RowBlocks
         The data, as given.
     weights : (N,) array
         Data weights rho, summing to 1.
@@ -109,7 +110,7 @@ class FixedPoint:
         The iterates, where they were recorded.
     """
 
-    x: FloatArray
+    x: FloatArray | RowBlocks
     weights: FloatArray
     objective: Objective
     tiling: Tiling
@@ -216,22 +217,22 @@ class FixedPoint:
         """Expected reconstructions E_q[psi | x] of new points, (n, D), in units of x."""
         return np.concatenate([q @ self.decoder for q in self._encode_blocks(self._check(x))])
 
-    def _check(self, x: Any) -> FloatArray:
-        x = check_data(x)
+    def _check(self, x: Any) -> FloatArray | RowBlocks:
+        x = check_rows(x)
         if x.shape[1] != self.decoder.shape[1]:
             raise ValueError(f"x must have {self.decoder.shape[1]} columns like the data solved for, got {x.shape[1]}")
-        self.objective.check(x)
+        for _, block in blocks_of(x):
+            self.objective.check(block)
         return x
 
-    def _encode_blocks(self, x: FloatArray) -> Iterator[FloatArray]:
+    def _encode_blocks(self, x: FloatArray | RowBlocks) -> Iterator[FloatArray]:
         objective = self.objective.in_frame(self.frame)
         v, b = objective.readout(self.frame.inward(self.decoder))
         rows = max(1, _BLOCK // max(len(self.decoder), x.shape[1]))
         with np.errstate(divide="ignore"):
             log_masses = np.log(self.tiling.masses)
-        for start in range(0, len(x), rows):
-            block = self.frame.inward(np.asarray(x[start : start + rows], dtype=np.float64))
-            phi, s = objective.statistics(block)
+        for _, block in row_blocks(x, rows):
+            phi, s = objective.statistics(self.frame.inward(np.asarray(block, dtype=np.float64)))
             yield equations.encoder(equations.energies(phi, objective.offset(s), v, b), log_masses)[0]
 
     def save(self, path: str | PathLike[str]) -> None:
