@@ -79,6 +79,16 @@ def test_blocks_are_cut_anew(lengths, count):
     np.testing.assert_array_equal(np.asarray(source), x)
 
 
+@pytest.mark.parametrize("kind", ["memmap", "function", "list"])
+def test_points_are_found_in_their_blocks(kind, rng, tmp_path, monkeypatch):
+    x = rng.normal(size=(57, 2))
+    monkeypatch.setattr(rows, "_BLOCK", 22)
+    indices = np.sort(rng.integers(0, 57, 20))
+    frame = cv.Frame(np.ones(2), 2.0)
+    taken = rows.Rows(sources(x, tmp_path)[kind], np.full(57, 1 / 57), frame, np.dtype(float)).take(indices)
+    np.testing.assert_array_equal(taken, (x[indices] - 1) / 2)
+
+
 def test_blocks_of_integers_lists_and_nothing():
     source = RowBlocks([[[1, 2]], np.array([[3, 4]], dtype=np.int32)])
     np.testing.assert_array_equal(np.asarray(source), [[1.0, 2.0], [3.0, 4.0]])
