@@ -24,6 +24,7 @@ def check_data(x: Any, name: str = "x") -> FloatArray:
             f"{name} is a one-shot iterator ({type(x).__name__}), but every map takes a pass of its own: give an "
             "array, a memory map, or RowBlocks of a function that makes a new iterator over row blocks"
         )
+    x = _on_host(x)
     if isinstance(x, np.ma.MaskedArray):
         raise ValueError(f"{name} must not be masked: drop the masked points, or fill them")
     try:
@@ -51,6 +52,11 @@ def check_data(x: Any, name: str = "x") -> FloatArray:
                 f"{name} must be finite, got {value} at row {start + row}, column {column}: drop or impute such rows"
             )
     return array
+
+
+def _on_host(x: Any) -> Any:
+    """CuPy's arrays come to the host at the door, once."""
+    return x.get() if hasattr(x, "__cuda_array_interface__") and hasattr(x, "get") else x
 
 
 def check_weights(weights: Any, n: int) -> FloatArray:
@@ -83,7 +89,7 @@ def check_masses(masses: Any) -> FloatArray:
 def check_vector(values: Any, name: str) -> FloatArray:
     """A finite, non-empty float64 vector."""
     try:
-        array = np.asarray(values, dtype=np.float64)
+        array = np.asarray(_on_host(values), dtype=np.float64)
     except (TypeError, ValueError):
         raise ValueError(f"{name} must be a vector of numbers, got {type(values).__name__}") from None
     if array.ndim != 1 or array.size == 0:

@@ -15,6 +15,7 @@ sum_i rho_i q_ia dH_ia/dpsi_a = -pullback(psi, sums, mass)_a (T2).
 from __future__ import annotations
 
 import numpy as np
+from array_api_compat import array_namespace
 
 from .equations import Array
 
@@ -67,8 +68,9 @@ class CrossEntropy:
 
     def curvature(self, psi: Array) -> Array:
         """1 / (psi (1 - psi)); zero within 1e-12 of 0 and 1: such a coordinate is settled and takes no part."""
-        variance = psi * (1 - psi)
-        return np.divide(1.0, variance, out=np.zeros_like(variance), where=variance > 1e-12)
+        xp, variance = array_namespace(psi), psi * (1 - psi)
+        moving = variance > 1e-12
+        return xp.where(moving, 1 / xp.where(moving, variance, 1.0), 0.0)
 
     def coordinates(self, psi: Array) -> Array:
         """u = arcsin sqrt(psi), which stabilises the variance: d(psi) = 2 sqrt(psi (1 - psi)) du (Fisher and Rao).

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from ._checks import check_callable, check_choice, check_count, check_data, check_instance
-from .loop import Iterate, Options, iterate
+from .loop import iterate
 from .objectives import ELBO, Objective
+from .options import Iterate, Options
 from .problem import Problem
 from .sites import Sites
 from .solution import FixedPoint, NotConvergedError, NotConvergedWarning, Status

@@ -3,23 +3,27 @@
 repeat  point -> proposal of the accelerator, kept where F does not rise; else the plain map, which descends (T6);
 until   the Newton step (I - J)^-1 (T(psi) - psi), the distance to the fixed point, is within the tolerance (T10);
 then    tie coincident tiles; kick a site past its split condition (T9) along its unstable axis, and on it goes.
+
+Points and vectors stay where the backend computes; what comes to the host is a handful of numbers per map. Sites live
+on the host: they are looked at when something has converged.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from scipy.special import logsumexp
 from tqdm.auto import tqdm
 
-from ._checks import FloatArray, check_choice, check_count, check_positive
+from ._arrays import numbers, to_host
+from ._checks import FloatArray
 from .acceleration import ACCELERATORS, MEMORY, Past, contraction_factor, newton_step
-from .equations import Expectations
+from .equations import Array
 from .objectives import Objective
+from .options import Iterate, Options
+from .points import Point, log
 from .problem import Problem
 from .sites import Sites
 from .solution import FixedPoint, Status, same_distance
@@ -30,64 +34,6 @@ _DEAD = 1e-14  # free masses: a site below this marginal mass that still loses m
 _LOOSE = 1e-6  # tolerance, in units of the data's radius, at which a kicked point is tested for its stability
 _BACKTRACKS = (1.0, 0.25, 0.0625)  # fractions of a proposal that are tried before the plain step
 _PATIENCE = 500  # maps without a new least residual, near the end, that say the arithmetic yields no more
-
-
-@dataclass(frozen=True, eq=False)
-class Iterate:
-    """What a callback sees after every accepted point. All in units of the data.
-
-    Attributes
-    ----------
-    n_maps : int
-        Evaluations of the map so far.
-    free_energy : float
-        In nats; it never rises from one iterate to the next, but for rounding.
-    residual : float
-        Root-mean-square step of the plain map.
-    error_estimate : float
-        Estimated distance to the fixed point (infinite while the contraction factor is unknown).
-    decoder : (K, D) array
-    """
-
-    n_maps: int
-    free_energy: float
-    residual: float
-    error_estimate: float
-    decoder: FloatArray
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to iterate: what `solve` and `sweep` share."""
-
-    free: bool = False
-    accelerate: str = "lbfgs"
-    tol: float = 1e-10
-    max_maps: int = 100_000
-    time_limit: float | None = None
-    callback: Callable[[Iterate], Any] | None = None
-    record: bool = False
-    progress: bool = False
-
-    def __post_init__(self) -> None:
-        check_choice(self.accelerate, "accelerate", tuple(ACCELERATORS))
-        check_positive(self.tol, "tol")
-        check_count(self.max_maps, "max_maps")
-        limit = self.time_limit
-        if limit is not None and not (isinstance(limit, (int, float)) and limit >= 0):
-            raise ValueError(f"time_limit must be a number of seconds, at least 0, got {limit!r}")
-
-
-@dataclass(frozen=True, eq=False)
-class _Point:
-    """A point, its expectations, and its image under the plain map; all in the frame, per site."""
-
-    psi: FloatArray
-    log_masses: FloatArray
-    expectations: Expectations
-    image: FloatArray  # T(psi), (k, D)
-    log_step: FloatArray  # log m - log pi where masses are free, else empty
-    residual: float
 
 
 class _Stopped(Exception):
@@ -116,7 +62,7 @@ class _Run:
     problem: Problem
     options: Options
     sites: Sites
-    point: _Point | None = None
+    point: Point | None = None
     error: float = np.inf  # in the frame
     n_maps: int = 0
     top_eigenvalue: float = np.nan
@@ -161,23 +107,22 @@ class _Run:
                 self.error = self.estimate()
         if status is Status.CONVERGED and self.error > self.tol:
             return Status.CRITICAL
-        if status is Status.CONVERGED and (self.here.expectations.mass <= 0).any():
+        if status is Status.CONVERGED and (to_host(self.here.expectations.mass) <= 0).any():
             return Status.DEAD_TILES
         return Status.SADDLE_LEFT if status is Status.CONVERGED and self.saddle_left else status
 
     @property
-    def here(self) -> _Point:
+    def here(self) -> Point:
         assert self.point is not None  # `converge` evaluates the start first
         return self.point
 
     def tie(self) -> bool:
         """Tie sites that coincide, where F does not rise for it; say whether anything changed."""
-        point = self.here
         tolerance = same_distance(self.problem.radius, self.problem.objective.stiffness, self.error)
         sites = self.current_sites()
         if self.options.free:  # a site that has lost its mass, and is losing more, gives its tiles to the largest
-            mass = point.expectations.mass
-            sites = sites.without((mass < _DEAD) & (point.log_step < 0))
+            mass, log_step = to_host(self.here.expectations.mass), to_host(self.here.log_step)
+            sites = sites.without((mass < _DEAD) & (log_step < 0))
         merged = sites.merged(tolerance)
         if len(merged) == len(self.sites):
             return False
@@ -189,11 +134,11 @@ class _Run:
         if not self.symmetric:
             return False
         may_split = sites.can_split(self.options.free)
-        condition = split_condition(self.problem, point.psi, point.log_masses, may_split)
+        condition = split_condition(self.problem, sites.decoder, to_host(point.log_masses), may_split)
         self.top_eigenvalue = condition.top
         excess = 1 - 1 / condition.eigenvalue if condition.eigenvalue > 1 else 0.0
         objective = self.problem.objective
-        coordinates = replace(sites, decoder=objective.coordinates(point.psi))
+        coordinates = replace(sites, decoder=objective.coordinates(sites.decoder))
         # Near a continuous split the halves move apart by sqrt(3 excess / (kurtosis + 3)) standard deviations (T13):
         # sqrt(excess) for Gaussian, sqrt(3 excess) for two-point data. Start short of both.
         deviation = np.sqrt(condition.eigenvalue / objective.stiffness) * condition.axis
@@ -204,20 +149,20 @@ class _Run:
                 return True
             length /= 4
         if excess > 0:  # a saddle that no kick leaves, for F is flat to rounding: the halves belong this far apart
-            spread = np.sqrt(3 * excess * point.expectations.mass[condition.site])
+            spread = np.sqrt(3 * excess * to_host(point.expectations.mass)[condition.site])
             self.error = max(self.error, float(spread * np.linalg.norm(condition.direction)))
         return False
 
     def current_sites(self) -> Sites:
         point = self.here
-        sites = Sites(point.psi, self.sites.index, self.sites.tile_masses, point.expectations.mass)
-        return sites.with_masses(np.exp(point.log_masses)) if self.options.free else sites
+        sites = Sites(to_host(point.psi), self.sites.index, self.sites.tile_masses, to_host(point.expectations.mass))
+        return sites.with_masses(np.exp(to_host(point.log_masses))) if self.options.free else sites
 
     def move_to(self, sites: Sites, strictly: bool = False) -> bool:
         """Go over to other sites unless F rises there by more than rounding (`strictly`: unless it rises at all)."""
-        point = self.evaluate(sites.decoder, _log(sites.masses))
-        rise = point.expectations.free_energy - self.here.expectations.free_energy
-        if rise > (0.0 if strictly else self.slack()):
+        point = self.evaluate_sites(sites)
+        rise = point.free_energy - self.here.free_energy
+        if not rise <= (0.0 if strictly else self.slack()):
             return False
         self.sites, self.history, self.factor = sites, [], np.nan
         self.accept(point)
@@ -228,18 +173,17 @@ class _Run:
     def converge(self, tol: float) -> Status:
         """Iterate until the estimated error is below the tolerance, or the arithmetic yields no more."""
         if self.point is None:
-            self.accept(self.evaluate(self.sites.decoder, _log(self.sites.masses)))
+            self.accept(self.evaluate_sites(self.sites))
         self.history = self.history[-1:]
         propose = ACCELERATORS[self.options.accelerate]
         plain, near, lowest, since = False, tol, np.inf, 0
         while True:
-            point, metric = self.here, self.metric(self.here)
-            u = self.history[-1].u
+            point = self.here
             lowest, since = (point.residual, 0) if point.residual < lowest else (lowest, since + 1)
             stalled = point.residual <= self.floor or (since > _PATIENCE and point.residual <= 1e3 * self.floor)
             near = tol if point.residual > tol else near
 
-            found: list[_Point] = []
+            found: list[Point] = []
             proposal = None
             if plain or not (stalled or point.residual <= near):
                 if stalled or (point.residual <= near and self.estimate() <= near):
@@ -251,8 +195,8 @@ class _Run:
                         return Status.CONVERGED if self.error <= tol else Status.CRITICAL
                     near = point.residual * min(max(tol / self.error, 0.01), 0.5)
                     if self.options.accelerate != "plain" and np.isfinite(self.error):
-                        found = self.extrapolated(u + step)
-                proposal = None if found else propose(self.history, metric)
+                        found = self.extrapolated(point.vector[0] + step)
+                proposal = None if found else propose(self.history, point.metric)
             # else: close to the end a plain step comes first, for it measures the contraction factor
             if proposal is not None:
                 found = self.extrapolated(proposal)
@@ -260,13 +204,13 @@ class _Run:
                     self.history = self.history[-1:]
             plain = len(found) != 1
             for passed in found[:-1]:  # on the way to a plain image stands the extrapolated point itself
-                self.history.append(Past(*self.vector(passed), plain=False))
-            self.accept(found[-1] if found else self.plain_step(point), plain)
+                self.history.append(Past(*passed.vector, plain=False))
+            self.accept(found[-1] if found else self.evaluate(*point.following), plain)
 
-    def slide(self, direction: FloatArray) -> bool:
+    def slide(self, direction: Array) -> bool:
         """Leave a saddle of the sites along a direction of negative curvature, where F falls by more than rounding."""
-        u, metric = self.history[-1].u, self.metric(self.here)
-        size = np.sqrt(metric @ direction**2)
+        (u, _), metric = self.here.vector, self.here.metric
+        size = np.sqrt(numbers(metric @ direction**2)[0])
         if not (np.isfinite(size) and size > 0):
             return False
         # Of unit length in the metric it would cost or gain about one nat.
@@ -274,7 +218,7 @@ class _Run:
             candidate = self.evaluate_vector(u + length / size * direction)
             if candidate is None:
                 continue
-            fall = self.here.expectations.free_energy - candidate.expectations.free_energy
+            fall = self.here.free_energy - candidate.free_energy
             if fall > self.slack():
                 self.history, self.factor, self.saddle_left = [], np.nan, True
                 self.accept(candidate)
@@ -285,44 +229,44 @@ class _Run:
         """Estimated error as the past alone has it, residual / (1 - contraction factor) (T10)."""
         residual = self.here.residual
         if residual > 10 * self.floor or np.isnan(self.factor):  # below, ratios of residuals are rounding
-            self.factor = contraction_factor(self.history, self.metric(self.here), self.symmetric)
+            self.factor = contraction_factor(self.history, self.here.metric, self.symmetric)
         return max(residual, self.floor) / (1 - self.factor) if self.factor < 1 else np.inf
 
-    def newton_step(self, stalled: bool) -> tuple[FloatArray, float]:
+    def newton_step(self, stalled: bool) -> tuple[Array, float]:
         """Newton step from here, and its length with what is missing from it: the estimated error (T10).
 
         The products with I - J are differences of the map over a step short against all curvature, and long against
         rounding. A stalled residual is rounding: there some step of this size stands for it. Without a metric in which
         J is symmetric the contraction factor alone has to do.
         """
-        point, metric = self.here, self.metric(self.here)
-        u, r, _ = self.history[-1]
+        point = self.here
+        (u, r), metric = point.vector, point.metric
         if not self.symmetric:
             return r, self.estimate()
         if len(point.psi) == 1 and not self.options.free:
             return r, point.residual  # one site: the map is constant
         size = max(point.residual, self.floor) if stalled else point.residual
-        rhs = np.random.default_rng(0).standard_normal(len(r)) if stalled else r
-        norm = np.sqrt(metric @ rhs**2)
+        rhs = self.problem.to_device(np.random.default_rng(0).standard_normal(len(r))) if stalled else r
+        norm, length = np.sqrt(numbers(metric @ rhs**2, metric @ u**2 / metric.sum()))
         if norm == 0:  # what still moves are settled coordinates, whose next image is exact
             return r, size
-        length = float(np.sqrt(metric @ u**2 / metric.sum())) + self.problem.radius
+        length = np.sqrt(self.eps) * (length + self.problem.radius)
 
-        def product(p: FloatArray) -> FloatArray:
-            h = np.sqrt(self.eps) * length * np.sqrt(metric.sum() / (metric @ p**2))
-            u1, r1 = self.vector(self.evaluate(*self.parts(u + h * p)))
+        def product(p: Array) -> Array:
+            h = length * np.sqrt(metric.sum() / (metric @ p**2))
+            u1, r1 = self.evaluate(*point.parts(u + h * p)).vector
             return p - ((u1 + r1) - (u + r)) / h
 
         step, missing = newton_step(product, rhs, metric)
-        return step, size * float((np.sqrt(metric @ step**2) + missing) / norm)
+        return step, size * float((np.sqrt(numbers(metric @ step**2)[0]) + missing) / norm)
 
-    def extrapolated(self, proposal: FloatArray) -> list[_Point]:
+    def extrapolated(self, proposal: Array) -> list[Point]:
         """The proposal where F does not rise there, or the proposal and its plain image where it does not rise at that.
 
         (A long step magnifies what is left of the fast modes; one plain step removes it.) Failing both, a point a
         quarter as far beyond the plain image; none if F rises at all of them.
         """
-        u, r, _ = self.history[-1]
+        u, r = self.here.vector
         image = u + r
         for fraction in _BACKTRACKS:
             candidate = self.evaluate_vector(image + fraction * (proposal - image))
@@ -330,110 +274,68 @@ class _Run:
                 continue
             if self.falls(candidate):
                 return [candidate]
-            settled = self.plain_step(candidate)
+            settled = self.evaluate(*candidate.following)
             if self.falls(settled):
                 return [candidate, settled]
         return []
 
-    def plain_step(self, point: _Point) -> _Point:
-        return self.evaluate(point.image, _normalised(point.log_masses, point.log_step))
-
-    def falls(self, candidate: _Point) -> bool:
+    def falls(self, candidate: Point) -> bool:
         """Whether F does not rise from here to the candidate.
 
         A difference below the rounding of F is taken from its gradient, -r in the metric (T6), by the trapezoidal rule;
         where that is no metric of the map, the residual decides.
         """
         point = self.here
-        rise = candidate.expectations.free_energy - point.expectations.free_energy
+        rise = candidate.free_energy - point.free_energy
         if abs(rise) <= self.slack():
             if not self.symmetric:
                 return candidate.residual <= point.residual
-            (u, r, _), (u1, r1) = self.history[-1], self.vector(candidate)
-            rise = -float((self.metric(point) * r + self.metric(candidate) * r1) @ (u1 - u)) / 2
+            (u, r), (u1, r1) = point.vector, candidate.vector
+            rise = -numbers((point.metric * r + candidate.metric * r1) @ (u1 - u))[0] / 2
         return rise <= 0
 
     def slack(self) -> float:
-        return self.noise * (1 + abs(self.here.expectations.free_energy))
+        return self.noise * (1 + abs(self.here.free_energy))
 
-    def vector(self, point: _Point) -> tuple[FloatArray, FloatArray]:
-        """Point and residual as vectors: psi, in the coordinates of the objective, and log pi where masses are free."""
-        objective = self.problem.objective
-        psi = objective.coordinates(point.psi)
-        step = objective.coordinates(point.image) - psi
-        if not self.options.free:
-            return psi.ravel(), step.ravel()
-        alive = point.expectations.mass > 0  # a dead site's log mass is minus infinity: zero stands for it here
-        return (
-            np.concatenate([psi.ravel(), np.where(alive, point.log_masses, 0.0)]),
-            np.concatenate([step.ravel(), np.where(alive, point.log_step, 0.0)]),
-        )
+    def evaluate_vector(self, u: Array) -> Point | None:
+        """Evaluate a proposal; None where nothing finite comes back."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            point = self.evaluate(*self.here.parts(u))
+            return point if point.finite else None
 
-    def metric(self, point: _Point) -> FloatArray:
-        """Diagonal metric of these vectors in which J is symmetric, (m lambda grad^2 f, m) (T8); 0 for a dead site."""
-        mass = point.expectations.mass
-        metric = np.repeat(mass * self.problem.objective.stiffness, point.psi.shape[1])
-        return np.concatenate([metric, mass]) if self.options.free else metric
+    def evaluate_sites(self, sites: Sites) -> Point:
+        return self.evaluate(self.problem.to_device(sites.decoder), self.problem.to_device(log(sites.masses)))
 
-    def parts(self, u: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Reconstructions and log masses (not normalised) of a vector."""
-        point = self.here
-        n = point.psi.size
-        psi = self.problem.objective.reconstructions(u[:n].reshape(point.psi.shape))
-        if not self.options.free:
-            return psi, point.log_masses
-        return psi, np.where(point.expectations.mass > 0, u[n:], -np.inf)
-
-    def evaluate_vector(self, u: FloatArray) -> _Point | None:
-        """Evaluate a proposal; None where it is not finite."""
-        if not np.isfinite(u).all():
-            return None
-        psi, log_masses = self.parts(u)
-        return self.evaluate(psi, _normalised(log_masses, 0.0) if self.options.free else log_masses)
-
-    def evaluate(self, psi: FloatArray, log_masses: FloatArray) -> _Point:
-        """One map; raises when a budget is used up or nothing finite comes back."""
+    def evaluate(self, psi: Array, log_masses: Array) -> Point:
+        """One map; raises when a budget is used up."""
         options = self.options
         late = options.time_limit is not None and time.monotonic() - self.started >= options.time_limit
         if self.n_maps > 0 and (late or self.n_maps >= options.max_maps):
             raise _Stopped(Status.BUDGET_USED)
-        expectations = self.problem.expectations(psi, log_masses)
+        point = Point.evaluate(self.problem, psi, log_masses, options.free)
         self.n_maps += 1
-        if not np.isfinite(expectations.free_energy):
-            raise _Stopped(Status.NOT_FINITE)
-        mass = expectations.mass
-        image = self.problem.image(psi, expectations)
-        square = float(mass @ np.square(image - psi).sum(axis=1))
-        log_step: FloatArray = np.empty(0)
-        if options.free:
-            alive = mass > 0
-            log_step = _log(mass) - np.where(alive, log_masses, 0.0)  # minus infinity where a site has died
-            square += float(mass @ np.where(alive, log_step, 0.0) ** 2) / self.problem.objective.stiffness
         if self.bar is not None:
             self.bar.update()
-        return _Point(psi, log_masses, expectations, image, log_step, float(np.sqrt(square)))
+        return point
 
-    def accept(self, point: _Point, plain: bool = False) -> None:
+    def accept(self, point: Point, plain: bool = False) -> None:
+        """Go on from a point; raises where it is not finite."""
+        if not point.finite:
+            raise _Stopped(Status.NOT_FINITE)
         self.point, self.error = point, np.inf
-        self.history = [*self.history[1 - MEMORY :], Past(*self.vector(point), plain)]
+        self.history = [*self.history[1 - MEMORY :], Past(*point.vector, plain)]
         frame, options = self.problem.rows.frame, self.options
         if self.bar is not None and options.progress:
             self.bar.set_postfix_str(f"residual {point.residual * frame.scale:.1e}", refresh=False)
         if not (options.record or options.callback):
             return
-        decoder = frame.outward(point.psi)[self.sites.index]
+        decoder = frame.outward(to_host(point.psi))[self.sites.index]
         if options.record:
             self.trajectory.append(decoder)
-        if options.callback and options.callback(
-            Iterate(
-                self.n_maps,
-                point.expectations.free_energy,
-                point.residual * frame.scale,
-                self.estimate() * frame.scale,
-                decoder,
-            )
-        ):
-            raise _Stopped(Status.STOPPED)
+        if options.callback:
+            residual, error = point.residual * frame.scale, self.estimate() * frame.scale
+            if options.callback(Iterate(self.n_maps, point.free_energy, residual, error, decoder)):
+                raise _Stopped(Status.STOPPED)
 
     def package(self, objective: Objective, tiling: Tiling, status: Status) -> FixedPoint:
         """The result in units of the data, one reconstruction per tile."""
@@ -445,7 +347,6 @@ class _Run:
             )
         point, rows = self.point, self.problem.rows
         sites = self.current_sites()
-        expectations = point.expectations
         masses = sites.masses[sites.index]
         part = np.divide(sites.tile_masses, masses, out=np.zeros_like(masses), where=masses > 0)
         return FixedPoint(
@@ -453,11 +354,11 @@ class _Run:
             weights=rows.weights,
             objective=objective,
             tiling=Tiling(sites.tile_masses, tiling.positions) if self.options.free else tiling,
-            decoder=rows.frame.outward(point.psi)[sites.index],
-            marginal=expectations.mass[sites.index] * part,
-            free_energy=expectations.free_energy,
-            energy=expectations.energy,
-            distortion=self.problem.distortion(point.psi, point.log_masses, expectations),
+            decoder=rows.frame.outward(sites.decoder)[sites.index],
+            marginal=to_host(point.expectations.mass)[sites.index] * part,
+            free_energy=point.free_energy,
+            energy=float(point.expectations.energy),
+            distortion=self.problem.distortion(point.psi, point.log_masses, point.expectations),
             residual=point.residual * rows.frame.scale,
             error_estimate=self.error * rows.frame.scale,
             top_eigenvalue=self.top_eigenvalue,
@@ -467,16 +368,3 @@ class _Run:
             frame=rows.frame,
             trajectory=np.stack(self.trajectory) if self.options.record else None,
         )
-
-
-def _log(masses: FloatArray) -> FloatArray:
-    with np.errstate(divide="ignore"):
-        return np.log(masses)
-
-
-def _normalised(log_masses: FloatArray, log_step: FloatArray | float) -> FloatArray:
-    """Log masses after a step; unchanged where the step is empty (fixed masses)."""
-    if np.size(log_step) == 0:
-        return log_masses
-    moved = log_masses + log_step
-    return moved - logsumexp(moved)

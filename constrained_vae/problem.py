@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ._arrays import numbers, to_host
 from ._checks import FloatArray, check_data, check_dtype, check_instance, check_masses, check_weights
 from .backends import get_backend
 from .equations import Array, Expectations, encoder, energies
@@ -43,9 +44,8 @@ class Problem:
     def at(self, objective: Objective) -> Problem:
         """The same data under another objective of the same kind (a sweep changes beta); prepared data are kept."""
         problem = Problem(self.rows, objective.in_frame(self.rows.frame), self.backend)
-        for name in ("_statistics", "_radius", "mean"):  # none of them knows beta
-            if name in self.__dict__:
-                problem.__dict__[name] = self.__dict__[name]
+        for name in ("_resident", "_statistics", "mean", *(() if self.objective.equivariant else ("_radius",))):
+            problem.__dict__[name] = getattr(self, name)  # none of them knows beta
         return problem
 
     @property
@@ -63,25 +63,57 @@ class Problem:
         """Weighted mean of the data, the collapsed reconstruction of every Bregman energy, (D,), in the frame."""
         return np.asarray(sum(rho @ x for _, x, rho in self.rows.blocks()), dtype=np.float64)
 
+    def to_device(self, array: Array) -> Array:
+        """The array where the backend computes."""
+        move = getattr(self.backend, "to_device", None)
+        return array if move is None else move(array)
+
     @cached_property
-    def _statistics(self) -> list[tuple[Array, Array, Array]]:
-        return list(self._prepare())
+    def _resident(self) -> tuple[Array, Array] | None:
+        """All of x and rho where the backend computes, moved once; None where they are streamed.
+
+        What else a map needs there, statistics and working space, is granted as much again.
+        """
+        free = getattr(self.backend, "free_memory", None)
+        size = self.rows.dtype.itemsize * len(self.rows) * self.rows.source.shape[1]
+        if self.rows.streamed or (free is not None and 2 * size > free()):
+            return None
+        ((_, x, rho),) = self.rows.blocks()
+        return self.to_device(x), self.to_device(rho)
+
+    def _blocks(self, columns: int | None = None) -> Iterator[tuple[slice, Array, Array]]:
+        """Blocks (rows, x, rho) as `Rows` cuts them, where the backend computes."""
+        if self._resident is None:
+            for rows, x, rho in self.rows.blocks(columns or self.rows.source.shape[1]):
+                yield rows, self.to_device(x), self.to_device(rho)
+        else:
+            x, rho = self._resident
+            for rows, _, _ in self.rows.blocks(columns):
+                yield rows, x[rows], rho[rows]
 
     def _prepare(self) -> Iterator[tuple[Array, Array, Array]]:
         """Blocks (phi, s, rho) with the multiplier-free statistics of the objective."""
-        for rows, x, rho in self.rows.blocks():
+        for rows, x, rho in self._blocks():
             phi, s = self.objective.statistics(x, rows)
             yield phi, s, rho
 
-    def blocks(self) -> Iterator[tuple[Array, Array, Array]]:
-        """Blocks (phi, offset, rho) (T4): kept for data in memory, prepared on the way for a memory map."""
-        if self.rows.streamed:
-            return ((phi, self.objective.offset(s), rho) for phi, s, rho in self._prepare())
-        return iter(self._prepared)
+    @cached_property
+    def _statistics(self) -> list[tuple[Array, Array, Array]] | None:
+        """Those of data that stay, once and for all, and in the order that the backend likes best."""
+        if self._resident is None:
+            return None
+        prepare = getattr(self.backend, "prepare", lambda *block: block)
+        return [prepare(*block) for block in self._prepare()]
 
     @cached_property
-    def _prepared(self) -> list[tuple[Array, Array, Array]]:
-        return [(phi, self.objective.offset(s), rho) for phi, s, rho in self._statistics]
+    def _prepared(self) -> list[tuple[Array, Array, Array]] | None:
+        return self._statistics and [(phi, self.objective.offset(s), rho) for phi, s, rho in self._statistics]
+
+    def blocks(self) -> Iterator[tuple[Array, Array, Array]]:
+        """Blocks (phi, offset, rho) (T4) where the backend computes: kept, or prepared on the way if data stream."""
+        if self._prepared is not None:
+            return iter(self._prepared)
+        return ((phi, self.objective.offset(s), rho) for phi, s, rho in self._prepare())
 
     def readout(self, psi: Array) -> tuple[Array, Array]:
         """Readout (v, b) of the reconstructions (T4), in the precision of the data."""
@@ -89,18 +121,17 @@ class Problem:
         return v.astype(self.rows.dtype, copy=False), b.astype(self.rows.dtype, copy=False)
 
     def expectations(self, psi: Array, log_masses: Array) -> Expectations:
-        """One pass over all rows: marginal posterior, weighted statistics, free energy and energy, in float64."""
+        """One pass over all rows: marginal posterior, weighted statistics, free energy and energy, in float64.
+
+        Reconstructions and result lie where the backend computes; free energy and energy are scalars there.
+        """
         v, b = self.readout(psi)
         log_masses = log_masses.astype(self.rows.dtype, copy=False)
         quadratic = self.objective.quadratic
         parts = [self.backend.expectations(*block, v, b, log_masses, quadratic) for block in self.blocks()]
         total = sum(parts[1:], start=parts[0])
-        # What comes from a GPU comes to the host here: the loop and all that follows are (K, S) arrays of NumPy's.
-        mass, sums = (
-            np.asarray(array.get() if hasattr(array, "get") else array, dtype=np.float64)
-            for array in (total.mass, total.sums)
-        )
-        return Expectations(mass, sums, float(total.free_energy), float(total.energy))
+        mass, sums = (array.astype(np.float64, copy=False) for array in (total.mass, total.sums))
+        return Expectations(mass, sums, total.free_energy, total.energy)
 
     def image(self, psi: Array, expectations: Expectations) -> Array:
         """Decoder update T(psi) (T2) from the expectations at psi; a dead tile keeps its reconstruction."""
@@ -109,18 +140,22 @@ class Problem:
     def distortion(self, psi: Array, log_masses: Array, expectations: Expectations) -> float:
         """E||x - psi||^2 in squared units of x, whatever the objective (one more pass unless it is the energy)."""
         if self.objective.quadratic is not None:
-            return float(expectations.energy / self.objective.quadratic) * self.rows.frame.scale**2
-        square = 0.0
-        mass, sums = np.zeros(len(psi)), np.zeros((len(psi), psi.shape[1]))
-        for x, q in self.responsibilities(psi, log_masses):
-            square += float(q.sum(axis=1) @ (x * x).sum(axis=1))
-            mass, sums = mass + q.sum(axis=0), sums + q.T @ x
-        return square + float(mass @ (psi * psi).sum(axis=1) - 2 * np.sum(sums * psi))
+            return float(expectations.energy) / self.objective.quadratic * self.rows.frame.scale**2
+        parts = [
+            (q.sum(axis=1) @ (x * x).sum(axis=1), q.sum(axis=0), q.T @ x)
+            for x, q in self.responsibilities(psi, log_masses)
+        ]
+        square, mass, sums = (sum(part) for part in zip(*parts, strict=True))
+        return numbers(square + mass @ (psi * psi).sum(axis=1) - 2 * (sums * psi).sum())[0]
 
     def responsibilities(self, psi: Array, log_masses: Array) -> Iterator[tuple[Array, Array]]:
-        """Row blocks (x, rho_i q_ia) for whoever needs more than the kernel's sums; blocks of at most 2^22 entries."""
+        """Row blocks (x, rho_i q_ia) for whoever needs more than the kernel's sums; blocks of at most 2^22 entries.
+
+        They lie where psi does, on the host or where the backend computes.
+        """
         v, b = self.objective.readout(psi)
-        for rows, x, rho in self.rows.blocks(max(self.rows.source.shape[1], len(psi))):
+        blocks = self.rows.blocks if isinstance(psi, np.ndarray) else self._blocks
+        for rows, x, rho in blocks(max(self.rows.source.shape[1], len(psi))):
             phi, s = self.objective.statistics(x, rows)
             q, _ = encoder(energies(phi, self.objective.offset(s), v, b), log_masses)
             yield x, rho[:, None] * q
@@ -195,4 +230,6 @@ def block_expectations(
         rho = rho * np.sum(weights)  # these rows' share
     problem = Problem(Rows(x, rho, frame, check_dtype(dtype)), objective.in_frame(frame), get_backend(backend))
     with np.errstate(divide="ignore"):
-        return problem.expectations(frame.inward(np.asarray(psi, np.float64)), np.log(pi))
+        start = frame.inward(np.asarray(psi, np.float64)), np.log(pi)
+    total = problem.expectations(*map(problem.to_device, start))
+    return Expectations(to_host(total.mass), to_host(total.sums), *numbers(total.free_energy, total.energy))

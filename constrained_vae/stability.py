@@ -6,21 +6,27 @@ weighted by its responsibilities, has an eigenvalue 1; for the squared error whe
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from array_api_compat import array_namespace
 from scipy.sparse.linalg import LinearOperator, eigsh
 
+from ._arrays import to_host
 from ._blas import single_threaded_blas
 from ._checks import FloatArray
+from .equations import Array
 from .objectives import ELBO, Objective
 from .problem import Problem
 
 _DENSE = 128  # dimensions up to which covariances are formed; above, Lanczos without forming them
 _ENTRIES = 2**23  # entries of a batch of covariances
+_SMALL = 2**26  # multiplications for a covariance below which they are left to one thread
+_DEVIATIONS = 2**20  # entries of a batch of deviations of rows from sites
 _KEPT = 2**26  # entries of data and responsibilities kept for Lanczos; above, they stream anew for every product
 
 
@@ -62,8 +68,9 @@ def split_condition(
     Parameters
     ----------
     problem : Problem
+        The pass over its data runs where its backend computes.
     psi : (k, D) array
-        Reconstructions of the sites.
+        Reconstructions of the sites, on the host.
     log_masses : (k,) array
         Their log prior masses, in nats.
     may_split : (k,) bool array, optional
@@ -136,8 +143,10 @@ def _dense(
     for start in range(0, k, group):
         part = slice(start, start + group)
         white = whitening[part]
-        covariances = _covariances(problem, psi, log_masses, part)
-        with single_threaded_blas():  # many small matrices: threads would wait for each other
+        # Of many small matrices threads would wait for each other.
+        with single_threaded_blas() if len(problem.rows) * dim**2 < _SMALL else contextlib.nullcontext():
+            covariances = _covariances(problem, psi, log_masses, part)
+        with single_threaded_blas():
             values, vectors = np.linalg.eigh(white[:, :, None] * covariances * white[:, None, :])
         top[part], axes[part] = values[:, -1], vectors[:, :, -1]
     among = np.where(eligible, top, 0.0)
@@ -150,19 +159,25 @@ def _covariances(problem: Problem, psi: FloatArray, log_masses: FloatArray, part
 
     Deviations are taken from psi_a before they are squared, so that a tight site far from the origin loses no digits.
     """
-    sites = range(*part.indices(len(psi)))
-    dim = psi.shape[1]
-    mass, first, second = np.zeros(len(sites)), np.zeros((len(sites), dim)), np.zeros((len(sites), dim, dim))
-    for x, weighted in problem.responsibilities(psi, log_masses):
-        for j, a in enumerate(sites):
-            root = np.sqrt(weighted[:, a])
-            deviation = root[:, None] * (x - psi[a])
-            mass[j] += root @ root
-            first[j] += root @ deviation
-            second[j] += deviation.T @ deviation
-    scale = np.where(mass > 0, mass, 1.0)
-    shift = first / scale[:, None]  # of the mean from psi_a, zero at a fixed point
-    return second / scale[:, None, None] - shift[:, :, None] * shift[:, None, :]
+    k, dim = psi.shape
+    start, stop, _ = part.indices(k)
+    centres, log_pi = problem.to_device(psi), problem.to_device(log_masses)
+    xp = array_namespace(centres)
+    moments = xp.zeros((stop - start, dim + 1, dim + 1))  # sum_i rho_i q_ia of the products of (x_i - psi_a, 1)
+    origins = xp.concat([centres, xp.zeros_like(centres[:, :1])], axis=1)[:, None]
+    for x, q in problem.responsibilities(centres, log_pi):
+        points = xp.concat([x, xp.ones_like(x[:, :1])], axis=1)
+        group = max(1, _DEVIATIONS // (len(x) * (dim + 1)))
+        for first in range(start, stop, group):
+            sites = slice(first, min(first + group, stop))
+            scaled = xp.sqrt(q.T[sites])[:, :, None] * (points - origins[sites])  # (g, rows, D + 1)
+            moments[first - start : sites.stop - start] += xp.matmul(scaled.transpose(0, 2, 1), scaled)
+    sums = to_host(moments)
+    mass = sums[:, -1:, -1:]
+    sums = sums / np.where(mass > 0, mass, 1.0)
+    shift = sums[:, -1, :-1]  # of the mean from psi_a, zero at a fixed point
+    covariances: FloatArray = sums[:, :-1, :-1] - shift[:, :, None] * shift[:, None, :]
+    return covariances
 
 
 def _lanczos(
@@ -170,21 +185,23 @@ def _lanczos(
 ) -> _Found:
     """Top eigenpair over all sites at once: Lanczos on the block-diagonal operator of all covariances, never formed."""
     k, dim = psi.shape
-    stream = problem.responsibilities(psi, log_masses)
+    centres, log_pi = problem.to_device(psi), problem.to_device(log_masses)
+    stream = problem.responsibilities(centres, log_pi)
     kept = list(stream) if len(problem.rows) * (k + dim) <= _KEPT else None
 
-    def blocks() -> Iterable[tuple[FloatArray, FloatArray]]:
-        return problem.responsibilities(psi, log_masses) if kept is None else kept
+    def blocks() -> Iterable[tuple[Array, Array]]:
+        return problem.responsibilities(centres, log_pi) if kept is None else kept
 
-    mass = sum(q.sum(axis=0) for _, q in blocks())
+    mass = to_host(sum(q.sum(axis=0) for _, q in blocks()))
     scale = np.where(mass > 0, mass, 1.0)[:, None]
-    mean = sum(q.T @ x for x, q in blocks()) / scale
+    mean = to_host(sum(q.T @ x for x, q in blocks())) / scale
 
     def largest(among: npt.NDArray[np.bool_]) -> tuple[float, int, FloatArray]:
         def product(vector: FloatArray) -> FloatArray:
             u = np.where(among[:, None], whitening * vector.reshape(k, dim), 0.0)
+            axes = problem.to_device(u).T
             # Cov_a u_a = sum_i w_ia x_i (x_i . u_a) - psi_a (psi_a . u_a): two matrix products per block for all sites.
-            moment = sum((q * (x @ u.T)).T @ x for x, q in blocks()) / scale
+            moment = to_host(sum((q * (x @ axes)).T @ x for x, q in blocks())) / scale
             return (whitening * (moment - mean * (mean * u).sum(axis=1)[:, None])).ravel()
 
         operator = LinearOperator((k * dim, k * dim), matvec=product, dtype=np.float64)

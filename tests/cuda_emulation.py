@@ -3,7 +3,7 @@
 `Compiler` is NVRTC from its wheel, reached through ctypes: it says whether the kernels compile, and what registers they
 take. `fake_cupy` is NumPy under CuPy's names, whose `RawModule` compiles the very same source for the CPU, through
 `cuda_shim.h`. It proves the arithmetic of indices, padding, barriers and reductions; about speed and the GPU's own
-exponential and logarithm it says nothing.
+exponential and logarithm it says nothing. Its arrays are those of `device`, which refuse to mix with the host's.
 """
 
 from __future__ import annotations
@@ -15,10 +15,13 @@ import hashlib
 import importlib.util
 import re
 import subprocess
+import sys
 import types
 from pathlib import Path
 
 import numpy as np
+import pytest
+from device import DeviceArray, inside, namespace, upload
 
 HERE = Path(__file__).parent
 SOURCE = HERE.parent / "constrained_vae" / "backends" / "kernels.cu"
@@ -83,12 +86,6 @@ class Compiler:
             raise RuntimeError(f"{name}: {self.library.nvrtcGetErrorString(code).decode()}")
 
 
-class Array(np.ndarray):
-    """Stands for an array on the GPU."""
-
-    device = types.SimpleNamespace(id=0)
-
-
 class OutOfMemoryError(MemoryError):
     """As CuPy's."""
 
@@ -106,33 +103,38 @@ class fake_cupy(types.ModuleType):
         super().__init__("cupy")
         self.folder, self.order, self.launches = folder, order, []
         self.fresh = collections.deque(maxlen=32)  # the arrays of a map or two
-        self.ndarray = Array
+        self.ndarray = DeviceArray
         self.cuda = types.SimpleNamespace(
             memory=types.SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
             runtime=types.SimpleNamespace(memGetInfo=lambda: (1 << 30, 8 << 30)),
             Device=lambda: types.SimpleNamespace(id=0),
         )
-        self.dot = lambda one, other: self.asarray(np.dot(one, other))
-        self.matmul = lambda one, other: self.asarray(np.matmul(one, other))
+        pool = types.SimpleNamespace(free_bytes=lambda: 0, used_bytes=lambda: 0, get_limit=lambda: 0)
+        self.get_default_memory_pool = lambda: pool
+        self.dot = self.matmul = lambda one, other: self._copy(namespace.matmul(one, other))
 
     def empty(self, shape, dtype=float):
         size = int(np.prod(shape))
         whole = np.full(size + 2 * self.MARGIN, np.nan, dtype)
         self.fresh.append(whole)
-        return whole[self.MARGIN : self.MARGIN + size].reshape(shape).view(Array)
+        return DeviceArray(whole[self.MARGIN : self.MARGIN + size].reshape(shape))
 
     def zeros(self, shape, dtype=float):
         array = self.empty(shape, dtype)
         array[...] = 0
         return array
 
-    def asarray(self, array):
+    def _copy(self, array):
         copy = self.empty(array.shape, array.dtype)
         copy[...] = array
         return copy
 
+    def asarray(self, array):
+        return array if isinstance(array, DeviceArray) else self._copy(upload(array))
+
     def ascontiguousarray(self, array, dtype):
-        return array if array.dtype == dtype and array.flags.c_contiguous else self.asarray(array.astype(dtype))
+        inside(array)  # an array of the host would be refused
+        return array if array.dtype == dtype and array.flags.c_contiguous else self._copy(array.astype(dtype))
 
     def RawModule(self, code, options):
         return types.SimpleNamespace(get_function=lambda name: functools.partial(self._launch, code, options, name))
@@ -146,9 +148,9 @@ class fake_cupy(types.ModuleType):
         for value, kind in zip(values, expected, strict=True):
             assert value.dtype == kinds[kind], f"{name}: {value.dtype} given for {kind}"
             if kind.endswith("*"):
-                assert isinstance(value, Array), f"{name}: an array on the host was given"
+                assert isinstance(value, DeviceArray), f"{name}: an array on the host was given"
                 assert value.flags.c_contiguous, f"{name}: a strided array was given"
-                pointers.append(ctypes.c_void_p(value.ctypes.data))
+                pointers.append(ctypes.c_void_p(value.array.ctypes.data))
             else:
                 pointers.append(ctypes.c_int64(value) if kind == "Index" else ctypes.c_double(value))
         self.launches.append((name, grid, block))
@@ -163,6 +165,16 @@ class fake_cupy(types.ModuleType):
         for whole in self.fresh:
             assert np.isnan(whole[: self.MARGIN]).all(), f"{name} wrote before the start of an array"
             assert np.isnan(whole[-self.MARGIN :]).all(), f"{name} wrote beyond the end of an array"
+
+
+def load_backend(folder, order=0):
+    """The backend over a fake CuPy, with the order in which threads take their turns."""
+    spec = importlib.util.find_spec("constrained_vae.backends.cupy")
+    module = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "cupy", fake_cupy(folder, order))
+        spec.loader.exec_module(module)
+    return module
 
 
 @functools.cache

@@ -6,9 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_backends import FORMS, assert_close, assert_identical, make
 
+import constrained_vae as cv
 from constrained_vae._checks import TooLargeError
 from constrained_vae.backends import get_backend
 from constrained_vae.equations import Expectations
+from constrained_vae.loop import ACCELERATORS
+from constrained_vae.problem import Problem
+from constrained_vae.stability import split_condition
 
 pytestmark = pytest.mark.gpu
 
@@ -269,3 +273,116 @@ def gpu_options(gpu):
         for dtype in DTYPES:
             plan = gpu.geometry(50, 7, S, np.dtype(dtype).itemsize)
             yield gpu.options(plan, dtype, False)
+
+
+# --- the whole solver -------------------------------------------------------------------------------------------------
+
+either_masses = pytest.mark.parametrize("masses", ["fixed", "free"])
+either_likelihood = pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])
+GRIDS = {"gaussian": (0.02, 0.25), "bernoulli": (0.2, 1.1)}  # across the first transitions
+
+
+@pytest.fixture
+def x(rng):
+    """Three clouds in the unit cube."""
+    return np.concatenate([0.07 * rng.normal(size=(200, 3)) + centre for centre in (0.2, 0.5, 0.8)]).clip(0, 1)
+
+
+def assert_same_solution(one, two):
+    """Of two points that converged each its own way: F is stationary, all else is good to the tolerance, 1e-10."""
+    assert one.converged
+    assert one.free_energy == pytest.approx(two.free_energy, rel=1e-11)
+    assert one.top_eigenvalue == pytest.approx(two.top_eigenvalue, abs=1e-7)
+    assert one.distortion == pytest.approx(two.distortion, rel=1e-7)
+    assert isinstance(one.decoder, np.ndarray)
+    np.testing.assert_allclose(one.decoder, two.decoder, rtol=0, atol=1e-8)
+    np.testing.assert_allclose(one.marginal, two.marginal, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("accelerate", ACCELERATORS)
+@either_masses
+def test_solutions_are_those_of_the_reference(gpu, x, accelerate, masses):
+    """From converged reconstructions nearby, so that all end in the same minimum."""
+    options = {"tiling": cv.Tiling.uniform(6), "masses": masses}
+    start = cv.solve(x, beta=0.02, backend="reference", **options)
+    one, two = (
+        cv.solve(x, beta=0.019, start=start, accelerate=accelerate, backend=name, **options)
+        for name in ("cupy", "reference")
+    )
+    assert_same_solution(one, two)
+
+
+@either_masses
+@either_likelihood
+def test_sweeps_are_those_of_the_reference(gpu, x, masses, likelihood):
+    options = {"betas": np.geomspace(*GRIDS[likelihood], 6), "tiling": cv.Tiling.uniform(5), "masses": masses}
+    one, two = (cv.sweep(x, cv.ELBO(likelihood=likelihood), backend=name, **options) for name in ("cupy", "reference"))
+    assert one.n_distinct.max() > 1
+    for a, b in zip(one, two, strict=True):
+        assert_same_solution(a, b)
+
+
+def test_a_sweep_has_the_same_bits_every_time(gpu, x):
+    one, two = (cv.sweep(x, betas=[0.03, 0.1], tiling=cv.Tiling.uniform(5), backend="cupy") for _ in range(2))
+    for a, b in zip(one, two, strict=True):
+        np.testing.assert_array_equal(a.decoder, b.decoder)
+        assert (a.free_energy, a.n_maps) == (b.free_energy, b.n_maps)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_data_are_uploaded_once_in_a_sweep(gpu, x, monkeypatch, dtype):
+    sizes, move = [], gpu._on_device
+
+    def counted(array, *others):
+        sizes.extend([array.size] if isinstance(array, np.ndarray) else [])
+        return move(array, *others)
+
+    monkeypatch.setattr(gpu, "_on_device", counted)
+    branch = cv.sweep(x, betas=[0.03, 0.1], tiling=cv.Tiling.uniform(5), dtype=dtype, tol=1e-5, backend="cupy")
+    assert sum(s.n_maps for s in branch) > 20
+    assert sorted(size for size in sizes if size > 5 * 3) == [len(x), x.size]
+
+
+@either_likelihood
+def test_data_beyond_the_free_memory_stream(gpu, x, monkeypatch, likelihood):
+    monkeypatch.setattr("constrained_vae.rows._BLOCK", 300)  # a hundred rows at a time
+    options = {"start": x[:4], "tiling": cv.Tiling.uniform(4), "max_maps": 30, "on_failure": "return"}
+    objective = cv.ELBO(GRIDS[likelihood][0], likelihood=likelihood)
+    kept = cv.solve(x, objective, backend="cupy", accelerate="plain", **options)
+    monkeypatch.setattr(gpu, "free_memory", lambda: x.nbytes)
+    streamed = cv.solve(x, objective, backend="cupy", accelerate="plain", **options)
+    np.testing.assert_allclose(streamed.decoder, kept.decoder, rtol=1e-11)
+
+
+def test_the_free_memory_is_that_of_the_device(cp, gpu):
+    free, total = cp.cuda.runtime.memGetInfo()
+    assert free <= gpu.free_memory() <= total
+
+
+@pytest.mark.parametrize("D", [3, 140])
+def test_the_split_condition_is_that_of_the_reference(gpu, rng, D):
+    """With covariances, and beyond 128 dimensions by Lanczos."""
+    x, psi = rng.normal(size=(500, D)), rng.normal(size=(7, D)) / np.sqrt(D)
+    one, two = (
+        split_condition(Problem.make(x, cv.ELBO(0.5), None, name, None), psi, np.log(np.full(7, 1 / 7)))
+        for name in ("cupy", "reference")
+    )
+    assert one.top == pytest.approx(two.top, rel=1e-10)
+    assert one.site == two.site
+    np.testing.assert_allclose(one.axis, two.axis, rtol=0, atol=1e-6)
+
+
+def test_the_map_stays_on_the_device(cp, gpu, x):
+    problem = Problem.make(x, cv.ELBO(0.1), None, "cupy", None)
+    psi, log_masses = problem.to_device(x[:4]), problem.to_device(np.log(np.full(4, 0.25)))
+    assert problem.to_device(psi) is psi
+    result = problem.expectations(psi, log_masses)
+    for array in (result.mass, result.sums, result.free_energy, result.energy, problem.image(psi, result)):
+        assert isinstance(array, cp.ndarray)
+        assert array.dtype == np.float64
+
+
+def test_arrays_of_host_and_device_are_not_mixed(cp, gpu):
+    phi, *others = make("linear", 9, 10, 4, 2).arguments
+    with pytest.raises(ValueError, match=r"must lie together.*statistics on a device"):
+        get_backend("reference").expectations(cp.asarray(phi), *others)

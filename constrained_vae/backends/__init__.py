@@ -8,7 +8,14 @@ with statistics phi (N, S), offset s (N,), weights rho (N,), readout v (K, S), b
 linear form (T4) H_ia = s_i - b_a - phi_i . v_a. Where the energy is a squared distance, `quadratic` is its multiplier
 lambda: then s_i = lambda ||phi_i||^2, b_a = -||v_a||^2 / (4 lambda), and a kernel may compute the same H_ia as
 lambda ||phi_i - v_a / (2 lambda)||^2. It streams over rows, stores no (N, K) array, and gives the same bits run after
-run.
+run. Three more are optional:
+
+    to_device(array) -> array                      the array where the backend computes; without it that is the host
+    free_memory() -> int                           bytes that are free there; data that need more stream in row blocks
+    prepare(phi, s, rho) -> (phi, s, rho)          once per data set in memory: its rows in another order, say
+
+Arrays that went through `to_device`, and results, stay there. Such arrays have a method `get` that brings a copy to the
+host, and a namespace that `array_api_compat.array_namespace` finds, with the functions of NumPy.
 """
 
 from __future__ import annotations

@@ -79,6 +79,18 @@ def expectations(
         ) from error
 
 
+def to_device(array: Array) -> Array:
+    """The array on the current GPU, C-contiguous, in its dtype; itself if it is so already."""
+    return _on_device(array, array.dtype)
+
+
+def free_memory() -> int:
+    """Bytes of the current GPU that new arrays may take: what is free there, and what CuPy's pool keeps unused."""
+    pool = cupy.get_default_memory_pool()
+    free = cupy.cuda.runtime.memGetInfo()[0] + pool.free_bytes()
+    return int(min(free, pool.get_limit() - pool.used_bytes()) if pool.get_limit() else free)
+
+
 class _Map:
     """One map: tiles prepared once, then blocks of at most N rows added up, all on the GPU."""
 
@@ -97,8 +109,7 @@ class _Map:
                 self.unit, divisor, self.differences = u, 2 * (quadratic / u), True
         self.sums = cupy.zeros((S + 1) * K + 2)  # of phi and 1 over q; free energy and energy
         self.tiles = cupy.empty((self.plan.words + 1, self.plan.padded), real)
-        names = ("v", "b", "log_masses")
-        v, b, log_masses = (_on_device(array, real, name) for array, name in zip(tiles, names, strict=True))
+        v, b, log_masses = (_on_device(array, real) for array in tiles)
         sizes = K, self.plan.padded, S, self.plan.words
         self.launch(
             "pack", -(-self.plan.padded // 256), 256, *sizes, v, b, log_masses, divisor, self.differences, self.tiles
@@ -114,8 +125,7 @@ class _Map:
 
     def add(self, phi: Array, s: Array, rho: Array) -> None:
         """Add a block of rows."""
-        phi, s = _on_device(phi, self.real, "statistics"), _on_device(s, self.real, "offset")
-        rho = _on_device(rho, np.dtype(np.float64), "weights")
+        phi, s, rho = _on_device(phi, self.real), _on_device(s, self.real), _on_device(rho, np.dtype(np.float64))
         totals = cupy.empty((self.plan.encode_blocks, 1, 2))
         if self.fused:
             self._two_passes(phi, s, rho, totals)
@@ -211,7 +221,7 @@ def _sizes(rows: tuple[Array, Array, Array], tiles: tuple[Array, Array, Array]) 
     return N, K, S
 
 
-def _on_device(array: Array, dtype: np.dtype[Any], name: str) -> Array:
+def _on_device(array: Array, dtype: np.dtype[Any]) -> Array:
     """The array on the current GPU, C-contiguous, of that dtype; itself if it is so already."""
     if isinstance(array, np.ndarray):
         return cupy.asarray(np.ascontiguousarray(array, dtype))  # CuPy does not know every dtype of NumPy

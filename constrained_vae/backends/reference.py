@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .. import equations
+from .._arrays import check_together
 from ..equations import Array, Expectations
 
 _BLOCK = 2**20  # entries of one (rows, K) block: a few such arrays of 8 MB each exist at a time
@@ -17,7 +18,11 @@ def expectations(
     log_masses: Array,
     quadratic: float | None = None,
 ) -> Expectations:
-    """Expectations of all rows, summed over row blocks in order; see `constrained_vae.backends`."""
+    """Expectations of all rows, summed over row blocks in order; see `constrained_vae.backends`.
+
+    It computes where the arrays lie: NumPy or CuPy arrays, all of one kind, or ValueError.
+    """
+    check_together(statistics=statistics, offset=offset, weights=weights, v=v, b=b, log_masses=log_masses)
     rows = max(1, _BLOCK // len(b))
     blocks = [
         equations.expectations(statistics[i : i + rows], offset[i : i + rows], weights[i : i + rows], v, b, log_masses)
