@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ._checks import TooLargeError
     from .backends import BackendNotAvailableError
     from .branches import default_betas, sweep
+    from .critical import Transition, transitions
     from .detection import Peak
     from .equations import Expectations
     from .iteration import solve
@@ -33,6 +34,7 @@ _ROOMS = {
     "_checks": ("TooLargeError",),
     "backends": ("BackendNotAvailableError",),
     "branches": ("default_betas", "sweep"),
+    "critical": ("Transition", "transitions"),
     "detection": ("Peak",),
     "equations": ("Expectations",),
     "iteration": ("solve",),
@@ -64,6 +66,7 @@ __all__ = [
     "Status",
     "Tiling",
     "TooLargeError",
+    "Transition",
     "backends",
     "block_expectations",
     "datasets",
@@ -73,6 +76,7 @@ __all__ = [
     "plotting",
     "solve",
     "sweep",
+    "transitions",
 ]
 
 
