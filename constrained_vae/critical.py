@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -15,18 +15,16 @@ from tqdm.auto import tqdm
 
 from ._checks import FloatArray, check_callable, check_choice, check_count, check_instance, check_vector
 from .branches import default_grid
-from .loop import Options, iterate
+from .continuation import Continuation, Split, State
+from .loop import Options
 from .objectives import ELBO, Objective
 from .problem import Problem
-from .sites import Sites
 from .solution import FixedPoint, NotConvergedWarning
-from .stability import SplitCondition, critical_beta, split_condition
+from .stability import SplitCondition, critical_beta
 from .tiling import Tiling
 
-_KICK = 1e-3  # a split is carried out this far, relatively, below its temperature (T13)
+_ACCURACY = 1e-11  # of log beta at a transition, asked for; the eigenvalue is as good as the solution
 _STEP = 0.03  # longest step of log beta on the way to the next transition
-_TOGETHER = 1e-8  # relative distance of temperatures of splits that symmetry makes one
-_ACCURACY = 1e-12  # of log beta at a transition; that of the eigenvalue is the solution's
 _SAME_KIND = 1e-7  # hysteresis narrower than this, relatively, cannot be told from a continuous split
 _HEATING = 1e-6  # relative accuracy of the end of heating
 _SYMMETRIC = 1e-6  # skewness below this is rounding, and so is the difference of eigenvalues
@@ -45,11 +43,11 @@ class Transition:
     bracket : (float, float)
         Temperatures between which it was isolated, the lower one unstable.
     before : FixedPoint
-        The solution at `beta`, one tile for every distinct reconstruction.
+        The solution at `beta`.
     after : FixedPoint
-        The solution below, at beta (1 - 1e-3) unless another transition follows within that, tiles as given.
+        The solution below, at beta (1 - 1e-3) unless another transition follows within that.
     reconstruction : int
-        Which of the reconstructions of `before` splits.
+        Which of the distinct reconstructions of `before` splits.
     direction : (D,) array
         The unstable axis, a unit vector in the coordinates of the objective (those of x for the Gaussian decoder).
     tiles_before : int
@@ -92,7 +90,7 @@ class Transition:
     @property
     def n_before(self) -> int:
         """Number of distinct reconstructions above."""
-        return len(self.before.decoder)
+        return len(self.before.distinct)
 
     @cached_property
     def n_after(self) -> int:
@@ -181,22 +179,42 @@ def transitions(
     low, high = _check_range(beta_range)
     if not first > 0:  # all points coincide
         return []
-    branch = _Cooling(problem, objective, tiling, options)
+    branch = Continuation(problem, objective, tiling, options, accuracy=_ACCURACY)
     found: list[Transition] = []
-    start = np.log(1.01 * first)
-    bar = tqdm(total=max(0.0, start - np.log(low)), disable=not progress, desc="cooling", unit=" log beta")
+    start, end = float(np.log(1.01 * first)), float(np.log(low))
     try:
-        with bar:
-            for transition, reached in branch.down(float(start), float(np.log(low))):
-                bar.update(start - reached - bar.n)
-                if transition is None or transition.beta > high:
+        with tqdm(total=max(0.0, start - end), disable=not progress, desc="cooling", unit=" log beta") as bar:
+            for event in _down(branch, start, end):
+                if isinstance(event, State):
+                    bar.update(start - event.log_beta - bar.n)
                     continue
-                found.append(transition)
+                _report(event.at.solution)
+                _report(event.after.solution)
+                if event.at.log_beta > np.log(high):
+                    continue
+                found.append(_transition(branch, event))
                 if (callback and callback(list(found))) or len(found) == limit:
                     break
     except KeyboardInterrupt:
         pass
     return found
+
+
+def _report(solution: FixedPoint) -> None:
+    if not solution.converged and not solution.error_estimate <= _ROUGH * solution.frame.scale:
+        text = f"beta={solution.beta:.9g}: {solution.status.value} (error estimate {solution.error_estimate:.2e})"
+        warnings.warn(text, NotConvergedWarning, stacklevel=3)
+
+
+def _down(branch: Continuation, start: float, end: float) -> Iterator[Split | State]:
+    """Follow the branch from one log beta to another, in steps after which the next split is not far."""
+    state = branch.collapsed(start)
+    while state.log_beta > end:
+        # The eigenvalue goes as 1 / beta while a reconstruction keeps its data, and more slowly if it loses some.
+        step = np.clip(-1.01 * state.growth, _STEP / 10, _STEP)
+        for event in branch.cool(state, max(end, state.log_beta - step)):
+            yield event
+            state = event.after if isinstance(event, Split) else event
 
 
 def _check_range(beta_range: Any) -> tuple[float, float]:
@@ -209,185 +227,69 @@ def _check_range(beta_range: Any) -> tuple[float, float]:
     return float(values[0]), float(values[1])
 
 
-@dataclass(frozen=True, eq=False)
-class _State:
-    """The branch at one temperature, its coincident tiles held together."""
-
-    log_beta: float
-    sites: Sites  # which tiles they are
-    solution: FixedPoint  # one tile for each site
-    condition: SplitCondition  # among the sites that can split
-
-    @property
-    def growth(self) -> float:
-        """Log of the largest eigenvalue of a split: negative where the state is stable."""
-        return float(np.log(max(self.condition.eigenvalue, 1e-12)))
-
-
-@dataclass(frozen=True, eq=False)
-class _Cooling:
-    """The cooling branch of one problem; `objective` is in the units of the data."""
-
-    problem: Problem
-    objective: Objective
-    tiling: Tiling
-    options: Options
-
-    def down(self, start: float, end: float) -> Iterator[tuple[Transition | None, float]]:
-        """Follow the branch from one log beta to another; every step yields what it has passed, and where it is."""
-        mean = np.repeat(self.problem.mean[None], len(self.tiling), axis=0)
-        state = self.tied(start, Sites.of_tiles(mean, self.tiling.masses))
-        while state.log_beta > end:
-            # The eigenvalue goes as 1 / beta while a reconstruction keeps its data, and more slowly if it loses some.
-            step = np.clip(-1.01 * state.growth, _STEP / 10, _STEP)
-            below = self.tied(max(end, state.log_beta - step), state.sites)
-            if below.growth <= 0:
-                state = below
-                yield None, state.log_beta
-            else:
-                transition, state = self.split(state, below)
-                yield transition, state.log_beta
-
-    def tied(self, log_beta: float, sites: Sites) -> _State:
-        """The solution at a temperature from given sites, none of which may split."""
-        problem, now = self._at(log_beta)
-        single = Sites(sites.decoder, np.arange(len(sites)), sites.masses, sites.marginal)
-        solution, after = iterate(
-            problem, now, Tiling(single.tile_masses / single.tile_masses.sum()), single, self.options
-        )
-        tiles = Sites(after.decoder, after.index[sites.index], sites.tile_masses, after.marginal)
-        tiles = tiles.with_masses(after.masses) if self.options.free else tiles
-        if len(after) < len(sites):  # some have met, or died: now one tile stands for them
-            return self.tied(log_beta, tiles)
-        self._report(solution)
-        with np.errstate(divide="ignore"):
-            log_masses = np.log(tiles.masses)
-        condition = split_condition(problem, tiles.decoder, log_masses, tiles.can_split(self.options.free))
-        return _State(log_beta, tiles, solution, condition)
-
-    def _at(self, log_beta: float) -> tuple[Problem, Objective]:
-        now = self.objective.at(float(np.exp(log_beta)))
-        return self.problem.at(now), now
-
-    def _report(self, solution: FixedPoint) -> None:
-        if not solution.converged and solution.error_estimate > _ROUGH * solution.frame.scale:
-            text = f"beta={solution.beta:.9g}: {solution.status.value} (error estimate {solution.error_estimate:.2e})"
-            warnings.warn(text, NotConvergedWarning, stacklevel=5)
-
-    def split(self, above: _State, below: _State) -> tuple[Transition, _State]:
-        """The transition between a stable and an unstable state, and the state after it."""
-        critical, at = self._root(above, below, lambda state: state.condition)
-        problem, now = self._at(critical)
-        site = at.condition.site
-        if self.options.free:
-            at = replace(at, sites=_provided(at.sites, site))
-        # Where another reconstruction splits within the kick, the kick goes half the way there. (Symmetry makes several
-        # split at once; then so it be.)
-        kicked = self.tied(critical + np.log1p(-_KICK), at.sites)
-
-        def other(state: _State) -> SplitCondition:
-            among = state.sites.can_split(self.options.free)
-            among[site] = False
-            with np.errstate(divide="ignore"):
-                return split_condition(
-                    self._at(state.log_beta)[0], state.sites.decoder, np.log(state.sites.masses), among
-                )
-
-        if len(kicked.sites) == len(at.sites) and other(kicked).eigenvalue > 1:
-            following, _ = self._root(at, kicked, other) if other(at).eigenvalue < 1 else (critical, at)
-            if critical - following > _TOGETHER:
-                kicked = self.tied((critical + following) / 2, at.sites)
-        problem_below, now_below = self._at(kicked.log_beta)
-        after, sites = iterate(problem_below, now_below, self.tiling, kicked.sites, self.options)
-        self._report(after)
-        state = self.tied(kicked.log_beta, sites)
-        tiles = at.sites.index == site
-        end, crossing, jump = self._heated(state, at, tiles)
-        skewness, kurtosis = _moments(problem, at, site) if now.quadratic is not None else (np.nan, np.nan)
-        return (
-            Transition(
-                beta=float(np.exp(critical)),
-                bracket=(float(np.exp(below.log_beta)), float(np.exp(above.log_beta))),
-                before=at.solution,
-                after=after,
-                reconstruction=site,
-                direction=at.condition.axis,
-                tiles_before=int(tiles.sum()),
-                tiles_after=tuple(int(n) for n in np.unique(sites.index[tiles], return_counts=True)[1]),
-                skewness=skewness,
-                excess_kurtosis=kurtosis,
-                predicted=_kind(skewness, kurtosis, at.sites.tile_masses[tiles], self.options.free),
-                heating_end=end,
-                crossing=crossing,
-                jump=jump,
-            ),
-            state,
-        )
-
-    def _root(
-        self, above: _State, below: _State, condition: Callable[[_State], SplitCondition]
-    ) -> tuple[float, _State]:
-        """Log beta where the eigenvalue of a split is 1, and the state there."""
-        known = [above, below]
-
-        def growth(log_beta: float) -> float:
-            nearest = min(known, key=lambda state: abs(state.log_beta - log_beta))
-            if nearest.log_beta != log_beta:
-                nearest = self.tied(log_beta, nearest.sites)
-                known.append(nearest)
-            return float(np.log(max(condition(nearest).eigenvalue, 1e-12)))
-
-        root = float(brentq(growth, below.log_beta, above.log_beta, xtol=_ACCURACY, rtol=4 * np.finfo(float).eps))
-        growth(root)
-        return root, min(known, key=lambda state: abs(state.log_beta - root))
-
-    def _heated(self, state: _State, at: _State, tiles: Any) -> tuple[float, float, float]:
-        """Where the branch below ends on heating, where the free energies cross, and the jump of D at the split."""
-
-        def ordered(log_beta: float, start: _State) -> _State | None:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", NotConvergedWarning)  # at the very end it contracts ever more slowly
-                heated = self.tied(log_beta, start.sites)
-            return heated if len(np.unique(heated.sites.index[tiles])) > 1 else None
-
-        critical = at.log_beta
-        last, step = ordered(critical + _SAME_KIND, state), _HEATING
-        if last is None:
-            return float(np.exp(critical)), float(np.exp(critical)), 0.0
-        jump = at.solution.distortion - last.solution.distortion
-        dead = None
-        while dead is None:  # away from the transition in steps that double, then bisection
-            heated = ordered(critical + step, last)
-            last, dead, step = (heated, None, 2 * step) if heated is not None else (last, critical + step, step)
-        while dead - last.log_beta > _HEATING:
-            middle = (dead + last.log_beta) / 2
-            heated = ordered(middle, last)
-            last, dead = (heated, dead) if heated is not None else (last, middle)
-        end = float(np.exp(last.log_beta))
-
-        def excess(log_beta: float) -> float:
-            one, other = ordered(log_beta, last), self.tied(log_beta, at.sites)
-            return 0.0 if one is None else one.solution.free_energy - other.solution.free_energy
-
-        if excess(last.log_beta) <= 0 or excess(critical) >= 0:
-            return end, end, jump
-        return end, float(np.exp(brentq(excess, critical, last.log_beta, xtol=1e-10))), jump
+def _transition(branch: Continuation, split: Split) -> Transition:
+    """What there is to say of a split."""
+    at, after, condition = split.at, split.after, split.at.condition
+    assert condition is not None  # or it could not have split
+    site = condition.site
+    tiles = at.sites.index == site
+    end, crossing, jump = _heated(branch, split, tiles)
+    problem, now = branch.problem, branch.objective.at(float(np.exp(at.log_beta)))
+    skewness, kurtosis = _moments(problem.at(now), at, condition) if now.quadratic is not None else (np.nan, np.nan)
+    return Transition(
+        beta=float(np.exp(at.log_beta)),
+        bracket=(float(np.exp(split.bracket[0].log_beta)), float(np.exp(split.bracket[1].log_beta))),
+        before=at.solution,
+        after=after.solution,
+        reconstruction=int(at.solution.distinct.index[tiles.argmax()]),
+        direction=condition.axis,
+        tiles_before=int(tiles.sum()),
+        tiles_after=tuple(int(n) for n in np.unique(after.sites.index[tiles], return_counts=True)[1]),
+        skewness=skewness,
+        excess_kurtosis=kurtosis,
+        predicted=_kind(skewness, kurtosis, at.sites.tile_masses[tiles], branch.options.free),
+        heating_end=end,
+        crossing=crossing,
+        jump=jump,
+    )
 
 
-def _provided(sites: Sites, site: int) -> Sites:
-    """Free masses: the same sites, with four tiles at one of them if others can spare any; only their count changes."""
-    index = sites.index.copy()
-    while (counts := np.bincount(index, minlength=len(sites)))[site] < 4:
-        counts[site] = 0
-        if counts.max() < 2:
-            break
-        index[np.flatnonzero(index == counts.argmax())[-1]] = site
-    return replace(sites, index=index).with_masses(sites.masses)
+def _heated(branch: Continuation, split: Split, tiles: Any) -> tuple[float, float, float]:
+    """Where the branch below ends on heating, where the free energies cross, and the jump of D at the split."""
+    at, last = split.at, split.after
+    critical = at.log_beta
+
+    def parted(log_beta: float, start: State) -> State | None:
+        heated = branch.step(start, log_beta)
+        return heated if len(np.unique(heated.sites.index[tiles])) > 1 else None
+
+    first = parted(critical + _SAME_KIND, last)
+    if first is None:
+        return float(np.exp(critical)), float(np.exp(critical)), 0.0
+    last, dead, step = first, np.inf, _HEATING
+    jump = at.solution.distortion - last.solution.distortion
+    while np.isinf(dead):  # in steps that double, then bisection
+        heated = parted(critical + step, last)
+        last, dead, step = (last, critical + step, step) if heated is None else (heated, dead, 2 * step)
+    while dead - last.log_beta > _HEATING:
+        middle = (dead + last.log_beta) / 2
+        heated = parted(middle, last)
+        last, dead = (last, middle) if heated is None else (heated, dead)
+    end = float(np.exp(last.log_beta))
+
+    def excess(log_beta: float) -> float:
+        ordered, other = branch.step(last, log_beta), branch.step(at, log_beta)
+        return ordered.solution.free_energy - other.solution.free_energy
+
+    if excess(last.log_beta) <= 0 or excess(critical) >= 0:
+        return end, end, jump
+    return end, float(np.exp(brentq(excess, critical, last.log_beta, xtol=1e-10))), jump
 
 
-def _moments(problem: Problem, state: _State, site: int) -> tuple[float, float]:
+def _moments(problem: Problem, state: State, condition: SplitCondition) -> tuple[float, float]:
     """Skewness and excess kurtosis of a site's data along its unstable axis (T13); NaN if that is not the only one."""
-    psi, axis = state.sites.decoder[site], state.condition.axis
+    site, axis = condition.site, condition.axis
+    psi = state.sites.decoder[site]
     with np.errstate(divide="ignore"):
         log_masses = np.log(state.sites.masses)
     powers, dim = np.zeros(5), len(axis)

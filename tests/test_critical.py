@@ -39,10 +39,11 @@ def dense_jacobian(x, rho, psi, pi, lam, free):
 
 
 def eigenvalues(solution, doubled, free):
-    """Of the Jacobian at a solution with one tile per reconstruction, some of them doubled; ascending."""
-    pi, index = solution.tiling.masses, np.concatenate([np.arange(len(solution.tiling)), doubled]).astype(int)
+    """Of the Jacobian at a solution with one tile per distinct reconstruction, some of them doubled; ascending."""
+    sites = solution.distinct
+    pi, index = sites.masses, np.concatenate([np.arange(len(sites)), doubled]).astype(int)
     share = pi / (1 + np.bincount(doubled, minlength=len(pi)))
-    args = (solution.decoder[index], share[index], solution.objective.multiplier, free)
+    args = (sites.decoder[index], share[index], solution.objective.multiplier, free)
     J = dense_jacobian(solution.x, solution.weights, *args)
     assert np.abs(J - J.T).max() <= 1e-6 * np.abs(J).max()
     return np.linalg.eigvalsh((J + J.T) / 2)
