@@ -9,6 +9,9 @@ PIP = $(BIN)/python -m pip --quiet --disable-pip-version-check
 figure2: $(VENV)/installed
 	$(BIN)/python -m analysis.figure2 $(ARGS)
 
+transitions: $(VENV)/installed
+	$(BIN)/python -m analysis.transitions $(ARGS)
+
 test: $(VENV)/installed-test
 	$(BIN)/python -m pytest $(ARGS)
 
@@ -51,4 +54,4 @@ $(VENV)/installed-bench: pyproject.toml
 
 # Two installations into one environment must not run side by side.
 .NOTPARALLEL:
-.PHONY: figure2 test test-slow bench check clean
+.PHONY: figure2 transitions test test-slow bench check clean

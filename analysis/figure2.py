@@ -3,40 +3,45 @@
     python -m analysis.figure2 [--data four_clusters|digits|PATH] [--betas LOW:HIGH:COUNT] ...
 
 Top: at four temperatures below, between and above the critical ones, the data, the trajectory of every reconstruction
-vector under the plain map, and the fixed points. Bottom: expected reconstruction error against beta with the detected
-critical temperatures, and its second derivative with the three highest peaks. Writes PNG, PDF and an .npz of every
-plotted array with its settings, and prints the table of critical temperatures.
+vector under the plain map, and the fixed points. Bottom: expected reconstruction error against beta and its second
+derivative, with the exact critical temperatures (grey lines) and the three highest peaks, by which the paper detects
+them (triangles). Writes PNG, PDF and an .npz of every plotted array with its settings, and prints the table of critical
+temperatures, exact and detected.
 """
 
 from __future__ import annotations
 
-import argparse
 import itertools
-import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 from matplotlib.figure import Figure
 
 import constrained_vae as cv
+from analysis import _command
+from analysis.transitions import detection, exact_arrays, exact_transitions, search
 from constrained_vae.detection import second_derivative
 
 _TOP = 3  # peaks that are marked, as in the paper
+_EXACT = 16  # exact transitions that are looked for,
+_EXACT_OF_MANY = 3  # and in large data, where each takes seconds;
+_MANY = 100_000  # large are data of more numbers than this
 _PANEL_MAPS = 2000  # of the plain map in a panel; where it is slower than that, the rest of the way is not drawn
 _DRAWN = 60  # points of a trajectory that are drawn
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = _parser().parse_args(argv)
+    options = _command.parser("analysis.figure2", __doc__, "analysis/figures/figure2")
+    text = f"exact transitions to look for, hottest first (default {_EXACT}, in large data {_EXACT_OF_MANY})"
+    options.add_argument("--exact", type=int, help=text)
+    args = options.parse_args(argv)
     try:
-        data = _data(args.data, args.seed)
-        betas = None if args.betas is None else _betas(args.betas)
         arrays, settings = compute(
-            data,
-            betas=betas,
+            _command.data_set(args.data, args.seed),
+            betas=_command.beta_grid(args.betas),
+            exact=args.exact,
             n_tiles=args.tiles,
             sigma=args.sigma,
             masses=args.masses,
@@ -50,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if len(arrays["betas"]) == 0:
         print("figure2: interrupted before the first temperature was solved: nothing to draw", file=sys.stderr)
         return 130
-    write(args.out, arrays, settings)
+    _command.write(args.out, arrays, settings, draw)
     print(table(arrays))
     for suffix in ("png", "pdf", "npz"):
         print(f"wrote {args.out}.{suffix}")
@@ -64,6 +69,7 @@ def compute(
     data: cv.datasets.DataSet,
     *,
     betas: np.ndarray | None = None,
+    exact: int | None = None,
     n_tiles: int = 64,
     sigma: float = 1.0,
     masses: str = "fixed",
@@ -80,18 +86,24 @@ def compute(
     assert isinstance(branch, cv.Branch)
     order = np.argsort(branch.betas)
     grid, error = branch.betas[order], branch.distortion[order]
-    every_peak = branch.peaks(k=None) if len(branch) >= 5 else []
+    peaks = branch.peaks(k=None) if len(branch) >= 5 else []
+    interrupted = len(branch) < len(betas)
+    if exact is None:
+        exact = _EXACT if data.x.size <= _MANY else _EXACT_OF_MANY
+    found: list[cv.Transition] = []
+    reached = np.inf
+    if not interrupted:
+        found, reached = exact_transitions(data, objective, grid, limit=exact, progress=progress, **common)
     arrays = {
         "betas": grid,
         "distortion": error,
         "rate": branch.rate[order],
         "n_distinct": branch.n_distinct[order],
         "second_derivative": second_derivative(grid, error) if len(branch) >= 3 else np.full(len(grid), np.nan),
-        "peaks": np.array([(p.beta, p.height, *p.bracket) for p in every_peak]).reshape(-1, 4),
+        **exact_arrays(found, reached, peaks),
         "first_critical_beta": np.array(cv.first_critical_beta(data.x, objective, weights=data.weights)),
     }
-    interrupted = len(branch) < len(betas)
-    project = _plane(data.x)
+    project = _plane(data)
     arrays["points"] = project(data.x)
     if not interrupted:
         try:
@@ -105,6 +117,7 @@ def compute(
         "n_tiles": n_tiles,
         "sigma": sigma,
         "masses": masses,
+        "exact": exact,
         "seed": seed,
         "backend": backend,
         "panel_maps": _PANEL_MAPS,
@@ -167,10 +180,10 @@ def draw(arrays: dict[str, np.ndarray]) -> Figure:
 
     from constrained_vae import plotting
 
-    with plt.rc_context({"font.size": 8, "axes.linewidth": 0.6, "axes.spines.top": False, "axes.spines.right": False}):
+    with plt.rc_context(_command.STYLE):
         panels = [n for n in range(4) if f"panel{n}_beta" in arrays]
         width, height = np.ptp(arrays["points"], axis=0) + 0.24 * np.ptp(arrays["points"], axis=0).max()
-        heights = [min(1.4 * height / width, 2.5) + 0.65, 2.3]  # inches: a panel of equal scales and its labels; curves
+        heights = [min(1.4 * height / width, 2.5) + 0.65, 2.6]  # inches: a panel of equal scales and its labels; curves
         figure = plt.figure(figsize=(6.5, sum(heights)), layout="constrained")
         top, bottom = cast("np.ndarray", figure.subfigures(2, 1, height_ratios=heights))
         axes = np.atleast_1d(top.subplots(1, max(len(panels), 1), sharex=True, sharey=True))
@@ -183,88 +196,41 @@ def draw(arrays: dict[str, np.ndarray]) -> Figure:
             ax.set_xlabel(r"$x_1$")
         axes[0].set_ylabel(r"$x_2$")
         left, right = bottom.subplots(1, 2)
-        plotting.distortion(arrays["betas"], arrays["distortion"], arrays["peaks"][:_TOP, 0], left)
-        marked = arrays["peaks"][:_TOP, :2].tolist()
-        plotting.second_derivative(arrays["betas"], arrays["second_derivative"], marked, right)
+        betas, exact, peaks = arrays["betas"], arrays["exact"][:, 0], arrays["peaks"][:_TOP]
+        plotting.distortion(betas, arrays["distortion"], exact, peaks[:, 0], left)
+        if len(exact) or len(peaks):
+            left.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, handlelength=1.5, edgecolor="none")
+        plotting.second_derivative(betas, arrays["second_derivative"], peaks[:, :2].tolist(), exact, right)
     return figure
 
 
-def write(out: Path, arrays: dict[str, np.ndarray], settings: dict[str, Any]) -> None:
-    """PNG, PDF and the arrays with their settings."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    everything: dict[str, Any] = {"settings": np.array(json.dumps(settings)), **arrays}
-    np.savez_compressed(f"{out}.npz", **everything)
-    figure = draw(arrays)
-    figure.savefig(f"{out}.png", dpi=200)
-    figure.savefig(f"{out}.pdf")
-
-
 def table(arrays: dict[str, np.ndarray]) -> str:
-    """The table of critical temperatures: the three highest peaks, and the first transition beside its exact value.
-
-    The peak whose grid interval holds the exact first critical temperature is its detection; it has a line of its own
-    where it is not among the three highest.
-    """
-    exact, peaks = float(arrays["first_critical_beta"]), arrays["peaks"]
-    lines = [f"{'':8}{'detected':>14}{'grid interval':>26}{'exact':>12}{'difference':>12}"]
-    holds = np.flatnonzero((peaks[:, 2] <= exact) & (exact <= peaks[:, 3]))
-    first = int(holds[0]) if len(holds) else -1
-    for k in [*range(min(_TOP, len(peaks))), *([first] if first >= _TOP else [])]:
-        beta, _, low, high = peaks[k]
-        name = f"beta_c^{k + 1}" if k < _TOP else "first"
-        known = f"{exact:>12.6g}{beta / exact - 1:>+12.2%}" if k == first else ""
-        lines.append(f"{name:8}{beta:>14.6g}{f'[{low:.6g}, {high:.6g}]':>26}{known}")
-    if first < 0:
-        lines.append(f"{'first':8}{'not detected':>14}{'':26}{exact:>12.6g}")
-    return "\n".join(lines)
+    """Exact and detected critical temperatures, hottest first: all the exact ones, and the three highest peaks."""
+    lines = [f"{'':8}{'exact beta':>12}  {'kind':<12}{'detected':>11}{'difference':>12}{'grid step':>11}"]
+    shown = [(i, j) for i, j in arrays["matches"] if j >= 0 or i < _TOP]
+    for i, j in shown:
+        name = f"beta_c^{i + 1}" if 0 <= i < _TOP else ""
+        if j >= 0:
+            exact, kind = f"{arrays['exact'][j, 0]:.9g}", arrays["kind"][j]
+        else:
+            exact, kind = "none" if arrays["peaks"][i, 0] > arrays["reached"] else "not sought", ""
+        lines.append(f"{name:8}{exact:>12}  {kind:<12}{detection(arrays, i, j)}".rstrip())
+    if not shown:
+        lines.append(f"{'':8}{'none':>12}{'':14}{'none':>11}")
+    if not any(j == 0 for _, j in shown):  # outside the grid, or not sought
+        lines.append(f"The first critical beta is {float(arrays['first_critical_beta']):.9g}, exactly.")
+    return "\n".join(lines + search(arrays, float(arrays["betas"][0])))
 
 
-def _plane(x: np.ndarray) -> Any:
+def _plane(data: cv.datasets.DataSet) -> Any:
     """Coordinates of a picture: as they are in the plane, the first two principal components in more dimensions."""
-    dim = x.shape[1]
+    dim = data.x.shape[1]
     if dim == 2:
         return lambda y: np.array(y)
     if dim == 1:
         return lambda y: np.column_stack([np.asarray(y)[:, 0], np.zeros(len(y))])
-    mean = x.mean(axis=0)
-    axes = np.linalg.svd(x - mean, full_matrices=False)[2][:2]
-    axes = axes * np.where(axes[np.arange(2), np.abs(axes).argmax(axis=1)] < 0, -1.0, 1.0)[:, None]
+    mean, axes = _command.principal_axes(data.x, data.weights)
     return lambda y: (y - mean) @ axes.T
-
-
-def _data(name: str, seed: int) -> cv.datasets.DataSet:
-    if name == "four_clusters":
-        return cv.datasets.four_clusters(seed=seed)
-    if name == "digits":
-        return cv.datasets.digits()
-    return cv.datasets.load(name)
-
-
-def _betas(text: str) -> np.ndarray:
-    try:
-        low, high, count = text.split(":")
-        grid = np.geomspace(float(low), float(high), int(count))
-    except ValueError:
-        raise ValueError(f"--betas wants LOW:HIGH:COUNT with 0 < LOW < HIGH, got {text!r}") from None
-    if not (np.isfinite(grid).all() and 0 < grid[0] < grid[-1] and len(grid) >= 5):
-        raise ValueError(f"--betas wants LOW:HIGH:COUNT with 0 < LOW < HIGH and at least 5 temperatures, got {text!r}")
-    return grid
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m analysis.figure2", description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--data", default="four_clusters", help="four_clusters, digits, or a .npy or .csv file")
-    parser.add_argument(
-        "--betas", help="LOW:HIGH:COUNT, evenly spaced in log beta; default: the data's own transitions"
-    )
-    parser.add_argument("--tiles", type=int, default=64, help="number of latent tiles (default 64)")
-    parser.add_argument("--sigma", type=float, default=1.0, help="standard deviation of the decoder (default 1)")
-    parser.add_argument("--masses", choices=("fixed", "free"), default="fixed", help="prior masses of the tiles")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--backend", choices=("auto", *cv.backends.NAMES), default="auto")
-    parser.add_argument("--out", type=Path, default=Path("analysis/figures/figure2"), help="path without its suffix")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
-    return parser
 
 
 if __name__ == "__main__":

@@ -15,11 +15,12 @@ if TYPE_CHECKING:
     from ._checks import TooLargeError
     from .backends import BackendNotAvailableError
     from .branches import default_betas, sweep
+    from .critical import Transition, transitions
     from .detection import Peak
     from .equations import Expectations
     from .iteration import solve
-    from .loop import Iterate
     from .objectives import ELBO, Frame
+    from .options import Iterate
     from .problem import block_expectations
     from .rows import RowBlocks
     from .sites import Sites
@@ -33,10 +34,11 @@ _ROOMS = {
     "_checks": ("TooLargeError",),
     "backends": ("BackendNotAvailableError",),
     "branches": ("default_betas", "sweep"),
+    "critical": ("Transition", "transitions"),
     "detection": ("Peak",),
     "equations": ("Expectations",),
     "iteration": ("solve",),
-    "loop": ("Iterate",),
+    "options": ("Iterate",),
     "objectives": ("ELBO", "Frame"),
     "problem": ("block_expectations",),
     "rows": ("RowBlocks",),
@@ -64,6 +66,7 @@ __all__ = [
     "Status",
     "Tiling",
     "TooLargeError",
+    "Transition",
     "backends",
     "block_expectations",
     "datasets",
@@ -73,6 +76,7 @@ __all__ = [
     "plotting",
     "solve",
     "sweep",
+    "transitions",
 ]
 
 

@@ -11,12 +11,12 @@ from scipy.cluster.hierarchy import linkage, to_tree
 from tqdm.auto import tqdm
 
 from ._checks import FloatArray, check_callable, check_choice, check_count, check_instance, check_vector
+from .continuation import Continuation, Split, State
 from .iteration import initial_sites, report_failure
-from .loop import Options, iterate
 from .objectives import ELBO, Objective
+from .options import Options
 from .problem import Problem
-from .sites import Sites
-from .solution import Branch, FixedPoint, Status
+from .solution import Branch, FixedPoint
 from .stability import critical_beta
 from .tiling import Tiling
 
@@ -43,15 +43,17 @@ def sweep(
     backend: str = "auto",
     dtype: Any = None,
     seed: int = 0,
+    predict: bool = False,
     progress: bool = False,
     callback: Callable[[Branch], Any] | None = None,
     on_failure: str = "warn",
 ) -> Branch | tuple[Branch, Branch]:
     """Follow the solution along the temperature: deterministic annealing (cooling) or its reverse.
 
-    Every temperature starts from the solution before it. Sites of coincident tiles stay tied until they pass their
-    split condition (T9); then they are split into two equal halves along the unstable axis, so that the branch is
-    reproducible.
+    Every temperature starts from the solution before it. On cooling, coincident tiles stay tied up to the temperature
+    of their split (T9), which is located; a relative 1e-3 below it they are split into two equal halves along the
+    unstable axis (T13). So the branch does not depend on the grid: given no start, cooling follows it from above the
+    first transition even if the grid begins below.
 
     Parameters
     ----------
@@ -63,8 +65,12 @@ def sweep(
         Temperatures, in any order; by default 240 that span the data's own transitions, see `default_betas`.
     direction : {"down", "up", "both"}
         Cooling, heating, or both. Heating starts, unless told otherwise, where cooling through the same grid ends.
-    start : None, "data", (K, D) array_like or FixedPoint, optional
-        Where the first temperature starts: all tiles at the mean by default.
+    start : None, "data", (K, D) array_like, FixedPoint or Branch, optional
+        Where the first temperature starts: all tiles at the mean by default. A branch of the same data and direction is
+        continued: those temperatures that lie beyond its end are solved, and the result holds both.
+    predict : bool
+        Start each temperature a step along the tangent of the branch (T11): fewer maps, but more time where maps are
+        fast.
     progress : bool
         Show a progress bar.
     callback : callable, optional
@@ -91,28 +97,52 @@ def sweep(
     problem = Problem.make(x, objective, weights, backend, dtype)
     grid = default_grid(problem, objective) if betas is None else np.unique(check_vector(betas, "betas"))
     objective.at(float(grid[0]))  # refuses temperatures that are not positive
+    if isinstance(start, Branch) and (start.direction != direction or not len(start)):
+        raise ValueError(
+            f"a branch is continued in its own direction and from its last solution: got {start!r} for "
+            f"direction={direction!r}; another way pass one of its solutions"
+        )
 
     def follow(direction: str, start: Any, callback: Callable[[Branch], Any] | None) -> Branch:
-        if start is None:
-            mean = np.repeat(problem.mean[None], len(tiling), axis=0)
-            sites = Sites.of_tiles(mean, tiling.masses)
-        else:
-            sites = initial_sites(problem, tiling, start, seed, options.free)
-        solutions: list[FixedPoint] = []
+        path = Continuation(problem, objective, tiling, options, predict)
         order = grid[::-1] if direction == "down" else grid
+        solutions: list[FixedPoint] = []
+        state: State | None = None
+        if isinstance(start, Branch):
+            solutions, end = list(start), start[-1]
+            order = order[order < end.beta] if direction == "down" else order[order > end.beta]
+            state = path.solve(float(np.log(end.beta)), initial_sites(problem, tiling, end, seed, options.free))
         try:
             for beta in tqdm(order, disable=not progress, desc=f"sweep {direction}", unit="beta"):
-                now = objective.at(float(beta))
-                solution, sites = iterate(problem.at(now), now, tiling, sites, options)
-                if solution.status is Status.INTERRUPTED:
-                    break
-                report_failure(solution, on_failure, stacklevel=5)
-                solutions.append(solution)
+                log_beta = float(np.log(beta))
+                if state is None:
+                    state = first(path, float(beta), start)
+                elif direction == "up":
+                    state = path.step(state, log_beta, split=True)
+                else:
+                    for event in path.cool(state, log_beta):
+                        state = event.after if isinstance(event, Split) else event
+                report_failure(state.solution, on_failure, stacklevel=5)
+                solutions.append(state.solution)
                 if callback and callback(Branch(tuple(solutions), direction)):
                     break
-        except KeyboardInterrupt:  # between two temperatures
+        except KeyboardInterrupt:
             pass
         return Branch(tuple(solutions), direction)
+
+    def first(path: Continuation, beta: float, start: Any) -> State:
+        """The state from which a branch is followed."""
+        log_beta = float(np.log(beta))
+        if start is not None:
+            return path.solve(log_beta, initial_sites(problem, tiling, start, seed, options.free), split=True)
+        bregman = problem.objective.curvature(problem.mean[None]) is not None
+        top = critical_beta(problem, objective) if bregman else 0.0  # of no other energy are the splits known
+        if beta >= top:
+            return path.collapsed(log_beta)
+        state = path.collapsed(float(np.log(1.01 * top)))
+        for event in path.cool(state, log_beta):  # all splits on the way, as in a longer sweep
+            state = event.after if isinstance(event, Split) else event
+        return state
 
     if direction == "down":
         return follow("down", start, callback)

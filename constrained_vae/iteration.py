@@ -118,7 +118,7 @@ def solve(
     options = Options(masses == "free", accelerate, tol, max_maps, time_limit, callback, record, progress)
     problem = Problem.make(x, objective, weights, backend, dtype)
     sites = initial_sites(problem, tiling, start, seed, options.free)
-    solution, _ = iterate(problem, objective, tiling, sites, options)
+    solution, *_ = iterate(problem, objective, tiling, sites, options)
     report_failure(solution, on_failure, stacklevel=3)
     return solution
 

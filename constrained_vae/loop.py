@@ -27,7 +27,7 @@ from .points import Point, log
 from .problem import Problem
 from .sites import Sites
 from .solution import FixedPoint, Status, same_distance
-from .stability import split_condition
+from .stability import SplitCondition, split_condition
 from .tiling import Tiling
 
 _DEAD = 1e-14  # free masses: a site below this marginal mass that still loses mass is given up
@@ -42,17 +42,23 @@ class _Stopped(Exception):
 
 
 def iterate(
-    problem: Problem, objective: Objective, tiling: Tiling, sites: Sites, options: Options
-) -> tuple[FixedPoint, Sites]:
-    """Run the loop from given sites (in the frame) and return the result with its sites, from which a sweep goes on.
+    problem: Problem,
+    objective: Objective,
+    tiling: Tiling,
+    sites: Sites,
+    options: Options,
+    predicted: Sites | None = None,
+) -> tuple[FixedPoint, Sites, SplitCondition | None]:
+    """Run the loop from given sites (in the frame), or from predicted ones where F is lower there.
 
+    Returns the result with its sites, from which a sweep goes on, and their split condition, where it was reached.
     `objective` is `problem.objective` in the units of the data.
     """
-    run = _Run(problem, options, sites)
+    run = _Run(problem, options, sites, predicted)
     with tqdm(total=None, disable=not options.progress, unit=" maps", desc=f"beta={objective.beta:.4g}") as bar:
         run.bar = bar
         status = run.to_the_end()
-    return run.package(objective, tiling, status), run.current_sites()
+    return run.package(objective, tiling, status), run.current_sites(), run.condition
 
 
 @dataclass(eq=False)
@@ -62,6 +68,8 @@ class _Run:
     problem: Problem
     options: Options
     sites: Sites
+    predicted: Sites | None = None
+    condition: SplitCondition | None = None
     point: Point | None = None
     error: float = np.inf  # in the frame
     n_maps: int = 0
@@ -135,7 +143,9 @@ class _Run:
             return False
         may_split = sites.can_split(self.options.free)
         condition = split_condition(self.problem, sites.decoder, to_host(point.log_masses), may_split)
-        self.top_eigenvalue = condition.top
+        self.condition, self.top_eigenvalue = condition, condition.top
+        if not self.options.split:
+            return False
         excess = 1 - 1 / condition.eigenvalue if condition.eigenvalue > 1 else 0.0
         objective = self.problem.objective
         coordinates = replace(sites, decoder=objective.coordinates(sites.decoder))
@@ -174,6 +184,8 @@ class _Run:
         """Iterate until the estimated error is below the tolerance, or the arithmetic yields no more."""
         if self.point is None:
             self.accept(self.evaluate_sites(self.sites))
+            if self.predicted is not None:
+                self.move_to(self.predicted, strictly=True)
         self.history = self.history[-1:]
         propose = ACCELERATORS[self.options.accelerate]
         plain, near, lowest, since = False, tol, np.inf, 0

@@ -46,6 +46,7 @@ class Options:
     callback: Callable[[Iterate], Any] | None = None
     record: bool = False
     progress: bool = False
+    split: bool = True  # whether a site past its split condition is split
 
     def __post_init__(self) -> None:
         check_choice(self.accelerate, "accelerate", tuple(ACCELERATORS))

@@ -1,6 +1,7 @@
 """Axes in, Axes out: the pictures of a branch and of a solution. Nothing else of the package imports matplotlib.
 
-Colours are those of Okabe and Ito, which colour-blind readers tell apart.
+Colours are those of Okabe and Ito, which colour-blind readers tell apart. Curves are passed as arrays of points; a row
+of NaN begins a new piece.
 """
 
 from __future__ import annotations
@@ -11,11 +12,19 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.markers import CARETDOWN, CARETUPBASE
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from ._checks import FloatArray
+from .ancestry import Lineages, lineages
+from .solution import Branch
 
 DATA, TRAJECTORY, FIXED_POINT, CURVE, CRITICAL = "#0072B2", "0.55", "#D55E00", "black", "0.7"
+COOLING, HEATING, UNSTABLE, PREDICTED = "#0072B2", "#D55E00", "#D55E00", "#F0E442"
+
+_TRIANGLE: dict[str, Any] = {"marker": CARETDOWN, "color": FIXED_POINT, "ms": 6, "ls": "none"}
+_NONE = np.empty((0, 2))
+_NAMED_LEAVES = 12  # up to so many leaves of a tree have their shares beside them
 
 
 def flow(points: FloatArray, paths: FloatArray, fixed_points: FloatArray, ax: Axes | None = None) -> Axes:
@@ -43,26 +52,40 @@ def flow(points: FloatArray, paths: FloatArray, fixed_points: FloatArray, ax: Ax
     return ax
 
 
-def distortion(betas: FloatArray, values: FloatArray, critical: Iterable[float] = (), ax: Axes | None = None) -> Axes:
-    """Expected reconstruction error against temperature, with grey lines at critical temperatures.
+def distortion(
+    betas: FloatArray,
+    values: FloatArray,
+    critical: Iterable[float] = (),
+    detected: Sequence[float] | FloatArray = (),
+    ax: Axes | None = None,
+) -> Axes:
+    """Expected reconstruction error against temperature, with its critical temperatures.
 
     Parameters
     ----------
     betas, values : (n,) arrays
-        Temperatures, and E||x - psi||^2 in squared units of x.
+        Ascending temperatures, and E||x - psi||^2 in squared units of x.
     critical : iterable of float
-        Critical temperatures.
+        Exact critical temperatures, grey lines.
+    detected : sequence of float
+        Detected ones, triangles on the curve.
     ax : Axes, optional
         New ones by default.
     """
     ax = _critical_lines(critical, ax)
     ax.plot(betas, values, color=CURVE, lw=1.2)
+    if len(detected):
+        ax.plot(detected, np.interp(detected, betas, values), **_TRIANGLE, label=r"detected $\beta_c$")
     ax.set_ylabel(r"$\mathrm{E}\,\|x-\psi\|^2$  (units of $x^2$)")
     return _temperature_axis(ax)
 
 
 def second_derivative(
-    betas: FloatArray, values: FloatArray, peaks: Sequence[tuple[float, float]] = (), ax: Axes | None = None
+    betas: FloatArray,
+    values: FloatArray,
+    peaks: Sequence[tuple[float, float]] = (),
+    critical: Iterable[float] = (),
+    ax: Axes | None = None,
 ) -> Axes:
     """Magnitude of the second derivative of the distortion, with its peaks marked.
 
@@ -71,17 +94,19 @@ def second_derivative(
     betas, values : (n,) arrays
         Temperatures, and d^2 D / d beta^2 (NaN at the ends).
     peaks : sequence of (beta, height)
-        The detected kinks, highest first.
+        The detected kinks, highest first: triangles.
+    critical : iterable of float
+        Exact critical temperatures, grey lines.
     ax : Axes, optional
         New ones by default.
     """
-    ax = _critical_lines([beta for beta, _ in peaks], ax)
+    ax = _critical_lines(critical, ax)
     height = np.abs(values)
     ax.plot(betas, height, color=CURVE, lw=1.0)
     for rank, (beta, peak) in enumerate(peaks, start=1):
-        ax.plot(beta, peak, "v", color=FIXED_POINT, ms=5)
+        ax.plot(beta, peak, **_TRIANGLE)
         name = rf"$\beta_c^{rank}$"
-        ax.annotate(name, (beta, peak), (0, 5), textcoords="offset points", ha="center", fontsize="small")
+        ax.annotate(name, (beta, peak), (0, 7), textcoords="offset points", ha="center", fontsize="small")
     ax.set_ylabel(r"$|\mathrm{d}^2 \mathrm{E}\,\|x-\psi\|^2 / \mathrm{d}\beta^2|$  (units of $x^2$)")
     top = np.nanmax(height, initial=0.0)
     if top > 0:  # five decades below the highest peak all is rounding or of no interest
@@ -90,9 +115,136 @@ def second_derivative(
     return _temperature_axis(ax)
 
 
+def bifurcation(
+    stable: FloatArray, unstable: FloatArray = _NONE, critical: Iterable[float] = (), ax: Axes | None = None
+) -> Axes:
+    """A coordinate of the reconstructions against temperature: stable branches solid, unstable ones dotted.
+
+    Parameters
+    ----------
+    stable, unstable : (n, 2) arrays
+        Points (beta, coordinate in units of x) of curves.
+    critical : iterable of float
+        Critical temperatures, grey lines.
+    ax : Axes, optional
+        New ones by default.
+    """
+    ax = _critical_lines(critical, ax)
+    ax.plot(*stable.T, color=CURVE, lw=1.2, zorder=3, label="stable")
+    ax.plot(*unstable.T, ":", color=UNSTABLE, lw=1.2, zorder=2, label="unstable")
+    ax.set_ylabel(r"coordinate of $\psi$  (units of $x$)")
+    return _temperature_axis(ax)
+
+
+def top_eigenvalue(
+    stable: FloatArray, unstable: FloatArray = _NONE, critical: Iterable[float] = (), ax: Axes | None = None
+) -> Axes:
+    """Largest eigenvalue of the split condition (T9) against temperature, with a line at 1, where branches split.
+
+    Parameters
+    ----------
+    stable, unstable : (n, 2) arrays
+        Points (beta, eigenvalue) of curves, drawn as in `bifurcation`; those of unstable branches up to 1.5.
+    critical : iterable of float
+        Critical temperatures, grey lines.
+    ax : Axes, optional
+        New ones by default.
+    """
+    ax = _critical_lines(critical, ax)
+    ax.axhline(1.0, color=CRITICAL, lw=0.8, zorder=0)
+    ax.plot(*stable.T, color=CURVE, lw=1.2, zorder=3)
+    ax.plot(*unstable.T, ":", color=UNSTABLE, lw=1.2, zorder=2)
+    ax.set(ylim=(0, 1.5), ylabel="top eigenvalue")
+    return _temperature_axis(ax)
+
+
+def hysteresis(
+    cooling: FloatArray,
+    heating: FloatArray,
+    interval: tuple[float, float] | None = None,
+    heating_end: float | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """The distortion on cooling and on heating: between the two temperatures where they part it depends on the past.
+
+    Parameters
+    ----------
+    cooling, heating : (n, 2) arrays
+        Points (beta, E||x - psi||^2 in squared units of x), in the order in which they were solved.
+    interval : (float, float), optional
+        Predicted ends of the hysteresis (T13), shaded.
+    heating_end : float, optional
+        Where heating was seen to end, a triangle on the axis.
+    ax : Axes, optional
+        New ones by default.
+    """
+    ax = plt.subplots()[1] if ax is None else ax
+    if interval is not None:
+        ax.axvspan(*interval, color=PREDICTED, alpha=0.35, lw=0, zorder=0, label="predicted interval")
+    ax.plot(*heating.T, color=HEATING, lw=1.4, label="heating")
+    ax.plot(*cooling.T, "--", color=COOLING, lw=1.4, label="cooling")
+    if heating_end is not None:
+        style: dict[str, Any] = {"marker": CARETUPBASE, "ms": 6, "clip_on": False, "ls": "none", "zorder": 4}
+        ax.plot(heating_end, 0, color=HEATING, transform=ax.get_xaxis_transform(), label="heating ends", **style)
+    ax.set_ylabel(r"$\mathrm{E}\,\|x-\psi\|^2$  (units of $x^2$)")
+    return _temperature_axis(ax)
+
+
+def merging_tree(tree: Branch | Lineages, critical: Iterable[float] = (), ax: Axes | None = None) -> Axes:
+    """Dendrogram of a branch: its reconstructions at the lowest temperature, and where on heating they become one.
+
+    A merge is drawn in the middle of the step of the grid in which it happens, on the logarithmic scale. The widths of
+    the lines go with the share of the data that a reconstruction holds, which also stands beside the leaves if these
+    are few.
+
+    Parameters
+    ----------
+    tree : Branch or Lineages
+        What to draw, or what `lineages` makes of it.
+    critical : iterable of float
+        Exact critical temperatures, grey lines.
+    ax : Axes, optional
+        New ones by default.
+
+    Raises
+    ------
+    ValueError
+        If the branch is empty.
+    """
+    tree = lineages(tree) if isinstance(tree, Branch) else tree
+    ax = _critical_lines(critical, ax)
+    order = [leaf for root in tree.roots for leaf in root]
+    # Of every group of leaves: where its line begins, at which height, and the share of the data that it holds.
+    nodes: dict[tuple[int, ...], tuple[float, float, float]]
+    nodes = {(leaf,): (float(tree.betas[0]), float(i), float(tree.shares[leaf])) for i, leaf in enumerate(order)}
+
+    def line(group: tuple[int, ...], end: float) -> None:
+        begin, height, share = nodes[group]
+        ax.plot([begin, end], [height, height], color=CURVE, lw=0.5 + 4 * share, solid_capstyle="butt", zorder=2)
+
+    for merge in tree.merges:
+        for part in merge.parts:
+            line(part, merge.beta)
+        heights = [nodes[part][1] for part in merge.parts]
+        ax.plot([merge.beta] * 2, [min(heights), max(heights)], color=CURVE, lw=1.0, zorder=2)
+        share = sum(nodes[part][2] for part in merge.parts)
+        nodes[merge.leaves] = (merge.beta, (min(heights) + max(heights)) / 2, share)
+    for root in tree.roots:
+        line(root, float(tree.betas[-1]))
+    ax.set(ylim=(-0.6, len(order) - 0.4))
+    if len(order) <= _NAMED_LEAVES:
+        ax.set_yticks(range(len(order)), [f"{tree.shares[leaf]:.0%}" for leaf in order])
+        ax.set_ylabel("reconstructions\n(share of the data)")
+    else:
+        ax.set_yticks([])
+        ax.set_ylabel(f"{len(order)} reconstructions")
+    return _temperature_axis(ax)
+
+
 def _temperature_axis(ax: Axes) -> Axes:
     ax.set(xscale="log", xlabel=r"temperature $\beta$")
-    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    low, high = ax.dataLim.intervalx
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high > 10 * low else (1, 1.5, 2, 3, 5, 7)))
     ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     ax.xaxis.set_minor_formatter(NullFormatter())
     return ax
@@ -100,6 +252,6 @@ def _temperature_axis(ax: Axes) -> Axes:
 
 def _critical_lines(critical: Iterable[float], ax: Axes | None) -> Axes:
     ax = plt.subplots()[1] if ax is None else ax
-    for beta in critical:
-        ax.axvline(beta, color=CRITICAL, lw=1.0, zorder=0)
+    for number, beta in enumerate(critical):
+        ax.axvline(beta, color=CRITICAL, lw=1.0, zorder=0, label="" if number else r"exact $\beta_c$")
     return ax

@@ -313,6 +313,26 @@ class Branch:
         return self._array("free_energy")
 
     @cached_property
+    def d_distortion(self) -> FloatArray:
+        """dD / d beta (n,), exact along the branch (T11), in squared units of x; where it splits, that of one side."""
+        from .jacobian import tangent  # which imports this module
+
+        return np.array([tangent(s).distortion for s in self.solutions])
+
+    @cached_property
+    def d2_distortion(self) -> FloatArray:
+        """d^2 D / d beta^2 (n,) by differences of `d_distortion`; across a transition they grow as 1 / step (T12).
+
+        Raises
+        ------
+        ValueError
+            If there are fewer than three temperatures.
+        """
+        if len(self) < 3:
+            raise ValueError(f"a second derivative wants at least three temperatures, got {len(self)}")
+        return np.gradient(self.d_distortion, self.betas, edge_order=2)
+
+    @cached_property
     def top_eigenvalue(self) -> FloatArray:
         """Largest eigenvalue of the split condition (T9) at every temperature, (n,)."""
         return self._array("top_eigenvalue")

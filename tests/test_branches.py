@@ -310,3 +310,68 @@ def test_failures_are_reported_for_every_temperature():
         small(max_maps=3, on_failure="raise")
     assert failure.value.solution.status is cv.Status.BUDGET_USED
     assert not small(max_maps=3, on_failure="return").converged
+
+
+X4 = cv.datasets.four_clusters(seed=0).x[::2]
+EIGHT = cv.Tiling.uniform(8)
+
+
+def test_cooling_does_not_depend_on_the_grid(backend):
+    """Digits jump (T13): wherever the grid lies, they jump at the same temperatures into the same state."""
+    x = cv.datasets.digits().x[:120]
+    options = {"tiling": cv.Tiling.uniform(16), "backend": backend}
+    fine = cv.sweep(x, betas=np.geomspace(0.62, 1, 21), **options)
+    coarse = cv.sweep(x, betas=[0.62, 0.81, 0.9], **options)
+    late = cv.sweep(x, betas=[0.62], **options)
+    assert fine[-1].beta == coarse[-1].beta == late[-1].beta
+    assert len(fine[-1].distinct) > 3
+    for other in (coarse, late):
+        assert other[-1].free_energy == pytest.approx(fine[-1].free_energy, rel=1e-10)
+        np.testing.assert_allclose(other[-1].decoder, fine[-1].decoder, atol=1e-7)
+
+
+@pytest.mark.parametrize("direction", ["down", "up"])
+@pytest.mark.parametrize("masses", ["fixed", "free"])
+def test_a_saved_branch_is_continued(direction, masses, tmp_path):
+    betas = np.geomspace(0.5, 10, 15)
+    options = {"tiling": EIGHT, "masses": masses, "direction": direction}
+    start = None if direction == "down" else cv.sweep(X4, betas=betas, tiling=EIGHT, masses=masses)[-1]
+    whole = cv.sweep(X4, betas=betas, start=start, **options)
+    half = cv.sweep(X4, betas=whole.betas[:8], start=start, **options)
+    half.save(tmp_path / "half.npz")
+    again = cv.sweep(X4, betas=betas, start=cv.Branch.load(tmp_path / "half.npz"), **options)
+    np.testing.assert_array_equal(again.betas, whole.betas)
+    np.testing.assert_allclose(again.distortion, whole.distortion, rtol=1e-8)
+    np.testing.assert_array_equal(again.n_distinct, whole.n_distinct)
+    assert [s.n_maps for s in again[:8]] == [s.n_maps for s in half]  # these were not solved again
+
+
+def test_a_branch_is_continued_in_its_own_direction_only():
+    down = cv.sweep(X4, betas=[1.0, 2.0], tiling=EIGHT)
+    for start, direction in ((down, "up"), (down, "both"), (down[:0], "down")):
+        with pytest.raises(ValueError, match="a branch is continued in its own direction"):
+            cv.sweep(X4, betas=[0.5, 1.0], tiling=EIGHT, start=start, direction=direction)
+
+
+@pytest.mark.parametrize("masses", ["fixed", "free"])
+def test_a_predicted_branch_is_the_same(masses):
+    """With fewer maps, most of which certify the error in both."""
+    options = {"betas": np.geomspace(0.4, 8, 40), "tiling": EIGHT, "masses": masses}
+    plain, predicted = cv.sweep(X4, **options), cv.sweep(X4, predict=True, **options)
+    np.testing.assert_allclose(predicted.distortion, plain.distortion, rtol=1e-9)
+    np.testing.assert_array_equal(predicted.n_distinct, plain.n_distinct)
+
+
+def test_slope_of_the_distortion_against_differences():
+    """On smooth stretches, to the error of the differences: step^2 of the third derivative."""
+    betas = 1.2 * np.exp(np.linspace(-0.01, 0.01, 21))
+    branch = cv.sweep(X4, betas=betas, tiling=EIGHT)
+    assert len(set(branch.n_distinct)) == 1
+    inner = slice(1, -1)
+    slope = np.gradient(branch.distortion, branch.betas)
+    np.testing.assert_allclose(branch.d_distortion[inner], slope[inner], rtol=1e-5)
+    bend = np.gradient(slope[inner], branch.betas[inner])
+    np.testing.assert_allclose(branch.d2_distortion[2:-2], bend[1:-1], rtol=1e-2)
+    np.testing.assert_allclose(branch.d2_distortion, branch.d2_distortion[10], rtol=0.2)
+    with pytest.raises(ValueError, match="at least three temperatures, got 2"):
+        _ = branch[:2].d2_distortion
