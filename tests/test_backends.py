@@ -1,13 +1,14 @@
 """Every backend against the naive loops of `naive.py`, which know nothing of the package."""
 
 import importlib.util
+import tracemalloc
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from naive import naive_bernoulli, naive_expectations, naive_jacobian, naive_linear
+from naive import Naive, naive_bernoulli, naive_expectations, naive_jacobian, naive_linear
 
 from constrained_vae._blas import _libraries
 from constrained_vae.backends import BackendNotAvailableError, get_backend, reference
@@ -233,10 +234,40 @@ def test_row_blocks_add_up(name, dtype, seed, S, cut):
     assert_close(total, problem.naive(), problem)
 
 
-# Below and above the size at which other threads are called in, with few statistics and with many.
+# N, K, S on the numba backend's ways: one thread, chunks of rows, and one accumulator that all threads share.
+ONE, CHUNKS, SHARED = "one", "chunks", "shared"
+WAYS = [
+    (50, 5, 2, ONE),
+    (50, 5, 10, ONE),
+    (70, 6007, 2, CHUNKS),
+    (3001, 64, 2, CHUNKS),
+    (1501, 48, 20, CHUNKS),
+    (4099, 531, 40, CHUNKS),
+    (1283, 11, 5003, CHUNKS),
+    (67, 13001, 70, SHARED),
+    (639, 1031, 101, SHARED),
+    (1009, 1300, 301, SHARED),
+    (211, 67, 5003, SHARED),
+]
+
+
+def way(N, K, S, real):
+    if S <= kernels._FEW:
+        chunks = kernels._few_chunks(N, K, S, real)
+    else:
+        chunks, _ = kernels._many_chunks(N, K, S, real)
+    return SHARED if not chunks else ONE if chunks == 1 else CHUNKS
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize(("N", "K", "S", "expected"), WAYS)
+def test_the_sizes_take_all_ways(N, K, S, expected, dtype):
+    assert way(N, K, S, dtype) == expected
+
+
 @on_every_backend
-@pytest.mark.parametrize(("N", "K", "S"), [(50, 5, 2), (50, 5, 10), (3001, 64, 2), (1501, 48, 20)])
-def test_same_bits_every_time_and_on_any_number_of_threads(name, dtype, N, K, S):
+@pytest.mark.parametrize(("N", "K", "S", "_"), WAYS)
+def test_same_bits_every_time_and_on_any_number_of_threads(name, dtype, N, K, S, _):
     import numba
 
     problem = make("gaussian", 6, N, K, S).astype(dtype)
@@ -251,10 +282,97 @@ def test_same_bits_every_time_and_on_any_number_of_threads(name, dtype, N, K, S)
         numba.set_num_threads(threads)
 
 
-def test_the_sizes_above_take_both_ways():
-    assert kernels._chunks(50, 5, 2, True) == kernels._chunks(50, 5, 10, False) == 1
-    assert kernels._chunks(3001, 64, 2, True) > 1
-    assert kernels._chunks(1501, 48, 20, False) > 1
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize(("N", "K", "S", "_"), WAYS)
+def test_every_way_agrees_with_whole_arrays(dtype, N, K, S, _):
+    """Sizes are too large for naive loops; lambda is such that tiles compete for a row."""
+    problem = make("gaussian", 11, N, K, S, multiplier=2 / S, dead=[K - 1]).astype(dtype)
+    phi, s, rho, v, b, log_masses = (array.astype(float) for array in problem.arguments)
+    H = s[:, None] - b - phi @ v.T
+    logits = log_masses - H
+    top = logits.max(axis=1, keepdims=True)
+    q = np.exp(logits - top)
+    Z = q.sum(axis=1, keepdims=True)
+    q /= Z
+    free_energy = -float(rho @ (top + np.log(Z))[:, 0])
+    whole = Naive(rho @ q, (rho[:, None] * q).T @ phi, free_energy, float(rho @ (q * H).sum(axis=1)), q)
+    assert_close(problem.solve("numba", problem.multiplier), whole, problem)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    N=st.integers(1, 40),
+    K=st.integers(1, 40),
+    S=st.integers(9, 12),
+    piece=st.integers(1, 9),
+    tasks=st.integers(1, 9),
+    rows=st.integers(1, 50),
+)
+def test_blocks_pieces_and_tasks_of_any_size(dtype, seed, N, K, S, piece, tasks, rows):
+    """What is shared by all threads, cut as it never is at such sizes; one row and one tile are among them."""
+    problem = make("gaussian", seed, N, K, S, dead=[0] if K > 1 else []).astype(dtype)
+    constants = {"_SHARE": 0, "_WIDE": 0, "_BLOCK": 1, "_PIECE": piece, "_TASKS": tasks, "_ROWS": (rows, rows)}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in constants.items():
+            patch.setattr(kernels, name, value)
+        assert way(N, K, S, dtype) == SHARED
+        assert_close(problem.solve("numba"), problem.naive(), problem)
+
+
+def claim(K, S, dtype):
+    """Bytes that the arrays of a map on prepared data stay below."""
+    return 16_000_000 + 4 * K * S * np.dtype(dtype).itemsize
+
+
+def held_by_rows_of_few(N, K, S, dtype):
+    """Bytes of the four rows of q that each chunk has in compiled code."""
+    return kernels._few_chunks(N, K, S, dtype) * 4 * K * np.dtype(dtype).itemsize
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("K", [1, 10, 100, 300, 700, 1024, 2000, 4096, 9000, 20_000, 100_000])
+@pytest.mark.parametrize("S", [1, 2, 3, 8, 9, 20, 64, 100, 300, 784, 20_000])
+def test_memory_is_bounded_at_any_size(K, S, dtype):
+    """The scratch and the copy of the tiles are given back before the result is made of the accumulators."""
+    if K * S > 1e8:
+        return  # more than a machine may have
+    itemsize = np.dtype(dtype).itemsize
+    for N in (1, 10, 100, 300, 700, 2000, 10_000, 1_000_000):
+        result = K * (S + 1) * itemsize
+        if S <= kernels._FEW:
+            accumulated = kernels._few_chunks(N, K, S, dtype) * 8 * K * (S + 1)
+            scratch = held_by_rows_of_few(N, K, S, dtype) + (S + S % 2) * K * itemsize
+        else:
+            chunks, rows = kernels._many_chunks(N, K, S, dtype)
+            assert rows <= 512
+            arrays, *accumulators = (
+                kernels._many_arrays(chunks, rows, K, S, dtype) if chunks else kernels._shared_arrays(N, K, S, dtype)
+            )
+            accumulated = sum(array.nbytes for array in accumulators)
+            scratch = sum(array.nbytes for array in arrays) + (K * S * itemsize if chunks else 0)
+        assert accumulated + max(scratch, result) < claim(K, S, dtype), N
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize(
+    ("N", "K", "S"),
+    [(5000, 4096, 2), (1000, 20000, 8), (100, 100_000, 3), (5000, 1024, 64), (1000, 2000, 784), (100, 50_000, 64)],
+)
+def test_memory_stays_within_the_bound(N, K, S, dtype):
+    """What NumPy allocates at a time; all else is a few rows."""
+    problem = make("gaussian", 12, N, K, S, multiplier=2 / S).astype(dtype)
+    phi, s, rho, *tiles = problem.arguments
+    arguments = (phi, s, rho.astype(float), *tiles)
+    problem.solve("numba", problem.multiplier)  # compiles
+    tracemalloc.start()
+    try:
+        get_backend("numba").expectations(*arguments, quadratic=problem.multiplier)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    hidden = held_by_rows_of_few(N, K, S, dtype) if S <= kernels._FEW else 0
+    assert peak + hidden < claim(K, S, dtype)
 
 
 @on_every_backend

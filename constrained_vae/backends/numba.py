@@ -1,10 +1,16 @@
 """The CPU backend: (T1), (T5) and the weighted statistics of (T4) in one pass over the rows, compiled by Numba.
 
-Rows are cut into chunks, as many as the sizes N, K, S ask for, never as there are threads. Each chunk adds into float64
-accumulators of its own, and these are added up in order: the bits are the same run after run, on any number of threads.
+The work is cut by the sizes N, K, S alone, never by how many threads there are, and whatever several threads add to is
+added up in a fixed order: the bits are the same run after run, on any number of threads. There are three ways.
+
 With few statistics (`_few`) a row's K energies are computed, exponentiated and spent while they lie in the fastest
-cache; with many (`_many`) blocks of rows go through two matrix products. With float32 statistics the energies and their
-exponentials are float32, and their sums over the tiles of a row; whatever is summed over rows is float64.
+cache. With many (`_many`) blocks of rows go through two matrix products. In both the rows are cut into chunks, each of
+which adds into accumulators of its own. Where many statistics leave no memory for four chunks, or there are too few
+rows for four, large work is shared (`_shared`): on one block of rows after another, into one accumulator, the threads
+multiply by pieces of the tiles, encode pieces of the rows, and multiply again.
+
+With float32 statistics the energies and their exponentials are float32, and their sums over the tiles of a row and over
+a few hundred rows; whatever is summed over more rows is float64.
 
 An encoder entry below exp(-650) of the largest in its row (float32: exp(-60)) is exactly zero. So no denormal number
 arises, on which processors are tens of times slower, and such a tile adds exactly nothing to its mass or to the energy.
@@ -12,26 +18,31 @@ arises, on which processors are tens of times slower, and such a tile adds exact
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import math
-from collections.abc import Callable
-from decimal import Decimal
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
-from llvmlite import ir
-from numba import njit, prange, types
-from numba.extending import intrinsic, overload
+from numba import prange
 
+from .._arrays import check_on_host
 from .._blas import single_threaded_blas
 from ..equations import Array, Expectations
+from . import pruning
+from ._arithmetic import _add, _exp, _frozen, _jit, _max, _multiply_add
 
 _FEW = 8  # statistics up to which differences cost little more than matrix products: equal at 5, 1.1 times at 8
+_SORTED = 4  # statistics up to which rows are sorted; with five, pruning gains a factor 1.4 to 2
+_WORTH_SORTING = 512  # rows
 _SMALL = 2**19  # N K (S + 8) below which one thread does it all, about 0.1 ms: launching the others takes as long
 _CHUNKS = 64  # at most; so many cores can share the work
+_SHARE = 2**26  # N K (S + 8) from which a block is shared, about 10 ms: threads wait for each other twice per block
+_BLOCK = 2**23  # bytes of a shared block: it stays in the cache that the cores share
+_WIDE = 64  # tiles from which it is shared: rows would be read many times for little
+_ROWS = 64, 512  # of a shared block, at least and at most: products are slower below, float32 sums less exact above
+_PIECE = 512  # tiles of a piece of it; products with half as many are 8 % slower
+_TASKS = 16  # at most, to which these pieces are given, and the block's rows
 
-_jit = functools.partial(njit, cache=True, nogil=True, error_model="numpy")
+Arrays: TypeAlias = tuple[Array, ...]
 
 
 def expectations(
@@ -62,38 +73,125 @@ def expectations(
     Expectations
         Mass and sums in the dtype of the computation; free energy and energy are floats, in nats.
     """
+    check_on_host(statistics=statistics, offset=offset, weights=weights, v=v, b=b, log_masses=log_masses)
     real = np.float32 if statistics.dtype == np.float32 else np.float64
     phi, s, rho = _frozen(statistics, real), _frozen(offset, real), _frozen(weights, np.float64)
-    (N, S), K = phi.shape, len(b)
-    few, multiplier = S <= _FEW, real(quadratic or 0)
-    tiles = np.zeros((S + S % 2 if few else S, K), real)  # `_few` takes statistics in pairs
-    tiles[:S] = v.T / (2 * quadratic) if few and quadratic and multiplier > 0 else v.T
-    chunks = _chunks(N, K, S, few)
+    b, log_pi = _frozen(b, real), _frozen(log_masses, real)
+    if phi.shape[1] <= _FEW:
+        mass, sums, totals = _with_few(phi, s, rho, v, b, log_pi, quadratic)
+    else:
+        with single_threaded_blas():
+            mass, sums, totals = _with_many(phi, s, rho, v, b, log_pi)
+    free_energy, energy = totals.sum(axis=0)
+    return Expectations(mass.astype(real), sums.astype(real, order="C", copy=False), float(free_energy), float(energy))
+
+
+def prepare(phi: Array, s: Array, rho: Array) -> tuple[Array, Array, Array]:
+    """Rows of few statistics in an order in which neighbours lie together, so that `pruning` can leave tiles out."""
+    if phi.shape[1] > _SORTED or len(phi) < _WORTH_SORTING:
+        return phi, s, rho
+    order = pruning.order(phi)
+    return phi[order], s[order], rho[order]
+
+
+def _with_few(phi: Array, s: Array, rho: Array, v: Array, b: Array, log_pi: Array, quadratic: float | None) -> Arrays:
+    """Mass (K,), sums (K, S), and parts (., 2) of free energy and energy."""
+    (N, S), K, real = phi.shape, len(b), phi.dtype.type
+    multiplier = real(quadratic or 0)
+    tiles = np.zeros((S + S % 2, K), real)  # `_few` takes statistics in pairs
+    tiles[:S] = v.T / (2 * quadratic) if quadratic and multiplier > 0 else v.T
+    if multiplier > 0 and (pruned := pruning.expectations(phi, rho, tiles, log_pi, multiplier)) is not None:
+        total, parts = pruned
+        return total[S], total[:S].T, parts[None]
+    chunks = _few_chunks(N, K, S, real)
     sums, totals = np.zeros((chunks, S + 1, K)), np.zeros((chunks, 2))
-    arguments = [phi, s, rho, tiles, np.array(b, real), np.array(log_masses, real), multiplier]
-    with contextlib.nullcontext() if few else single_threaded_blas():
-        if chunks == 1:
-            (_few if few else _many)(*arguments, sums[0], totals[0])
-        else:
-            (_few_parallel if few else _many_parallel)(*arguments, sums, totals)
-    total, (free_energy, energy) = sums.sum(axis=0), totals.sum(axis=0)
-    return Expectations(total[S].astype(real), total[:S].T.astype(real, order="C"), float(free_energy), float(energy))
+    arguments = phi, s, rho, tiles, b, log_pi, multiplier
+    if chunks == 1:
+        _few(*arguments, sums[0], totals[0])
+    else:
+        _few_parallel(*arguments, sums, totals)
+    return _added(sums, totals)
 
 
-def _frozen(array: Array, real: type) -> Array:
-    """A contiguous read-only view, so that one compiled kernel serves writable and read-only inputs, uncopied."""
-    view: Array = np.ascontiguousarray(array, real).view()
-    view.flags.writeable = False
-    return view
+def _with_many(phi: Array, s: Array, rho: Array, v: Array, b: Array, log_pi: Array) -> Arrays:
+    """As `_with_few`, from the linear form alone."""
+    (N, S), K, real = phi.shape, len(b), phi.dtype.type
+    data = phi, s, rho
+    chunks, rows = _many_chunks(N, K, S, real)
+    if not chunks:
+        scratch, mass, sums, totals = _shared_arrays(N, K, S, real)
+        _shared(data, (_frozen(v, real), b, log_pi), scratch, mass, sums, totals)
+        return mass, sums, totals
+    tiles = np.array(v.T, real, order="C"), b, log_pi
+    scratch, sums, totals = _many_arrays(chunks, rows, K, S, real)
+    if chunks == 1:
+        _many(data, tiles, tuple(array[0] for array in scratch), sums[0], totals[0])
+    else:
+        _many_parallel(data, tiles, scratch, sums, totals)
+    return _added(sums, totals)
 
 
-def _chunks(N: int, K: int, S: int, few: bool) -> int:
-    """How many chunks the rows are cut into, from the sizes alone; a power of two is shared well by most cores."""
+def _added(sums: Array, totals: Array) -> Arrays:
+    """The accumulators (chunks, S + 1, K) added up in order, in place; with the mass first and sums (K, S)."""
+    for chunk in sums[1:]:
+        sums[0] += chunk
+    return sums[0, -1], sums[0, :-1].T, totals
+
+
+def _few_chunks(N: int, K: int, S: int, real: type) -> int:
+    """How many chunks the rows are cut into; clearing and adding up accumulators costs some percent of 64 rows."""
     if N * K * (S + 8) < _SMALL:
         return 1
-    rows = 64 if few else 160  # at least; clearing and adding up a chunk's accumulators costs some percent of these
-    memory = max(4, 2**25 // (K * (S + 1)))  # 256 MB of accumulators, or four of them
-    return 2 ** (max(1, min(_CHUNKS, memory, N // rows)).bit_length() - 1)
+    bytes_of_one = K * (8 * (S + 1) + 4 * np.dtype(real).itemsize)
+    return _power_of_two(min(_CHUNKS, _memory(K, S, real) // bytes_of_one, max(N // 64, min(4, N // 16))))
+
+
+def _many_chunks(N: int, K: int, S: int, real: type) -> tuple[int, int]:
+    """The same, and how many rows are multiplied at a time; no chunks where one accumulator is to be shared."""
+    itemsize, memory, work = np.dtype(real).itemsize, _memory(K, S, real), N * K * (S + 8)
+    fixed, row = K * (S + 1) * (8 + itemsize), (K + S + 1) * itemsize  # bytes of a chunk, as `_many_arrays` has them
+    fast = min(512, max(96, 2**18 // K))  # rows of a product: as fast as they get, and not slow
+    rows, enough = (96, 4) if K >= _PIECE else (32, 2)  # of few tiles pieces are narrow: rather chunks if two can be
+    chunks = min(_CHUNKS, memory // (fixed + rows * row), N // 160)
+    if chunks < enough and K >= _WIDE and work >= _SHARE:
+        return 0, 0
+    chunks = 1 if work < _SMALL else _power_of_two(chunks)
+    return chunks, min(fast, -(-N // chunks), max(8, (memory // chunks - fixed) // row))
+
+
+def _memory(K: int, S: int, real: type) -> int:
+    """Bytes for accumulators and scratch: all arrays of a map together are to stay below 16 MB + 4 K S itemsize.
+
+    A megabyte and a half is left to BLAS, K (S + 1) numbers to the result, and as many to a copy of the tiles.
+    """
+    return 14_500_000 + 2 * K * (S - 1) * np.dtype(real).itemsize
+
+
+def _power_of_two(chunks: int) -> int:
+    """The last one up to so many chunks, since most machines have a power of two cores."""
+    return 2 ** (max(1, chunks).bit_length() - 1)
+
+
+def _many_arrays(chunks: int, rows: int, K: int, S: int, real: type) -> tuple[Arrays, Array, Array]:
+    """Scratch and accumulators of `_many`, one of each for every chunk."""
+    shapes = (rows, K), (rows, S + 1), (S + 1, K)
+    scratch: Arrays = tuple(np.empty((chunks, *shape), real) for shape in shapes)
+    return scratch, np.zeros((chunks, S + 1, K)), np.zeros((chunks, 2))
+
+
+def _shared_arrays(N: int, K: int, S: int, real: type) -> tuple[Arrays, Array, Array, Array]:
+    """Scratch and accumulators of `_shared`."""
+    itemsize = np.dtype(real).itemsize
+    size = -(-K // max(4, -(-K // _PIECE)))
+    pieces = -(-K // size)
+    tasks = min(_TASKS, pieces)
+    # With very many tiles a block has the least of rows even so, as far as memory allows; half of it is for the teams.
+    left = _memory(K, S, real) - 8 * K * (S + 1) - itemsize * tasks * size * S
+    least, most = min(_ROWS[0], left // (2 * K * itemsize)), min(_ROWS[1], N)
+    rows = min(most, max(1, least, _BLOCK // (K * itemsize)))
+    teams = min(_TASKS, -(-rows // 4))
+    shapes = (pieces, rows * size), (teams, K), (tasks, size, S)
+    return tuple(np.empty(shape, real) for shape in shapes), np.zeros(K), np.zeros((K, S)), np.zeros((teams, 2))
 
 
 @_jit(parallel=True)
@@ -107,13 +205,12 @@ def _few_parallel(
 
 
 @_jit(parallel=True)
-def _many_parallel(
-    phi: Array, s: Array, rho: Array, tiles: Array, b: Array, log_pi: Array, lam: float, sums: Array, totals: Array
-) -> None:
+def _many_parallel(data: Arrays, tiles: Arrays, scratch: Arrays, sums: Array, totals: Array) -> None:
+    (phi, s, rho), (q, scaled, product) = data, scratch
     N, chunks = len(phi), len(totals)
     for c in prange(chunks):
         i, j = c * N // chunks, (c + 1) * N // chunks
-        _many(phi[i:j], s[i:j], rho[i:j], tiles, b, log_pi, lam, sums[c], totals[c])
+        _many((phi[i:j], s[i:j], rho[i:j]), tiles, (q[c], scaled[c], product[c]), sums[c], totals[c])
 
 
 @_jit()
@@ -122,6 +219,7 @@ def _few(
 ) -> None:
     """Adds the rows phi (n, S) into sums (S + 1, K), the mass last, and totals (2,); tiles are psi or v, (S, K)."""
     (N, S), K = phi.shape, len(b)
+    one = phi.dtype.type(1)
     x = np.zeros(len(tiles), phi.dtype)  # phi_i, padded to pairs
     q = np.zeros((4, K), phi.dtype)  # H_ia, then q_ia up to a factor, of four rows, which are spent together below
     scaled = np.empty((4, S + 1), phi.dtype)  # that factor times rho_i (phi_i, 1)
@@ -134,17 +232,21 @@ def _few(
             for d in range(S):
                 x[d] = phi[i, d]
             if lam > 0:  # H_ia = lambda ||phi_i - psi_a||^2
-                H[:] = 0
-                for d in range(0, S, 2):
+                scale = lam if S <= 2 else one  # in the first loop where it is the last
+                for a in range(K):
+                    y, z = x[0] - tiles[0, a], x[1] - tiles[1, a]
+                    H[a] = scale * _multiply_add(z, z, y * y)
+                for d in range(2, S, 2):
                     for a in range(K):
                         y, z = x[d] - tiles[d, a], x[d + 1] - tiles[d + 1, a]
                         H[a] = _multiply_add(z, z, _multiply_add(y, y, H[a]))
-                for a in range(K):
-                    H[a] *= lam
+                if S > 2:
+                    for a in range(K):
+                        H[a] *= lam
             else:  # H_ia = s_i - b_a - phi_i . v_a
                 for a in range(K):
-                    H[a] = s[i] - b[a]
-                for d in range(0, S, 2):
+                    H[a] = _multiply_add(-x[1], tiles[1, a], _multiply_add(-x[0], tiles[0, a], s[i] - b[a]))
+                for d in range(2, S, 2):
                     for a in range(K):
                         H[a] = _multiply_add(-x[d + 1], tiles[d + 1, a], _multiply_add(-x[d], tiles[d, a], H[a]))
             scaled[r, S] = _encode(H, log_pi, rho[i], totals)
@@ -158,31 +260,90 @@ def _few(
 
 
 @_jit()
-def _many(
-    phi: Array, s: Array, rho: Array, tiles: Array, b: Array, log_pi: Array, lam: float, sums: Array, totals: Array
-) -> None:
-    """As `_few`, from the linear form alone: tiles are v, and lam is not looked at."""
+def _many(data: Arrays, tiles: Arrays, scratch: Arrays, sums: Array, totals: Array) -> None:
+    """As `_few`; tiles are v (S, K), b, log pi; scratch is q (rows, K), scaled (rows, S + 1), product (S + 1, K)."""
+    (phi, s, rho), (v, b, log_pi), (q, scaled, product) = data, tiles, scratch
     (N, S), K = phi.shape, len(b)
-    blocks = -(-N // min(512, max(64, 2**18 // K)))  # a block of q has about 2^18 entries
-    rows = -(-N // blocks)
-    q = np.empty((rows, K), phi.dtype)  # phi_i . v_a, then H_ia, then q_ia up to a factor
-    scaled = np.empty((rows, S + 1), phi.dtype)  # that factor times rho_i (phi_i, 1)
-    product = np.empty((S + 1, K), phi.dtype)
+    blocks = -(-N // len(q))
     for block in range(blocks):
         start, stop = block * N // blocks, (block + 1) * N // blocks
         n = stop - start
-        np.dot(phi[start:stop], tiles, q[:n])
+        np.dot(phi[start:stop], v, q[:n])  # phi_i . v_a, then H_ia, then q_ia up to a factor
         for r in range(n):
             i, H = start + r, q[r]
             for a in range(K):
                 H[a] = (s[i] - b[a]) - H[a]
-            scaled[r, S] = _encode(H, log_pi, rho[i], totals)
+            scaled[r, S] = _encode(H, log_pi, rho[i], totals)  # that factor times rho_i (phi_i, 1)
             for d in range(S):
                 scaled[r, d] = scaled[r, S] * phi[i, d]
         np.dot(scaled[:n].T, q[:n], product)
         for d in range(S + 1):
             for a in range(K):
                 sums[d, a] += product[d, a]
+
+
+@_jit(parallel=True)
+def _shared(data: Arrays, tiles: Arrays, scratch: Arrays, mass: Array, sums: Array, totals: Array) -> None:
+    """All rows, into mass (K,) and sums (K, S); each task owns some tiles, each team some rows of every block.
+
+    q[p] is the contiguous part of a block's q that piece p of the tiles has, row after row.
+    """
+    (phi, s, rho), (v, b, log_pi), (q, H, product) = data, tiles, scratch
+    N, K, pieces, teams, tasks, size = len(phi), len(b), len(q), len(H), len(product), product.shape[1]
+    blocks = -(-N // (q.shape[1] // size))
+    for block in range(blocks + 1):
+        last, start, stop = max(0, block - 1) * N // blocks, block * N // blocks, min(N, (block + 1) * N // blocks)
+        for task in prange(tasks):  # spends the block before, begins with this one
+            for p in range(task * pieces // tasks, (task + 1) * pieces // tasks):
+                a, z = p * size, min(K, (p + 1) * size)
+                if start > last:
+                    _spend_piece(phi[last:start], q[p], product[task, : z - a], mass[a:z], sums[a:z])
+                if stop > start:
+                    _multiply_piece(phi[start:stop], v[a:z], q[p])
+        if stop > start:
+            for team in prange(teams):
+                i, j = team * (stop - start) // teams, (team + 1) * (stop - start) // teams
+                _encode_rows(s[start:stop], rho[start:stop], b, log_pi, q, size, i, j, H[team], totals[team])
+
+
+@_jit()
+def _multiply_piece(phi: Array, v: Array, q: Array) -> None:
+    n, k = len(phi), len(v)
+    np.dot(phi, v.T, q[: n * k].reshape(n, k))
+
+
+@_jit()
+def _encode_rows(
+    s: Array, rho: Array, b: Array, log_pi: Array, q: Array, size: int, first: int, last: int, H: Array, totals: Array
+) -> None:
+    """Rows first, ..., last - 1 of a block: phi_i . v_a becomes rho_i q_ia; they pass through H (K,)."""
+    K = len(b)
+    for i in range(first, last):
+        for p in range(len(q)):
+            a, z = p * size, min(K, (p + 1) * size)
+            part, energies, intercepts = q[p, i * (z - a) : (i + 1) * (z - a)], H[a:z], b[a:z]
+            for t in range(z - a):
+                energies[t] = (s[i] - intercepts[t]) - part[t]
+        factor = _encode(H, log_pi, rho[i], totals)
+        for p in range(len(q)):
+            a, z = p * size, min(K, (p + 1) * size)
+            part, entries = q[p, i * (z - a) : (i + 1) * (z - a)], H[a:z]
+            for t in range(z - a):
+                part[t] = factor * entries[t]
+
+
+@_jit()
+def _spend_piece(phi: Array, q: Array, product: Array, mass: Array, sums: Array) -> None:
+    """Adds rho_i q_ia and rho_i q_ia phi_i to the mass (k,) and the sums (k, S) of a piece's tiles."""
+    n, (k, S) = len(phi), sums.shape
+    weighted = q[: n * k].reshape(n, k)
+    for i in range(n):
+        for a in range(k):
+            mass[a] += weighted[i, a]
+    np.dot(weighted.T, phi, product)
+    for a in range(k):
+        for d in range(S):
+            sums[a, d] += product[a, d]
 
 
 @_jit()
@@ -205,69 +366,3 @@ def _encode(H: Array, log_pi: Array, rho: float, totals: Array) -> Any:
     totals[0] -= rho * (np.float64(t) + math.log(np.float64(Z)))
     totals[1] += rho * (np.float64(energy) / np.float64(Z))
     return real(rho / Z)
-
-
-@njit(fastmath={"reassoc"})
-def _add(x: Any, y: Any) -> Any:
-    """x + y in a sum that may be taken in any order, so that it can be vectorised; all else is IEEE arithmetic."""
-    return x + y
-
-
-@njit(fastmath={"contract"})
-def _multiply_add(x: Any, y: Any, z: Any) -> Any:
-    """x y + z, rounded once where the processor can."""
-    return x * y + z
-
-
-@intrinsic
-def _max(context: Any, x: Any, y: Any) -> Any:
-    """The larger of x and y by LLVM's maxnum, the one spelling of a maximum over an array that is vectorised."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        real = arguments[0].type
-        maxnum = builder.module.declare_intrinsic("llvm.maxnum", [real], ir.FunctionType(real, [real, real]))
-        return builder.call(maxnum, arguments)
-
-    return x(x, x), generate
-
-
-def _exp(x: Any) -> Any:
-    """exp(x), x <= 0, to 2 eps, zero below exp(-650) (float32: exp(-60)); in compiled code only."""
-    raise NotImplementedError
-
-
-@overload(_exp, jit_options={"fastmath": {"contract"}})
-def _exp_of_type(x: Any) -> Any:
-    return {types.float64: _EXP_64, types.float32: _EXP_32}[x]
-
-
-def _exponential(real: Any, integer: Any, mantissa: int, bias: int, degree: int, lowest: float) -> Callable[[Any], Any]:
-    """exp(x) = 2^k exp(r), k = round(x / log 2), |r| <= log(2) / 2: no branch and no table, so it is vectorised.
-
-    Taylor's polynomial of degree 13 (float32: 7) leaves out less than 5e-18 (6e-9) on that interval.
-    """
-    log2e, least, zero = real(1 / math.log(2)), real(lowest), real(0)
-    # Adding this rounds to an integer, and leaves the integer in the last bits of the sum.
-    rounder = real(1.5 * 2.0**mantissa)
-    # log 2 in two parts, the first with so few bits that k times it is exact (Cody and Waite).
-    log2, scale = Decimal(2).ln(), 2 ** (mantissa - 12)
-    high = real(round(log2 * scale) / scale)
-    low = real(log2 - Decimal(float(high)))
-    first, *others = (real(1 / math.factorial(n)) for n in range(degree, -1, -1))
-    rest = tuple(others)
-
-    def exp(x: Any) -> Any:
-        shifted = x * log2e + rounder
-        k = shifted - rounder
-        r = (x - k * high) - k * low
-        p = first
-        for coefficient in rest:
-            p = p * r + coefficient
-        power = integer((real(shifted).view(integer) + bias) << mantissa).view(real)  # 2^k from its bits
-        return zero if x < least else p * power
-
-    return exp
-
-
-_EXP_64 = _exponential(np.float64, np.int64, mantissa=52, bias=1023, degree=13, lowest=-650.0)
-_EXP_32 = _exponential(np.float32, np.int32, mantissa=23, bias=127, degree=7, lowest=-60.0)

@@ -1,0 +1,91 @@
+"""What the compiled kernels share: how they are compiled, and sums, products, maxima, exponentials that vectorise."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic, overload
+
+from ..equations import Array
+
+_jit = functools.partial(njit, cache=True, nogil=True, error_model="numpy")
+
+
+def _frozen(array: Array, real: type) -> Array:
+    """A contiguous read-only view, so that one compiled kernel serves writable and read-only inputs, uncopied."""
+    view: Array = np.ascontiguousarray(array, real).view()
+    view.flags.writeable = False
+    return view
+
+
+@njit(fastmath={"reassoc"})
+def _add(x: Any, y: Any) -> Any:
+    """x + y in a sum that may be taken in any order, so that it can be vectorised; all else is IEEE arithmetic."""
+    return x + y
+
+
+@njit(fastmath={"contract"})
+def _multiply_add(x: Any, y: Any, z: Any) -> Any:
+    """x y + z, rounded once where the processor can."""
+    return x * y + z
+
+
+@intrinsic
+def _max(context: Any, x: Any, y: Any) -> Any:
+    """The larger of x and y by LLVM's maxnum, the one spelling of a maximum over an array that is vectorised."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        real = arguments[0].type
+        maxnum = builder.module.declare_intrinsic("llvm.maxnum", [real], ir.FunctionType(real, [real, real]))
+        return builder.call(maxnum, arguments)
+
+    return x(x, x), generate
+
+
+def _exp(x: Any) -> Any:
+    """exp(x), x <= 0, to 2 eps, zero below exp(-650) (float32: exp(-60)); in compiled code only."""
+    raise NotImplementedError
+
+
+@overload(_exp, jit_options={"fastmath": {"contract"}})
+def _exp_of_type(x: Any) -> Any:
+    return {types.float64: _EXP_64, types.float32: _EXP_32}[x]
+
+
+def _exponential(real: Any, integer: Any, mantissa: int, bias: int, degree: int, lowest: float) -> Callable[[Any], Any]:
+    """exp(x) = 2^k exp(r), k = round(x / log 2), |r| <= log(2) / 2: no branch and no table, so it is vectorised.
+
+    Taylor's polynomial of degree 13 (float32: 7) leaves out less than 5e-18 (6e-9) on that interval.
+    """
+    log2e, least, zero = real(1 / math.log(2)), real(lowest), real(0)
+    # Adding this rounds to an integer, and leaves the integer in the last bits of the sum.
+    rounder = real(1.5 * 2.0**mantissa)
+    # log 2 in two parts, the first with so few bits that k times it is exact (Cody and Waite).
+    log2, scale = Decimal(2).ln(), 2 ** (mantissa - 12)
+    high = real(round(log2 * scale) / scale)
+    low = real(log2 - Decimal(float(high)))
+    first, *others = (real(1 / math.factorial(n)) for n in range(degree, -1, -1))
+    rest = tuple(others)
+
+    def exp(x: Any) -> Any:
+        shifted = x * log2e + rounder
+        k = shifted - rounder
+        r = (x - k * high) - k * low
+        p = first
+        for coefficient in rest:
+            p = p * r + coefficient
+        power = integer((real(shifted).view(integer) + bias) << mantissa).view(real)  # 2^k from its bits
+        return zero if x < least else p * power
+
+    return exp
+
+
+_EXP_64 = _exponential(np.float64, np.int64, mantissa=52, bias=1023, degree=13, lowest=-650.0)
+_EXP_32 = _exponential(np.float32, np.int32, mantissa=23, bias=127, degree=7, lowest=-60.0)
