@@ -206,7 +206,7 @@ def draw(arrays: dict[str, np.ndarray]) -> Figure:
 
 def table(arrays: dict[str, np.ndarray]) -> str:
     """Exact and detected critical temperatures, hottest first: all the exact ones, and the three highest peaks."""
-    lines = [f"{'':8}{'exact beta':>12}  {'kind':<12}{'detected':>11}{'difference':>12}{'grid step':>11}"]
+    lines = [f"{'':8}{'exact beta':>12}  {'kind':<13}{'detected':>11}{'difference':>12}{'grid step':>11}"]
     shown = [(i, j) for i, j in arrays["matches"] if j >= 0 or i < _TOP]
     for i, j in shown:
         name = f"beta_c^{i + 1}" if 0 <= i < _TOP else ""
@@ -214,11 +214,12 @@ def table(arrays: dict[str, np.ndarray]) -> str:
             exact, kind = f"{arrays['exact'][j, 0]:.9g}", arrays["kind"][j]
         else:
             exact, kind = "none" if arrays["peaks"][i, 0] > arrays["reached"] else "not sought", ""
-        lines.append(f"{name:8}{exact:>12}  {kind:<12}{detection(arrays, i, j)}".rstrip())
+        lines.append(f"{name:8}{exact:>12}  {kind:<13}{detection(arrays, i, j)}".rstrip())
     if not shown:
-        lines.append(f"{'':8}{'none':>12}{'':14}{'none':>11}")
-    if not any(j == 0 for _, j in shown):  # outside the grid, or not sought
-        lines.append(f"The first critical beta is {float(arrays['first_critical_beta']):.9g}, exactly.")
+        lines.append(f"{'':8}{'none':>12}{'':15}{'none':>11}")
+    first = float(arrays["first_critical_beta"])
+    if not np.isclose(arrays["exact"][:, 0], first, rtol=1e-6).any():  # above the grid, or not sought
+        lines.append(f"The first critical beta is {first:.9g}, exactly.")
     return "\n".join(lines + search(arrays, float(arrays["betas"][0])))
 
 

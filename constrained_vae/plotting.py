@@ -144,7 +144,7 @@ def top_eigenvalue(
     Parameters
     ----------
     stable, unstable : (n, 2) arrays
-        Points (beta, eigenvalue) of curves, drawn as in `bifurcation`; those of unstable branches up to 1.5.
+        Points (beta, eigenvalue) of curves, drawn as in `bifurcation`; the stable ones set the range.
     critical : iterable of float
         Critical temperatures, grey lines.
     ax : Axes, optional
@@ -154,7 +154,8 @@ def top_eigenvalue(
     ax.axhline(1.0, color=CRITICAL, lw=0.8, zorder=0)
     ax.plot(*stable.T, color=CURVE, lw=1.2, zorder=3)
     ax.plot(*unstable.T, ":", color=UNSTABLE, lw=1.2, zorder=2)
-    ax.set(ylim=(0, 1.5), ylabel="top eigenvalue")
+    below = np.clip(1 - np.min(stable[:, 1], initial=1.0, where=stable[:, 1] > 0), 0.01, 1.0)
+    ax.set(ylim=(1 - 1.1 * below, 1 + 0.6 * below), ylabel="top eigenvalue")
     return _temperature_axis(ax)
 
 

@@ -67,16 +67,74 @@ def test_panels_lie_below_between_and_above_and_end_at_fixed_points(tmp_path):
         assert distance.max() < 1e-5
 
 
-def test_a_first_transition_that_was_missed_is_said_so():
-    arrays = {"first_critical_beta": np.array(9.0), "peaks": np.array([[1.5, 36.0, 1.4, 1.6]])}
-    assert figure2.table(arrays).splitlines()[-1].split() == ["first", "not", "detected", "9"]
-    arrays["peaks"] = np.array([[b, 1.0, 0.9 * b, 1.1 * b] for b in (1, 2, 3, 9.1)])
-    assert figure2.table(arrays).splitlines()[-1].split() == ["first", "9.1", "[8.19,", "10.01]", "9", "+1.11%"]
+def test_the_table_has_exact_and_detected(tmp_path, capsys):
+    _, arrays, settings = run(tmp_path, *SMALL)
+    x, grid = cv.datasets.four_clusters().x, arrays["betas"]
+    found = cv.transitions(x, beta_range=(grid[0], grid[-1]), tiling=cv.Tiling.uniform(8), backend="reference")
+    np.testing.assert_array_equal(arrays["exact"][:, 0], [t.beta for t in found])
+    assert settings["exact"] == 16
+    lines = capsys.readouterr().out.splitlines()
+    step = (11 / 0.16) ** (1 / 59) - 1
+    for line, t, name in zip(lines[1:4], found, ["beta_c^3", "beta_c^2", "beta_c^1"], strict=True):
+        beta = arrays["peaks"][int(name[-1]) - 1, 0]
+        assert line.split() == [
+            name, f"{t.beta:.9g}", "continuous", f"{beta:.6g}", f"{beta / t.beta - 1:+.2%}", f"{step:.2%}"
+        ]  # fmt: skip
+    assert lines[4].startswith("wrote")
+
+
+def table_of(exact, peaks, matches, reached=1.0):
+    """All but the head of a table."""
+    arrays = {
+        "betas": np.array([1.0, 20.0]),
+        "first_critical_beta": np.array(9.0),
+        "exact": np.array([(b, b, 0, 1, 2) for b in exact]).reshape(-1, 5),
+        "kind": np.array(["continuous"] * len(exact), dtype=str),
+        "peaks": np.array([(b, 1.0, 0.9 * b, 1.1 * b) for b in peaks]).reshape(-1, 4),
+        "matches": np.array(matches, dtype=int).reshape(-1, 2),
+        "reached": np.array(reached),
+    }
+    return [line.split() for line in figure2.table(arrays).splitlines()[1:]]
+
+
+def test_what_was_missed_is_said_so():
+    assert table_of([9.0], [], [(-1, 0)]) == [["9", "continuous", "none"]]
+    # Peaks beyond the three highest are shown where they are a transition, and only there.
+    rows = table_of([9.0], [2, 3, 4, 9.1, 1.5], [(3, 0), (2, -1), (1, -1), (0, -1), (4, -1)])
+    assert [row[:2] for row in rows] == [
+        ["9", "continuous"],
+        ["beta_c^3", "none"],
+        ["beta_c^2", "none"],
+        ["beta_c^1", "none"],
+    ]
+    assert rows[0][2:4] == ["9.1", "+1.11%"]
+    *rows, last = table_of([9.0, 5.0], [4, 6], [(-1, 0), (1, -1), (-1, 1), (0, -1)], reached=5.0)
+    assert [row[:3] for row in rows] == [
+        ["9", "continuous", "none"],
+        ["beta_c^2", "none", "6"],
+        ["5", "continuous", "none"],
+        ["beta_c^1", "not", "sought"],
+    ]
+    assert " ".join(last) == "Exact transitions were looked for down to beta = 5 only, the limit of their number."
+    assert table_of([], [], []) == [["none", "none"], "The first critical beta is 9, exactly.".split()]
+
+
+def test_the_search_is_bounded(tmp_path, capsys, monkeypatch):
+    _, arrays, _ = run(tmp_path, *SMALL, "--exact", "2")
+    assert len(arrays["exact"]) == 2
+    assert "looked for down to beta = 1.57811 only" in capsys.readouterr().out
+    monkeypatch.setattr(figure2, "_MANY", 100)  # four clusters are large data
+    _, arrays, settings = run(tmp_path, *SMALL)
+    assert settings["exact"] == 3
+    # Of a grid below the first transition, transitions above count too, and the first critical beta is told.
+    _, arrays, _ = run(tmp_path, "--betas", "0.5:3:30", "--exact", "2", *SMALL[2:])
+    assert len(arrays["exact"]) == 1
+    assert "The first critical beta is 9.015625, exactly." in capsys.readouterr().out
 
 
 def test_a_figure_is_a_function_of_its_arrays(tmp_path):
     _, arrays, settings = run(tmp_path, *SMALL)
-    figure2.write(tmp_path / "again", arrays, settings)
+    figure2._command.write(tmp_path / "again", arrays, settings, figure2.draw)
     assert (tmp_path / "again.png").read_bytes() == (tmp_path / "sub" / "figure.png").read_bytes()
 
 
@@ -104,6 +162,7 @@ def test_other_dimensions_are_drawn_in_the_plane(tmp_path, rng, dim):
         (["--betas", "1:3:2"], "at least 5"),
         (["--sigma", "0"], "sigma must be positive"),
         (["--tiles", "0"], "number of tiles"),
+        (["--exact", "0"], "limit must be a whole number of at least 1"),
         (["--backend", "cupy"], "CuPy"),
     ],
 )

@@ -4,7 +4,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
+import constrained_vae as cv
 from constrained_vae import plotting
+from constrained_vae.ancestry import Lineages, lineages
+from constrained_vae.solution import Branch
 
 
 @pytest.fixture(autouse=True)
@@ -36,17 +39,115 @@ def test_flow_of_a_single_point_has_a_finite_frame():
 
 def test_curves_mark_the_critical_temperatures():
     betas = np.geomspace(0.1, 10, 30)
-    ax = plotting.distortion(betas, betas**2, critical=[0.5, 5.0])
+    ax = plotting.distortion(betas, betas**2, critical=[0.5, 5.0], detected=[betas[10], betas[20]])
     assert [line.get_xdata()[0] for line in ax.lines[:2]] == [0.5, 5.0]
+    np.testing.assert_allclose(ax.lines[3].get_xydata(), [[b, b**2] for b in betas[[10, 20]]])  # on the curve
+    assert [text.get_text() for text in ax.legend().texts] == [r"exact $\beta_c$", r"detected $\beta_c$"]
     assert ax.get_xscale() == "log"
     assert "beta" in ax.get_xlabel()
     assert "units" in ax.get_ylabel()
+    assert len(plotting.distortion(betas, betas**2).lines) == 1
     curvature = np.r_[np.nan, -1 / betas[1:-1], np.nan]
-    ax = plotting.second_derivative(betas, curvature, [(0.5, 2.0), (5.0, 0.2)])
+    ax = plotting.second_derivative(betas, curvature, [(0.5, 2.0), (5.0, 0.2)], [0.51, 5.02])
     assert [text.get_text() for text in ax.texts] == [r"$\beta_c^1$", r"$\beta_c^2$"]
+    assert [line.get_xdata()[0] for line in ax.lines[:2]] == [0.51, 5.02]
+    assert [line.get_xydata().tolist() for line in ax.lines[3:]] == [[[0.5, 2.0]], [[5.0, 0.2]]]
     drawn = ax.lines[2].get_ydata()
     np.testing.assert_array_equal(drawn[1:-1], 1 / betas[1:-1])  # the magnitude
     assert ax.get_yscale() == "log"
+
+
+@pytest.mark.parametrize("picture", [plotting.bifurcation, plotting.top_eigenvalue])
+def test_stable_branches_are_solid_and_unstable_ones_dotted(picture):
+    given = plt.subplots()[1]
+    stable, unstable = np.array([[1.0, 0.4], [2.0, 0.9]]), np.array([[0.5, 1.6], [np.nan, np.nan], [0.5, 1.2]])
+    assert picture(stable, unstable, [2.5], given) is given
+    styles = {line.get_linestyle(): line.get_xydata() for line in given.lines if len(line.get_xdata()) != 2}
+    np.testing.assert_array_equal(styles[":"], unstable)
+    assert any(np.array_equal(line.get_xydata(), stable) and line.get_linestyle() == "-" for line in given.lines)
+    assert any(list(line.get_xdata()) == [2.5, 2.5] for line in given.lines)
+    assert given.get_ylabel()
+    assert given.get_xscale() == "log"
+    picture(stable).figure.canvas.draw()  # nothing unstable
+
+
+def test_the_eigenvalue_has_a_line_at_one():
+    ax = plotting.top_eigenvalue(np.array([[1.0, 0.4], [2.0, 0.9]]))
+    assert [1.0, 1.0] in [list(line.get_ydata()) for line in ax.lines]
+
+
+def test_hysteresis_shades_what_was_predicted_and_marks_what_was_seen():
+    cooling, heating = np.array([[4.0, 1.0], [1.0, 0.5]]), np.array([[1.0, 0.5], [4.0, 1.0]])
+    ax = plotting.hysteresis(cooling, heating, (1.5, 3.0), 2.9)
+    (shade,) = ax.patches
+    assert (shade.get_x(), shade.get_x() + shade.get_width()) == (1.5, 3.0)
+    curves = {line.get_label(): line.get_xydata() for line in ax.lines}
+    np.testing.assert_array_equal(curves["cooling"], cooling)
+    np.testing.assert_array_equal(curves["heating"], heating)
+    assert curves["heating ends"].tolist() == [[2.9, 0]]
+    assert "units" in ax.get_ylabel()
+    bare = plotting.hysteresis(cooling, heating)
+    assert len(bare.patches) == 0
+    assert len(bare.lines) == 2
+
+
+TREE = Lineages(
+    betas=np.array([1.0, 2.0, 4.0, 8.0]),
+    sites=np.array([[0, 1, 2, -1], [1, 0, 1, 2], [0, 0, 0, 1], [0, 0, 0, 0]]),
+    starts=np.array([[0.0], [5.0], [1.0], [9.0]]),
+    shares=np.array([0.2, 0.5, 0.3, 0.0]),
+)
+
+
+def test_a_merging_tree():
+    """Leaves 0 and 2 meet between 1 and 2, and 1 joins them between 2 and 4; the last column is no leaf."""
+    ax = plotting.merging_tree(TREE, critical=[1.5])
+    assert list(ax.lines[0].get_xdata()) == [1.5, 1.5]
+    drawn = [(line.get_xdata().tolist(), list(line.get_ydata()), line.get_linewidth()) for line in ax.lines[1:]]
+    flat = [(pytest.approx(x), y[0], w) for x, y, w in drawn if y[0] == y[1]]
+    upright = [(x, y) for x, y, _ in drawn if y[0] != y[1]]
+    first, second = 2**0.5, 2**1.5
+    # In order from below: leaves 0, 2, 1.
+    assert [(x, y) for x, y, _ in flat] == [
+        ([1, first], 0),
+        ([1, first], 1),
+        ([first, second], 0.5),
+        ([1, second], 2),
+        ([second, 8], 1.25),
+    ]
+    assert upright == [(pytest.approx([first] * 2), [0, 1]), (pytest.approx([second] * 2), [0.5, 2])]
+    widths = [w for _, _, w in flat]
+    assert widths[0] < widths[1] < widths[2] == widths[3] < widths[4]  # shares 0.2, 0.3, 0.5, 0.5, 1
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["20%", "30%", "50%"]
+    assert "share" in ax.get_ylabel()
+
+
+def test_a_merging_tree_of_a_branch():
+    data = cv.datasets.four_clusters(seed=0)
+    branch = cv.sweep(data.x, betas=np.geomspace(0.2, 12, 12), tiling=cv.Tiling.uniform(8))
+    given = plt.subplots()[1]
+    assert plotting.merging_tree(branch, ax=given) is given
+    same = plotting.merging_tree(lineages(branch))
+    assert len(given.lines) == 10  # seven reconstructions, three merges
+    for one, other in zip(given.lines, same.lines, strict=True):
+        np.testing.assert_array_equal(one.get_xydata(), other.get_xydata())
+    plotting.merging_tree(branch[:1]).figure.canvas.draw()  # one solution, one reconstruction
+    with pytest.raises(ValueError, match="the branch is empty"):
+        plotting.merging_tree(Branch((), "down"))
+
+
+def test_many_leaves_go_unnamed():
+    n = 40
+    tree = Lineages(np.array([1.0, 2.0]), np.array([range(n), [0] * n]), np.arange(n)[:, None] * 1.0, np.full(n, 1 / n))
+    ax = plotting.merging_tree(tree)
+    assert ax.get_ylabel() == "40 reconstructions"
+    assert len(ax.get_yticks()) == 0
+
+
+def test_short_ranges_of_temperature_have_more_ticks():
+    for top, expected in ((4.0, [1, 1.5, 2, 3]), (40.0, [1, 2, 5, 10, 20])):
+        ax = plotting.distortion(np.geomspace(0.8, top, 9), np.ones(9))
+        assert [t for t in ax.get_xticks() if 0.8 <= t <= top] == pytest.approx(expected)
 
 
 def test_a_second_derivative_of_zero_can_be_drawn():

@@ -1,0 +1,434 @@
+"""Every phase transition of a data set: exact and detected, what splits, what merges, and where the past matters.
+
+    python -m analysis.transitions [--data four_clusters|digits|PATH] [--betas LOW:HIGH:COUNT] ...
+
+From above: the first two principal coordinates of the distinct reconstructions against beta, stable branches solid and
+unstable ones dotted; the largest eigenvalue of the split condition; the tree of merging reconstructions; and, on
+exponential data with free masses, the hysteresis of a first-order transition with the interval that the cumulants of
+the data predict (T13, T16). Writes PNG, PDF and an .npz of every plotted array with its settings, and prints the table
+of exact and detected critical temperatures.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from scipy.optimize import minimize_scalar
+from scipy.special import logsumexp
+
+import constrained_vae as cv
+from analysis import _command
+from constrained_vae.ancestry import Lineages, lineages
+
+_LIMIT = 8  # transitions that are looked for
+_NEAR = np.geomspace(1e-3, 3e-2, 8)  # relative distances from a transition at which the branch is solved as well
+_FAR = 0.25  # a step of a branch that is longer than this, in units of the data's radius, has left it
+_JUMP = 0.02  # of the range of a curve: a longer step is a jump
+_SUDDEN = 10  # if it is so many times faster than the step before, far more than a continuous split makes it
+_ROUNDING = 1e-7  # of an eigenvalue at a transition
+_TREE = ("betas", "sites", "starts", "shares")
+_EXPONENTIAL = {"n_points": 400, "n_tiles": 16, "count": 160}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = _command.parser("analysis.transitions", __doc__, "analysis/figures/transitions")
+    options.add_argument("--limit", type=int, default=_LIMIT, help=f"transitions to look for (default {_LIMIT})")
+    args = options.parse_args(argv)
+    try:
+        arrays, settings = compute(
+            _command.data_set(args.data, args.seed),
+            betas=_command.beta_grid(args.betas),
+            n_tiles=args.tiles,
+            sigma=args.sigma,
+            masses=args.masses,
+            limit=args.limit,
+            seed=args.seed,
+            backend=args.backend,
+            progress=not args.quiet,
+        )
+    except (ValueError, OSError, ImportError) as error:
+        print(f"transitions: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("transitions: interrupted before there was anything to draw", file=sys.stderr)
+        return 130
+    _command.write(args.out, arrays, settings, draw)
+    print(table(arrays))
+    for suffix in ("png", "pdf", "npz"):
+        print(f"wrote {args.out}.{suffix}")
+    if settings["interrupted"]:
+        print("interrupted: this is what had been computed", file=sys.stderr)
+        return 130
+    return 0
+
+
+def compute(
+    data: cv.datasets.DataSet,
+    *,
+    betas: np.ndarray | None = None,
+    n_tiles: int = 64,
+    sigma: float = 1.0,
+    masses: str = "fixed",
+    limit: int = _LIMIT,
+    seed: int = 0,
+    backend: str = "auto",
+    progress: bool = False,
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Every array of the figure, and the settings it was computed with.
+
+    Ctrl-C ends it with what there is, once cooling is done; before that it is passed on.
+    """
+    objective, tiling = cv.ELBO(sigma=sigma), cv.Tiling.uniform(n_tiles)
+    common: dict[str, Any] = {"weights": data.weights, "masses": masses, "backend": backend}
+    if betas is None:
+        betas = cv.default_betas(data.x, objective, weights=data.weights, backend=backend)
+    found, reached = exact_transitions(data, objective, betas, limit=limit, tiling=tiling, progress=progress, **common)
+    near = np.ravel([[t.beta, t.heating_end] for t in found])[:, None] * (1 + np.concatenate([-_NEAR, _NEAR]))
+    every = np.union1d(betas, near[(betas[0] < near) & (near < betas[-1])])
+    both = cv.sweep(
+        data.x, objective, betas=every, tiling=tiling, direction="both", seed=seed, progress=progress, **common
+    )
+    assert isinstance(both, tuple)
+    cooling, heating = both
+    if len(cooling) < len(every):
+        raise KeyboardInterrupt
+    interrupted = len(heating) < len(every)
+    on_grid = np.flatnonzero(np.isin(every, betas)[::-1])
+    peaks = cv.Branch(tuple(cooling[int(i)] for i in on_grid), "down").peaks(k=None)
+    arrays = exact_arrays(found, reached, peaks)
+    tree = lineages(cooling)
+    arrays |= {f"tree_{name}": getattr(tree, name) for name in _TREE}
+
+    tied: list[cv.Branch] = []
+    if not interrupted:
+        try:
+            tied = [tied_branch(data, objective, t, betas, **common) for t in found]
+        except KeyboardInterrupt:
+            interrupted = True
+    swept = [(cooling, tree)] + ([(heating, lineages(heating))] if len(heating) else [])
+    mean, axes = _command.principal_axes(data.x, data.weights)
+    for number, axis in enumerate(axes, start=1):
+        solid = [piece for branch, tree in swept for piece in _tracks(branch, tree, mean, axis)]
+        dotted: list[np.ndarray] = []
+        for branch in tied:
+            below, above = _tied_tracks(branch, mean, axis)
+            solid, dotted = solid + below, dotted + above
+        arrays[f"stable{number}"], arrays[f"unstable{number}"] = _joined(solid), _joined(dotted)
+    tops = [_curve(branch, branch.top_eigenvalue) for branch, _ in swept]
+    arrays["stable_eigenvalue"] = _joined([piece for top in tops for piece in _interrupted(top, _JUMP)])
+    arrays["unstable_eigenvalue"] = _joined([_curve(branch, branch.top_eigenvalue) for branch in tied])
+    if not interrupted:
+        try:
+            arrays |= hysteresis(backend=backend, progress=progress)
+        except KeyboardInterrupt:
+            interrupted = True
+    settings = {
+        "data": data.name,
+        "n_points": len(data),
+        "dim": int(data.x.shape[1]),
+        "n_tiles": n_tiles,
+        "sigma": sigma,
+        "masses": masses,
+        "limit": limit,
+        "seed": seed,
+        "backend": backend,
+        "exponential": _EXPONENTIAL,
+        "version": cv.__version__,
+        "interrupted": interrupted,
+        "converged": cooling.converged and heating.converged and all(b.converged for b in tied),
+    }
+    return arrays, settings
+
+
+def exact_transitions(
+    data: cv.datasets.DataSet, objective: cv.ELBO, betas: np.ndarray, *, limit: int, **options: Any
+) -> tuple[list[cv.Transition], float]:
+    """The transitions within a grid, hottest first, and the temperature down to which they were looked for.
+
+    That is the bottom of the grid, or the last of `limit` transitions; those above the grid count, as they too have to
+    be passed, so that the work is bounded.
+    """
+    first = cv.first_critical_beta(data.x, objective, weights=data.weights)
+    top = max(float(betas[-1]), 1.1 * first)
+    found = cv.transitions(data.x, objective, (float(betas[0]), top), limit=limit, **options)
+    reached = found[-1].beta if len(found) == limit else float(betas[0])
+    return [t for t in found if t.beta <= betas[-1]], reached
+
+
+def exact_arrays(found: Sequence[cv.Transition], reached: float, peaks: Sequence[cv.Peak]) -> dict[str, np.ndarray]:
+    """What a table of transitions needs."""
+    return {
+        "exact": np.array([(t.beta, t.heating_end, t.jump, t.n_before, t.n_after) for t in found]).reshape(-1, 5),
+        "kind": np.array([t.kind for t in found], dtype=str),
+        "predicted": np.array([t.predicted or "unknown" for t in found], dtype=str),
+        "reached": np.array(reached),
+        "peaks": np.array([(p.beta, p.height, *p.bracket) for p in peaks]).reshape(-1, 4),
+        "matches": match_peaks(peaks, found),
+    }
+
+
+def match_peaks(peaks: Sequence[cv.Peak], transitions: Sequence[cv.Transition]) -> np.ndarray:
+    """Which detected peak belongs to which exact transition.
+
+    A peak may stand for a transition inside its bracket, widened by a step of the grid at either end. The nearest pairs
+    in log beta are matched first, each peak and each transition once.
+
+    Returns
+    -------
+    (n, 2) int array
+        Numbers of the peak and of the transition, hottest first; -1 where there is none.
+    """
+    near = []
+    for i, peak in enumerate(peaks):
+        low, high = peak.bracket[0] ** 2 / peak.beta, peak.bracket[1] ** 2 / peak.beta
+        near += [(abs(np.log(peak.beta / t.beta)), i, j) for j, t in enumerate(transitions) if low <= t.beta <= high]
+    pairs: list[tuple[int, int]] = []
+    for _, i, j in sorted(near):
+        if all(i != other and j != another for other, another in pairs):
+            pairs.append((i, j))
+    matched = np.array(pairs, dtype=np.intp).reshape(-1, 2)
+    pairs += [(i, -1) for i in np.setdiff1d(np.arange(len(peaks)), matched[:, 0])]
+    pairs += [(-1, j) for j in np.setdiff1d(np.arange(len(transitions)), matched[:, 1])]
+    pairs.sort(key=lambda pair: -(transitions[pair[1]].beta if pair[1] >= 0 else peaks[pair[0]].beta))
+    return np.array(pairs, dtype=np.intp).reshape(-1, 2)
+
+
+def tied_branch(
+    data: cv.datasets.DataSet, objective: cv.ELBO, transition: cv.Transition, betas: np.ndarray, **common: Any
+) -> cv.Branch:
+    """The branch that a transition leaves, continued below it: a tile for each reconstruction, so that none can split.
+
+    It begins with the transition, and ends where a reconstruction is lost, or where another solution is reached by a
+    jump.
+    """
+    sites = transition.before.distinct
+    masses = sites.masses / sites.masses.sum()
+    last = sites.decoder
+    left = False
+
+    def has_left(branch: cv.Branch) -> bool:
+        nonlocal last, left
+        solution = branch[-1]
+        moved = np.linalg.norm(solution.decoder - last, axis=1).max()
+        left = (
+            len(solution.distinct) < len(sites)
+            or solution.status is cv.Status.SADDLE_LEFT
+            or moved > _FAR * solution.frame.scale
+        )
+        last = solution.decoder
+        return left
+
+    # The transition itself comes first: its solution by one tile for each reconstruction is the stable one.
+    colder = np.append(betas[betas < transition.beta * (1 - _NEAR[0])], transition.beta)
+    branch = cv.sweep(
+        data.x,
+        objective,
+        betas=colder,
+        tiling=cv.Tiling(masses),
+        start=sites.decoder,
+        callback=has_left,
+        on_failure="return",  # where it ends in a fold it converges ever more slowly
+        **common,
+    )
+    assert isinstance(branch, cv.Branch)
+    if len(branch) < len(colder) and not left:
+        raise KeyboardInterrupt
+    return branch[: len(branch) - left]
+
+
+def hysteresis(
+    n_points: int = _EXPONENTIAL["n_points"],
+    n_tiles: int = _EXPONENTIAL["n_tiles"],
+    count: int = _EXPONENTIAL["count"],
+    backend: str = "auto",
+    progress: bool = False,
+) -> dict[str, np.ndarray]:
+    """The first transition of exponential data with free masses, cooled through and heated back.
+
+    Predicted: where the covariance has the collapsed solution split (T9), and where the cumulants have a first
+    reconstruction of vanishing mass leave it on the global branch (T16).
+    """
+    x = cv.datasets.exponential(n_points).x
+    interval = cv.first_critical_beta(x), nucleation_beta(x[:, 0])
+    common: dict[str, Any] = {"tiling": cv.Tiling.uniform(n_tiles), "masses": "free", "backend": backend}
+    found = cv.transitions(x, beta_range=(0.9 * interval[0], 2 * interval[1]), limit=1, **common)
+    betas = np.geomspace(0.8 * interval[0], 1.25 * interval[1], count)
+    both = cv.sweep(x, betas=betas, direction="both", progress=progress, **common)
+    assert isinstance(both, tuple)
+    cooling, heating = both
+    if not found or len(heating) < count:
+        raise KeyboardInterrupt
+    return {
+        "cooling": _curve(cooling, cooling.distortion),
+        "heating": _curve(heating, heating.distortion),
+        "interval": np.array(interval),
+        "heating_end": np.array(found[0].heating_end),
+    }
+
+
+def nucleation_beta(y: np.ndarray, sigma: float = 1.0) -> float:
+    """beta* = 1 / (2 sigma^2 lambda*) with lambda* = inf t^2 / (4 K(t)), K the cumulant generating function (T16).
+
+    Parameters
+    ----------
+    y : (N,) array
+        Data in one dimension.
+    sigma : float
+        Standard deviation of the decoder.
+    """
+    variance, y = y.var(), (y - y.mean()) / y.std()
+
+    def slope(t: float) -> float:
+        return float(t**2 / (4 * (logsumexp(t * y) - np.log(len(y)))))
+
+    # Beyond t, K(t) <= t max|y|, so that t^2 / (4 K) >= t / (4 max|y|) exceeds the limit 1/2 at t = 0.
+    t = np.geomspace(1e-3, 2 * np.abs(y).max(), 400)
+    least = 0.5
+    for side in (t, -t):
+        i = int(np.argmin([slope(value) for value in side]))
+        around = sorted((side[max(i - 1, 0)], side[min(i + 1, len(t) - 1)]))
+        least = min(least, minimize_scalar(slope, bounds=around, method="bounded", options={"xatol": 1e-10}).fun)
+    return float(variance / (2 * sigma**2 * least))
+
+
+def draw(arrays: dict[str, np.ndarray]) -> Figure:
+    """The figure, a function of its arrays alone."""
+    import matplotlib.pyplot as plt
+
+    from constrained_vae import plotting
+
+    names = [name for name in ("stable1", "stable2") if name in arrays]
+    heights = [1.45] * len(names) + [1.25, 1.35] + [1.75] * ("cooling" in arrays)
+    legends = {"legend.fontsize": 7, "legend.handlelength": 1.8, "legend.edgecolor": "none", "legend.borderpad": 0.2}
+    with plt.rc_context(_command.STYLE | legends):
+        figure = plt.figure(figsize=(3.5, sum(heights) + 0.3), layout="constrained")
+        axes = figure.subplots(len(heights), 1, height_ratios=heights)
+        shared = axes[: len(names) + 2]
+        exact = arrays["exact"][:, 0]
+        for name, ax, ordinal in zip(names, shared, ("first", "second"), strict=False):
+            plotting.bifurcation(arrays[name], arrays[f"un{name}"], exact, ax)
+            ax.set_ylabel(f"{ordinal} coordinate\nof $\\psi$  (units of $x$)")
+        plotting.top_eigenvalue(arrays["stable_eigenvalue"], arrays["unstable_eigenvalue"], exact, shared[-2])
+        tree = Lineages(*(arrays[f"tree_{name}"] for name in _TREE))
+        plotting.merging_tree(tree, exact, shared[-1])
+        for ax in shared:
+            ax.set_xlim(tree.betas[0], tree.betas[-1])
+        for ax in shared[:-1]:
+            ax.set_xlabel("")
+            ax.tick_params(labelbottom=False)
+        shared[0].legend(loc="lower right", bbox_to_anchor=(1.02, 0.98), ncols=3, columnspacing=1)
+        titles = [""] * len(axes)
+        if "cooling" in arrays:
+            low, high = arrays["interval"]
+            plotting.hysteresis(
+                arrays["cooling"], arrays["heating"], (low, high), float(arrays["heating_end"]), axes[-1]
+            )
+            axes[-1].legend(loc="lower right", framealpha=0)
+            titles[-1] = "exponential data, free masses"
+        for letter, title, ax in zip("abcde", titles, axes, strict=False):
+            ax.set_title(rf"$\bf{{{letter}}}$  {title}", loc="left", fontsize=8)
+        figure.align_ylabels(axes)
+    return figure
+
+
+def table(arrays: dict[str, np.ndarray]) -> str:
+    """Exact and detected critical temperatures side by side, hottest first, and the hysteresis of exponential data."""
+    lines = [
+        f"{'exact beta':>13}  {'reconstructions':<17}{'kind':<13}{'predicted':<13}{'heating ends':>13}"
+        f"{'detected':>11}{'difference':>12}{'grid step':>11}"
+    ]
+    for i, j in arrays["matches"]:
+        if j >= 0:
+            beta, end, _, before, after = arrays["exact"][j]
+            left = (
+                f"{beta:>13.9g}  {f'{before:.0f} to {after:.0f}':<17}{arrays['kind'][j]:<13}"
+                f"{arrays['predicted'][j]:<13}{end:>13.7g}"
+            )
+        else:
+            left = f"{'none' if arrays['peaks'][i, 0] > arrays['reached'] else 'not sought':>13}{'':58}"
+        lines.append(f"{left}{detection(arrays, i, j)}".rstrip())
+    if not len(arrays["matches"]):
+        lines.append(f"{'none':>13}{'':58}{'none':>11}")
+    lines += search(arrays, float(arrays["tree_betas"][0]))
+    if "interval" in arrays:
+        low, high = arrays["interval"]
+        end = float(arrays["heating_end"])
+        lines.append(
+            f"Hysteresis (exponential data, free masses): predicted from beta = {low:.7g} to {high:.7g}; heating ends "
+            f"at {end:.7g} ({end / high - 1:+.1e})."
+        )
+    return "\n".join(lines)
+
+
+def detection(arrays: dict[str, np.ndarray], i: int, j: int) -> str:
+    """Columns of a table: a detected temperature, its difference from the exact one, and the step of the grid."""
+    if i < 0:
+        return f"{'none':>11}"
+    beta, _, low, high = arrays["peaks"][i]
+    difference = f"{beta / arrays['exact'][j, 0] - 1:>+12.2%}" if j >= 0 else f"{'':12}"
+    return f"{beta:>11.6g}{difference}{np.sqrt(high / low) - 1:>11.2%}"
+
+
+def search(arrays: dict[str, np.ndarray], bottom: float) -> list[str]:
+    """The remark that the search for exact transitions did not reach the bottom of the grid, if so."""
+    reached = float(arrays["reached"])
+    if reached <= bottom * (1 + 1e-9):
+        return []
+    return [f"Exact transitions were looked for down to beta = {reached:.6g} only, the limit of their number."]
+
+
+def _curve(branch: cv.Branch, values: np.ndarray) -> np.ndarray:
+    """Points (beta, value), ascending in beta: drawn from one end, dots of curves that coincide do so too."""
+    order = np.argsort(branch.betas)
+    return np.column_stack([branch.betas, values])[order]
+
+
+def _tracks(branch: cv.Branch, tree: Lineages, mean: np.ndarray, axis: np.ndarray) -> list[np.ndarray]:
+    """A coordinate of every reconstruction of a branch along its lineage, up to where that joins another; (m, 2) each.
+
+    Curves are interrupted where they jump.
+    """
+    values = [(s.distinct.decoder - mean) @ axis for s in sorted(branch, key=lambda s: s.beta)]
+    shortest = _JUMP * np.ptp(np.concatenate(values))
+    pieces = []
+    for lineage, sites in enumerate(tree.sites.T):
+        begun = np.flatnonzero(sites >= 0)
+        joined = begun[(tree.sites[begun, :lineage] == sites[begun, None]).any(axis=1)]
+        rows = begun[: len(begun) - len(joined) + 1]
+        points = np.column_stack([tree.betas[rows], [values[i][sites[i]] for i in rows]])
+        pieces += _interrupted(points, shortest)
+    return pieces
+
+
+def _interrupted(points: np.ndarray, shortest: float) -> list[np.ndarray]:
+    """A curve (m, 2), ascending in beta, without its jumps: the steps that are long, and sudden after those before."""
+    step = np.abs(np.diff(points[:, 1]))
+    rate = step / np.diff(np.log(points[:, 0]))
+    jump = (step[1:] > shortest) & (rate[1:] > _SUDDEN * rate[:-1])
+    return np.split(points, np.flatnonzero(jump) + 2)
+
+
+def _tied_tracks(branch: cv.Branch, mean: np.ndarray, axis: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """A coordinate of every reconstruction of a tied branch; pieces where it is stable, and where not."""
+    values = np.array([(s.decoder - mean) @ axis for s in branch])
+    unstable = _curve(branch, branch.top_eigenvalue)[:, 1] > 1 - _ROUNDING
+    change = np.flatnonzero(np.diff(unstable)) + 1
+    pieces: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+    for column in values.T:
+        for points, rows in zip(np.split(_curve(branch, column), change), np.split(unstable, change), strict=True):
+            pieces[int(rows[0])].append(points)
+    return pieces
+
+
+def _joined(pieces: list[np.ndarray]) -> np.ndarray:
+    """Curves (m, 2) one after another, rows of NaN between them."""
+    gap = np.full((1, 2), np.nan)
+    return np.concatenate([part for piece in pieces for part in (piece, gap)][:-1]) if pieces else np.empty((0, 2))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
