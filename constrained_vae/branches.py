@@ -111,16 +111,16 @@ def sweep(
         if isinstance(start, Branch):
             solutions, end = list(start), start[-1]
             order = order[order < end.beta] if direction == "down" else order[order > end.beta]
-            state = path.solve(float(np.log(end.beta)), initial_sites(problem, tiling, end, seed, options.free))
+            state = path.solve(end.beta, initial_sites(problem, tiling, end, seed, options.free))
         try:
             for beta in tqdm(order, disable=not progress, desc=f"sweep {direction}", unit="beta"):
-                log_beta = float(np.log(beta))
+                beta = float(beta)
                 if state is None:
-                    state = first(path, float(beta), start)
+                    state = first(path, beta, start)
                 elif direction == "up":
-                    state = path.step(state, log_beta, split=True)
+                    state = path.step(state, beta, split=True)
                 else:
-                    for event in path.cool(state, log_beta):
+                    for event in path.cool(state, beta):
                         state = event.after if isinstance(event, Split) else event
                 report_failure(state.solution, on_failure, stacklevel=5)
                 solutions.append(state.solution)
@@ -132,15 +132,14 @@ def sweep(
 
     def first(path: Continuation, beta: float, start: Any) -> State:
         """The state from which a branch is followed."""
-        log_beta = float(np.log(beta))
         if start is not None:
-            return path.solve(log_beta, initial_sites(problem, tiling, start, seed, options.free), split=True)
+            return path.solve(beta, initial_sites(problem, tiling, start, seed, options.free), split=True)
         bregman = problem.objective.curvature(problem.mean[None]) is not None
         top = critical_beta(problem, objective) if bregman else 0.0  # of no other energy are the splits known
         if beta >= top:
-            return path.collapsed(log_beta)
-        state = path.collapsed(float(np.log(1.01 * top)))
-        for event in path.cool(state, log_beta):  # all splits on the way, as in a longer sweep
+            return path.collapsed(beta)
+        state = path.collapsed(1.01 * top)
+        for event in path.cool(state, beta):  # all splits on the way, as in a longer sweep
             state = event.after if isinstance(event, Split) else event
         return state
 

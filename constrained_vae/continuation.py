@@ -32,10 +32,15 @@ _TOGETHER = 1e-8  # relative distance of temperatures of splits that symmetry ma
 class State:
     """The branch at one temperature: sites of tiles that are held together, and their split condition, if known."""
 
-    log_beta: float
+    beta: float
     sites: Sites
     solution: FixedPoint
     condition: SplitCondition | None
+
+    @property
+    def log_beta(self) -> float:
+        """The coordinate in which an eigenvalue 1 is looked for, and relative accuracy is absolute."""
+        return float(np.log(self.beta))
 
     @property
     def growth(self) -> float:
@@ -77,42 +82,42 @@ class Continuation:
     predict: bool = False
     accuracy: float = 1e-5  # of the log temperature of a split, far less than the kick
 
-    def collapsed(self, log_beta: float) -> State:
+    def collapsed(self, beta: float) -> State:
         """The state with all tiles at the mean; the branch of every cooling, above the first transition."""
         mean = np.repeat(self.problem.mean[None], len(self.tiling), axis=0)
-        return self.solve(log_beta, Sites.of_tiles(mean, self.tiling.masses))
+        return self.solve(beta, Sites.of_tiles(mean, self.tiling.masses))
 
-    def solve(self, log_beta: float, sites: Sites, predicted: Sites | None = None, split: bool = False) -> State:
+    def solve(self, beta: float, sites: Sites, predicted: Sites | None = None, split: bool = False) -> State:
         """The state at a temperature from given sites, none of which may split unless told so."""
-        now = self.objective.at(float(np.exp(log_beta)))
+        now = self.objective.at(beta)
         options = replace(self.options, split=split)
         solution, sites, condition = iterate(self.problem.at(now), now, self.tiling, sites, options, predicted)
         if solution.status is Status.INTERRUPTED:
             raise KeyboardInterrupt
-        return State(log_beta, sites, solution, condition)
+        return State(beta, sites, solution, condition)
 
     def _without(self, state: State, site: int) -> State:
         """The same with the split condition of all sites but one."""
         among = state.sites.can_split(self.options.free)
         among[site] = False
-        problem = self.problem.at(self.objective.at(state.solution.beta))
+        problem = self.problem.at(self.objective.at(state.beta))
         with np.errstate(divide="ignore"):
             log_masses = np.log(state.sites.masses)
         return replace(state, condition=split_condition(problem, state.sites.decoder, log_masses, among))
 
-    def step(self, state: State, log_beta: float, split: bool = False) -> State:
+    def step(self, state: State, beta: float, split: bool = False) -> State:
         """The state at another temperature."""
-        predicted = self._predicted(state, log_beta) if self.predict and len(state.sites) > 1 else None
-        return self.solve(log_beta, state.sites, predicted, split)
+        predicted = self._predicted(state, beta) if self.predict and len(state.sites) > 1 else None
+        return self.solve(beta, state.sites, predicted, split)
 
-    def _predicted(self, state: State, log_beta: float) -> Sites | None:
+    def _predicted(self, state: State, beta: float) -> Sites | None:
         """Euler's step from a state, None where the branch has no derivative."""
         along, sites = tangent(state.solution), state.sites
         if along.critical or len(along.sites) != len(sites):
             return None
         # The solution numbers its distinct reconstructions by their first tiles, these sites by their history.
         number = along.sites.index[np.unique(sites.index, return_index=True)[1]]
-        length = state.solution.beta * (log_beta - state.log_beta)
+        length = state.beta * np.log(beta / state.beta)  # straight in log beta
         objective, scale = self.problem.objective, self.problem.rows.frame.scale
         decoder = sites.decoder + length / scale * along.decoder[number]
         predicted = replace(sites, decoder=objective.reconstructions(objective.coordinates(decoder)))
@@ -121,21 +126,21 @@ class Continuation:
             predicted = predicted.with_masses(masses / masses.sum())
         return predicted
 
-    def cool(self, state: State, log_beta: float) -> Iterator[Split | State]:
+    def cool(self, state: State, beta: float) -> Iterator[Split | State]:
         """Follow the branch down to a temperature: the splits on the way, then the state there."""
         while True:
-            below = self.step(state, log_beta)
+            below = self.step(state, beta)
             if below.growth <= 0:
                 yield below
                 return
             if state.growth > 0:  # a start that is unstable itself
-                yield self.solve(log_beta, below.sites, split=True)
+                yield self.solve(beta, below.sites, split=True)
                 return
             split = self.split(state, below)
             yield split
             state = split.after
-            if state.log_beta <= log_beta:  # within the kick
-                yield self.solve(log_beta, state.sites)
+            if state.beta <= beta:  # within the kick
+                yield self.solve(beta, state.sites)
                 return
 
     def split(self, above: State, below: State) -> Split:
@@ -147,30 +152,28 @@ class Continuation:
             at = replace(at, sites=_provided(at.sites, site))
         # Where another reconstruction splits within the kick, the kick goes half the way there. (Symmetry makes several
         # split at once; then so it be.)
-        kicked = self.solve(at.log_beta + np.log1p(-_KICK), at.sites)
+        kicked = self.solve(at.beta * (1 - _KICK), at.sites)
         if len(kicked.sites) == len(at.sites):
             rest, rest_kicked = self._without(at, site), self._without(kicked, site)
             if rest_kicked.growth > 0 > rest.growth:
-                following = self._root(rest, rest_kicked, without=site).log_beta
-                if at.log_beta - following > _TOGETHER:
-                    kicked = self.solve((at.log_beta + following) / 2, at.sites)
-        return Split(at, (below, above), self.solve(kicked.log_beta, kicked.sites, split=True))
+                following = self._root(rest, rest_kicked, without=site).beta
+                if following < at.beta * (1 - _TOGETHER):
+                    kicked = self.solve(float(np.sqrt(at.beta * following)), at.sites)
+        return Split(at, (below, above), self.solve(kicked.beta, kicked.sites, split=True))
 
     def _root(self, above: State, below: State, without: int | None = None) -> State:
         """The state at which the largest eigenvalue of a split, one site perhaps left out, is 1."""
-        known = [above, below]
+        known = {above.log_beta: above, below.log_beta: below}
 
         def growth(log_beta: float) -> float:
-            nearest = min(known, key=lambda state: abs(state.log_beta - log_beta))
-            if nearest.log_beta != log_beta:
-                nearest = self.step(nearest, log_beta)
-                nearest = nearest if without is None else self._without(nearest, without)
-                known.append(nearest)
-            return nearest.growth
+            if log_beta not in known:
+                state = self.step(known[min(known, key=lambda other: abs(other - log_beta))], float(np.exp(log_beta)))
+                known[log_beta] = state if without is None else self._without(state, without)
+            return known[log_beta].growth
 
         root = brentq(growth, below.log_beta, above.log_beta, xtol=self.accuracy, rtol=4 * np.finfo(float).eps)
         growth(root)
-        return min(known, key=lambda state: abs(state.log_beta - root))
+        return known[root]
 
 
 def _provided(sites: Sites, site: int) -> Sites:

@@ -27,6 +27,7 @@ _ACCURACY = 1e-11  # of log beta at a transition, asked for; the eigenvalue is a
 _STEP = 0.03  # longest step of log beta on the way to the next transition
 _SAME_KIND = 1e-7  # hysteresis narrower than this, relatively, cannot be told from a continuous split
 _HEATING = 1e-6  # relative accuracy of the end of heating
+_LONGEST = 0.05  # step of heating
 _SYMMETRIC = 1e-6  # skewness below this is rounding, and so is the difference of eigenvalues
 _DENSE = 2048  # dimensions up to which it is looked whether an axis is the only one
 _ROUGH = 1e-7  # error of a solution, in units of the radius of the data, that is worth a warning
@@ -60,7 +61,8 @@ class Transition:
     predicted : {"continuous", "first-order"} or None
         The kind by the expansion (T13), from these two; None where they are not known.
     heating_end : float
-        Where the branch below ends when it is heated; `beta` itself where the transition is continuous.
+        Where the branch below ends when it is heated; `beta` itself where the transition is continuous. NaN where tiles
+        change hands instead: one half joins a neighbour.
     crossing : float
         Where the free energies of the two branches are equal, between `beta` and `heating_end`.
     jump : float
@@ -84,8 +86,8 @@ class Transition:
 
     @property
     def kind(self) -> str:
-        """Observed: "first-order" if the branch below can be heated beyond `beta`, else "continuous"."""
-        return "first-order" if self.heating_end > self.beta * (1 + _SAME_KIND) else "continuous"
+        """Observed: "continuous" if the branch below cannot be heated beyond `beta`, else "first-order"."""
+        return "continuous" if self.heating_end <= self.beta * (1 + _SAME_KIND) else "first-order"
 
     @property
     def n_before(self) -> int:
@@ -149,7 +151,7 @@ def transitions(
     Warns
     -----
     NotConvergedWarning
-        If a solution on the way does not reach the tolerance.
+        If a solution on the way does not reach the tolerance, and after Ctrl-C.
 
     Raises
     ------
@@ -181,22 +183,22 @@ def transitions(
         return []
     branch = Continuation(problem, objective, tiling, options, accuracy=_ACCURACY)
     found: list[Transition] = []
-    start, end = float(np.log(1.01 * first)), float(np.log(low))
+    start = 1.01 * first
     try:
-        with tqdm(total=max(0.0, start - end), disable=not progress, desc="cooling", unit=" log beta") as bar:
-            for event in _down(branch, start, end):
+        with tqdm(total=max(0.0, np.log(start / low)), disable=not progress, desc="cooling", unit=" log beta") as bar:
+            for event in _down(branch, start, low):
                 if isinstance(event, State):
-                    bar.update(start - event.log_beta - bar.n)
+                    bar.update(np.log(start / event.beta) - bar.n)
                     continue
                 _report(event.at.solution)
                 _report(event.after.solution)
-                if event.at.log_beta > np.log(high):
+                if event.at.beta > high:
                     continue
                 found.append(_transition(branch, event))
                 if (callback and callback(list(found))) or len(found) == limit:
                     break
     except KeyboardInterrupt:
-        pass
+        warnings.warn("interrupted: colder transitions have not been looked for", NotConvergedWarning, stacklevel=2)
     return found
 
 
@@ -207,12 +209,12 @@ def _report(solution: FixedPoint) -> None:
 
 
 def _down(branch: Continuation, start: float, end: float) -> Iterator[Split | State]:
-    """Follow the branch from one log beta to another, in steps after which the next split is not far."""
+    """Follow the branch from one temperature to another, in steps after which the next split is not far."""
     state = branch.collapsed(start)
-    while state.log_beta > end:
+    while state.beta > end:
         # The eigenvalue goes as 1 / beta while a reconstruction keeps its data, and more slowly if it loses some.
         step = np.clip(-1.01 * state.growth, _STEP / 10, _STEP)
-        for event in branch.cool(state, max(end, state.log_beta - step)):
+        for event in branch.cool(state, max(end, state.beta * float(np.exp(-step)))):
             yield event
             state = event.after if isinstance(event, Split) else event
 
@@ -234,11 +236,11 @@ def _transition(branch: Continuation, split: Split) -> Transition:
     site = condition.site
     tiles = at.sites.index == site
     end, crossing, jump = _heated(branch, split, tiles)
-    problem, now = branch.problem, branch.objective.at(float(np.exp(at.log_beta)))
+    problem, now = branch.problem, branch.objective.at(at.beta)
     skewness, kurtosis = _moments(problem.at(now), at, condition) if now.quadratic is not None else (np.nan, np.nan)
     return Transition(
-        beta=float(np.exp(at.log_beta)),
-        bracket=(float(np.exp(split.bracket[0].log_beta)), float(np.exp(split.bracket[1].log_beta))),
+        beta=at.beta,
+        bracket=(split.bracket[0].beta, split.bracket[1].beta),
         before=at.solution,
         after=after.solution,
         reconstruction=int(at.solution.distinct.index[tiles.argmax()]),
@@ -255,35 +257,37 @@ def _transition(branch: Continuation, split: Split) -> Transition:
 
 
 def _heated(branch: Continuation, split: Split, tiles: Any) -> tuple[float, float, float]:
-    """Where the branch below ends on heating, where the free energies cross, and the jump of D at the split."""
+    """Where the branch below ends on heating, where the free energies cross, and the jump of D at the split.
+
+    Heated in steps that grow while two parts are left, and shrink where a step was too long for them, until none is
+    short enough.
+    """
     at, last = split.at, split.after
-    critical = at.log_beta
 
-    def parted(log_beta: float, start: State) -> State | None:
-        heated = branch.step(start, log_beta)
-        return heated if len(np.unique(heated.sites.index[tiles])) > 1 else None
+    def parts(state: State) -> int:
+        """Sites of tiles of the split site alone: a part that dies, or meets another site, is none."""
+        index = state.sites.index
+        return len(np.setdiff1d(index[tiles], index[~tiles]))
 
-    first = parted(critical + _SAME_KIND, last)
-    if first is None:
-        return float(np.exp(critical)), float(np.exp(critical)), 0.0
-    last, dead, step = first, np.inf, _HEATING
+    if parts(last) < 2:  # a half has joined a neighbour: tiles have changed hands
+        return np.nan, np.nan, at.solution.distortion - last.solution.distortion
+    first = branch.step(last, at.beta * (1 + _SAME_KIND))
+    if parts(first) < 2:
+        return at.beta, at.beta, 0.0
+    last, step = first, _HEATING
     jump = at.solution.distortion - last.solution.distortion
-    while np.isinf(dead):  # in steps that double, then bisection
-        heated = parted(critical + step, last)
-        last, dead, step = (last, critical + step, step) if heated is None else (heated, dead, 2 * step)
-    while dead - last.log_beta > _HEATING:
-        middle = (dead + last.log_beta) / 2
-        heated = parted(middle, last)
-        last, dead = (last, middle) if heated is None else (heated, dead)
-    end = float(np.exp(last.log_beta))
+    while step >= _HEATING:
+        heated = branch.step(last, last.beta * (1 + step))
+        last, step = (last, step / 4) if parts(heated) < 2 else (heated, min(2 * step, _LONGEST))
 
     def excess(log_beta: float) -> float:
-        ordered, other = branch.step(last, log_beta), branch.step(at, log_beta)
-        return ordered.solution.free_energy - other.solution.free_energy
+        beta = float(np.exp(log_beta))
+        return branch.step(last, beta).solution.free_energy - branch.step(at, beta).solution.free_energy
 
-    if excess(last.log_beta) <= 0 or excess(critical) >= 0:
-        return end, end, jump
-    return end, float(np.exp(brentq(excess, critical, last.log_beta, xtol=1e-10))), jump
+    low, high = np.log(first.beta), np.log(last.beta)
+    if not excess(low) < 0 < excess(high):
+        return last.beta, last.beta, jump
+    return last.beta, float(np.exp(brentq(excess, low, high, xtol=1e-10))), jump
 
 
 def _moments(problem: Problem, state: State, condition: SplitCondition) -> tuple[float, float]:

@@ -87,7 +87,11 @@ def find_kinks(
     t = betas if variable == "beta" else np.log(betas)
     height = np.abs(second_derivative(t, distortion))[1:-1]
     found, properties = find_peaks(height, distance=separation, prominence=0)
+    # What rounding of D alone may bend it by, over the shorter of two steps.
+    shorter = np.minimum(np.diff(t)[1:], np.diff(t)[:-1])
+    rounding = 64 * np.finfo(np.float64).eps * np.abs(distortion).max() / shorter**2
     least = np.maximum(prominence * height[found], _FAINT * height.max(initial=0.0))
+    least = np.maximum(least, rounding[found])
     found = found[properties["prominences"] >= least]
     ranked = found[np.argsort(-height[found], kind="stable")][:k] + 1
     return [

@@ -37,11 +37,11 @@ def test_curie_weiss_up_to_the_transition(masses, near, backend):
 
 def test_states_held_together_do_not_split():
     path = continuation([[-1.0], [1.0]], TWO)
-    state = path.collapsed(0.1)
-    held = path.step(state, -0.5)
+    state = path.collapsed(1.1)
+    held = path.step(state, float(np.exp(-0.5)))
     assert len(held.sites) == 1
     assert held.growth == pytest.approx(0.5)  # its eigenvalue is beta_c / beta
-    split, end = path.cool(state, -0.5)
+    split, end = path.cool(state, float(np.exp(-0.5)))
     assert isinstance(split, Split)
     assert split.at.log_beta == pytest.approx(0, abs=path.accuracy)
     assert len(split.after.sites) == len(end.sites) == 2

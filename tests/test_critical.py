@@ -136,6 +136,18 @@ def test_kinds_for_skew_data():
     assert t.crossing == pytest.approx(t.heating_end, rel=1e-5)
 
 
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_heating_ends_where_small_steps_say(number):
+    """A part of little mass is lost by a long step that a short one would not lose it by."""
+    options = {"tiling": cv.Tiling.uniform(16), "masses": "free"}
+    t = transitions(exponential(200), beta_range=(0.3, 3), **options)[number]
+    state = t.after
+    for beta in [*np.geomspace(t.beta, t.heating_end * (1 - 1e-5), 60), t.heating_end * (1 + 1e-4)]:
+        assert len(state.distinct) > t.n_before
+        state = cv.solve(state.x, beta=float(beta), start=state, on_failure="return", **options)
+    assert len(state.distinct) <= t.n_before
+
+
 def test_free_energies_cross_where_it_is_said():
     x = exponential(200)
     (t,) = transitions(x, beta_range=(0.5, 2), tiling=cv.Tiling.uniform(8), limit=1)
@@ -210,7 +222,8 @@ def test_options_and_ends():
     def stop(found):
         raise KeyboardInterrupt
 
-    assert len(transitions(x, callback=stop, **some)) == 1
+    with pytest.warns(cv.NotConvergedWarning, match="interrupted: colder transitions"):
+        assert len(transitions(x, callback=stop, **some)) == 1
     assert [t.n_after for t in transitions(x, tiling=cv.Tiling.uniform(8))] == [2, 3, 4]  # the default range
     below = transitions(x, beta_range=(1.0, 2.0), tiling=cv.Tiling.uniform(8))
     assert [t.n_before for t in below] == [2]

@@ -115,3 +115,9 @@ def test_inputs_are_left_alone():
     for array in (betas, values):
         array.flags.writeable = False
     assert len(find_kinks(betas, values)) == 1
+
+
+def test_rounding_is_no_peak(rng):
+    """Where D is constant but for its last digit, as it is above the first transition."""
+    betas = np.geomspace(1, 2, 60)
+    assert find_kinks(betas, 10 * (1 + 1e-15 * rng.standard_normal(60)), k=None) == []
