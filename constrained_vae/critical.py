@@ -162,7 +162,7 @@ def transitions(
 
     Examples
     --------
-    >>> [t.beta for t in transitions([[-3.0], [3.0]], beta_range=(1, 20), tiling=Tiling.uniform(2))]
+    >>> [round(t.beta, 9) for t in transitions([[-3.0], [3.0]], beta_range=(1, 20), tiling=Tiling.uniform(2))]
     [9.0]
     """
     objective = ELBO() if objective is None else objective

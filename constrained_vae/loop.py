@@ -75,6 +75,7 @@ class _Run:
     n_maps: int = 0
     top_eigenvalue: float = np.nan
     saddle_left: bool = False
+    kicked: tuple[int, float] | None = None  # number of sites and F from which the last kick went
     history: list[Past] = field(default_factory=list)
     factor: float = np.nan  # contraction factor as last measured
     trajectory: list[FloatArray] = field(default_factory=list)
@@ -153,9 +154,13 @@ class _Run:
         # sqrt(excess) for Gaussian, sqrt(3 excess) for two-point data. Start short of both.
         deviation = np.sqrt(condition.eigenvalue / objective.stiffness) * condition.axis
         length = 0.5 * np.sqrt(excess)
-        while length > 1e-7:
+        before = len(sites), point.free_energy
+        # Where the gain is below rounding, as in float32 near a transition, parts may come together again, for ever.
+        undone = self.kicked is not None and before[0] <= self.kicked[0] and before[1] > self.kicked[1] - self.slack()
+        while length > 1e-7 and not undone:
             kicked = coordinates.split(condition.site, length * deviation, self.options.free)
             if self.move_to(replace(kicked, decoder=objective.reconstructions(kicked.decoder)), strictly=True):
+                self.kicked = before
                 return True
             length /= 4
         if excess > 0:  # a saddle that no kick leaves, for F is flat to rounding: the halves belong this far apart
