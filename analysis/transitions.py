@@ -167,34 +167,8 @@ def exact_arrays(found: Sequence[cv.Transition], reached: float, peaks: Sequence
         "predicted": np.array([t.predicted or "unknown" for t in found], dtype=str),
         "reached": np.array(reached),
         "peaks": np.array([(p.beta, p.height, *p.bracket) for p in peaks]).reshape(-1, 4),
-        "matches": match_peaks(peaks, found),
+        "matches": cv.match_peaks(peaks, found),
     }
-
-
-def match_peaks(peaks: Sequence[cv.Peak], transitions: Sequence[cv.Transition]) -> np.ndarray:
-    """Which detected peak belongs to which exact transition.
-
-    A peak may stand for a transition inside its bracket, widened by a step of the grid at either end. The nearest pairs
-    in log beta are matched first, each peak and each transition once.
-
-    Returns
-    -------
-    (n, 2) int array
-        Numbers of the peak and of the transition, hottest first; -1 where there is none.
-    """
-    near = []
-    for i, peak in enumerate(peaks):
-        low, high = peak.bracket[0] ** 2 / peak.beta, peak.bracket[1] ** 2 / peak.beta
-        near += [(abs(np.log(peak.beta / t.beta)), i, j) for j, t in enumerate(transitions) if low <= t.beta <= high]
-    pairs: list[tuple[int, int]] = []
-    for _, i, j in sorted(near):
-        if all(i != other and j != another for other, another in pairs):
-            pairs.append((i, j))
-    matched = np.array(pairs, dtype=np.intp).reshape(-1, 2)
-    pairs += [(i, -1) for i in np.setdiff1d(np.arange(len(peaks)), matched[:, 0])]
-    pairs += [(-1, j) for j in np.setdiff1d(np.arange(len(transitions)), matched[:, 1])]
-    pairs.sort(key=lambda pair: -(transitions[pair[1]].beta if pair[1] >= 0 else peaks[pair[0]].beta))
-    return np.array(pairs, dtype=np.intp).reshape(-1, 2)
 
 
 def tied_branch(

@@ -15,17 +15,18 @@ if TYPE_CHECKING:
     from ._checks import TooLargeError
     from .backends import BackendNotAvailableError
     from .branches import default_betas, sweep
-    from .critical import Transition, transitions
+    from .critical import Transition, match_peaks, transitions
     from .detection import Peak
     from .equations import Expectations
     from .iteration import solve
+    from .jacobian import Eigenpairs, Jacobian, Tangent, tangent
     from .objectives import ELBO, Frame
     from .options import Iterate
     from .problem import block_expectations
     from .rows import RowBlocks
     from .sites import Sites
     from .solution import Branch, FixedPoint, NotConvergedError, NotConvergedWarning, Status
-    from .stability import first_critical_beta
+    from .stability import NearestSplit, first_critical_beta, nearest_split
     from .tiling import Tiling
 
 __version__ = importlib.metadata.version("constrained-vae")
@@ -34,17 +35,18 @@ _ROOMS = {
     "_checks": ("TooLargeError",),
     "backends": ("BackendNotAvailableError",),
     "branches": ("default_betas", "sweep"),
-    "critical": ("Transition", "transitions"),
+    "critical": ("Transition", "match_peaks", "transitions"),
     "detection": ("Peak",),
     "equations": ("Expectations",),
     "iteration": ("solve",),
+    "jacobian": ("Eigenpairs", "Jacobian", "Tangent", "tangent"),
     "options": ("Iterate",),
     "objectives": ("ELBO", "Frame"),
     "problem": ("block_expectations",),
     "rows": ("RowBlocks",),
     "sites": ("Sites",),
     "solution": ("Branch", "FixedPoint", "NotConvergedError", "NotConvergedWarning", "Status"),
-    "stability": ("first_critical_beta",),
+    "stability": ("NearestSplit", "first_critical_beta", "nearest_split"),
     "tiling": ("Tiling",),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
@@ -54,16 +56,20 @@ __all__ = [
     "ELBO",
     "BackendNotAvailableError",
     "Branch",
+    "Eigenpairs",
     "Expectations",
     "FixedPoint",
     "Frame",
     "Iterate",
+    "Jacobian",
+    "NearestSplit",
     "NotConvergedError",
     "NotConvergedWarning",
     "Peak",
     "RowBlocks",
     "Sites",
     "Status",
+    "Tangent",
     "Tiling",
     "TooLargeError",
     "Transition",
@@ -73,9 +79,12 @@ __all__ = [
     "default_betas",
     "equations",
     "first_critical_beta",
+    "match_peaks",
+    "nearest_split",
     "plotting",
     "solve",
     "sweep",
+    "tangent",
     "transitions",
 ]
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from scipy.linalg import eigh
 from scipy.optimize import brentq
 from tqdm.auto import tqdm
@@ -16,6 +17,7 @@ from tqdm.auto import tqdm
 from ._checks import FloatArray, check_callable, check_choice, check_count, check_instance, check_vector
 from .branches import default_grid
 from .continuation import Continuation, Split, State
+from .detection import Peak
 from .objectives import ELBO, Objective
 from .options import Options
 from .problem import Problem
@@ -200,6 +202,39 @@ def transitions(
     except KeyboardInterrupt:
         warnings.warn("interrupted: colder transitions have not been looked for", NotConvergedWarning, stacklevel=2)
     return found
+
+
+def match_peaks(peaks: Sequence[Peak], found: Sequence[Transition]) -> npt.NDArray[np.intp]:
+    """Which detected peak belongs to which exact transition (T12).
+
+    A peak may stand for a transition inside its bracket, widened by a step of the grid at either end. The nearest pairs
+    in log beta are matched first, each peak and each transition once.
+
+    Parameters
+    ----------
+    peaks : sequence of Peak
+        As from `Branch.peaks`.
+    found : sequence of Transition
+        As from `transitions`.
+
+    Returns
+    -------
+    (n, 2) array of int
+        Numbers of the peak and of the transition, hottest first; -1 where there is none.
+    """
+    near = []
+    for i, peak in enumerate(peaks):
+        low, high = peak.bracket[0] ** 2 / peak.beta, peak.bracket[1] ** 2 / peak.beta
+        near += [(abs(np.log(peak.beta / t.beta)), i, j) for j, t in enumerate(found) if low <= t.beta <= high]
+    pairs: list[tuple[int, int]] = []
+    for _, i, j in sorted(near):
+        if all(i != other and j != another for other, another in pairs):
+            pairs.append((i, j))
+    matched = np.array(pairs, dtype=np.intp).reshape(-1, 2)
+    pairs += [(i, -1) for i in np.setdiff1d(np.arange(len(peaks)), matched[:, 0])]
+    pairs += [(-1, j) for j in np.setdiff1d(np.arange(len(found)), matched[:, 1])]
+    pairs.sort(key=lambda pair: -(found[pair[1]].beta if pair[1] >= 0 else peaks[pair[0]].beta))
+    return np.array(pairs, dtype=np.intp).reshape(-1, 2)
 
 
 def _report(solution: FixedPoint) -> None:

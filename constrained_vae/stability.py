@@ -18,10 +18,13 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 
 from ._arrays import to_host
 from ._blas import single_threaded_blas
-from ._checks import FloatArray
+from ._checks import FloatArray, check_instance
+from .backends import get_backend
 from .equations import Array
 from .objectives import ELBO, Objective
 from .problem import Problem
+from .rows import Rows
+from .solution import FixedPoint
 
 _DENSE = 128  # dimensions up to which covariances are formed; above, Lanczos without forming them
 _ENTRIES = 2**23  # entries of a batch of covariances
@@ -93,6 +96,62 @@ def split_condition(
     settled = whitening[site] == 0
     direction = np.where(settled, 0.0, axis / np.where(settled, 1.0, whitening[site]))
     return SplitCondition(top, eigenvalue, site, direction * np.sqrt(max(eigenvalue, 0.0)), axis)
+
+
+@dataclass(frozen=True, eq=False)
+class NearestSplit:
+    """Which reconstruction of a solution is nearest to splitting, along which axis, and at what temperature (T9).
+
+    Attributes
+    ----------
+    beta : float
+        Temperature at which it would split if its responsibilities stayed as they are: exact at a transition, and for
+        the collapsed solution at any temperature.
+    eigenvalue : float
+        Of lambda grad^2 f Cov there: it is stable iff this is below 1.
+    reconstruction : int
+        Which of the distinct reconstructions of the solution.
+    direction : (D,) array
+        Unit vector, in the coordinates of the objective (those of x for the Gaussian decoder).
+    """
+
+    beta: float
+    eigenvalue: float
+    reconstruction: int
+    direction: FloatArray
+
+
+def nearest_split(solution: FixedPoint) -> NearestSplit:
+    """The reconstruction nearest to splitting, of those with two tiles or more, or of all if there are none (T9).
+
+    With free masses every reconstruction may split while there are fewer of them than tiles. One pass over the data.
+
+    Parameters
+    ----------
+    solution : FixedPoint
+
+    Raises
+    ------
+    ValueError
+        For anything else.
+    NotImplementedError
+        If the energy of the objective is no Bregman divergence.
+
+    Examples
+    --------
+    >>> from constrained_vae import Tiling, solve
+    >>> nearest_split(solve([[-2.0], [2.0]], beta=5.0, tiling=Tiling.uniform(2))).beta
+    4.0
+    """
+    check_instance(solution, "solution", FixedPoint, "solve(x)")
+    sites, frame = solution.distinct, solution.frame
+    rows = Rows(solution.x, solution.weights, frame, np.dtype(np.float64))
+    problem = Problem(rows, solution.objective.in_frame(frame), get_backend("auto"))
+    able = sites.can_split(solution.masses_free)
+    with np.errstate(divide="ignore"):
+        log_masses = np.log(sites.masses)
+    condition = split_condition(problem, frame.inward(sites.decoder), log_masses, able if able.any() else None)
+    return NearestSplit(solution.beta * condition.eigenvalue, condition.eigenvalue, condition.site, condition.axis)
 
 
 def first_critical_beta(

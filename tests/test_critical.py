@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -272,3 +273,41 @@ def test_ten_transitions_of_the_digits():
         values = eigenvalues(t.before, [t.reconstruction], free=True)
         assert values[-2:] == pytest.approx(1, abs=1e-7)
         assert values[-3] < 1
+
+
+def peak(beta, low, high):
+    return cv.Peak(beta, 1.0, 0, (low, high))
+
+
+def at(*betas):
+    return [SimpleNamespace(beta=beta) for beta in betas]
+
+
+def test_matching_peaks():
+    """On a grid of powers of 2: at most two steps apart, the nearest first, each once; hottest first."""
+    peaks = [peak(4.0, 2.0, 8.0), peak(256.0, 128.0, 512.0)]
+
+    def matched(*betas):
+        return cv.match_peaks(peaks, at(*betas)).tolist()
+
+    assert matched(250.0, 4.1) == [[1, 0], [0, 1]]
+    assert matched(4.1, 250.0) == [[1, 1], [0, 0]]
+    assert matched(16.0) == [[1, -1], [0, 0]]  # the bracket widened by a step
+    assert matched(16.1) == [[1, -1], [-1, 0], [0, -1]]
+    assert matched(0.99) == [[1, -1], [0, -1], [-1, 0]]
+    assert matched(300.0, 5.0, 3.9) == [[1, 0], [-1, 1], [0, 2]]
+    assert matched() == [[1, -1], [0, -1]]
+    assert cv.match_peaks([], at(2.0, 3.0)).tolist() == [[-1, 1], [-1, 0]]
+    assert cv.match_peaks([], []).shape == (0, 2)
+
+
+def test_the_highest_peaks_are_the_transitions_to_a_step_of_the_grid():
+    """The paper's detection on 240 temperatures, four clusters: each within its bracket."""
+    x = cv.datasets.four_clusters(seed=0).x
+    peaks, found = cv.sweep(x, tiling=cv.Tiling.uniform(64)).peaks(k=3), cv.transitions(x, tiling=cv.Tiling.uniform(64))
+    matches = cv.match_peaks(peaks, found)
+    assert (matches >= 0).all()
+    assert len(matches) == len(found) == 3
+    for i, j in matches:
+        low, high = peaks[i].bracket
+        assert low < found[j].beta < high

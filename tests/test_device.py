@@ -12,7 +12,7 @@ from device import DeviceArray, recorded, upload
 import constrained_vae as cv
 from constrained_vae import stability
 from constrained_vae._arrays import check_on_host, numbers, to_host
-from constrained_vae.backends import reference
+from constrained_vae.backends import get_backend, reference
 from constrained_vae.loop import ACCELERATORS
 
 BACKEND = SimpleNamespace(expectations=reference.expectations, to_device=upload, free_memory=lambda: 2**40)
@@ -335,6 +335,12 @@ def test_the_free_memory_of_the_device(emulated, monkeypatch):
     assert emulated.free_memory() == 130
     pool.get_limit = lambda: 90
     assert emulated.free_memory() == 40
+
+
+def test_the_compiled_kernel_refuses_arrays_from_a_device(x):
+    arguments = (x, np.zeros(60), np.full(60, 1 / 60), x[:4], np.zeros(4), np.zeros(4))
+    with pytest.raises(ValueError, match="v lies on a device"):
+        get_backend("numba").expectations(*arguments[:3], upload(arguments[3]), *arguments[4:])
 
 
 def test_data_on_a_device_come_to_the_host_at_the_door():

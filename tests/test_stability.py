@@ -206,3 +206,23 @@ def test_points_without_spread_split_nowhere(dim):
     s = cv.solve(np.arange(float(dim))[None], beta=0.5)
     assert s.converged
     assert s.top_eigenvalue == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("masses", ["fixed", "free"])
+def test_nearest_split_of_a_solution(masses):
+    """At a transition it is that transition; it is where the tiles of four clusters will next part."""
+    x = cv.datasets.four_clusters(seed=0).x
+    for t in cv.transitions(x, beta_range=(0.2, 12), tiling=cv.Tiling.uniform(16), masses=masses):
+        found = cv.nearest_split(t.before)
+        assert found.beta == pytest.approx(t.beta, rel=1e-8)
+        assert found.eigenvalue == pytest.approx(1, rel=1e-8)
+        assert found.reconstruction == t.reconstruction
+        assert abs(found.direction @ t.direction) == pytest.approx(1)
+
+
+def test_nearest_split_of_single_tiles_and_of_no_solution():
+    """Where no reconstruction has a second tile, of them all."""
+    s = cv.solve([[-3.0], [-2.0], [2.0], [3.0]], beta=0.5, tiling=cv.Tiling.uniform(2))
+    assert cv.nearest_split(s).beta == pytest.approx(0.25, rel=1e-3)
+    with pytest.raises(ValueError, match="solution must be an instance of FixedPoint"):
+        cv.nearest_split(s.decoder)

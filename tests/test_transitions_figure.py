@@ -2,7 +2,6 @@
 
 import json
 import re
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -156,32 +155,6 @@ def test_nucleation_of_two_points(p, sigma):
     exact = 2 / 16 if p == 0.5 else np.log((1 - p) / p) / (16 * (1 - 2 * p))
     for sign in (1, -1):
         assert figure.nucleation_beta(sign * y, sigma) == pytest.approx(1 / (2 * sigma**2 * exact), rel=1e-9)
-
-
-def peak(beta, low, high):
-    return cv.Peak(beta, 1.0, 0, (low, high))
-
-
-def at(*betas):
-    return [SimpleNamespace(beta=beta) for beta in betas]
-
-
-def test_matching_peaks():
-    """On a grid of powers of 2: at most two steps apart, the nearest first, each once; hottest first."""
-    peaks = [peak(4.0, 2.0, 8.0), peak(256.0, 128.0, 512.0)]
-
-    def matched(*betas):
-        return figure.match_peaks(peaks, at(*betas)).tolist()
-
-    assert matched(250.0, 4.1) == [[1, 0], [0, 1]]
-    assert matched(4.1, 250.0) == [[1, 1], [0, 0]]
-    assert matched(16.0) == [[1, -1], [0, 0]]  # the bracket widened by a step
-    assert matched(16.1) == [[1, -1], [-1, 0], [0, -1]]
-    assert matched(0.99) == [[1, -1], [0, -1], [-1, 0]]
-    assert matched(300.0, 5.0, 3.9) == [[1, 0], [-1, 1], [0, 2]]
-    assert matched() == [[1, -1], [0, -1]]
-    assert figure.match_peaks([], at(2.0, 3.0)).tolist() == [[-1, 1], [-1, 0]]
-    assert figure.match_peaks([], []).shape == (0, 2)
 
 
 def test_the_table_tells_what_was_missed_on_either_side():
