@@ -140,7 +140,7 @@ def nearest_split(solution: FixedPoint) -> NearestSplit:
     Examples
     --------
     >>> from constrained_vae import Tiling, solve
-    >>> nearest_split(solve([[-2.0], [2.0]], beta=5.0, tiling=Tiling.uniform(2))).beta
+    >>> round(nearest_split(solve([[-2.0], [2.0]], beta=5.0, tiling=Tiling.uniform(2))).beta, 9)
     4.0
     """
     check_instance(solution, "solution", FixedPoint, "solve(x)")
