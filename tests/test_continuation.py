@@ -75,4 +75,5 @@ def test_axes_of_a_gaussian_open_one_by_one(masses):
     assert (spread[2 * 1.03][1:] < 1e-6).all()
     assert spread[1.9][1] > 0.1
     assert spread[0.5 * 1.1][2] < 1e-6
-    assert spread[0.44][2] > 0.05
+    if masses == "fixed":  # with free masses every tile is a reconstruction of its own by then, and none can split
+        assert spread[0.44][2] > 0.05
