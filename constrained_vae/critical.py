@@ -270,6 +270,7 @@ def _transition(branch: Continuation, split: Split) -> Transition:
     assert condition is not None  # or it could not have split
     site = condition.site
     tiles = at.sites.index == site
+    psi = branch.problem.rows.frame.outward(at.sites.decoder[site])
     end, crossing, jump = _heated(branch, split, tiles)
     problem, now = branch.problem, branch.objective.at(at.beta)
     skewness, kurtosis = _moments(problem.at(now), at, condition) if now.quadratic is not None else (np.nan, np.nan)
@@ -278,7 +279,7 @@ def _transition(branch: Continuation, split: Split) -> Transition:
         bracket=(split.bracket[0].beta, split.bracket[1].beta),
         before=at.solution,
         after=after.solution,
-        reconstruction=int(at.solution.distinct.index[tiles.argmax()]),
+        reconstruction=int(np.square(at.solution.distinct.decoder - psi).sum(axis=1).argmin()),
         direction=condition.axis,
         tiles_before=int(tiles.sum()),
         tiles_after=tuple(int(n) for n in np.unique(after.sites.index[tiles], return_counts=True)[1]),
