@@ -11,7 +11,7 @@ from scipy.cluster.hierarchy import linkage, to_tree
 from tqdm.auto import tqdm
 
 from ._checks import FloatArray, check_callable, check_choice, check_count, check_instance, check_vector
-from .continuation import Continuation, Split, State
+from .continuation import Continuation, State
 from .iteration import initial_sites, report_failure
 from .objectives import ELBO, Objective
 from .options import Options
@@ -121,7 +121,7 @@ def sweep(
                     state = path.step(state, beta, split=True)
                 else:
                     for event in path.cool(state, beta):
-                        state = event.after if isinstance(event, Split) else event
+                        state = event.after
                 report_failure(state.solution, on_failure, stacklevel=5)
                 solutions.append(state.solution)
                 if callback and callback(Branch(tuple(solutions), direction)):
@@ -140,7 +140,7 @@ def sweep(
             return path.collapsed(beta)
         state = path.collapsed(1.01 * top)
         for event in path.cool(state, beta):  # all splits on the way, as in a longer sweep
-            state = event.after if isinstance(event, Split) else event
+            state = event.after
         return state
 
     if direction == "down":

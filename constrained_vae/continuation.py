@@ -38,6 +38,11 @@ class State:
     condition: SplitCondition | None
 
     @property
+    def after(self) -> State:
+        """Where the branch goes on, as from a `Split`."""
+        return self
+
+    @property
     def log_beta(self) -> float:
         """The coordinate in which an eigenvalue 1 is looked for, and relative accuracy is absolute."""
         return float(np.log(self.beta))
@@ -101,9 +106,8 @@ class Continuation:
         among = state.sites.can_split(self.options.free)
         among[site] = False
         problem = self.problem.at(self.objective.at(state.beta))
-        with np.errstate(divide="ignore"):
-            log_masses = np.log(state.sites.masses)
-        return replace(state, condition=split_condition(problem, state.sites.decoder, log_masses, among))
+        sites = state.sites
+        return replace(state, condition=split_condition(problem, sites.decoder, sites.log_masses, among))
 
     def step(self, state: State, beta: float, split: bool = False) -> State:
         """The state at another temperature."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -96,7 +95,7 @@ class Transition:
         """Number of distinct reconstructions above."""
         return len(self.before.distinct)
 
-    @cached_property
+    @property
     def n_after(self) -> int:
         """Number of distinct reconstructions below."""
         return len(self.after.distinct)
@@ -251,7 +250,7 @@ def _down(branch: Continuation, start: float, end: float) -> Iterator[Split | St
         step = np.clip(-1.01 * state.growth, _STEP / 10, _STEP)
         for event in branch.cool(state, max(end, state.beta * float(np.exp(-step)))):
             yield event
-            state = event.after if isinstance(event, Split) else event
+            state = event.after
 
 
 def _check_range(beta_range: Any) -> tuple[float, float]:
@@ -330,11 +329,9 @@ def _moments(problem: Problem, state: State, condition: SplitCondition) -> tuple
     """Skewness and excess kurtosis of a site's data along its unstable axis (T13); NaN if that is not the only one."""
     site, axis = condition.site, condition.axis
     psi = state.sites.decoder[site]
-    with np.errstate(divide="ignore"):
-        log_masses = np.log(state.sites.masses)
     powers, dim = np.zeros(5), len(axis)
     covariance = np.zeros((dim, dim)) if dim <= _DENSE else np.empty((0, 0))
-    for x, q in problem.responsibilities(state.sites.decoder, log_masses):
+    for x, q in problem.responsibilities(state.sites.decoder, state.sites.log_masses):
         deviation = x - psi  # their mean is zero at a fixed point
         if covariance.size:
             covariance += (q[:, site, None] * deviation).T @ deviation

@@ -400,11 +400,9 @@ def _rows(solution: FixedPoint, sites: Sites) -> Iterator[tuple[FloatArray, Floa
     """Row blocks x (rows, D) in the frame, rho (rows,), encoder q (rows, k) and energies H (rows, k)."""
     objective = solution.objective.in_frame(solution.frame)
     v, b = objective.readout(solution.frame.inward(sites.decoder))
-    with np.errstate(divide="ignore"):
-        log_masses = np.log(sites.masses)
     size = max(1, _BLOCK // max(len(sites), v.shape[1]))
     for rows, block in row_blocks(solution.x, size):
         x = solution.frame.inward(np.asarray(block, dtype=np.float64))
         phi, s = objective.statistics(x, rows)
         H = equations.energies(phi, objective.offset(s), v, b)
-        yield x, solution.weights[rows], equations.encoder(H, log_masses)[0], H
+        yield x, solution.weights[rows], equations.encoder(H, sites.log_masses)[0], H

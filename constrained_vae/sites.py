@@ -44,6 +44,12 @@ class Sites:
         return _total(self.index, self.tile_masses, len(self))
 
     @property
+    def log_masses(self) -> FloatArray:
+        """Their logarithms, (k,), in nats; minus infinity for a site without prior mass."""
+        with np.errstate(divide="ignore"):
+            return np.log(self.masses)
+
+    @property
     def counts(self) -> npt.NDArray[np.intp]:
         """Number of tiles at every site, (k,)."""
         return np.bincount(self.index, minlength=len(self)).astype(np.intp, copy=False)

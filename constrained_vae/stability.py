@@ -148,9 +148,8 @@ def nearest_split(solution: FixedPoint) -> NearestSplit:
     rows = Rows(solution.x, solution.weights, frame, np.dtype(np.float64))
     problem = Problem(rows, solution.objective.in_frame(frame), get_backend("auto"))
     able = sites.can_split(solution.masses_free)
-    with np.errstate(divide="ignore"):
-        log_masses = np.log(sites.masses)
-    condition = split_condition(problem, frame.inward(sites.decoder), log_masses, able if able.any() else None)
+    among = able if able.any() else None
+    condition = split_condition(problem, frame.inward(sites.decoder), sites.log_masses, among)
     return NearestSplit(solution.beta * condition.eigenvalue, condition.eigenvalue, condition.site, condition.axis)
 
 
