@@ -15,12 +15,24 @@ if TYPE_CHECKING:
     from ._checks import TooLargeError
     from .backends import BackendNotAvailableError
     from .branches import default_betas, sweep
+    from .constraints import CLA, FRE, PNCC, RE, Constraint
     from .critical import Transition, match_peaks, transitions
     from .detection import Peak
     from .equations import Expectations
+    from .features import (
+        ClassProbabilities,
+        FeatureMap,
+        Features,
+        FourierFeatures,
+        LinearFeatures,
+        MissingProductError,
+        NormalisedPatches,
+    )
+    from .frames import Frame
     from .iteration import solve
     from .jacobian import Eigenpairs, Jacobian, Tangent, tangent
-    from .objectives import ELBO, Frame
+    from .lagrangian import Lagrangian, NoMinimiserError
+    from .objectives import ELBO
     from .options import Iterate
     from .problem import block_expectations
     from .rows import RowBlocks
@@ -35,13 +47,25 @@ _ROOMS = {
     "_checks": ("TooLargeError",),
     "backends": ("BackendNotAvailableError",),
     "branches": ("default_betas", "sweep"),
+    "constraints": ("CLA", "FRE", "PNCC", "RE", "Constraint"),
     "critical": ("Transition", "match_peaks", "transitions"),
     "detection": ("Peak",),
     "equations": ("Expectations",),
     "iteration": ("solve",),
     "jacobian": ("Eigenpairs", "Jacobian", "Tangent", "tangent"),
     "options": ("Iterate",),
-    "objectives": ("ELBO", "Frame"),
+    "features": (
+        "ClassProbabilities",
+        "FeatureMap",
+        "Features",
+        "FourierFeatures",
+        "LinearFeatures",
+        "MissingProductError",
+        "NormalisedPatches",
+    ),
+    "frames": ("Frame",),
+    "lagrangian": ("Lagrangian", "NoMinimiserError"),
+    "objectives": ("ELBO",),
     "problem": ("block_expectations",),
     "rows": ("RowBlocks",),
     "sites": ("Sites",),
@@ -53,16 +77,30 @@ _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 _MODULES = ("backends", "datasets", "equations", "plotting")
 
 __all__ = [
+    "CLA",
     "ELBO",
+    "FRE",
+    "PNCC",
+    "RE",
     "BackendNotAvailableError",
     "Branch",
+    "ClassProbabilities",
+    "Constraint",
     "Eigenpairs",
     "Expectations",
+    "FeatureMap",
+    "Features",
     "FixedPoint",
+    "FourierFeatures",
     "Frame",
     "Iterate",
     "Jacobian",
+    "Lagrangian",
+    "LinearFeatures",
+    "MissingProductError",
     "NearestSplit",
+    "NoMinimiserError",
+    "NormalisedPatches",
     "NotConvergedError",
     "NotConvergedWarning",
     "Peak",

@@ -111,6 +111,17 @@ def check_positive(value: Any, name: str) -> float:
     return number
 
 
+def check_non_negative(value: Any, name: str) -> float:
+    """A finite number of at least 0."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must be a number of at least 0, got {value!r}") from None
+    if not (np.isfinite(number) and number >= 0):
+        raise ValueError(f"{name} must be finite and at least 0, got {number}")
+    return number
+
+
 def check_count(value: Any, name: str, least: int = 1) -> int:
     """A whole number of at least `least`."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:

@@ -1,83 +1,397 @@
-"""Energies at multiplier one, each in the linear form (T4): statistics of the data, readout of the reconstructions.
+"""Constraints of Table 1 of *Taming VAEs*: reconstruction error, feature error, classifier accuracy, correlation.
 
-An energy H(x, psi) = s(x) - b(psi) - phi(x) . v(psi) supplies
+A constraint is C(x, psi) = H(x, psi) - allowance, feasible where E[C] <= 0, with an energy H in the linear form (T4),
+H(x, psi) = s(x) - b(psi) - phi(x) . v(psi) at multiplier one. Beside the three functions of `energies` it has
 
-    statistics(x) -> phi (N, S), s (N,)           computed once per data set
-    readout(psi) -> v (K, S), b (K,)              computed at every map
-    pullback(psi, dv, db) -> (K, D)               transposed derivative of the readout: dv . d(v) + db d(b)
-    curvature(psi) -> (K, D)                      diagonal of grad^2 f of a Bregman divergence d_f; None for any other
-    coordinates(psi), reconstructions(u)          a chart in which that curvature is the constant `stiffness`
-
-so that the expected gradient of tile a follows from the kernel's (K, S) result alone,
-sum_i rho_i q_ia dH_ia/dpsi_a = -pullback(psi, sums, mass)_a (T2).
+    name, kappa, allowance
+    quadratic              whether H is a squared distance of linear maps, with phi = x: means are then its minimisers
+    bounded                whether H alone has a minimiser; else it needs a box, or a squared error beside it (T2)
+    labelled               of how many data points it knows more than x; None if of none
+    mean_curvature(D)      about that of H at the origin of its frame, in D dimensions; exact for a squared distance
+    check(x)               raises ValueError for points that it does not admit
+    in_frame(frame)        the same for points measured in a frame
+    statistics(x, rows)    where `rows` are those of the data that x holds, None for other points
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, ClassVar, Protocol, Self, cast, runtime_checkable
+
 import numpy as np
-from array_api_compat import array_namespace
+import numpy.typing as npt
 
+from ._checks import FloatArray, check_choice, check_non_negative
 from .equations import Array
+from .features import (
+    ClassProbabilities,
+    FeatureMap,
+    LinearFeatures,
+    NormalisedPatches,
+    as_features,
+    check_features,
+)
+from .frames import IDENTITY, Frame
 
-# A reconstruction of exactly 0 or 1 says an event never happens; log-odds are taken at the nearest number inside.
-_LEAST, _MOST = np.finfo(np.float64).tiny, 1 - np.finfo(np.float64).epsneg
+
+@runtime_checkable
+class Constraint(Protocol):
+    """What a Lagrangian asks of a constraint; see the head of this module."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def kappa(self) -> float: ...
+    @property
+    def allowance(self) -> float: ...
+    @property
+    def quadratic(self) -> bool: ...
+    @property
+    def bounded(self) -> bool: ...
+    @property
+    def labelled(self) -> int | None: ...
+    def mean_curvature(self, dim: int) -> float: ...
+    def check(self, x: Array) -> None: ...
+    def in_frame(self, frame: Frame) -> Constraint: ...
+    def statistics(self, x: Array, rows: slice | None = None) -> tuple[Array, Array]: ...
+    def readout(self, psi: Array) -> tuple[Array, Array]: ...
+    def pullback(self, psi: Array, dv: Array, db: Array) -> Array: ...
 
 
-class SquaredError:
-    """||x - psi||^2, the energy of RE and of the Gaussian ELBO; f(psi) = ||psi||^2."""
+@dataclass(frozen=True, eq=False, repr=False)
+class _Constraint:
+    """What all share: the threshold, a name under which results are found, and the frame in which points come."""
 
-    equivariant = True  # under translation and scaling: the data may be standardised at the door
-    stiffness = 2.0
+    kappa: float
+    name: str = field(default="", kw_only=True)
+    frame: Frame = field(default=IDENTITY, kw_only=True)
 
-    def statistics(self, x: Array) -> tuple[Array, Array]:
-        return x, (x * x).sum(axis=1)
+    labelled: ClassVar[int | None] = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "kappa", check_non_negative(self.kappa, "kappa"))
+        object.__setattr__(self, "name", self.name or type(self).__name__)
+
+    def in_frame(self, frame: Frame) -> Self:
+        return replace(self, frame=frame)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class RE(_Constraint):
+    """Reconstruction error: E||x - psi||^2 <= kappa^2, in total or (`reduction="mean"`) per dimension.
+
+    Parameters
+    ----------
+    kappa : float
+        Root of the squared error that is allowed, in units of x.
+    reduction : {"sum", "mean"}
+        Whether squares are summed or averaged over the D dimensions; the multiplier of the mean is D times that of the
+        sum.
+    name : str
+        Under which results are found; "RE" by default.
+
+    Raises
+    ------
+    ValueError
+        If kappa is negative or not finite, or the reduction is unknown.
+
+    Examples
+    --------
+    >>> RE.from_squared_error(1.5)
+    RE(kappa=1.22474: squared error 1.5 in total)
+    """
+
+    reduction: str = "sum"
+
+    quadratic = True
+    bounded = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice(self.reduction, "reduction", ("sum", "mean"))
+
+    @classmethod
+    def from_squared_error(cls, squared_error: float, reduction: str = "sum") -> RE:
+        """That which allows a squared error, in squared units of x."""
+        return cls(float(np.sqrt(check_non_negative(squared_error, "squared_error"))), reduction)
+
+    def __repr__(self) -> str:
+        per = "in total" if self.reduction == "sum" else "per dimension"
+        return f"RE(kappa={self.kappa:.6g}: squared error {self.allowance:.6g} {per})"
+
+    @property
+    def allowance(self) -> float:
+        return self.kappa**2
+
+    def mean_curvature(self, dim: int) -> float:
+        return 2 * self._factor(dim)
+
+    def _factor(self, dim: int) -> float:
+        return self.frame.scale**2 / (dim if self.reduction == "mean" else 1)
+
+    def check(self, x: Array) -> None:
+        pass
+
+    def statistics(self, x: Array, rows: slice | None = None) -> tuple[Array, Array]:
+        return x, self._factor(x.shape[1]) * (x * x).sum(axis=1)
 
     def readout(self, psi: Array) -> tuple[Array, Array]:
-        return 2 * psi, -(psi * psi).sum(axis=1)
+        factor = self._factor(psi.shape[1])
+        return 2 * factor * psi, -factor * (psi * psi).sum(axis=1)
 
     def pullback(self, psi: Array, dv: Array, db: Array) -> Array:
-        return 2 * dv - 2 * db[:, None] * psi
-
-    def curvature(self, psi: Array) -> Array:
-        return 0 * psi + 2
-
-    def coordinates(self, psi: Array) -> Array:
-        return psi
-
-    def reconstructions(self, u: Array) -> Array:
-        return u
+        return 2 * self._factor(psi.shape[1]) * (dv - db[:, None] * psi)
 
 
-class CrossEntropy:
-    """-log p(x | psi) of independent Bernoulli variables, x and psi in [0, 1]; -f is the entropy of psi."""
+@dataclass(frozen=True, eq=False, repr=False)
+class _Mapped(_Constraint):
+    """A constraint on features of reconstructions; `_map` is the feature map."""
 
-    equivariant = False
-    stiffness = 4.0
+    bounded: ClassVar[bool] = True
+    quadratic: ClassVar[bool] = False
 
-    def statistics(self, x: Array) -> tuple[Array, Array]:
-        return x, 0 * x[:, 0]
+    @property
+    def _map(self) -> FeatureMap:
+        raise NotImplementedError
+
+    def _origin(self, dim: int) -> FloatArray:
+        """f at the origin of the frame, (1, S), from where features are measured where only differences matter."""
+        return self._map(self.frame.outward(np.zeros((1, dim))))
+
+    def mean_curvature(self, dim: int) -> float:
+        """2 tr(F^T F) / D of the slope F of the features at the origin of the frame, from 32 random cotangents."""
+        signs = np.random.default_rng(0).choice((-1.0, 1.0), size=(32, self._origin(dim).shape[1]))
+        slopes = self._pull(np.zeros((32, dim)), signs)
+        return 2 * float(np.square(slopes).mean())
+
+    def _features(self, x: Array) -> FloatArray:
+        return self._map(self.frame.outward(x))
+
+    def _pull(self, psi: FloatArray, df: FloatArray) -> FloatArray:
+        return self.frame.scale * self._map.pullback(self.frame.outward(psi), df)
+
+    def check(self, x: FloatArray) -> None:
+        check_features(self._map, x, self.name)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class FRE(_Mapped):
+    """Feature reconstruction error: E||f(x) - f(psi)||^2 <= kappa^2.
+
+    Parameters
+    ----------
+    kappa : float
+        Root of the squared error that is allowed, in units of the features.
+    features : (S, D) array_like, LinearFeatures, FourierFeatures, Features or other FeatureMap
+        f with its vector-Jacobian product; a matrix stands for the linear map.
+    name : str
+        Under which results are found; "FRE" by default.
+
+    Raises
+    ------
+    ValueError
+        If kappa is negative or not finite; later if the features do not fit the data.
+    MissingProductError
+        For a callable without its vector-Jacobian product.
+    """
+
+    features: Any
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "features", as_features(self.features))
+
+    def __repr__(self) -> str:
+        return f"FRE(kappa={self.kappa:.6g}: squared error {self.allowance:.6g} of {self.features!r})"
+
+    @property
+    def _map(self) -> FeatureMap:
+        return cast(FeatureMap, self.features)
+
+    @property
+    def allowance(self) -> float:
+        return self.kappa**2
+
+    @property
+    def quadratic(self) -> bool:  # type: ignore[override]
+        return isinstance(self.features, LinearFeatures)
+
+    def _centred(self, x: Array) -> FloatArray:
+        if self.quadratic:  # exactly, however far the origin of the frame is
+            return self.frame.scale * self._map(x)
+        return self._features(x) - self._origin(x.shape[1])
+
+    def statistics(self, x: Array, rows: slice | None = None) -> tuple[Array, Array]:
+        f = self._centred(x)
+        return x if self.quadratic else f, (f * f).sum(axis=1)
 
     def readout(self, psi: Array) -> tuple[Array, Array]:
-        psi = psi.clip(_LEAST, _MOST)
-        log_one_minus = np.log1p(-psi)
-        return np.log(psi) - log_one_minus, log_one_minus.sum(axis=1)
+        f = self._centred(psi)
+        return 2 * (self._pull(psi, f) if self.quadratic else f), -(f * f).sum(axis=1)
 
     def pullback(self, psi: Array, dv: Array, db: Array) -> Array:
-        psi = psi.clip(_LEAST, _MOST)
-        return dv / (psi * (1 - psi)) - db[:, None] / (1 - psi)
+        f = self._centred(psi)
+        df = self.frame.scale * self._map(dv) if self.quadratic else dv
+        return 2 * self._pull(psi, df - db[:, None] * f)
 
-    def curvature(self, psi: Array) -> Array:
-        """1 / (psi (1 - psi)); zero within 1e-12 of 0 and 1: such a coordinate is settled and takes no part."""
-        xp, variance = array_namespace(psi), psi * (1 - psi)
-        moving = variance > 1e-12
-        return xp.where(moving, 1 / xp.where(moving, variance, 1.0), 0.0)
 
-    def coordinates(self, psi: Array) -> Array:
-        """u = arcsin sqrt(psi), which stabilises the variance: d(psi) = 2 sqrt(psi (1 - psi)) du (Fisher and Rao).
+@dataclass(frozen=True, eq=False, repr=False)
+class _Similarity(_Mapped):
+    """E[similarity] >= kappa, a similarity p(x) . f(psi) of at most 1: H is what it lacks of 1."""
 
-        Within 1e-12 of 0 and 1, where the rounding of 1 - psi would be magnified, psi counts as settled.
-        """
-        return np.arcsin(np.sqrt(psi.clip(1e-12, 1 - 1e-12)))
+    bounded = False
 
-    def reconstructions(self, u: Array) -> Array:
-        return np.sin(u) ** 2
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.kappa > 1:
+            raise ValueError(f"kappa must be at most 1, the largest {self.name} there is, got {self.kappa}")
+
+    @property
+    def allowance(self) -> float:
+        return 1 - self.kappa
+
+    def readout(self, psi: Array) -> tuple[Array, Array]:
+        return self._features(psi), np.zeros(len(psi))
+
+    def pullback(self, psi: Array, dv: Array, db: Array) -> Array:
+        return self._pull(psi, dv)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class CLA(_Similarity):
+    """Classifier accuracy: E[l(x) . c(psi)] >= kappa, the probability that c gives a reconstruction the label of x.
+
+    By itself it has no minimiser, for scores push psi to infinity: it needs an RE beside it, a box or an anchor.
+
+    Parameters
+    ----------
+    kappa : float
+        Between 0 and 1.
+    classifier : fitted LogisticRegression, Features or other FeatureMap
+        c, the probabilities of the classes, fixed.
+    labels : (N,) array_like
+        One for each point of the data that are solved for; of a classifier that is no scikit-learn one the number of
+        its class, from 0.
+    name : str
+        Under which results are found; "CLA" by default.
+
+    Raises
+    ------
+    ValueError
+        If kappa is not between 0 and 1, or a label is no class; later if there are more or fewer labels than points.
+    MissingProductError
+        For a callable without its vector-Jacobian product.
+    """
+
+    classifier: Any
+    labels: npt.NDArray[Any]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        classifier = self.classifier
+        if hasattr(classifier, "predict_proba"):
+            classifier = ClassProbabilities.of(classifier)
+        object.__setattr__(self, "classifier", as_features(classifier, "classifier"))
+        object.__setattr__(self, "labels", np.asarray(self.labels))
+        if self.labels.ndim != 1 or not len(self.labels):
+            raise ValueError(f"labels must be a vector, one for each data point, got shape {self.labels.shape}")
+        self._classes  # noqa: B018  (refuses what is none)
+
+    def __repr__(self) -> str:
+        return f"CLA(kappa={self.kappa:.6g}, {self.classifier!r}, {len(self.labels)} labels)"
+
+    @cached_property
+    def _classes(self) -> npt.NDArray[np.intp]:
+        """The number of the class of every label, (N,)."""
+        classes = getattr(self.classifier, "classes", None)
+        if classes is None:
+            numeric = self.labels.dtype.kind in "biuf"
+            numbers = self.labels.astype(np.intp) if numeric else np.full(len(self.labels), -1)
+            wrong = (numbers != self.labels) | (numbers < 0)
+        else:
+            order = np.argsort(classes)
+            place = np.searchsorted(classes, self.labels, sorter=order).clip(0, len(classes) - 1)
+            numbers = order[place]
+            wrong = classes[numbers] != self.labels
+        if wrong.any():
+            known = "whole numbers from 0" if classes is None else f"one of {list(classes)}"
+            raise ValueError(f"labels must be classes of the classifier, {known}, got {self.labels[wrong][0]!r}")
+        return numbers.astype(np.intp, copy=False)
+
+    @property
+    def _map(self) -> FeatureMap:
+        return cast(FeatureMap, self.classifier)
+
+    @property
+    def labelled(self) -> int:  # type: ignore[override]
+        return len(self.labels)
+
+    def check(self, x: FloatArray) -> None:
+        count = check_features(self._map, x, self.name)
+        if self._classes.max() >= count:
+            raise ValueError(f"labels go up to class {self._classes.max()}, but the classifier has {count}, from 0")
+
+    def statistics(self, x: Array, rows: slice | None = None) -> tuple[Array, Array]:
+        if rows is None:
+            raise ValueError(
+                f"{self.name} knows the labels of the data points that were solved for, and of no others: their "
+                "encoder is an attribute of the solution"
+            )
+        one_hot = np.zeros((len(x), self._origin(x.shape[1]).shape[1]))
+        one_hot[np.arange(len(x)), self._classes[rows]] = 1
+        return one_hot, np.ones(len(x))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class PNCC(_Similarity):
+    """Patch normalised cross-correlation: its mean over patches of x and psi, E[NCC] >= kappa.
+
+    It is blind to brightness and contrast of every patch: by itself its minimisers are flat, and it needs an RE beside
+    it, a box or an anchor. A constant patch correlates with nothing, so that images with constant patches do not reach
+    1 even with themselves.
+
+    Parameters
+    ----------
+    kappa : float
+        Between 0 and 1.
+    image_shape : (H, W) or (H, W, channels)
+        Of the images that the rows of x hold, in C order.
+    patch : int or (int, int)
+        Size of a patch.
+    stride : int, optional
+        Distance of neighbouring patches; that of their size by default, so that they tile the image.
+    name : str
+        Under which results are found; "PNCC" by default.
+
+    Raises
+    ------
+    ValueError
+        If kappa is not between 0 and 1, or a patch does not fit; later if the images have another shape.
+    """
+
+    image_shape: tuple[int, ...]
+    patch: int | tuple[int, int]
+    stride: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._map  # noqa: B018  (refuses what does not fit)
+
+    def __repr__(self) -> str:
+        return f"PNCC(kappa={self.kappa:.6g}, {self._map!r})"
+
+    @cached_property
+    def _map(self) -> NormalisedPatches:
+        patch = self.patch if isinstance(self.patch, tuple) else (self.patch, self.patch)
+        return NormalisedPatches(self.image_shape, patch, self.stride)
+
+    def check(self, x: FloatArray) -> None:
+        if x.shape[1] != np.prod(self._map.image_shape):
+            raise ValueError(
+                f"image_shape {self._map.image_shape} wants {np.prod(self._map.image_shape)} values in every row of x, "
+                f"got {x.shape[1]}"
+            )
+
+    def statistics(self, x: Array, rows: slice | None = None) -> tuple[Array, Array]:
+        return self._features(x), np.ones(len(x))

@@ -29,6 +29,7 @@ _STEP = 0.03  # longest step of log beta on the way to the next transition
 _SAME_KIND = 1e-7  # hysteresis narrower than this, relatively, cannot be told from a continuous split
 _HEATING = 1e-6  # relative accuracy of the end of heating
 _LONGEST = 0.05  # step of heating
+_FOREVER = 100.0  # a branch that can be heated to this times its transition can be heated without end
 _SYMMETRIC = 1e-6  # skewness below this is rounding, and so is the difference of eigenvalues
 _DENSE = 2048  # dimensions up to which it is looked whether an axis is the only one
 _ROUGH = 1e-7  # error of a solution, in units of the radius of the data, that is worth a warning
@@ -63,7 +64,8 @@ class Transition:
         The kind by the expansion (T13), from these two; None where they are not known.
     heating_end : float
         Where the branch below ends when it is heated; `beta` itself where the transition is continuous. NaN where tiles
-        change hands instead: one half joins a neighbour.
+        change hands instead: one half joins a neighbour. Infinite where it never ends, as it may for energies with more
+        than one minimum.
     crossing : float
         Where the free energies of the two branches are equal, between `beta` and `heating_end`.
     jump : float
@@ -158,8 +160,6 @@ def transitions(
     ------
     ValueError
         For bad input, or an empty range.
-    NotImplementedError
-        If the energy of the objective is no Bregman divergence.
 
     Examples
     --------
@@ -309,9 +309,12 @@ def _heated(branch: Continuation, split: Split, tiles: Any) -> tuple[float, floa
     first = branch.step(last, at.beta * (1 + _SAME_KIND))
     if parts(first) < 2:
         return at.beta, at.beta, 0.0
-    last, step = first, _HEATING
+    last, step, end = first, _HEATING, np.inf
     jump = at.solution.distortion - last.solution.distortion
-    while step >= _HEATING:
+    while last.beta < _FOREVER * at.beta:
+        if step < _HEATING:
+            end = last.beta
+            break
         heated = branch.step(last, last.beta * (1 + step))
         last, step = (last, step / 4) if parts(heated) < 2 else (heated, min(2 * step, _LONGEST))
 
@@ -321,8 +324,8 @@ def _heated(branch: Continuation, split: Split, tiles: Any) -> tuple[float, floa
 
     low, high = np.log(first.beta), np.log(last.beta)
     if not excess(low) < 0 < excess(high):
-        return last.beta, last.beta, jump
-    return last.beta, float(np.exp(brentq(excess, low, high, xtol=1e-10))), jump
+        return end, end, jump
+    return end, float(np.exp(brentq(excess, low, high, xtol=1e-10))), jump
 
 
 def _moments(problem: Problem, state: State, condition: SplitCondition) -> tuple[float, float]:

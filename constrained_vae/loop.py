@@ -20,10 +20,11 @@ from tqdm.auto import tqdm
 from ._arrays import numbers, to_host
 from ._checks import FloatArray
 from .acceleration import ACCELERATORS, MEMORY, Past, contraction_factor, newton_step
+from .charts import LARGEST, Whitened
 from .equations import Array
 from .objectives import Objective
 from .options import Iterate, Options
-from .points import Point, log
+from .points import Chart, Point, log
 from .problem import Problem
 from .sites import Sites
 from .solution import FixedPoint, Status, same_distance
@@ -33,6 +34,7 @@ from .tiling import Tiling
 _DEAD = 1e-14  # free masses: a site below this marginal mass that still loses mass is given up
 _LOOSE = 1e-6  # tolerance, in units of the data's radius, at which a kicked point is tested for its stability
 _BACKTRACKS = (1.0, 0.25, 0.0625)  # fractions of a proposal that are tried before the plain step
+_REDRAW = 0.03  # a chart is drawn anew where the residual has fallen by this factor
 _PATIENCE = 500  # maps without a new least residual, near the end, that say the arithmetic yields no more
 
 
@@ -77,6 +79,8 @@ class _Run:
     saddle_left: bool = False
     kicked: tuple[int, float] | None = None  # number of sites and F from which the last kick went
     history: list[Past] = field(default_factory=list)
+    chart: Whitened | None = None
+    drawn_at: float = np.inf  # residual where the chart was drawn
     factor: float = np.nan  # contraction factor as last measured
     trajectory: list[FloatArray] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
@@ -85,10 +89,12 @@ class _Run:
     def __post_init__(self) -> None:
         objective, self.eps = self.problem.objective, float(np.finfo(self.problem.rows.dtype).eps)
         self.tol = max(self.options.tol, 100 * self.eps) * self.problem.radius
-        # Only of Bregman energies is a metric known in which J is symmetric, and the split condition.
-        self.symmetric = objective.curvature(self.sites.decoder[:1]) is not None
+        # There J is symmetric in a metric that is known beforehand; for other energies charts are drawn on the way.
+        self.bregman = objective.curvature(self.sites.decoder[:1]) is not None
+        self.symmetric = self.bregman or self.sites.decoder.shape[1] <= LARGEST
         # Rounding of T: eps of the radius, and eps times the energies lambda radius^2 over a width 1/sqrt(lambda).
-        steepness = np.sqrt(objective.quadratic or 0.0) * self.problem.radius
+        energy = objective.quadratic if self.bregman else objective.offset(self.problem.mean_offsets)
+        steepness = np.sqrt(energy or 0.0) * self.problem.radius
         self.floor = 8 * self.eps * (1 + steepness) * self.problem.radius
         self.noise = 16 * self.eps * (1 + steepness**2)  # of the free energy, relative to 1 + |F|
 
@@ -140,8 +146,6 @@ class _Run:
     def leave_saddle(self) -> bool:
         """Test the split condition (T9); past it, kick the site along its unstable axis (T13). Says whether it did."""
         point, sites = self.here, self.current_sites()
-        if not self.symmetric:
-            return False
         may_split = sites.can_split(self.options.free)
         condition = split_condition(self.problem, sites.decoder, to_host(point.log_masses), may_split)
         self.condition, self.top_eigenvalue = condition, condition.top
@@ -152,7 +156,7 @@ class _Run:
         coordinates = replace(sites, decoder=objective.coordinates(sites.decoder))
         # Near a continuous split the halves move apart by sqrt(3 excess / (kurtosis + 3)) standard deviations (T13):
         # sqrt(excess) for Gaussian, sqrt(3 excess) for two-point data. Start short of both.
-        deviation = np.sqrt(condition.eigenvalue / objective.stiffness) * condition.axis
+        deviation = condition.deviation
         length = 0.5 * np.sqrt(excess)
         before = len(sites), point.free_energy
         # Where the gain is below rounding, as in float32 near a transition, parts may come together again, for ever.
@@ -181,7 +185,17 @@ class _Run:
             return False
         self.sites, self.history, self.factor = sites, [], np.nan
         self.accept(point)
+        self.draw_chart()
         return True
+
+    def draw_chart(self) -> None:
+        """Coordinates about here in which J is symmetric, unless those of the objective are such."""
+        if self.bregman or not self.symmetric:
+            return
+        point = self.here
+        chart = Whitened.at(self.problem, point.psi, point.expectations, point.image)
+        self.chart, self.drawn_at, self.point = chart, point.residual, replace(point, chart=chart)
+        self.history, self.factor = [Past(*self.point.vector, plain=False)], np.nan
 
     # --- the inner loop -----------------------------------------------------------------------------------------
 
@@ -189,12 +203,15 @@ class _Run:
         """Iterate until the estimated error is below the tolerance, or the arithmetic yields no more."""
         if self.point is None:
             self.accept(self.evaluate_sites(self.sites))
+            self.draw_chart()
             if self.predicted is not None:
                 self.move_to(self.predicted, strictly=True)
         self.history = self.history[-1:]
         propose = ACCELERATORS[self.options.accelerate]
         plain, near, lowest, since = False, tol, np.inf, 0
         while True:
+            if self.chart is not None and self.floor < self.here.residual < _REDRAW * self.drawn_at:
+                self.draw_chart()
             point = self.here
             lowest, since = (point.residual, 0) if point.residual < lowest else (lowest, since + 1)
             stalled = point.residual <= self.floor or (since > _PATIENCE and point.residual <= 1e3 * self.floor)
@@ -222,7 +239,7 @@ class _Run:
             plain = len(found) != 1
             for passed in found[:-1]:  # on the way to a plain image stands the extrapolated point itself
                 self.history.append(Past(*passed.vector, plain=False))
-            self.accept(found[-1] if found else self.evaluate(*point.following), plain)
+            self.accept(found[-1] if found else self.evaluate(*point.following, self.chart), plain)
 
     def slide(self, direction: Array) -> bool:
         """Leave a saddle of the sites along a direction of negative curvature, where F falls by more than rounding."""
@@ -267,15 +284,17 @@ class _Run:
         norm, length = np.sqrt(numbers(metric @ rhs**2, metric @ u**2 / metric.sum()))
         if norm == 0:  # what still moves are settled coordinates, whose next image is exact
             return r, size
-        length = np.sqrt(self.eps) * (length + self.problem.radius)
+        unit = np.sqrt(point.objective.stiffness / point.chart.stiffness)  # of the chart, in units of the frame
+        length = np.sqrt(self.eps) * (length + self.problem.radius * unit)
 
         def product(p: Array) -> Array:
             h = length * np.sqrt(metric.sum() / (metric @ p**2))
-            u1, r1 = self.evaluate(*point.parts(u + h * p)).vector
+            u1, r1 = self.evaluate(*point.parts(u + h * p), self.chart).vector
             return p - ((u1 + r1) - (u + r)) / h
 
         step, missing = newton_step(product, rhs, metric)
-        return step, size * float((np.sqrt(numbers(metric @ step**2)[0]) + missing) / norm)
+        error = size * float((np.sqrt(numbers(metric @ step**2)[0]) + missing) / norm)
+        return step, max(error, point.size(step)) if self.chart and not stalled else error
 
     def extrapolated(self, proposal: Array) -> list[Point]:
         """The proposal where F does not rise there, or the proposal and its plain image where it does not rise at that.
@@ -291,7 +310,7 @@ class _Run:
                 continue
             if self.falls(candidate):
                 return [candidate]
-            settled = self.evaluate(*candidate.following)
+            settled = self.evaluate(*candidate.following, self.chart)
             if self.falls(settled):
                 return [candidate, settled]
         return []
@@ -317,19 +336,19 @@ class _Run:
     def evaluate_vector(self, u: Array) -> Point | None:
         """Evaluate a proposal; None where nothing finite comes back."""
         with np.errstate(over="ignore", invalid="ignore"):
-            point = self.evaluate(*self.here.parts(u))
+            point = self.evaluate(*self.here.parts(u), self.chart)
             return point if point.finite else None
 
     def evaluate_sites(self, sites: Sites) -> Point:
         return self.evaluate(self.problem.to_device(sites.decoder), self.problem.to_device(log(sites.masses)))
 
-    def evaluate(self, psi: Array, log_masses: Array) -> Point:
+    def evaluate(self, psi: Array, log_masses: Array, chart: Chart | None = None) -> Point:
         """One map; raises when a budget is used up."""
         options = self.options
         late = options.time_limit is not None and time.monotonic() - self.started >= options.time_limit
         if self.n_maps > 0 and (late or self.n_maps >= options.max_maps):
             raise _Stopped(Status.BUDGET_USED)
-        point = Point.evaluate(self.problem, psi, log_masses, options.free)
+        point = Point.evaluate(self.problem, psi, log_masses, options.free, chart)
         self.n_maps += 1
         if self.bar is not None:
             self.bar.update()
@@ -383,5 +402,6 @@ class _Run:
             status=status,
             masses_free=self.options.free,
             frame=rows.frame,
+            expected=self.problem.constraint_values(point.psi, point.expectations),
             trajectory=np.stack(self.trajectory) if self.options.record else None,
         )

@@ -8,23 +8,10 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from . import equations
-from ._checks import FloatArray, check_choice, check_positive
-from .constraints import CrossEntropy, SquaredError
+from ._checks import check_choice, check_positive
+from .energies import CrossEntropy, SquaredError
 from .equations import Array
-
-
-@dataclass(frozen=True)
-class Frame:
-    """Standardised coordinates (x - centre) / scale, so that offsets and units of the data cost no accuracy."""
-
-    centre: FloatArray
-    scale: float
-
-    def inward(self, x: Array) -> Array:
-        return (x - self.centre) / self.scale
-
-    def outward(self, psi: Array) -> Array:
-        return psi * self.scale + self.centre
+from .frames import Frame
 
 
 @runtime_checkable
@@ -33,7 +20,8 @@ class Objective(Protocol):
 
     `statistics` must not depend on the multipliers; `offset` turns its second result into s_i (N,). `rows` says which
     of the data points solved for the block x holds (None: other points), for energies that know more of them, such as
-    their labels.
+    their labels; `labelled` then is their number, else None. `curvature` is that of a Bregman divergence, None for any
+    other energy.
     """
 
     @property
@@ -46,6 +34,8 @@ class Objective(Protocol):
     def stiffness(self) -> float: ...
     @property
     def allowance(self) -> float: ...
+    @property
+    def labelled(self) -> int | None: ...
     def at(self, beta: float) -> Objective: ...
     def check(self, x: Array) -> None: ...
     def in_frame(self, frame: Frame) -> Objective: ...
@@ -53,6 +43,7 @@ class Objective(Protocol):
     def offset(self, s: Array) -> Array: ...
     def readout(self, psi: Array) -> tuple[Array, Array]: ...
     def decoder(self, mass: Array, sums: Array, psi: Array) -> Array: ...
+    def pullback(self, psi: Array, dv: Array, db: Array) -> Array: ...
     def coordinates(self, psi: Array) -> Array: ...
     def reconstructions(self, u: Array) -> Array: ...
     def curvature(self, psi: Array) -> Array | None: ...
@@ -89,6 +80,8 @@ class ELBO:
     beta: float = 1.0
     sigma: float = 1.0
     likelihood: str = "gaussian"
+
+    labelled = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "beta", check_positive(self.beta, "beta"))
@@ -157,6 +150,10 @@ class ELBO:
     def decoder(self, mass: Array, sums: Array, psi: Array) -> Array:
         """Weighted means (T3); a tile without posterior mass keeps its reconstruction."""
         return equations.decoder(sums, mass, psi)
+
+    def pullback(self, psi: Array, dv: Array, db: Array) -> Array:
+        """Transposed derivative of the readout, dv . d(v) + db d(b), (K, D)."""
+        return self.multiplier * self.energy.pullback(psi, dv, db)
 
     def coordinates(self, psi: Array) -> Array:
         """Coordinates of reconstructions in which the curvature of the energy is the constant `stiffness`."""

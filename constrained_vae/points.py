@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 from array_api_compat import array_namespace
@@ -13,6 +14,15 @@ from ._arrays import numbers
 from .equations import Array, Expectations
 from .objectives import Objective
 from .problem import Problem
+
+
+class Chart(Protocol):
+    """Coordinates of reconstructions in which the curvature of the energy is the constant stiffness."""
+
+    @property
+    def stiffness(self) -> float: ...  # noqa: D102
+    def coordinates(self, psi: Array) -> Array: ...  # noqa: D102
+    def reconstructions(self, u: Array) -> Array: ...  # noqa: D102
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +37,8 @@ class Point:
         T(psi).
     free : bool
         Whether the masses move too.
+    chart : Chart
+        Coordinates of reconstructions in the vectors.
     """
 
     objective: Objective
@@ -35,12 +47,14 @@ class Point:
     log_masses: Array
     expectations: Expectations
     image: Array
+    chart: Chart
 
     @classmethod
-    def evaluate(cls, problem: Problem, psi: Array, log_masses: Array, free: bool) -> Point:
+    def evaluate(cls, problem: Problem, psi: Array, log_masses: Array, free: bool, chart: Chart | None = None) -> Point:
         """One map."""
         expectations = problem.expectations(psi, log_masses)
-        return cls(problem.objective, free, psi, log_masses, expectations, problem.image(psi, expectations))
+        image = problem.image(psi, expectations)
+        return cls(problem.objective, free, psi, log_masses, expectations, image, chart or problem.objective)
 
     @cached_property
     def _alive(self) -> Array:
@@ -85,9 +99,9 @@ class Point:
 
     @cached_property
     def vector(self) -> tuple[Array, Array]:
-        """Point and residual as vectors: psi, in the coordinates of the objective, and log pi where masses are free."""
-        psi = self.objective.coordinates(self.psi)
-        step = self.objective.coordinates(self.image) - psi
+        """Point and residual as vectors: psi, in the coordinates of the chart, and log pi where masses are free."""
+        psi = self.chart.coordinates(self.psi)
+        step = self.chart.coordinates(self.image) - psi
         if not self.free:
             return psi.ravel(), step.ravel()
         xp = array_namespace(psi)  # a dead site's log mass is minus infinity: zero stands for it here
@@ -98,13 +112,23 @@ class Point:
     def metric(self) -> Array:
         """Diagonal metric of these vectors in which J is symmetric, (m lambda grad^2 f, m) (T8); 0 for a dead site."""
         mass = self.expectations.mass
-        metric = (mass * self.objective.stiffness).repeat(self.psi.shape[1])
+        metric = (mass * self.chart.stiffness).repeat(self.psi.shape[1])
         return array_namespace(mass).concat([metric, mass]) if self.free else metric
+
+    def size(self, vector: Array) -> float:
+        """Root-mean-square displacement, in the sense of `residual`, that a vector of displacements stands for."""
+        n, mass = self.psi.shape[0] * self.psi.shape[1], self.expectations.mass
+        u = self.chart.coordinates(self.psi) + vector[:n].reshape(self.psi.shape)
+        shift = self.chart.reconstructions(u) - self.psi
+        square = mass @ np.square(shift).sum(axis=1)
+        if self.free:
+            square = square + mass @ vector[n:] ** 2 / self.objective.stiffness
+        return math.sqrt(numbers(square)[0])
 
     def parts(self, u: Array) -> tuple[Array, Array]:
         """Reconstructions and log masses of another vector; where it has none, and of dead sites, those of here."""
         n = self.psi.shape[0] * self.psi.shape[1]
-        psi = self.objective.reconstructions(u[:n].reshape(self.psi.shape))
+        psi = self.chart.reconstructions(u[:n].reshape(self.psi.shape))
         if not self.free:
             return psi, self.log_masses
         return psi, normalised(array_namespace(u).where(self._alive, u[n:], -np.inf))

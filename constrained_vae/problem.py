@@ -14,7 +14,9 @@ from ._arrays import numbers, to_host
 from ._checks import FloatArray, check_data, check_dtype, check_instance, check_masses, check_weights
 from .backends import get_backend
 from .equations import Array, Expectations, encoder, energies
-from .objectives import Frame, Objective
+from .frames import Frame
+from .lagrangian import Lagrangian
+from .objectives import Objective
 from .rows import Rows, blocks_of, check_rows, standard_frame
 
 
@@ -36,6 +38,7 @@ class Problem:
         check_instance(objective, "objective", Objective, "ELBO(beta=0.5)")
         x = check_rows(x)
         rho = check_weights(weights, len(x))
+        check_labelled(objective, len(x))
         for _, block in blocks_of(x):
             objective.check(block)
         frame = standard_frame(x, rho) if objective.equivariant else Frame(np.zeros(x.shape[1]), 1.0)
@@ -44,8 +47,11 @@ class Problem:
     def at(self, objective: Objective) -> Problem:
         """The same data under another objective of the same kind (a sweep changes beta); prepared data are kept."""
         problem = Problem(self.rows, objective.in_frame(self.rows.frame), self.backend)
-        for name in ("_resident", "_statistics", "mean", *(() if self.objective.equivariant else ("_radius",))):
-            problem.__dict__[name] = getattr(self, name)  # none of them knows beta
+        names = ["_resident", "_statistics", "mean"]
+        names += [] if objective.equivariant else ["_radius"]
+        names += ["mean_offsets"] if isinstance(objective, Lagrangian) else []
+        for name in names:  # none of them knows beta
+            problem.__dict__[name] = getattr(self, name)
         return problem
 
     @property
@@ -62,6 +68,19 @@ class Problem:
     def mean(self) -> FloatArray:
         """Weighted mean of the data, the collapsed reconstruction of every Bregman energy, (D,), in the frame."""
         return np.asarray(sum(rho @ x for _, x, rho in self.rows.blocks()), dtype=np.float64)
+
+    @cached_property
+    def mean_offsets(self) -> FloatArray:
+        """Weighted means of what `offset` is made from, sum_i rho_i s_i: one number, or one per constraint."""
+        return to_host(sum(rho @ s for _, s, rho in self._statistics or self._prepare()))
+
+    @cached_property
+    def collapsed(self) -> FloatArray:
+        """The one reconstruction of all data, (D,), in the frame: their mean, or the minimiser downhill from there."""
+        if self.objective.curvature(self.mean[None]) is not None:
+            return self.mean
+        start = self.to_device(self.mean[None])
+        return to_host(self.image(start, self.expectations(start, self.to_device(np.zeros(1)))))[0]
 
     def to_device(self, array: Array) -> Array:
         """The array where the backend computes."""
@@ -137,6 +156,13 @@ class Problem:
         """Decoder update T(psi) (T2) from the expectations at psi; a dead tile keeps its reconstruction."""
         return self.objective.decoder(expectations.mass, expectations.sums, psi)
 
+    def constraint_values(self, psi: Array, expectations: Expectations) -> tuple[float, ...]:
+        """E[C_k] of every constraint of the objective; none of an ELBO."""
+        if not isinstance(self.objective, Lagrangian):
+            return ()
+        sums = to_host(expectations.mass), to_host(expectations.sums)
+        return tuple(self.objective.expected(self.mean_offsets, *sums, to_host(psi)).tolist())
+
     def distortion(self, psi: Array, log_masses: Array, expectations: Expectations) -> float:
         """E||x - psi||^2 in squared units of x, whatever the objective (one more pass unless it is the energy)."""
         if self.objective.quadratic is not None:
@@ -146,19 +172,30 @@ class Problem:
             for x, q in self.responsibilities(psi, log_masses)
         ]
         square, mass, sums = (sum(part) for part in zip(*parts, strict=True))
-        return numbers(square + mass @ (psi * psi).sum(axis=1) - 2 * (sums * psi).sum())[0]
+        distortion = square + mass @ (psi * psi).sum(axis=1) - 2 * (sums * psi).sum()
+        return numbers(distortion)[0] * self.rows.frame.scale**2
 
     def responsibilities(self, psi: Array, log_masses: Array) -> Iterator[tuple[Array, Array]]:
         """Row blocks (x, rho_i q_ia) for whoever needs more than the kernel's sums; blocks of at most 2^22 entries.
 
         They lie where psi does, on the host or where the backend computes.
         """
+        return ((x, q) for x, _, q in self.posteriors(psi, log_masses))
+
+    def posteriors(self, psi: Array, log_masses: Array) -> Iterator[tuple[Array, Array, Array]]:
+        """The same with the statistics between them, (x, phi, rho_i q_ia)."""
         v, b = self.objective.readout(psi)
         blocks = self.rows.blocks if isinstance(psi, np.ndarray) else self._blocks
         for rows, x, rho in blocks(max(self.rows.source.shape[1], len(psi))):
             phi, s = self.objective.statistics(x, rows)
             q, _ = encoder(energies(phi, self.objective.offset(s), v, b), log_masses)
-            yield x, rho[:, None] * q
+            yield x, phi, rho[:, None] * q
+
+
+def check_labelled(objective: Objective, n: int) -> None:
+    """Raise ValueError where the objective knows the labels of more or fewer points than there are."""
+    if objective.labelled not in (None, n):
+        raise ValueError(f"labels must be one per data point, got {objective.labelled} for {n} points")
 
 
 def block_expectations(
@@ -215,11 +252,12 @@ def block_expectations(
     array([-0.4621,  0.4621])
     """
     check_instance(objective, "objective", Objective, "ELBO(beta=0.5)")
-    frame = Frame(np.zeros(1), 1.0) if frame is None else frame
-    check_instance(frame, "frame", Frame, "Frame(centre, scale)")
     x, psi = check_rows(x), check_data(decoder, "decoder")
+    frame = Frame(np.zeros(x.shape[1]), 1.0) if frame is None else frame
+    check_instance(frame, "frame", Frame, "Frame(centre, scale)")
     if psi.shape[1] != x.shape[1]:
         raise ValueError(f"decoder must have {x.shape[1]} columns like x, got {psi.shape[1]}")
+    check_labelled(objective, len(x))
     for _, block in (*blocks_of(x), (None, psi)):
         objective.check(block)
     pi = np.full(len(psi), 1 / len(psi)) if masses is None else check_masses(masses)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ._checks import FloatArray, check_data
-from .objectives import Frame
+from .frames import Frame
 
 _BLOCK = 2**22  # entries (rows times columns) of a block that is streamed
 

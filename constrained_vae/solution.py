@@ -17,7 +17,9 @@ import numpy.typing as npt
 from . import equations
 from ._checks import FloatArray, TooLargeError, check_positive
 from .detection import Peak, find_kinks
-from .objectives import ELBO, Frame, Objective
+from .frames import Frame
+from .lagrangian import Lagrangian
+from .objectives import ELBO, Objective
 from .rows import RowBlocks, blocks_of, check_rows, row_blocks
 from .sites import Sites
 from .tiling import Tiling
@@ -106,6 +108,8 @@ class FixedPoint:
         Whether the masses were optimised.
     frame : Frame
         Standardised coordinates in which it was solved.
+    expected : tuple of float
+        E[C_k] of the constraints of a `Lagrangian`, in their order; `constraint_values` has them by name.
     trajectory : (n, K, D) array or None
         The iterates, where they were recorded.
     """
@@ -126,6 +130,7 @@ class FixedPoint:
     status: Status
     masses_free: bool
     frame: Frame
+    expected: tuple[float, ...] = ()
     trajectory: FloatArray | None = None
 
     def __post_init__(self) -> None:
@@ -161,6 +166,24 @@ class FixedPoint:
         return self.free_energy - self.objective.allowance
 
     @property
+    def multipliers(self) -> dict[str, float]:
+        """Multipliers lambda_k in force, by the names of the constraints; empty for an ELBO."""
+        objective = self.objective
+        if not isinstance(objective, Lagrangian):
+            return {}
+        return dict(zip(objective.names, objective.values.tolist(), strict=True))
+
+    @property
+    def constraint_values(self) -> dict[str, float]:
+        """E[C_k] by name, each in its own units; a constraint holds where it is at most 0."""
+        return dict(zip(self.multipliers, self.expected, strict=True))
+
+    @property
+    def active(self) -> dict[str, bool]:
+        """Whether a constraint is paid for, lambda_k > 0, by name."""
+        return {name: value > 0 for name, value in self.multipliers.items()}
+
+    @property
     def marginal_kl(self) -> float:
         """KL(m || pi) in nats (T15)."""
         return max(float(equations.marginal_kl(self.marginal, self.tiling.masses)), 0.0)
@@ -168,7 +191,8 @@ class FixedPoint:
     @property
     def tolerance(self) -> float:
         """Distance, in units of x, below which two reconstructions count as one."""
-        return same_distance(self.frame.scale, self.objective.stiffness, self.error_estimate)
+        stiffness = self.objective.in_frame(self.frame).stiffness / self.frame.scale**2
+        return same_distance(self.frame.scale, stiffness, self.error_estimate)
 
     @cached_property
     def distinct(self) -> Sites:
@@ -231,8 +255,9 @@ class FixedPoint:
         rows = max(1, _BLOCK // max(len(self.decoder), x.shape[1]))
         with np.errstate(divide="ignore"):
             log_masses = np.log(self.tiling.masses)
-        for _, block in row_blocks(x, rows):
-            phi, s = objective.statistics(self.frame.inward(np.asarray(block, dtype=np.float64)))
+        own = x is self.x or None  # of these more may be known, labels say
+        for part, block in row_blocks(x, rows):
+            phi, s = objective.statistics(self.frame.inward(np.asarray(block, dtype=np.float64)), own and part)
             yield equations.encoder(equations.energies(phi, objective.offset(s), v, b), log_masses)[0]
 
     def save(self, path: str | PathLike[str]) -> None:

@@ -2,6 +2,8 @@
 
 A site of two or more coincident tiles splits exactly where lambda grad^2 f times the covariance of its data, as
 weighted by its responsibilities, has an eigenvalue 1; for the squared error where sigma^2 beta = lambda_max(Cov_a).
+For energies that are no Bregman divergence A^-1 B takes its place, with the mean curvature A = E_w[d2 H] and the
+covariance of slopes B = Cov_w(d H).
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ from ._arrays import to_host
 from ._blas import single_threaded_blas
 from ._checks import FloatArray, check_instance
 from .backends import get_backend
+from .charts import roots
 from .equations import Array
+from .inner import readout_slopes
 from .objectives import ELBO, Objective
 from .problem import Problem
 from .rows import Rows
@@ -50,7 +54,9 @@ class SplitCondition:
     direction : (D,) array
         Its axis, one standard deviation of the site's data long.
     axis : (D,) array
-        The same as a unit eigenvector, in the coordinates in which the curvature of the energy is constant.
+        The same as a unit eigenvector, in the coordinates of the objective.
+    deviation : (D,) array
+        The same as one standard deviation in those coordinates, along the axis.
     """
 
     top: float
@@ -58,6 +64,7 @@ class SplitCondition:
     site: int
     direction: FloatArray
     axis: FloatArray
+    deviation: FloatArray
 
 
 def split_condition(
@@ -78,24 +85,54 @@ def split_condition(
         Their log prior masses, in nats.
     may_split : (k,) bool array, optional
         The sites among which the one nearest to splitting is sought; all by default.
-
-    Raises
-    ------
-    NotImplementedError
-        If the energy of the objective is no Bregman divergence.
     """
     curvature = problem.objective.curvature(psi)
     if curvature is None:
-        raise NotImplementedError("the split condition is known for Bregman energies only")
+        return _general(problem, psi, log_masses, may_split)
     whitening = np.sqrt(curvature)  # eigenvalues of (lambda grad^2 f)^1/2 Cov (lambda grad^2 f)^1/2, diagonal (k, D)
     eligible = np.ones(len(psi), dtype=bool) if may_split is None else may_split
     find = _dense if psi.shape[1] <= _DENSE else _lanczos
     top, eigenvalue, site, axis = find(problem, psi, log_masses, whitening, eligible)
     # The sign of an eigenvector is arbitrary: its largest component is made positive, so that runs are reproducible.
-    axis = axis * (-1.0 if axis[np.abs(axis).argmax()] < 0 else 1.0)
+    axis = axis * _sign(axis)
     settled = whitening[site] == 0
     direction = np.where(settled, 0.0, axis / np.where(settled, 1.0, whitening[site]))
-    return SplitCondition(top, eigenvalue, site, direction * np.sqrt(max(eigenvalue, 0.0)), axis)
+    deviation = np.sqrt(max(eigenvalue, 0.0) / problem.objective.stiffness) * axis
+    return SplitCondition(top, eigenvalue, site, direction * np.sqrt(max(eigenvalue, 0.0)), axis, deviation)
+
+
+def _sign(axis: FloatArray) -> float:
+    return -1.0 if axis[np.abs(axis).argmax()] < 0 else 1.0
+
+
+def _general(
+    problem: Problem, psi: FloatArray, log_masses: FloatArray, may_split: npt.NDArray[np.bool_] | None
+) -> SplitCondition:
+    """The condition for any energy, from A and B of every site, D x D each."""
+    objective, (k, dim) = problem.objective, psi.shape
+    expectations = problem.expectations(problem.to_device(psi), problem.to_device(log_masses))
+    mass, sums = to_host(expectations.mass), to_host(expectations.sums)
+    top, deviations = np.zeros(k), np.zeros((k, dim))
+    alive = np.flatnonzero(mass > 0)
+    group = max(1, _ENTRIES // (dim * max(dim, sums.shape[1])))
+    for some in np.array_split(alive, -(-len(alive) // group)):
+        _, inverse = roots(objective, mass[some], sums[some], psi[some])
+        # d H_ia - E_w[d H_a] = -(phi_i - E_w[phi])_a . v'(psi_a)
+        slopes = readout_slopes(objective.readout, psi[some])
+        mean = sums[some] / mass[some, None]
+        B = np.zeros((len(some), dim, dim))
+        for _, phi, q in problem.posteriors(psi, log_masses):
+            for n, a in enumerate(some):
+                y = np.sqrt(q[:, a, None]) * ((phi - mean[n]) @ slopes[n])
+                B[n] += y.T @ y
+        values, vectors = np.linalg.eigh(inverse @ (B / mass[some, None, None]) @ inverse)
+        top[some] = values[:, -1].clip(0)
+        deviations[some] = np.sqrt(top[some])[:, None] * (inverse @ vectors[:, :, -1:])[:, :, 0]
+    among = top if may_split is None else np.where(may_split, top, 0.0)
+    site = int(among.argmax())
+    deviation = deviations[site] * _sign(deviations[site])
+    axis = deviation / (np.linalg.norm(deviation) or 1.0)
+    return SplitCondition(float(top.max()), float(among[site]), site, deviation, axis, deviation)
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,8 +171,6 @@ def nearest_split(solution: FixedPoint) -> NearestSplit:
     ------
     ValueError
         For anything else.
-    NotImplementedError
-        If the energy of the objective is no Bregman divergence.
 
     Examples
     --------
@@ -160,6 +195,7 @@ def first_critical_beta(
 
     Gaussian decoder: top eigenvalue of the data covariance over sigma^2. Bernoulli decoder: top eigenvalue of
     G^-1/2 Cov G^-1/2 with G = diag(mean (1 - mean)); for 0/1 data that of the correlation matrix, hence at least 1.
+    Constraints: that of A^-1 B at the one reconstruction of all data that is found downhill from their mean.
 
     Parameters
     ----------
@@ -185,7 +221,7 @@ def first_critical_beta(
 def critical_beta(problem: Problem, objective: Objective) -> float:
     """`first_critical_beta` for a problem at hand."""
     # At the collapsed solution the responsibilities do not depend on beta, and the eigenvalue goes as 1 / beta.
-    return objective.beta * split_condition(problem, problem.mean[None], np.zeros(1)).top
+    return objective.beta * split_condition(problem, problem.collapsed[None], np.zeros(1)).top
 
 
 _Found = tuple[float, float, int, FloatArray]

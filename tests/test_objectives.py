@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from constrained_vae import ELBO, equations
 from constrained_vae.constraints import CrossEntropy, SquaredError
-from constrained_vae.objectives import Frame
+from constrained_vae.frames import Frame
 from constrained_vae.problem import Problem
 from constrained_vae.rows import standard_frame
 

@@ -1,0 +1,28 @@
+"""Frame: the coordinates in which a problem is solved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from array_api_compat import array_namespace
+
+from ._checks import FloatArray
+from .equations import Array
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Standardised coordinates (x - centre) / scale, so that offsets and units of the data cost no accuracy."""
+
+    centre: FloatArray
+    scale: float
+
+    def inward(self, x: Array) -> Array:
+        return (x - array_namespace(x).asarray(self.centre)) / self.scale
+
+    def outward(self, psi: Array) -> Array:
+        return psi * self.scale + array_namespace(psi).asarray(self.centre)
+
+
+IDENTITY = Frame(np.zeros(1), 1.0)
