@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .constraints import CLA, FRE, PNCC, RE, Constraint
     from .critical import Transition, match_peaks, transitions
     from .detection import Peak
+    from .dual import ConstrainedFixedPoint, solve_constrained
     from .equations import Expectations
     from .features import (
         ClassProbabilities,
@@ -50,6 +51,7 @@ _ROOMS = {
     "constraints": ("CLA", "FRE", "PNCC", "RE", "Constraint"),
     "critical": ("Transition", "match_peaks", "transitions"),
     "detection": ("Peak",),
+    "dual": ("ConstrainedFixedPoint", "solve_constrained"),
     "equations": ("Expectations",),
     "iteration": ("solve",),
     "jacobian": ("Eigenpairs", "Jacobian", "Tangent", "tangent"),
@@ -85,6 +87,7 @@ __all__ = [
     "BackendNotAvailableError",
     "Branch",
     "ClassProbabilities",
+    "ConstrainedFixedPoint",
     "Constraint",
     "Eigenpairs",
     "Expectations",
@@ -121,6 +124,7 @@ __all__ = [
     "nearest_split",
     "plotting",
     "solve",
+    "solve_constrained",
     "sweep",
     "tangent",
     "transitions",

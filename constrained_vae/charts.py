@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ._arrays import to_host
+from ._blas import single_threaded_blas
 from ._checks import FloatArray
 from .equations import Array, Expectations
 from .inner import hessians
@@ -78,7 +79,8 @@ def roots(objective: Objective, mass: FloatArray, sums: FloatArray, psi: FloatAr
     A = curvatures(objective, mass, sums, psi)
     held = _held(objective, psi)
     _clear(A, held)
-    values, vectors = np.linalg.eigh(A)
+    with single_threaded_blas():
+        values, vectors = np.linalg.eigh(A)
     values = np.maximum(values, _FLAT * np.maximum(values[:, -1:], objective.stiffness * _FLAT))[:, None]
     root, inverse = ((vectors * values**power) @ vectors.transpose(0, 2, 1) for power in (0.5, -0.5))
     return _clear(root, held), _clear(inverse, held)

@@ -157,7 +157,10 @@ class _Mapped(_Constraint):
 
     def _origin(self, dim: int) -> FloatArray:
         """f at the origin of the frame, (1, S), from where features are measured where only differences matter."""
-        return self._map(self.frame.outward(np.zeros((1, dim))))
+        known = self.__dict__.get("_at_origin")
+        if known is None or self.frame is IDENTITY:
+            known = self.__dict__["_at_origin"] = self._map(self.frame.outward(np.zeros((1, dim))))
+        return cast(FloatArray, known)
 
     def mean_curvature(self, dim: int) -> float:
         """2 tr(F^T F) / D of the slope F of the features at the origin of the frame, from 32 random cotangents."""

@@ -29,6 +29,7 @@ def minimise(
     psi: FloatArray,
     scale: float,
     bounds: tuple[FloatArray | float, FloatArray | float] = (-np.inf, np.inf),
+    inverse: FloatArray | None = None,
 ) -> FloatArray:
     """Local minimisers (k, D), one per tile, reached downhill from psi (k, D).
 
@@ -42,22 +43,27 @@ def minimise(
         About the curvature; the radius of the data is 1.
     bounds : (low, high)
         Numbers or (D,) arrays.
+    inverse : (k, D, D) array, optional
+        About A^-1/2 of the curvatures A, in whose coordinates steps are sought; not together with bounds.
     """
     (low, high), psi, k = bounds, psi.copy(), len(psi)
+    # Steps are C s, with |s| in units of root nats: C^T A C is about the identity.
+    C = inverse if inverse is not None else scale**-0.5
     tiles = np.arange(k)
     f, g = value(psi, tiles), gradient(psi, tiles)
-    radius = np.ones(k)
+    radius = np.full(k, np.sqrt(scale))
     for _ in range(_STEPS):
         here, f0, g0 = psi[tiles], f[tiles], _free(psi[tiles], g[tiles], low, high)
-        size = _norm(g0)
-        going = size > 4 * _EPS * scale
+        size = _norm(_times(C, tiles, g0))
+        going = size > 4 * _EPS * np.sqrt(scale)
         if not going.any():
             break
         tiles, here, f0, g0, size = tiles[going], here[going], f0[going], g0[going], size[going]
-        step, predicted = _newton(gradient, here, tiles, g0, radius[tiles], np.clip(size / scale, 1e-9, 0.1))
-        there = np.clip(here + step, low, high)
+        accuracy = np.clip(size / np.sqrt(scale), 1e-9, 0.1)
+        step, predicted = _newton(gradient, here, tiles, g0, C, radius[tiles], accuracy)
+        there = np.clip(here + _times(C, tiles, step), low, high)
         f1, g1 = value(there, tiles), gradient(there, tiles)
-        size1 = _norm(_free(there, g1, low, high))
+        size1 = _norm(_times(C, tiles, _free(there, g1, low, high)))
 
         fall = f0 - f1
         rounding = np.abs(fall) <= 32 * _EPS * (1 + np.abs(f0))
@@ -71,13 +77,20 @@ def minimise(
         )
         chosen = tiles[better]
         psi[chosen], f[chosen], g[chosen] = there[better], f1[better], g1[better]
-        tiles = tiles[better | ~rounding & (length > _EPS)]  # others have reached what the arithmetic yields
+        tiles = tiles[
+            better | ~rounding & (length > _EPS * np.sqrt(scale))
+        ]  # others have reached what the arithmetic yields
     return psi
 
 
 def _free(psi: FloatArray, g: FloatArray, low: FloatArray | float, high: FloatArray | float) -> FloatArray:
     """The gradient but for coordinates that a bound holds back."""
     return np.where(((psi <= low) & (g > 0)) | ((psi >= high) & (g < 0)), 0.0, g)
+
+
+def _times(C: FloatArray | float, tiles: npt.NDArray[np.intp], vectors: FloatArray) -> FloatArray:
+    """C_a v_a."""
+    return (C[tiles] @ vectors[:, :, None])[:, :, 0] if isinstance(C, np.ndarray) else C * vectors
 
 
 def _norm(vectors: FloatArray) -> FloatArray:
@@ -89,19 +102,24 @@ def _newton(
     psi: FloatArray,
     tiles: npt.NDArray[np.intp],
     g: FloatArray,
+    C: FloatArray | float,
     radius: FloatArray,
     accuracy: FloatArray,
 ) -> tuple[FloatArray, FloatArray]:
-    """Steps (n, D) of at most the radius, and the falls (n,) that the quadratic model promises for them."""
+    """Steps s (n, D) of at most the radius, and the falls (n,) that the quadratic model promises for psi + C s."""
     moving = g != 0
+    g = _times(C, tiles, g)
     p, Hp, r, d = 0 * g, 0 * g, -g, -g
     square, target = np.square(g).sum(axis=1), accuracy * _norm(g)
     going = np.arange(len(g))
     for _ in range(min(_PRODUCTS, 2 * g.shape[1] + 2)):
-        direction = d[going]
-        h = (_EPS ** (1 / 3) / _norm(direction))[:, None] * direction
-        ahead, behind = gradient(psi[going] + h, tiles[going]), gradient(psi[going] - h, tiles[going])
-        image = np.where(moving[going], (ahead - behind) * (_norm(direction) / (2 * _EPS ** (1 / 3)))[:, None], 0.0)
+        direction, some = d[going], tiles[going]
+        shift = _times(C, some, direction)
+        h = _EPS ** (1 / 3) / _norm(shift)[:, None]
+        ahead, behind = np.split(
+            gradient(np.concatenate([psi[going] + h * shift, psi[going] - h * shift]), np.tile(some, 2)), 2
+        )
+        image = _times(C, some, np.where(moving[going], (ahead - behind) / (2 * h), 0.0))
         curvature = (direction * image).sum(axis=1)
         along = (p[going] * direction).sum(axis=1)
         length = np.square(direction).sum(axis=1)

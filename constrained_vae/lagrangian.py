@@ -13,6 +13,7 @@ from array_api_compat import array_namespace
 
 from . import equations
 from ._arrays import to_host
+from ._blas import single_threaded_blas
 from ._checks import FloatArray, check_instance, check_non_negative, check_positive
 from .constraints import RE, Constraint
 from .equations import Array
@@ -195,36 +196,43 @@ class Lagrangian:
         """Whether x itself is among the statistics."""
         return any(energy.quadratic for _, energy in self._energies)
 
-    def _columns(self, psi: FloatArray) -> list[tuple[float, Constraint, slice, FloatArray, FloatArray]]:
-        """Of every energy its multiplier, itself, its columns of the statistics, v and b."""
-        found, start = [], psi.shape[1] if self._shared else 0
-        for value, energy in self._energies:
-            v, b = energy.readout(psi)
-            columns = slice(0, psi.shape[1]) if energy.quadratic else slice(start, start + v.shape[1])
-            start = max(start, columns.stop)
-            found.append((value, energy, columns, v, b))
-        return found
+    def _columns(self, dim: int) -> list[slice]:
+        """Columns of the statistics of every energy, for data of D dimensions; remembered."""
+        known = self.__dict__.get("_slices", [])
+        if not known or self.frame is IDENTITY:
+            start = dim if self._shared else 0
+            known = []
+            for _, energy in self._energies:
+                size = energy.readout(np.zeros((1, dim)))[0].shape[1]
+                known.append(slice(0, dim) if energy.quadratic else slice(start, start + size))
+                start += 0 if energy.quadratic else size
+            self.__dict__["_slices"] = known
+        return known
 
     def readout(self, psi: Array) -> tuple[Array, Array]:
         if self.quadratic is not None:
             return 2 * self.quadratic * psi, -self.quadratic * (psi * psi).sum(axis=1)
-        parts = self._columns(to_host(psi))
-        v, b = np.zeros((len(psi), max(columns.stop for _, _, columns, _, _ in parts))), np.zeros(len(psi))
-        for value, _, columns, v_part, b_part in parts:
+        xp, psi = array_namespace(psi), to_host(psi)
+        slices = self._columns(psi.shape[1])
+        v, b = np.zeros((len(psi), max(columns.stop for columns in slices))), np.zeros(len(psi))
+        for (value, energy), columns in zip(self._energies, slices, strict=True):
+            v_part, b_part = energy.readout(psi)
             v[:, columns] += value * v_part
             b += value * b_part
-        xp = array_namespace(psi)
         return xp.asarray(v), xp.asarray(b)
 
     def pullback(self, psi: Array, dv: Array, db: Array) -> Array:
         psi, dv, db = map(to_host, (psi, dv, db))
         total = np.zeros_like(psi)
-        for value, energy, columns, _, _ in self._columns(psi[:1]):
+        for (value, energy), columns in zip(self._energies, self._columns(psi.shape[1]), strict=True):
             total += value * energy.pullback(psi, dv[:, columns], db)
         return total
 
-    def decoder(self, mass: Array, sums: Array, psi: Array) -> Array:
-        """The weighted mean where that is the minimiser, else an inner minimisation from psi (T2); never uphill."""
+    def decoder(self, mass: Array, sums: Array, psi: Array, inverse: Array | None = None) -> Array:
+        """The weighted mean where that is the minimiser, else an inner minimisation from psi (T2); never uphill.
+
+        Where they are known, A^-1/2 of the curvatures of all tiles, `inverse` (K, D, D), shorten that.
+        """
         if self._closed:
             dim = psi.shape[1]
             return equations.decoder(sums[:, :dim], mass, psi)
@@ -234,9 +242,10 @@ class Lagrangian:
         target = sums[alive] / mass[alive, None]
         image = psi.copy()
         low, high = self._bounds
-        image[alive] = minimise(
-            *self._inner(target), psi[alive].clip(low, high), self._mean_curvature(psi.shape[1]), (low, high)
-        )
+        start, scale = psi[alive].clip(low, high), self._mean_curvature(psi.shape[1])
+        known = None if inverse is None or self.box is not None else to_host(inverse)[alive]
+        with single_threaded_blas():  # products are small, and many
+            image[alive] = minimise(*self._inner(target), start, scale, (low, high), known)
         return xp.asarray(image)
 
     def _inner(self, target: FloatArray) -> tuple[Values, Values]:
@@ -277,8 +286,10 @@ class Lagrangian:
 
     def expected(self, offsets: FloatArray, mass: FloatArray, sums: FloatArray, psi: FloatArray) -> FloatArray:
         """E[C_k] of every constraint, (C,), from sum_i rho_i s_ik (C,) and the sums over the data at psi."""
-        values = []
-        for k, (_, energy, columns, v, b) in enumerate(self._columns(psi)[: len(self.constraints)]):
+        values, slices = [], self._columns(psi.shape[1])
+        for k, columns in enumerate(slices[: len(self.constraints)]):
+            _, energy = self._energies[k]
+            v, b = energy.readout(psi)
             values.append(offsets[k] - mass @ b - (sums[:, columns] * v).sum() - energy.allowance)
         return np.array(values)
 

@@ -53,7 +53,7 @@ class Point:
     def evaluate(cls, problem: Problem, psi: Array, log_masses: Array, free: bool, chart: Chart | None = None) -> Point:
         """One map."""
         expectations = problem.expectations(psi, log_masses)
-        image = problem.image(psi, expectations)
+        image = problem.image(psi, expectations, getattr(chart, "inverse", None))
         return cls(problem.objective, free, psi, log_masses, expectations, image, chart or problem.objective)
 
     @cached_property

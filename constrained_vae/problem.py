@@ -152,8 +152,13 @@ class Problem:
         mass, sums = (array.astype(np.float64, copy=False) for array in (total.mass, total.sums))
         return Expectations(mass, sums, total.free_energy, total.energy)
 
-    def image(self, psi: Array, expectations: Expectations) -> Array:
-        """Decoder update T(psi) (T2) from the expectations at psi; a dead tile keeps its reconstruction."""
+    def image(self, psi: Array, expectations: Expectations, inverse: Array | None = None) -> Array:
+        """Decoder update T(psi) (T2) from the expectations at psi; a dead tile keeps its reconstruction.
+
+        `inverse`, of the roots of curvatures (k, D, D), if known, helps an inner minimisation.
+        """
+        if inverse is not None and isinstance(self.objective, Lagrangian):
+            return self.objective.decoder(expectations.mass, expectations.sums, psi, inverse)
         return self.objective.decoder(expectations.mass, expectations.sums, psi)
 
     def constraint_values(self, psi: Array, expectations: Expectations) -> tuple[float, ...]:

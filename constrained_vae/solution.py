@@ -45,11 +45,21 @@ class Status(Enum):
     NOT_FINITE = (
         "stopped at the last finite point, the objective overflowed: check the scale of beta, sigma and the data"
     )
+    MET = "met: every constraint holds, those that are paid for as equalities"
+    SLACK = "slack: every constraint holds at rate zero, none is paid for"
+    UNREACHABLE = (
+        "unreachable with these tiles: a constraint does not hold, however much is paid for it; `least` has the least "
+        "values seen; relax it, or use more tiles or free masses"
+    )
+    JUMP = (
+        "jump: a first-order transition skips a threshold; `sides` has the solutions on both sides, of which this one "
+        "more than holds it"
+    )
 
     @property
     def converged(self) -> bool:
-        """Whether the estimated error is below the tolerance."""
-        return self in (Status.CONVERGED, Status.SADDLE_LEFT, Status.DEAD_TILES)
+        """Whether the estimated error is below the tolerance, and constraints that were to be met are."""
+        return self in (Status.CONVERGED, Status.SADDLE_LEFT, Status.DEAD_TILES, Status.MET, Status.SLACK)
 
 
 class NotConvergedWarning(UserWarning):
@@ -279,7 +289,7 @@ class FixedPoint:
 
 def same_distance(radius: float, stiffness: float, error: float) -> float:
     """Two reconstructions closer than this are one: far below the data's radius and the resolution stiffness^-1/2."""
-    least = 1e-6 * min(radius, stiffness**-0.5)
+    least = 1e-6 * (min(radius, stiffness**-0.5) if stiffness > 0 else radius)
     return float(np.clip(10 * error, least, 1e3 * least))
 
 
@@ -482,7 +492,7 @@ def _load(path: str | PathLike[str], kind: str) -> list[FixedPoint]:
                 tiling=Tiling(masses, arrays.get("positions")),
                 decoder=decoder,
                 marginal=marginal,
-                **{name: float(record[name]) for name in _SCALARS},
+                **{name: record[name] for name in _SCALARS},
                 n_maps=int(record["n_maps"]),
                 status=Status[record["status"]],
                 masses_free=bool(header["masses_free"]),

@@ -125,7 +125,8 @@ def _general(
             for n, a in enumerate(some):
                 y = np.sqrt(q[:, a, None]) * ((phi - mean[n]) @ slopes[n])
                 B[n] += y.T @ y
-        values, vectors = np.linalg.eigh(inverse @ (B / mass[some, None, None]) @ inverse)
+        with single_threaded_blas():
+            values, vectors = np.linalg.eigh(inverse @ (B / mass[some, None, None]) @ inverse)
         top[some] = values[:, -1].clip(0)
         deviations[some] = np.sqrt(top[some])[:, None] * (inverse @ vectors[:, :, -1:])[:, :, 0]
     among = top if may_split is None else np.where(may_split, top, 0.0)

@@ -81,6 +81,19 @@ def curie_weiss(a: float, relative_beta: float, sigma: float = 1.0) -> tuple[Two
     )
 
 
+def multiplier_of_error(a: float, squared_error: float) -> float:
+    """lambda at which two equal points +-a, equal masses on both sides, have the distortion a^2 (1 - m^2).
+
+    m = tanh(2 lambda a^2 m), the Curie-Weiss equation at theta = 1 / (2 lambda), solved for lambda. No squared error of
+    a^2 or more is ever paid for: there it is 0.
+    """
+    if squared_error >= a**2:
+        return 0.0
+    m = math.sqrt(1 - squared_error / a**2)
+    # artanh m with 1 - m = (1 - m^2) / (1 + m), which loses no digits as m -> 1.
+    return 0.5 * math.log((1 + m) ** 2 * a**2 / squared_error) / (2 * a**2 * m)
+
+
 def nucleation_theta(a: float, p: float) -> float:
     """theta = 1 / (2 lambda*) at which the ordered branch loses its minority mass (T16); a^2 for p = 1/2."""
     d = abs(2 * p - 1)

@@ -69,6 +69,55 @@ def naive_bernoulli(x, weights, psi, masses, beta):
     return naive_from_energies(H, x, weights, [_log(m) for m in masses])
 
 
+def naive_squared_error(x, psi):
+    """RE: ||x_i - psi_a||^2 for every point and tile."""
+    return [[math.fsum((xd - pd) ** 2 for xd, pd in zip(xi, p, strict=True)) for p in psi] for xi in x]
+
+
+def naive_feature_error(features, x, psi):
+    """FRE: ||f(x_i) - f(psi_a)||^2, where f maps one vector to one vector."""
+    return naive_squared_error([features(xi) for xi in x], [features(p) for p in psi])
+
+
+def naive_class_error(probabilities, labels, psi):
+    """CLA: 1 - c_l(psi_a) with the number l of the class of point i; c maps one vector to one vector."""
+    return [[1 - float(probabilities(p)[label]) for p in psi] for label in labels]
+
+
+def naive_correlation_error(x, psi, image_shape, patch, stride=None):
+    """PNCC: 1 - the mean over patches of Pearson's correlation of two images; of a constant patch it is 0."""
+    return [[1 - _mean_correlation(xi, p, image_shape, patch, stride) for p in psi] for xi in x]
+
+
+def _mean_correlation(one, other, image_shape, patch, stride):
+    one, other = (np.reshape(image, image_shape) for image in (one, other))
+    corners = []
+    for size, window in zip(image_shape, patch, strict=False):
+        starts = list(range(0, size - window + 1, stride or window))
+        corners.append(starts if starts[-1] == size - window else [*starts, size - window])
+    found = []
+    for top in corners[0]:
+        for left in corners[1]:
+            cut = slice(top, top + patch[0]), slice(left, left + patch[1])
+            a, b = (image[cut].ravel() - image[cut].mean() for image in (one, other))
+            lengths = math.sqrt(math.fsum(a * a)), math.sqrt(math.fsum(b * b))
+            found.append(math.fsum(a * b) / (lengths[0] * lengths[1]) if min(lengths) > 1e-9 else 0.0)
+    return math.fsum(found) / len(found)
+
+
+def naive_slope(function, psi, h=1e-3):
+    """d function / d psi, (K, D), of a scalar function of all reconstructions, by differences of fourth order."""
+    slope = np.empty_like(psi)
+    for index in np.ndindex(psi.shape):
+        values = []
+        for steps in (-2, -1, 1, 2):
+            moved = psi.copy()
+            moved[index] += steps * h
+            values.append(function(moved))
+        slope[index] = (values[0] - 8 * values[1] + 8 * values[2] - values[3]) / (12 * h)
+    return slope
+
+
 def naive_jacobian(x, weights, psi, masses, lam):
     """(T8) for the squared error: the (K D, K D) matrix of J_bc, rows and columns ordered by tile, then coordinate."""
     (N, D), K = np.shape(x), len(psi)

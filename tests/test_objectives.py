@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from constrained_vae import ELBO, equations
-from constrained_vae.constraints import CrossEntropy, SquaredError
+from constrained_vae.energies import CrossEntropy, SquaredError
 from constrained_vae.frames import Frame
 from constrained_vae.problem import Problem
 from constrained_vae.rows import standard_frame

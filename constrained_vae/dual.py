@@ -1,0 +1,349 @@
+"""solve_constrained(): the multipliers that meet given thresholds, what GECO looks for by gradient steps (T5), (T7).
+
+The dual problem: with lambda >= 0 in force, E[C_k] <= 0 for every constraint and lambda_k E[C_k] = 0. On a branch of
+fixed points the Lagrangian is concave in lambda with the slope E[C], so that more multiplier means less C.
+
+First a ray of multipliers is annealed to where the worst constraint just holds: for one constraint that is the answer.
+For several, safeguarded Newton steps of the dual problem in log lambda go on from there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from ._checks import FloatArray, check_choice, check_instance
+from .continuation import Continuation, State
+from .iteration import report_failure
+from .lagrangian import Lagrangian
+from .loop import iterate
+from .options import Options
+from .problem import Problem
+from .ray import Crossing, crossing, start
+from .sites import Sites
+from .solution import FixedPoint, Status
+from .tiling import Tiling
+
+_KKT = 1e-9  # KKT residual that is asked for
+_DIFFERENCE = 1e-3  # of log lambda, for derivatives of E[C]
+_LONGEST = 1.0  # step of log lambda
+_SHORTEST = 1e-7  # step of log lambda across which E[C] does not jump
+_FLOOR = 1e-8  # lambda, relative to where the ray ended, below which a constraint is not paid for
+_CEILING = 1e8  # and above which it is out of reach
+_STEPS = 200
+_ROUGH = 1e-7  # error of a solution, in units of the radius of the data, with which constraints still count as met
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ConstrainedFixedPoint(FixedPoint):
+    """A `FixedPoint` whose multipliers were sought for given thresholds.
+
+    Its `status` is MET, SLACK, UNREACHABLE or JUMP, or says why the search ended before any of these.
+
+    Attributes
+    ----------
+    scales : tuple of float
+        What violations are measured by: the larger of abs(E[C_k]) at rate zero and the allowance.
+    least : dict of float
+        The least E[C_k] that was seen, by name; where it is positive, kappa is out of reach with these tiles.
+    sides : (FixedPoint, FixedPoint) or None
+        Of a jump: the solution that breaks a constraint, and the one that more than holds it, next to each other in
+        multipliers. This one is the second.
+    """
+
+    scales: tuple[float, ...] = ()
+    least: dict[str, float] = field(default_factory=dict)
+    sides: tuple[FixedPoint, FixedPoint] | None = None
+
+    def __repr__(self) -> str:
+        terms = [
+            f"lambda_{n}={value:.6g}, E[C_{n}]={self.constraint_values[n]:.1e}" for n, value in self.multipliers.items()
+        ]
+        return f"Constrained{super().__repr__()[:-1]}; {'; '.join(terms)})"
+
+    @property
+    def kkt_residual(self) -> float:
+        """Largest violation of E[C_k] <= 0, and of E[C_k] = 0 where lambda_k > 0, relative to `scales`."""
+        return kkt_residual(np.array(self.expected), np.array(list(self.active.values())), np.array(self.scales))
+
+
+def kkt_residual(values: FloatArray, paid: Any, scales: Any) -> float:
+    """Of the conditions C <= 0, and C = 0 where it is paid for, in units of the scales."""
+    return float((np.where(paid, np.abs(values), values.clip(0)) / scales).max())
+
+
+def solve_constrained(
+    x: Any,
+    constraints: Any,
+    *,
+    tiling: Tiling | None = None,
+    weights: Any = None,
+    masses: str = "fixed",
+    box: Any = None,
+    anchor: float = 0.0,
+    accelerate: str = "lbfgs",
+    tol: float = 1e-10,
+    max_maps: int = 100_000,
+    time_limit: float | None = None,
+    backend: str = "auto",
+    dtype: Any = None,
+    progress: bool = False,
+    on_failure: str = "warn",
+) -> ConstrainedFixedPoint:
+    """Find multipliers lambda >= 0 with E[C_k] <= 0 and lambda_k E[C_k] = 0, and the solution there.
+
+    The answer is that of annealing, in a fixed direction: multipliers grow from zero, all constraints that do not hold
+    at rate zero in a fixed ratio, and solutions are followed and split as in `sweep`. For one constraint the threshold
+    is met by a bracketed root. Several are met by Newton steps from there.
+
+    Parameters
+    ----------
+    x : (N, D) array_like, memory map or RowBlocks
+        Data.
+    constraints : constraint or sequence of them
+        `RE`, `FRE`, `CLA`, `PNCC`, or any other `Constraint`.
+    box, anchor
+        As for `Lagrangian`; the anchor is the multiplier in force.
+    tiling, weights, masses, accelerate, tol, max_maps, backend, dtype
+        As for `solve`; `max_maps` holds for every single solution.
+    time_limit : float, optional
+        Budget of the whole search in seconds.
+    progress : bool
+        Show a progress bar.
+    on_failure : {"warn", "raise", "return"}
+        What to do where the constraints are not met. After Ctrl-C, and when time is up, the last solution is returned.
+
+    Returns
+    -------
+    ConstrainedFixedPoint
+        With `.multipliers`, `.constraint_values`, `.active`, and a `.status`: MET; SLACK, if all hold at rate zero;
+        UNREACHABLE with these tiles; or JUMP, if a first-order transition skips a threshold.
+
+    Raises
+    ------
+    ValueError
+        For bad input.
+    NotConvergedError
+        If the constraints are not met, with ``on_failure="raise"``.
+
+    Examples
+    --------
+    >>> from constrained_vae import RE
+    >>> s = solve_constrained([[-1.0], [1.0]], RE.from_squared_error(0.75), tiling=Tiling.uniform(2))
+    >>> round(s.multipliers["RE"], 9)  # m^2 = 1/4 and lambda = artanh(m) / (2 m) (theory.md section 5)
+    0.549306144
+    """
+    constraints = tuple(constraints) if isinstance(constraints, Sequence) else (constraints,)
+    objective = Lagrangian(constraints, np.ones(len(constraints)), box=box, anchor=anchor)
+    tiling = Tiling.uniform() if tiling is None else tiling
+    check_instance(tiling, "tiling", Tiling, "Tiling.uniform(64)")
+    check_choice(masses, "masses", ("fixed", "free"))
+    check_choice(on_failure, "on_failure", ("warn", "raise", "return"))
+    options = Options(masses == "free", accelerate, tol, max_maps, time_limit)
+    problem = Problem.make(x, objective, weights, backend, dtype)
+    with tqdm(disable=not progress, desc="multipliers", unit=" solutions") as bar:
+        search = _Search(problem, objective, tiling, options, bar)
+        solution = search.run()
+    report_failure(solution, on_failure, stacklevel=3)
+    return solution
+
+
+class _TimeUp(Exception):
+    pass
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class _Ray(Lagrangian):
+    """A Lagrangian whose temperature moves the multipliers of constraints, and leaves the anchor alone."""
+
+    def at(self, beta: float) -> Lagrangian:
+        return Lagrangian(self.constraints, np.array(self.multipliers) / beta, box=self.box, anchor=self.anchor)
+
+
+@dataclass(eq=False)
+class _Search:
+    """The search: what has been seen of the constraints, and where it is."""
+
+    problem: Problem
+    objective: Lagrangian  # all multipliers 1
+    tiling: Tiling
+    options: Options
+    bar: Any
+    here: State | None = None
+    least: FloatArray = field(default_factory=lambda: np.empty(0))
+    scales: FloatArray = field(default_factory=lambda: np.empty(0))
+    started: float = field(default_factory=time.monotonic)
+
+    def run(self) -> ConstrainedFixedPoint:
+        """The whole search."""
+        zero = self.at_rate_zero()
+        self.least, allowances = values(zero), [c.allowance for c in self.objective.constraints]
+        self.scales = np.maximum(np.abs(self.least), np.abs(allowances))
+        self.scales[self.scales == 0] = 1.0
+        self.here = zero
+        if (values(zero) <= 0).all():
+            return self.package(Status.SLACK)
+        try:
+            return self.package(*self.search(values(zero) > 0))
+        except KeyboardInterrupt:
+            return self.package(Status.INTERRUPTED)
+        except _TimeUp:
+            return self.package(Status.BUDGET_USED)
+
+    def search(self, broken: Any) -> tuple[Status, State | None]:
+        found = self.anneal(broken)
+        self.here = found.state
+        if len(self.scales) == 1 and found.before is not None:
+            return Status.JUMP, found.before
+        if len(self.scales) == 1:
+            return Status.MET if found.reached else Status.UNREACHABLE, None
+        return self.newton()
+
+    def seen(self, state: State) -> None:
+        """Take note of a state; raises when time is up."""
+        self.least = np.minimum(self.least, values(state))
+        self.here = state
+        self.bar.update()
+        self.bar.set_postfix_str(f"violation {self.violation(state):.1e}", refresh=False)
+        limit = self.options.time_limit
+        if limit is not None and time.monotonic() - self.started > limit:
+            raise _TimeUp
+
+    def violation(self, state: State) -> float:
+        return float((values(state) / self.scales).max())
+
+    # --- one ray ---------------------------------------------------------------------------------------------------
+
+    def at_rate_zero(self) -> State:
+        """No constraint paid for: one reconstruction, the limit from small multipliers, or that of the anchor alone."""
+        given = self.objective
+        ones = replace(given, multipliers=(1.0 / len(given.constraints),) * len(given.constraints))
+        zeros = replace(given, multipliers=(0.0,) * len(given.constraints))
+        objective = zeros if given.anchor else ones
+        state = self.state(
+            objective, Sites.of_tiles(self.problem.mean[None].repeat(len(self.tiling), 0), self.tiling.masses), False
+        )
+        if given.anchor:
+            return state
+        solution = replace(state.solution, objective=zeros, free_energy=0.0, energy=0.0)
+        return replace(state, solution=solution)
+
+    def anneal(self, broken: Any) -> Crossing:
+        """Along the ray of multipliers in inverse ratio of the scales, of constraints that do not hold at rate zero."""
+        given = self.objective
+        if not (given.box or given.anchor or any(c.bounded for c in np.array(given.constraints)[broken])):
+            broken = np.ones_like(broken)  # those alone have no minimiser
+        direction = np.where(broken, 1 / self.scales, 0.0)
+        ray = _Ray(self.objective.constraints, direction, box=self.objective.box, anchor=self.objective.anchor)
+        path = Continuation(self.problem, ray, self.tiling, self.options, accuracy=1e-10)
+        worst = np.flatnonzero(broken)
+
+        def measure(state: State) -> float:
+            return float((values(state) / self.scales)[worst].max())
+
+        return crossing(path, start(path, 1.0), measure, self.seen)
+
+    # --- Newton's method -------------------------------------------------------------------------------------------
+
+    def newton(self) -> tuple[Status, State | None]:
+        """Meet all constraints at once from where the ray ended, in y_k = lambda_k scale_k and c_k = E[C_k] / scale_k.
+
+        dc / dy is symmetric, and negative semi-definite on a stable branch. Newton's step is bounded in log y; what it
+        would make negative is not paid for, until it is broken. A step is kept where the KKT residual falls or the
+        dual value rises.
+        """
+        assert self.here is not None
+        here, y = self.here, self.paid_at(self.here)
+        most = y.max()
+        returns = np.zeros(len(y), dtype=int)
+        for _ in range(_STEPS):
+            c = values(here) / self.scales
+            back = (y == 0) & (c > _KKT)
+            if back.any():
+                y, returns = np.where(back, 0.01 * y.max(), y), returns + back
+                here = self.at(y, here)
+                continue
+            if kkt_residual(c, y > 0, np.ones_like(c)) <= _KKT:
+                return Status.MET, None
+            if (y > _CEILING * most).any():
+                return Status.UNREACHABLE, None
+            target = self.newton_target(here, y, c, np.where(returns > 1, _FLOOR * most, 0.0))
+            here, y, other = self.line_search(here, y, target)
+            if other is not None:
+                here, other = sorted((here, other), key=self.violation)
+                self.here = here
+                return Status.JUMP, other
+        return Status.BUDGET_USED, None
+
+    def paid_at(self, state: State) -> FloatArray:
+        """y of a state."""
+        lagrangian = state.solution.objective
+        assert isinstance(lagrangian, Lagrangian)
+        return lagrangian.values * self.scales
+
+    def at(self, y: FloatArray, near: State, split: bool = True) -> State:
+        """The state at other multipliers, from the sites of one nearby."""
+        state = self.state(replace(self.objective, multipliers=tuple(y / self.scales)), near.sites, split)
+        self.seen(state)
+        return state
+
+    def newton_target(self, here: State, y: FloatArray, c: FloatArray, least: FloatArray) -> FloatArray:
+        """Where Newton's step leads; 0 where it would make y negative."""
+        paid = np.flatnonzero(y > 0)
+        slopes = np.empty((len(paid), len(paid)))
+        for row, k in enumerate(paid):
+            nearby = y.copy()
+            nearby[k] *= 1 + _DIFFERENCE
+            slopes[row] = (values(self.at(nearby, here, split=False)) / self.scales - c)[paid] / (nearby[k] - y[k])
+        curvature, axes = np.linalg.eigh(-(slopes + slopes.T) / 2)
+        curvature = np.maximum(np.abs(curvature), 1e-12 * max(np.abs(curvature).max(), 1e-300))
+        step = np.zeros_like(y)
+        step[paid] = axes @ ((axes.T @ c[paid]) / curvature)
+        bounded = np.clip(y + step, y * np.exp(-_LONGEST), y * np.exp(_LONGEST))
+        dropped = (y + step <= 0) & (c < 0)
+        return np.where(dropped, least, np.maximum(bounded, least))
+
+    def line_search(self, here: State, y: FloatArray, target: FloatArray) -> tuple[State, FloatArray, State | None]:
+        """A state between here and the target that is better than here; or, as the third, one across a jump."""
+        shift = target - y
+        residual = kkt_residual(values(here) / self.scales, y > 0, 1.0)
+        while True:
+            there = y + shift
+            state = self.at(there, here)
+            rise = state.solution.lagrangian - here.solution.lagrangian
+            if rise > 0 or kkt_residual(values(state) / self.scales, there > 0, 1.0) < residual:
+                return state, there, None
+            if np.abs(shift).max() <= _SHORTEST * y.max():
+                return here, y, state
+            shift = shift / 4
+
+    def state(self, objective: Lagrangian, sites: Sites, split: bool = True) -> State:
+        """The state at other multipliers from given sites."""
+        options = replace(self.options, split=split)
+        solution, sites, condition = iterate(self.problem.at(objective), objective, self.tiling, sites, options)
+        if solution.status is Status.INTERRUPTED:
+            raise KeyboardInterrupt
+        return State(1.0, sites, solution, condition)
+
+    def package(self, status: Status, other: State | None = None) -> ConstrainedFixedPoint:
+        """The result; where the solution itself has not converged, that is its status."""
+        assert self.here is not None  # the state at rate zero at least
+        solution = self.here.solution
+        known = {f.name: getattr(solution, f.name) for f in fields(FixedPoint)}
+        rough = solution.error_estimate <= _ROUGH * solution.frame.scale  # C has an error of second order in it
+        if solution.converged or rough or status in (Status.INTERRUPTED, Status.BUDGET_USED):
+            known["status"] = status
+        names = self.objective.names
+        sides = None if other is None else (other.solution, solution)
+        least = dict(zip(names, self.least.tolist(), strict=True))
+        return ConstrainedFixedPoint(**known, scales=tuple(self.scales.tolist()), least=least, sides=sides)
+
+
+def values(state: State) -> FloatArray:
+    """E[C_k] of a state."""
+    return np.array(state.solution.expected)

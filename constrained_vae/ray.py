@@ -1,0 +1,102 @@
+"""Along a ray of multipliers, cooled from where all is one reconstruction: where the worst constraint just holds.
+
+The direction is fixed: a state is always reached from a hotter one, so that what is found does not depend on where one
+happened to look. A split on the way (T9) that is continuous is crossed; one that jumps over the threshold is reported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import brentq
+
+from .continuation import Continuation, Split, State
+
+_HOT = 60  # times that the start is heated by 4 before it is given up
+_STEPS = (0.02, 0.2)  # least and longest step of the log temperature
+_STILL = 1e-10  # fall of the measure within a factor of ten of the temperature that is none any more
+_ASLEEP = 1e-3  # eigenvalue of a split below which none is near
+_COLDEST = 1e-12  # temperature, relative to that of the start
+
+Measure = Callable[[State], float]
+
+
+@dataclass(frozen=True, eq=False)
+class Crossing:
+    """Where a measure of states, positive at the start, came down to zero.
+
+    Attributes
+    ----------
+    state : State
+        There; beyond a jump; or, where it was not reached, the coldest state.
+    before : State or None
+        Of a jump, the state on the other side, at the same temperature.
+    reached : bool
+    """
+
+    state: State
+    before: State | None = None
+    reached: bool = True
+
+
+def start(path: Continuation, beta: float) -> State:
+    """The collapsed state at this temperature, or at the first of four times as much and so on where it is stable."""
+    for _ in range(_HOT):
+        state = path.collapsed(beta)
+        if state.growth < 0:
+            return state
+        beta *= 4
+    raise ValueError(
+        "reconstructions do not collapse at any temperature: the anchor is too large, it splits them alone"
+    )
+
+
+def crossing(path: Continuation, hot: State, measure: Measure, seen: Callable[[State], None]) -> Crossing:
+    """Cool from a state of positive measure until it is not, and find the root; `seen` is told of every state."""
+
+    def measured(state: State) -> float:
+        seen(state)
+        return measure(state)
+
+    first, history = hot.beta, [(np.log(hot.beta), measured(hot))]
+    while True:
+        step = float(np.clip(-1.01 * hot.growth, *_STEPS))
+        for event in path.cool(hot, hot.beta * float(np.exp(-step))):
+            at = event.at if isinstance(event, Split) else event
+            if measured(at) <= 0:
+                return Crossing(_root(path, hot, at, measured))
+            if isinstance(event, Split) and measured(event.after) <= 0:
+                return _across(path, event, measured)
+            hot = event.after
+        history.append((np.log(hot.beta), measure(hot)))
+        decade = [value for log_beta, value in history if log_beta > history[-1][0] + np.log(10)]
+        still = bool(decade) and decade[-1] - history[-1][1] <= _STILL * max(abs(history[0][1]), 1.0)
+        asleep = hot.growth < np.log(_ASLEEP)
+        if (still and asleep) or hot.beta < _COLDEST * first or (not hot.solution.converged and still):
+            return Crossing(hot, reached=False)
+
+
+def _across(path: Continuation, split: Split, measure: Measure) -> Crossing:
+    """The crossing between a split and the state a little below: on the split branch, or a jump."""
+    top = path.step(split.after, split.at.beta)
+    if measure(top) <= 0:
+        return Crossing(top, before=split.at)
+    return Crossing(_root(path, top, split.after, measure))
+
+
+def _root(path: Continuation, hot: State, cold: State, measure: Measure) -> State:
+    """The state between two of one branch at which the measure is zero, to rounding, or the nearest one below zero."""
+    known = {hot.log_beta: (hot, measure(hot)), cold.log_beta: (cold, measure(cold))}
+
+    def value(log_beta: float) -> float:
+        if log_beta not in known:
+            nearest = min(known, key=lambda other: abs(other - log_beta))
+            state = path.step(known[nearest][0], float(np.exp(log_beta)))
+            known[log_beta] = state, measure(state)
+        return known[log_beta][1]
+
+    if known[cold.log_beta][1] < 0 < known[hot.log_beta][1]:
+        brentq(value, cold.log_beta, hot.log_beta, xtol=1e-15, rtol=4 * np.finfo(float).eps)
+    return min(known.values(), key=lambda pair: abs(pair[1]))[0]
