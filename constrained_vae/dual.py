@@ -15,11 +15,12 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
+from scipy.optimize import nnls
 from tqdm.auto import tqdm
 
 from ._checks import FloatArray, check_choice, check_instance
 from .continuation import Continuation, State
-from .iteration import report_failure
+from .iteration import initial_sites, report_failure
 from .lagrangian import Lagrangian
 from .loop import iterate
 from .options import Options
@@ -32,6 +33,8 @@ from .tiling import Tiling
 _KKT = 1e-9  # KKT residual that is asked for
 _DIFFERENCE = 1e-3  # of log lambda, for derivatives of E[C]
 _LONGEST = 1.0  # step of log lambda
+_HOT = 1e3  # temperature, in units of one nat for the scale of a constraint, at which rates are about zero
+_CHEAP = 0.01  # nats that are at stake where a constraint that holds is no longer paid for
 _SHORTEST = 1e-7  # step of log lambda across which E[C] does not jump
 _FLOOR = 1e-8  # lambda, relative to where the ray ended, below which a constraint is not paid for
 _CEILING = 1e8  # and above which it is out of reach
@@ -242,11 +245,16 @@ class _Search:
         ray = _Ray(self.objective.constraints, direction, box=self.objective.box, anchor=self.objective.anchor)
         path = Continuation(self.problem, ray, self.tiling, self.options, accuracy=1e-10)
         worst = np.flatnonzero(broken)
+        if given.box and not given.anchor and not any(c.bounded for c in np.array(given.constraints)[broken]):
+            # Minimisers lie in corners of the box, where nothing splits: tiles start at data, for almost no multiplier.
+            hot = path.solve(_HOT, initial_sites(self.problem, self.tiling, "data", 0, self.options.free))
+        else:
+            hot = start(path, 1.0)
 
         def measure(state: State) -> float:
             return float((values(state) / self.scales)[worst].max())
 
-        return crossing(path, start(path, 1.0), measure, self.seen)
+        return crossing(path, hot, measure, self.seen)
 
     # --- Newton's method -------------------------------------------------------------------------------------------
 
@@ -272,7 +280,8 @@ class _Search:
                 return Status.MET, None
             if (y > _CEILING * most).any():
                 return Status.UNREACHABLE, None
-            target = self.newton_target(here, y, c, np.where(returns > 1, _FLOOR * most, 0.0))
+            target = self.newton_target(here, y, c)
+            target = np.maximum(target, np.where((returns > 1) | self.holding(target), _FLOOR * most, 0.0))
             here, y, other = self.line_search(here, y, target)
             if other is not None:
                 here, other = sorted((here, other), key=self.violation)
@@ -292,7 +301,7 @@ class _Search:
         self.seen(state)
         return state
 
-    def newton_target(self, here: State, y: FloatArray, c: FloatArray, least: FloatArray) -> FloatArray:
+    def newton_target(self, here: State, y: FloatArray, c: FloatArray) -> FloatArray:
         """Where Newton's step leads; 0 where it would make y negative."""
         paid = np.flatnonzero(y > 0)
         slopes = np.empty((len(paid), len(paid)))
@@ -300,25 +309,38 @@ class _Search:
             nearby = y.copy()
             nearby[k] *= 1 + _DIFFERENCE
             slopes[row] = (values(self.at(nearby, here, split=False)) / self.scales - c)[paid] / (nearby[k] - y[k])
+        # Of the model c d - d A d / 2, d = target - y, A = -dc/dy, the greatest value with target >= 0: with A = L^2
+        # that is where L target is nearest to L y + c / L.
         curvature, axes = np.linalg.eigh(-(slopes + slopes.T) / 2)
-        curvature = np.maximum(np.abs(curvature), 1e-12 * max(np.abs(curvature).max(), 1e-300))
-        step = np.zeros_like(y)
-        step[paid] = axes @ ((axes.T @ c[paid]) / curvature)
-        bounded = np.clip(y + step, y * np.exp(-_LONGEST), y * np.exp(_LONGEST))
-        dropped = (y + step <= 0) & (c < 0)
-        return np.where(dropped, least, np.maximum(bounded, least))
+        root = np.sqrt(np.maximum(np.abs(curvature), 1e-12 * max(np.abs(curvature).max(), 1e-300)))
+        L, inverse = (axes * root) @ axes.T, (axes / root) @ axes.T
+        target = np.zeros_like(y)
+        target[paid] = nnls(L, L @ y[paid] + inverse @ c[paid])[0]
+        bounded = np.clip(target, y * np.exp(-_LONGEST), y * np.exp(_LONGEST))
+        return np.where((target == 0) & (c < 0) & (-y * c < _CHEAP) & target.any(), 0.0, bounded)
+
+    def holding(self, y: FloatArray) -> Any:
+        """Which constraints are needed for there to be a minimiser, though they may not be paid for."""
+        given = self.objective
+        bounded = np.array([c.bounded for c in given.constraints])
+        return bounded & (given.box is None and not given.anchor and not (bounded & (y > 0)).any())
 
     def line_search(self, here: State, y: FloatArray, target: FloatArray) -> tuple[State, FloatArray, State | None]:
-        """A state between here and the target that is better than here; or, as the third, one across a jump."""
-        shift = target - y
-        residual = kkt_residual(values(here) / self.scales, y > 0, 1.0)
+        """A state between here and the target that is better than here; or, as the third, one across a jump.
+
+        The dual value of a branch is concave: where it rises by more than its slope says, that is another branch.
+        """
+        shift, c = target - y, values(here) / self.scales
+        residual = kkt_residual(c, y > 0, 1.0)
+        noise = _KKT * (1 + abs(here.solution.lagrangian))
         while True:
             there = y + shift
             state = self.at(there, here)
             rise = state.solution.lagrangian - here.solution.lagrangian
-            if rise > 0 or kkt_residual(values(state) / self.scales, there > 0, 1.0) < residual:
+            left = kkt_residual(values(state) / self.scales, there > 0, 1.0)
+            if rise <= c @ shift + noise and (left < residual or (rise > 0 and left < 2 * residual)):
                 return state, there, None
-            if np.abs(shift).max() <= _SHORTEST * y.max():
+            if (np.abs(shift) <= _SHORTEST * y).all():
                 return here, y, state
             shift = shift / 4
 
