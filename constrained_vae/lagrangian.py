@@ -294,8 +294,15 @@ class Lagrangian:
         return np.array(values)
 
     def settings(self) -> dict[str, Any]:
-        """What `save` writes; it is read back only where the objective is given again."""
-        return {"objective": "Lagrangian", "multipliers": self.multipliers, "beta": self.beta}
+        """What `save` writes, enough to recognise the objective that `load` is given."""
+        return {
+            "objective": "Lagrangian",
+            "constraints": [repr(constraint) for constraint in self.constraints],
+            "multipliers": list(self.multipliers),
+            "beta": self.beta,
+            "box": None if self.box is None else [np.asarray(bound).tolist() for bound in self.box],
+            "anchor": self.anchor,
+        }
 
 
 def _box(box: Any) -> tuple[FloatArray | float, FloatArray | float]:

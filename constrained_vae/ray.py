@@ -18,6 +18,7 @@ _HOT = 60  # times that the start is heated by 4 before it is given up
 _STEPS = (0.02, 0.2)  # least and longest step of the log temperature
 _STILL = 1e-10  # fall of the measure within a factor of ten of the temperature that is none any more
 _ASLEEP = 1e-3  # eigenvalue of a split below which none is near
+_ZERO = 1e-8  # measure that counts as zero
 _COLDEST = 1e-12  # temperature, relative to that of the start
 
 Measure = Callable[[State], float]
@@ -66,7 +67,7 @@ def crossing(path: Continuation, hot: State, measure: Measure, seen: Callable[[S
         for event in path.cool(hot, hot.beta * float(np.exp(-step))):
             at = event.at if isinstance(event, Split) else event
             if measured(at) <= 0:
-                return Crossing(_root(path, hot, at, measured))
+                return _root(path, hot, at, measured)
             if isinstance(event, Split) and measured(event.after) <= 0:
                 return _across(path, event, measured)
             hot = event.after
@@ -83,20 +84,33 @@ def _across(path: Continuation, split: Split, measure: Measure) -> Crossing:
     top = path.step(split.after, split.at.beta)
     if measure(top) <= 0:
         return Crossing(top, before=split.at)
-    return Crossing(_root(path, top, split.after, measure))
+    return _root(path, top, split.after, measure, heating=True)
 
 
-def _root(path: Continuation, hot: State, cold: State, measure: Measure) -> State:
-    """The state between two of one branch at which the measure is zero, to rounding, or the nearest one below zero."""
+def _root(path: Continuation, hot: State, cold: State, measure: Measure, heating: bool = False) -> Crossing:
+    """The state between two of one branch at which the measure is zero, to rounding; a jump where it never is.
+
+    It is reached from the nearest hotter one, or, close to a split, from the nearest colder one.
+    """
     known = {hot.log_beta: (hot, measure(hot)), cold.log_beta: (cold, measure(cold))}
 
     def value(log_beta: float) -> float:
         if log_beta not in known:
-            nearest = min(known, key=lambda other: abs(other - log_beta))
+            nearest = max(o for o in known if o < log_beta) if heating else min(o for o in known if o > log_beta)
             state = path.step(known[nearest][0], float(np.exp(log_beta)))
             known[log_beta] = state, measure(state)
         return known[log_beta][1]
 
     if known[cold.log_beta][1] < 0 < known[hot.log_beta][1]:
         brentq(value, cold.log_beta, hot.log_beta, xtol=1e-15, rtol=4 * np.finfo(float).eps)
-    return min(known.values(), key=lambda pair: abs(pair[1]))[0]
+    state, left = min(known.values(), key=lambda pair: abs(pair[1]))
+    if abs(left) <= _ZERO:
+        return Crossing(state)
+    ends = [
+        min(pairs, key=lambda pair: abs(pair[1]))[0]
+        for pairs in (
+            [pair for pair in known.values() if pair[1] <= 0],
+            [pair for pair in known.values() if pair[1] > 0],
+        )
+    ]
+    return Crossing(ends[0], before=ends[1])

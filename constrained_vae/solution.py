@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
@@ -14,12 +12,12 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from . import equations
+from . import equations, storage
 from ._checks import FloatArray, TooLargeError, check_positive
 from .detection import Peak, find_kinks
 from .frames import Frame
 from .lagrangian import Lagrangian
-from .objectives import ELBO, Objective
+from .objectives import Objective
 from .rows import RowBlocks, blocks_of, check_rows, row_blocks
 from .sites import Sites
 from .tiling import Tiling
@@ -273,18 +271,24 @@ class FixedPoint:
     def save(self, path: str | PathLike[str]) -> None:
         """Write everything, data included, to a .npz file; `FixedPoint.load` reads it back."""
         arrays = {name: getattr(self, name) for name in ("x", "weights", "decoder", "marginal", "trajectory")}
-        _save(path, "FixedPoint", self, [self], arrays)
+        storage.save(path, "FixedPoint", self, [self], arrays)
 
     @classmethod
-    def load(cls, path: str | PathLike[str]) -> FixedPoint:
+    def load(cls, path: str | PathLike[str], objective: Objective | None = None) -> FixedPoint:
         """Read what `save` wrote.
+
+        Parameters
+        ----------
+        path : path
+        objective : Objective, optional
+            Under which it was solved; only an `ELBO` is in the file, a `Lagrangian` and its constraints are not.
 
         Raises
         ------
         ValueError
-            If the file holds something else.
+            If the file holds something else, or the objective is needed or is another.
         """
-        return _load(path, "FixedPoint")[0]
+        return storage.load(path, "FixedPoint", objective)[0]
 
 
 def same_distance(radius: float, stiffness: float, error: float) -> float:
@@ -418,86 +422,11 @@ class Branch:
         stacked = {name: np.stack([getattr(s, name) for s in self.solutions]) for name in ("decoder", "marginal")}
         first = self.solutions[0]
         arrays = {**stacked, "x": first.x, "weights": first.weights, "direction": np.array(self.direction)}
-        _save(path, "Branch", first, list(self.solutions), arrays)
+        storage.save(path, "Branch", first, list(self.solutions), arrays)
 
     @classmethod
-    def load(cls, path: str | PathLike[str]) -> Branch:
-        """Read what `save` wrote.
-
-        Raises
-        ------
-        ValueError
-            If the file holds something else.
-        """
-        solutions = _load(path, "Branch")
+    def load(cls, path: str | PathLike[str], objective: Objective | None = None) -> Branch:
+        """Read what `save` wrote; see `FixedPoint.load`."""
+        solutions = storage.load(path, "Branch", objective)
         with np.load(path) as file:
             return cls(tuple(solutions), str(file["direction"]))
-
-
-_SCALARS = ("free_energy", "energy", "distortion", "residual", "error_estimate", "top_eigenvalue")
-
-
-def _save(
-    path: str | PathLike[str], kind: str, first: FixedPoint, solutions: list[FixedPoint], arrays: dict[str, Any]
-) -> None:
-    records = [
-        {
-            **{name: getattr(s, name) for name in _SCALARS},
-            "n_maps": s.n_maps,
-            "status": s.status.name,
-            "objective": s.objective.settings(),
-        }
-        for s in solutions
-    ]
-    header = {"kind": kind, "format": 1, "masses_free": first.masses_free, "records": records}
-    if first.tiling.positions is not None:
-        arrays["positions"] = first.tiling.positions
-    arrays = {name: value for name, value in arrays.items() if value is not None}
-    masses = np.stack([s.tiling.masses for s in solutions])
-    with open(path, "wb") as file:  # np.savez given a name would append .npz to it
-        np.savez_compressed(
-            file,
-            header=np.array(json.dumps(header)),
-            masses=masses,
-            centre=first.frame.centre,
-            scale=np.array(first.frame.scale),
-            **arrays,
-        )
-
-
-def _load(path: str | PathLike[str], kind: str) -> list[FixedPoint]:
-    with open(path, "rb") as stream:
-        try:
-            with np.load(stream) as file:
-                arrays = {name: file[name] for name in file.files}
-            header = json.loads(str(arrays.pop("header")))
-        except (ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile):
-            header = {}
-    if header.get("kind") != kind:
-        raise ValueError(f"{path} does not hold a saved {kind}")
-    decoders, marginals = (np.atleast_3d(arrays["decoder"]), np.atleast_2d(arrays["marginal"]))
-    if arrays["decoder"].ndim == 2:
-        decoders = arrays["decoder"][None]
-    frame = Frame(arrays["centre"], float(arrays["scale"]))
-    solutions = []
-    for record, masses, decoder, marginal in zip(header["records"], arrays["masses"], decoders, marginals, strict=True):
-        settings = dict(record["objective"])
-        if settings.pop("objective") != "ELBO":
-            raise ValueError(f"{path} was solved under an objective that cannot be read back")
-        solutions.append(
-            FixedPoint(
-                x=arrays["x"],
-                weights=arrays["weights"],
-                objective=ELBO(**settings),
-                tiling=Tiling(masses, arrays.get("positions")),
-                decoder=decoder,
-                marginal=marginal,
-                **{name: record[name] for name in _SCALARS},
-                n_maps=int(record["n_maps"]),
-                status=Status[record["status"]],
-                masses_free=bool(header["masses_free"]),
-                frame=frame,
-                trajectory=arrays.get("trajectory"),
-            )
-        )
-    return solutions

@@ -1,0 +1,336 @@
+"""solve_constrained: multipliers that meet thresholds, against closed forms, and every way in which they may not."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.linear_model import LogisticRegression
+
+import constrained_vae as cv
+
+TWO = np.array([[-1.0], [1.0]])
+
+
+def curie_weiss(squared_error: float) -> tuple[float, float]:
+    """lambda and rate of two points at +-1 with E||x - psi||^2 = 1 - m^2: m = tanh(2 lambda m) (section 5)."""
+    m = np.sqrt(1 - squared_error)
+    p = (1 + m) / 2
+    return np.arctanh(m) / (2 * m), np.log(2) + p * np.log(p) + (1 - p) * np.log(1 - p)
+
+
+@pytest.fixture(scope="module")
+def clusters():
+    """Four clusters, their labels and a classifier of them."""
+    data = cv.datasets.four_clusters()
+    return data.x, data.labels, LogisticRegression().fit(data.x, data.labels)
+
+
+# --- one constraint ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tiles", [2, 16])
+@pytest.mark.parametrize("squared_error", [0.999, 0.9, 0.5, 0.1, 1e-3, 1e-6])
+def test_two_points(backend, tiles, squared_error):
+    """lambda(kappa) of the closed form, between the first transition and nearly no error.
+
+    D is a difference of numbers of order 1: eps / D of rounding, times dlog lambda / dlog D < 1.
+    """
+    lam, rate = curie_weiss(squared_error)
+    constraint = cv.RE.from_squared_error(squared_error)
+    s = cv.solve_constrained(TWO, constraint, tiling=cv.Tiling.uniform(tiles), backend=backend)
+    assert s.status is cv.Status.MET
+    assert s.multipliers["RE"] == pytest.approx(lam, rel=1e-8)
+    assert s.rate == pytest.approx(rate, abs=1e-8)
+    assert s.distortion == pytest.approx(squared_error, rel=1e-8)
+    assert s.active == {"RE": True}
+    assert s.kkt_residual < 1e-9
+    assert abs(s.constraint_values["RE"]) < 1e-9
+
+
+@given(st.floats(1e-3, 0.999), st.floats(-3, 3), st.floats(-1e3, 1e3), st.sampled_from(["sum", "mean"]))
+def test_two_points_anywhere(squared_error, log_scale, offset, reduction):
+    """In other units lambda goes as 1 / scale^2; of the mean over three dimensions it is three times as large."""
+    scale = 10.0**log_scale
+    x = scale * (np.array([[1.0, -2.0, 2.0]]) / 3 * TWO + offset)
+    threshold = scale**2 * squared_error / (3 if reduction == "mean" else 1)
+    constraint = cv.RE.from_squared_error(threshold, reduction)
+    s = cv.solve_constrained(x, constraint, tiling=cv.Tiling.uniform(2))
+    lam, _ = curie_weiss(squared_error)
+    factor = scale**2 / (3 if reduction == "mean" else 1)
+    # Rounding of x itself: eps * offset of the distance.
+    assert s.multipliers["RE"] * factor == pytest.approx(lam, rel=1e-8 + 4e-16 * abs(offset) / squared_error)
+
+
+@pytest.mark.parametrize("kappa", [1.0, 1.5, 1e6])
+def test_a_slack_constraint_costs_nothing(kappa):
+    s = cv.solve_constrained(TWO, cv.RE(kappa))
+    assert s.status is cv.Status.SLACK
+    assert s.converged
+    assert s.multipliers == {"RE": 0.0}
+    assert s.active == {"RE": False}
+    assert (s.rate, s.free_energy, s.lagrangian) == (0.0, 0.0, 0.0)
+    assert s.constraint_values["RE"] == pytest.approx(1 - kappa**2, rel=1e-12)
+    assert s.encoder == pytest.approx(np.full((2, 256), 1 / 256))
+    assert len(s.distinct) == 1
+    assert "slack" in repr(s)
+
+
+def test_the_least_reachable_value_is_reported(clusters):
+    """Two tiles of four clusters leave the distance of pairs, and 2 * spread^2: that of k-means."""
+    x, _, _ = clusters
+    halves = [x[x[:, 0] > 0], x[x[:, 0] < 0]]
+    limit = np.mean([np.square(half - half.mean(axis=0)).sum(axis=1).mean() for half in halves])
+    with pytest.warns(cv.NotConvergedWarning, match="unreachable with these tiles"):
+        s = cv.solve_constrained(x, cv.RE(0.2), tiling=cv.Tiling.uniform(2))
+    assert s.status is cv.Status.UNREACHABLE
+    assert not s.converged
+    assert s.least["RE"] == pytest.approx(limit - 0.04, rel=1e-9)
+    with pytest.raises(cv.NotConvergedError, match="unreachable"):
+        cv.solve_constrained(x, cv.RE(0.2), tiling=cv.Tiling.uniform(2), on_failure="raise")
+
+
+def test_an_error_of_zero_is_unreachable():
+    with pytest.warns(cv.NotConvergedWarning, match="unreachable"):
+        s = cv.solve_constrained(TWO, cv.RE(0.0), tiling=cv.Tiling.uniform(4))
+    assert 0 <= s.least["RE"] < 1e-9
+
+
+def test_a_jump_is_reported_with_both_sides():
+    """The exponential data split first-order with eight tiles: D falls from 1 to 0.57; what is between is skipped."""
+    data = cv.datasets.exponential()
+    variance = float(data.x.var())
+    (first,) = cv.transitions(data.x, tiling=cv.Tiling.uniform(8), limit=1)
+    assert first.kind == "first-order"
+    middle = variance - first.jump / 2
+    with pytest.warns(cv.NotConvergedWarning, match="jump"):
+        s = cv.solve_constrained(data.x, cv.RE.from_squared_error(middle), tiling=cv.Tiling.uniform(8))
+    assert s.status is cv.Status.JUMP
+    before, after = s.sides
+    assert before.distortion == pytest.approx(variance, rel=1e-9)
+    assert before.distortion - after.distortion == pytest.approx(first.jump, rel=1e-6)
+    assert after.distortion == s.distortion
+    assert s.multipliers["RE"] == pytest.approx(1 / (2 * first.beta), rel=1e-8)
+    assert before.multipliers == after.multipliers
+    assert s.constraint_values["RE"] < 0
+    # Either side of what is skipped is met.
+    for squared_error in (0.9 * after.distortion, after.distortion * (1 - 1e-6)):
+        t = cv.solve_constrained(data.x, cv.RE.from_squared_error(squared_error), tiling=cv.Tiling.uniform(8))
+        assert t.status is cv.Status.MET
+        assert t.distortion == pytest.approx(squared_error, rel=1e-9)
+
+
+def test_the_way_does_not_depend_on_the_threshold(clusters):
+    """All solutions lie on the one cooling branch: at their multiplier a sweep finds them."""
+    x, _, _ = clusters
+    for squared_error in (5.0, 1.0, 0.2, 0.05):
+        s = cv.solve_constrained(x, cv.RE.from_squared_error(squared_error), tiling=cv.Tiling.uniform(16))
+        beta = 1 / (2 * s.multipliers["RE"])
+        branch = cv.sweep(x, betas=[20.0, beta], tiling=cv.Tiling.uniform(16))
+        assert branch.distortion[-1] == pytest.approx(squared_error, rel=1e-7)
+        assert branch.rate[-1] == pytest.approx(s.rate, abs=1e-7)
+
+
+def test_the_multiplier_is_the_slope_of_the_rate(clusters):
+    """(T21): lambda = -dR / dE[C], by central differences of 1e-3 in kappa^2."""
+    x, labels, classifier = clusters
+    features = cv.FourierFeatures.random(2, 32, gamma=0.05)
+    tiling = cv.Tiling.uniform(8)
+    for make, at in (
+        (cv.RE.from_squared_error, 0.5),
+        (lambda d: cv.FRE(np.sqrt(d), features), 0.05),
+        (lambda d: cv.CLA(1 - d, classifier, labels), 0.2),
+    ):
+        options = {"tiling": tiling} | ({"box": (-6, 6)} if make(at).name == "CLA" else {})
+        low, middle, high = (cv.solve_constrained(x, make(at * f), **options) for f in (1 - 1e-3, 1, 1 + 1e-3))
+        (lam,) = middle.multipliers.values()
+        assert (low.rate - high.rate) / (2e-3 * at) == pytest.approx(lam, rel=1e-5)
+
+
+@pytest.mark.parametrize("masses", ["fixed", "free"])
+def test_free_masses(masses):
+    """Two points of weights 0.3 and 0.7, free masses: D = a^2 (1 - m^2) on the branch (section 5)."""
+    s = cv.solve_constrained(
+        TWO, cv.RE.from_squared_error(0.3), weights=[0.3, 0.7], tiling=cv.Tiling.uniform(4), masses=masses
+    )
+    assert s.status is cv.Status.MET
+    assert s.distortion == pytest.approx(0.3, rel=1e-9)
+    if masses == "free":
+        assert s.multipliers["RE"] == pytest.approx(curie_weiss(0.3)[0], rel=1e-7)
+        assert s.marginal_kl < 1e-9
+
+
+# --- several ----------------------------------------------------------------------------------------------------------
+
+
+def check_kkt(s, tolerance=1e-6):
+    """E[C] <= 0, lambda >= 0, and one of them zero."""
+    for name, value in s.constraint_values.items():
+        assert value <= tolerance, name
+        assert s.multipliers[name] >= 0, name
+        assert abs(s.multipliers[name] * value) <= tolerance, name
+    assert s.kkt_residual <= tolerance
+
+
+@pytest.mark.parametrize(
+    ("kappas", "active"),
+    [((1.0, 0.9), (True, True)), ((3.0, 0.4), (True, True)), ((0.3, 0.5), (True, False))],
+)
+def test_two_constraints(clusters, kappas, active):
+    x, labels, classifier = clusters
+    constraints = [cv.RE(kappas[0]), cv.CLA(kappas[1], classifier, labels)]
+    s = cv.solve_constrained(x, constraints, tiling=cv.Tiling.uniform(8))
+    assert s.status is cv.Status.MET
+    check_kkt(s)
+    assert tuple(s.active.values()) == active
+    # They hold at a solution, which solve() confirms from there.
+    again = cv.solve(x, cv.Lagrangian(constraints, list(s.multipliers.values())), tiling=cv.Tiling.uniform(8), start=s)
+    assert again.free_energy == pytest.approx(s.free_energy, rel=1e-10)
+    assert again.expected == pytest.approx(s.expected, abs=1e-8)
+
+
+def test_three_constraints(clusters):
+    x, labels, classifier = clusters
+    features = cv.FourierFeatures.random(2, 32, gamma=0.05)
+    constraints = [cv.RE(0.5), cv.CLA(0.97, classifier, labels), cv.FRE(0.1, features)]
+    s = cv.solve_constrained(x, constraints, tiling=cv.Tiling.uniform(8))
+    assert s.status is cv.Status.MET
+    check_kkt(s)
+
+
+def test_a_constraint_that_the_others_imply_is_slack(clusters):
+    x, _, _ = clusters
+    one = cv.solve_constrained(x, cv.RE(0.5), tiling=cv.Tiling.uniform(8))
+    s = cv.solve_constrained(x, [cv.RE(0.5), cv.RE(0.8), cv.FRE(0.6, np.eye(2))], tiling=cv.Tiling.uniform(8))
+    check_kkt(s)
+    assert s.active == {"RE": True, "RE_2": False, "FRE": False}
+    assert s.multipliers["RE"] == pytest.approx(one.multipliers["RE"], rel=1e-7)
+
+
+def test_contradictory_constraints_end(clusters):
+    """Reconstructions near the data, classified as something else."""
+    x, labels, classifier = clusters
+    box = (-4.0, 4.0)
+    constraints = [cv.CLA(0.9, classifier, labels), cv.CLA(0.5, classifier, np.roll(labels, 50))]
+    with pytest.warns(cv.NotConvergedWarning, match="unreachable"):
+        s = cv.solve_constrained(x, constraints, tiling=cv.Tiling.uniform(8), box=box)
+    assert s.status is cv.Status.UNREACHABLE
+    assert max(s.constraint_values.values()) > 0.1
+
+
+@pytest.mark.parametrize("options", [{"box": (-6.0, 6.0)}, {"anchor": 1e-3}])
+def test_a_classifier_alone(clusters, options):
+    x, labels, classifier = clusters
+    s = cv.solve_constrained(x, cv.CLA(0.9, classifier, labels), tiling=cv.Tiling.uniform(8), **options)
+    assert s.status is cv.Status.MET
+    check_kkt(s)
+    if "box" in options:
+        assert np.abs(s.decoder).max() <= 6
+
+
+def test_patches_and_error():
+    data = cv.datasets.digits(100)
+    s = cv.solve_constrained(
+        data.x, [cv.RE(1.9), cv.PNCC(0.55, data.image_shape, 4)], tiling=cv.Tiling.uniform(4), on_failure="return"
+    )
+    assert s.status is cv.Status.MET
+    check_kkt(s)
+
+
+@pytest.mark.slow
+def test_digits_with_labels():
+    """All digits: both constraints met, or one reported slack; the KKT residual is far below 1e-6."""
+    data = cv.datasets.digits()
+    classifier = LogisticRegression(max_iter=5000).fit(data.x, data.labels)
+    for kappas, active in (((1.5, 0.9), (True, True)), ((1.5, 0.3), (True, False))):
+        constraints = [cv.RE(kappas[0]), cv.CLA(kappas[1], classifier, data.labels)]
+        s = cv.solve_constrained(data.x, constraints, tiling=cv.Tiling.uniform(32))
+        assert s.status is cv.Status.MET
+        assert tuple(s.active.values()) == active
+        check_kkt(s)
+
+
+# --- the rest ---------------------------------------------------------------------------------------------------------
+
+
+def test_time_is_kept_and_what_there_is_comes_back(clusters):
+    x, _, _ = clusters
+    with pytest.warns(cv.NotConvergedWarning, match="before convergence"):
+        s = cv.solve_constrained(x, cv.RE(0.1), tiling=cv.Tiling.uniform(8), time_limit=0.0)
+    assert s.status is cv.Status.BUDGET_USED
+    assert s.multipliers["RE"] > 0
+
+
+def test_interruption_loses_nothing(clusters, monkeypatch):
+    x, _, _ = clusters
+    from constrained_vae import dual
+
+    seen, count = dual._Search.seen, []
+
+    def interrupting(self, state):
+        seen(self, state)
+        count.append(state)
+        if len(count) == 5:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(dual._Search, "seen", interrupting)
+    with pytest.warns(cv.NotConvergedWarning, match="interrupted"):
+        s = cv.solve_constrained(x, cv.RE(0.1), tiling=cv.Tiling.uniform(8))
+    assert s.status is cv.Status.INTERRUPTED
+    assert s.free_energy == count[-1].solution.free_energy
+    count.clear()
+    with pytest.raises(KeyboardInterrupt):
+        cv.solve_constrained(x, cv.RE(0.1), tiling=cv.Tiling.uniform(8), on_failure="raise")
+
+
+def test_the_same_answer_every_time(clusters):
+    x, labels, classifier = clusters
+    constraints = [cv.RE(1.0), cv.CLA(0.9, classifier, labels)]
+    one, two = (cv.solve_constrained(x, constraints, tiling=cv.Tiling.uniform(8)) for _ in range(2))
+    assert one.expected == two.expected
+    assert one.multipliers == two.multipliers
+    np.testing.assert_array_equal(one.decoder, two.decoder)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((0.3,), "constraints must be an instance of Constraint"),
+        (([],), "at least one"),
+        ((cv.CLA(0.5, cv.ClassProbabilities([[1.0], [-1.0]], [0, 0]), [0, 1]),), "give box=.* or a small anchor="),
+        ((cv.CLA(0.5, cv.ClassProbabilities([[1.0], [-1.0]], [0, 0]), [0, 1, 1]), cv.RE(1.0)), "one per data point"),
+        ((cv.PNCC(0.5, (2, 2), 2), cv.RE(1.0)), "image_shape"),
+    ],
+)
+def test_bad_constraints(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        cv.solve_constrained(TWO, arguments[0] if len(arguments) == 1 else list(arguments))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tiling": 4}, "tiling"),
+        ({"masses": "some"}, "masses"),
+        ({"on_failure": "shrug"}, "on_failure"),
+        ({"anchor": -1.0}, "anchor"),
+        ({"box": (1, 0)}, "box"),
+        ({"time_limit": -1}, "time_limit"),
+        ({"tol": 0}, "tol"),
+    ],
+)
+def test_bad_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        cv.solve_constrained(TWO, cv.RE(0.3), **options)
+
+
+def test_no_progress_bar_unless_asked(capsys):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        cv.solve_constrained(TWO, cv.RE(0.3), tiling=cv.Tiling.uniform(2))
+    assert capsys.readouterr().err == ""
+    cv.solve_constrained(TWO, cv.RE(0.3), tiling=cv.Tiling.uniform(2), progress=True)
+    assert "multipliers" in capsys.readouterr().err
