@@ -7,7 +7,7 @@ happened to look. A split on the way (T9) that is continuous is crossed; one tha
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.optimize import brentq
@@ -18,6 +18,7 @@ _HOT = 60  # times that the start is heated by 4 before it is given up
 _STEPS = (0.02, 0.2)  # least and longest step of the log temperature
 _STILL = 1e-10  # fall of the measure within a factor of ten of the temperature that is none any more
 _ASLEEP = 1e-3  # eigenvalue of a split below which none is near
+_LOOSE = 1e-6  # tolerance on the way, and accuracy of the log temperature of a split
 _ZERO = 1e-8  # measure that counts as zero
 _COLDEST = 1e-12  # temperature, relative to that of the start
 
@@ -55,7 +56,11 @@ def start(path: Continuation, beta: float) -> State:
 
 
 def crossing(path: Continuation, hot: State, measure: Measure, seen: Callable[[State], None]) -> Crossing:
-    """Cool from a state of positive measure until it is not, and find the root; `seen` is told of every state."""
+    """Cool from a state of positive measure until it is not, and find the root; `seen` is told of every state.
+
+    Only at the end does it take the accuracy of the path: on the way there less will do.
+    """
+    way = replace(path, options=replace(path.options, tol=max(path.options.tol, _LOOSE)), accuracy=_LOOSE)
 
     def measured(state: State) -> float:
         seen(state)
@@ -64,12 +69,13 @@ def crossing(path: Continuation, hot: State, measure: Measure, seen: Callable[[S
     first, history = hot.beta, [(np.log(hot.beta), measured(hot))]
     while True:
         step = float(np.clip(-1.01 * hot.growth, *_STEPS))
-        for event in path.cool(hot, hot.beta * float(np.exp(-step))):
+        for event in way.cool(hot, hot.beta * float(np.exp(-step))):
             at = event.at if isinstance(event, Split) else event
             if measured(at) <= 0:
                 return _root(path, hot, at, measured)
             if isinstance(event, Split) and measured(event.after) <= 0:
-                return _across(path, event, measured)
+                cold, above = event.bracket
+                return _across(path, path.split(above, cold), measured)
             hot = event.after
         history.append((np.log(hot.beta), measure(hot)))
         decade = [value for log_beta, value in history if log_beta > history[-1][0] + np.log(10)]

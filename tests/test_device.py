@@ -58,6 +58,8 @@ def assert_same(one, two):
             a, b = a.masses, b.masses
         if isinstance(a, cv.Frame):
             a, b = (*a.centre, a.scale), (*b.centre, b.scale)
+        if field.name == "objective":
+            a, b = repr(a.settings()), repr(b.settings())
         assert not isinstance(b, DeviceArray), field.name
         assert type(a) is type(b), field.name
         np.testing.assert_array_equal(a, b, err_msg=field.name)
@@ -101,6 +103,42 @@ def test_a_solution_on_the_device_is_that_on_the_host(use, x, accelerate, masses
     assert solution.n_maps > 20
     half = len(seen) // 2
     np.testing.assert_array_equal(seen[:half], seen[half:])
+
+
+def lagrangians():
+    """Of every kind of constraint, alone or in pairs; linear ones, and such as want an inner minimisation."""
+    labels = np.arange(60) // 20
+    classifier = cv.ClassProbabilities(10 * np.array([[-1.0, 0, 0], [0, 0.1, 0], [1, 0, 0]]), [3.0, 0, -7])
+    features = cv.FourierFeatures.random(3, 8, gamma=5.0)
+    return {
+        "RE": cv.Lagrangian(cv.RE(0.1), 30.0),
+        "RE, linear FRE": cv.Lagrangian([cv.RE(0.1), cv.FRE(0.1, np.eye(3)[:2])], [20.0, 10.0]),
+        "FRE": cv.Lagrangian(cv.FRE(0.1, features), 100.0),
+        "CLA in a box": cv.Lagrangian(cv.CLA(0.9, classifier, labels), 5.0, box=(0, 1)),
+        "RE, PNCC": cv.Lagrangian([cv.RE(0.1), cv.PNCC(0.9, (1, 3), (1, 3))], [20.0, 2.0]),
+    }
+
+
+@pytest.mark.parametrize("name", lagrangians())
+@either_masses
+def test_a_lagrangian_on_the_device(use, x, name, masses):
+    """Data and passes stay there, with what is derived from x; the small inner minimisations run on the host."""
+
+    def run():
+        objective = lagrangians()[name]
+        return cv.solve(x, objective, tiling=cv.Tiling.uniform(6), masses=masses, max_maps=300, on_failure="return")
+
+    solution, _ = on_both(use, run)
+    assert solution.n_maps > 5
+    assert len(solution.distinct) > 1
+
+
+def test_multipliers_on_the_device(use, x):
+    def run():
+        return cv.solve_constrained(x, [cv.RE(0.2), cv.FRE(0.3, np.eye(3)[:2])], tiling=cv.Tiling.uniform(3))
+
+    solution, _ = on_both(use, run)
+    assert solution.converged
 
 
 @either_masses
