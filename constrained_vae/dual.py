@@ -15,9 +15,10 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
-from scipy.optimize import nnls
+from scipy.optimize import minimize, nnls
 from tqdm.auto import tqdm
 
+from ._arrays import to_host
 from ._checks import FloatArray, check_choice, check_instance
 from .continuation import Continuation, State
 from .iteration import initial_sites, report_failure
@@ -39,6 +40,7 @@ _SHORTEST = 1e-7  # step of log lambda across which E[C] does not jump
 _FLOOR = 1e-8  # lambda, relative to where the ray ended, below which a constraint is not paid for
 _CEILING = 1e8  # and above which it is out of reach
 _STEPS = 200
+_APART = 1e-4  # difference of E[C] between neighbours, in units of the scales, that is a jump
 _ROUGH = 1e-7  # error of a solution, in units of the radius of the data, with which constraints still count as met
 
 
@@ -46,7 +48,8 @@ _ROUGH = 1e-7  # error of a solution, in units of the radius of the data, with w
 class ConstrainedFixedPoint(FixedPoint):
     """A `FixedPoint` whose multipliers were sought for given thresholds.
 
-    Its `status` is MET, SLACK, UNREACHABLE or JUMP, or says why the search ended before any of these.
+    Its `status` is MET, SLACK, UNREACHABLE or JUMP, or says why the search ended before any of these. `n_maps` counts
+    those of the last solution.
 
     Attributes
     ----------
@@ -71,13 +74,27 @@ class ConstrainedFixedPoint(FixedPoint):
 
     @property
     def kkt_residual(self) -> float:
-        """Largest violation of E[C_k] <= 0, and of E[C_k] = 0 where lambda_k > 0, relative to `scales`."""
-        return kkt_residual(np.array(self.expected), np.array(list(self.active.values())), np.array(self.scales))
+        """Largest violation of lambda_k >= 0, E[C_k] <= 0 and that one of them is 0, relative to `scales`.
+
+        The smaller of lambda_k scale_k, in nats, and -E[C_k] / scale_k; its magnitude, for the worst constraint.
+        """
+        return kkt_residual(*self._pairs)
+
+    @property
+    def active(self) -> dict[str, bool]:
+        """Whether a constraint is paid for, by name: of the two of `kkt_residual`, the multiplier is the larger."""
+        y, c = self._pairs
+        return dict(zip(self.multipliers, (y > -c).tolist(), strict=True))
+
+    @property
+    def _pairs(self) -> tuple[FloatArray, FloatArray]:
+        scales = np.array(self.scales)
+        return np.array(list(self.multipliers.values())) * scales, np.array(self.expected) / scales
 
 
-def kkt_residual(values: FloatArray, paid: Any, scales: Any) -> float:
-    """Of the conditions C <= 0, and C = 0 where it is paid for, in units of the scales."""
-    return float((np.where(paid, np.abs(values), values.clip(0)) / scales).max())
+def kkt_residual(y: FloatArray, c: FloatArray) -> float:
+    """Largest violation of y >= 0, c <= 0, y c = 0."""
+    return float(np.abs(np.minimum(y, -c)).max())
 
 
 def solve_constrained(
@@ -189,10 +206,11 @@ class _Search:
         self.scales = np.maximum(np.abs(self.least), np.abs(allowances))
         self.scales[self.scales == 0] = 1.0
         self.here = zero
-        if (values(zero) <= 0).all():
+        broken = values(zero) > _KKT * self.scales
+        if not broken.any():
             return self.package(Status.SLACK)
         try:
-            return self.package(*self.search(values(zero) > 0))
+            return self.package(*self.search(broken))
         except KeyboardInterrupt:
             return self.package(Status.INTERRUPTED)
         except _TimeUp:
@@ -233,19 +251,59 @@ class _Search:
         )
         if given.anchor:
             return state
-        solution = replace(state.solution, objective=zeros, free_energy=0.0, energy=0.0)
-        return replace(state, solution=solution)
+        known: dict[str, Any] = {"objective": zeros, "free_energy": 0.0, "energy": 0.0}
+        if len(given.constraints) > 1 and not (values(state) <= 0).all():
+            known |= self.one_for_all(state)
+        return replace(state, solution=replace(state.solution, **known))
+
+    def one_for_all(self, state: State) -> dict[str, Any]:
+        """What changes where the one reconstruction moves to where the worst constraint is least; it may hold there."""
+        problem, objective = self.problem, self.problem.objective
+        assert isinstance(objective, Lagrangian)
+        at = problem.to_device(state.sites.decoder[:1]), problem.to_device(np.zeros(1))
+        expectations = problem.expectations(*at)
+        mass, sums = np.ones(1), to_host(expectations.sums)
+        scales = np.maximum(np.abs(values(state)), np.abs([c.allowance for c in objective.constraints])).clip(1e-300)
+
+        def worst(u: FloatArray) -> FloatArray:  # t - C_k(psi) / scale_k of u = (psi, t)
+            return u[-1] - objective.expected(problem.mean_offsets, mass, sums, u[None, :-1]) / scales
+
+        def slopes(u: FloatArray) -> FloatArray:
+            down = -objective.expected_slopes(mass, sums, u[None, :-1])[:, 0] / scales[:, None]
+            return np.column_stack([down, np.ones(len(down))])
+
+        start = np.append(state.sites.decoder[0], (values(state) / scales).max())
+        low, high = (np.broadcast_to(bound, len(start) - 1) for bound in objective.bounds)
+        found = minimize(
+            lambda u: u[-1],
+            start,
+            jac=lambda u: np.append(np.zeros(len(u) - 1), 1.0),
+            method="SLSQP",
+            bounds=[*zip(low, high, strict=True), (None, None)],
+            constraints={"type": "ineq", "fun": worst, "jac": slopes},
+            options={"maxiter": 200},
+        )
+        psi = found.x[None, :-1]
+        expected = objective.expected(problem.mean_offsets, mass, sums, psi)
+        if not (expected <= _KKT * scales).all():
+            return {}
+        return {
+            "decoder": problem.rows.frame.outward(psi).repeat(len(self.tiling), axis=0),
+            "expected": tuple(expected.tolist()),
+            "distortion": problem.distortion(problem.to_device(psi), at[1], expectations),
+        }
 
     def anneal(self, broken: Any) -> Crossing:
         """Along the ray of multipliers in inverse ratio of the scales, of constraints that do not hold at rate zero."""
         given = self.objective
-        if not (given.box or given.anchor or any(c.bounded for c in np.array(given.constraints)[broken])):
+        bounded = any(c.bounded for c, is_broken in zip(given.constraints, broken, strict=True) if is_broken)
+        if not (given.box or given.anchor or bounded):
             broken = np.ones_like(broken)  # those alone have no minimiser
         direction = np.where(broken, 1 / self.scales, 0.0)
-        ray = _Ray(self.objective.constraints, direction, box=self.objective.box, anchor=self.objective.anchor)
+        ray = _Ray(given.constraints, direction, box=given.box, anchor=given.anchor)
         path = Continuation(self.problem, ray, self.tiling, self.options, accuracy=1e-10)
         worst = np.flatnonzero(broken)
-        if given.box and not given.anchor and not any(c.bounded for c in np.array(given.constraints)[broken]):
+        if given.box and not (given.anchor or bounded):
             # Minimisers lie in corners of the box, where nothing splits: tiles start at data, for almost no multiplier.
             hot = path.solve(_HOT, initial_sites(self.problem, self.tiling, "data", 0, self.options.free))
         else:
@@ -276,7 +334,7 @@ class _Search:
                 y, returns = np.where(back, 0.01 * y.max(), y), returns + back
                 here = self.at(y, here)
                 continue
-            if kkt_residual(c, y > 0, np.ones_like(c)) <= _KKT:
+            if kkt_residual(y, c) <= _KKT:
                 return Status.MET, None
             if (y > _CEILING * most).any():
                 return Status.UNREACHABLE, None
@@ -284,9 +342,13 @@ class _Search:
             target = np.maximum(target, np.where((returns > 1) | self.holding(target), _FLOOR * most, 0.0))
             here, y, other = self.line_search(here, y, target)
             if other is not None:
-                here, other = sorted((here, other), key=self.violation)
+                apart = np.abs(values(other) / self.scales - values(here) / self.scales).max()
+                self.here, other = sorted((here, other), key=self.violation)
+                if apart > _APART:
+                    return Status.JUMP, other
+                # Nothing better within reach of the arithmetic.
                 self.here = here
-                return Status.JUMP, other
+                return Status.MET if kkt_residual(y, c) <= _ROUGH else Status.CRITICAL, None
         return Status.BUDGET_USED, None
 
     def paid_at(self, state: State) -> FloatArray:
@@ -331,13 +393,13 @@ class _Search:
         The dual value of a branch is concave: where it rises by more than its slope says, that is another branch.
         """
         shift, c = target - y, values(here) / self.scales
-        residual = kkt_residual(c, y > 0, 1.0)
+        residual = kkt_residual(y, c)
         noise = _KKT * (1 + abs(here.solution.lagrangian))
         while True:
             there = y + shift
             state = self.at(there, here)
             rise = state.solution.lagrangian - here.solution.lagrangian
-            left = kkt_residual(values(state) / self.scales, there > 0, 1.0)
+            left = kkt_residual(there, values(state) / self.scales)
             if rise <= c @ shift + noise and (left < residual or (rise > 0 and left < 2 * residual)):
                 return state, there, None
             if (np.abs(shift) <= _SHORTEST * y).all():
@@ -357,7 +419,7 @@ class _Search:
         assert self.here is not None  # the state at rate zero at least
         solution = self.here.solution
         known = {f.name: getattr(solution, f.name) for f in fields(FixedPoint)}
-        rough = solution.error_estimate <= _ROUGH * solution.frame.scale  # C has an error of second order in it
+        rough = solution.error_estimate <= _ROUGH * solution.frame.scale
         if solution.converged or rough or status in (Status.INTERRUPTED, Status.BUDGET_USED):
             known["status"] = status
         names = self.objective.names

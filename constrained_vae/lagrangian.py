@@ -84,8 +84,9 @@ class Lagrangian:
         object.__setattr__(self, "anchor", check_non_negative(self.anchor, "anchor"))
         if self.box is not None:
             object.__setattr__(self, "box", _box(self.box))
-        if self.box is None and not self.anchor and not any(c.bounded for c in constraints):
-            names = " and ".join(c.name for c in constraints)
+        paid = [c for c, value in zip(constraints, multipliers, strict=True) if value > 0] or constraints
+        if self.box is None and not self.anchor and not any(c.bounded for c in paid):
+            names = " and ".join(c.name for c in paid)
             raise NoMinimiserError(
                 f"{names} alone would send reconstructions to infinity or along a flat direction: add an RE, or give "
                 "box=(low, high) or a small anchor= (the multiplier of a squared error)"
@@ -169,6 +170,11 @@ class Lagrangian:
     def check(self, x: Array) -> None:
         for constraint in self.constraints:
             constraint.check(x)
+        for bound in self.box or ():
+            if np.size(bound) not in (1, x.shape[1]):
+                raise ValueError(
+                    f"box must have bounds for {x.shape[1]} dimensions, or one for all, got {np.size(bound)}"
+                )
 
     def in_frame(self, frame: Frame) -> Lagrangian:
         """The same objective for data measured in the frame; energies are unchanged."""
@@ -241,7 +247,7 @@ class Lagrangian:
         alive = np.flatnonzero(mass > 0)
         target = sums[alive] / mass[alive, None]
         image = psi.copy()
-        low, high = self._bounds
+        low, high = self.bounds
         start, scale = psi[alive].clip(low, high), self._mean_curvature(psi.shape[1])
         known = None if inverse is None or self.box is not None else to_host(inverse)[alive]
         with single_threaded_blas():  # products are small, and many
@@ -264,7 +270,8 @@ class Lagrangian:
         return value, gradient
 
     @cached_property
-    def _bounds(self) -> tuple[Any, Any]:
+    def bounds(self) -> tuple[Any, Any]:
+        """Those of the box in the frame; infinite without one."""
         if self.box is None:
             return -np.inf, np.inf
         low, high = (self.frame.inward(np.asarray(bound)) for bound in self.box)
@@ -277,7 +284,7 @@ class Lagrangian:
         """The nearest point of the box."""
         if self.box is None:
             return u
-        low, high = (array_namespace(u).asarray(bound) for bound in self._bounds)
+        low, high = (array_namespace(u).asarray(bound) for bound in self.bounds)
         return u.clip(low, high)
 
     def curvature(self, psi: Array) -> Array | None:
@@ -292,6 +299,11 @@ class Lagrangian:
             v, b = energy.readout(psi)
             values.append(offsets[k] - mass @ b - (sums[:, columns] * v).sum() - energy.allowance)
         return np.array(values)
+
+    def expected_slopes(self, mass: FloatArray, sums: FloatArray, psi: FloatArray) -> FloatArray:
+        """Slopes d E[C_k] / d psi, (C, K, D), at fixed responsibilities."""
+        parts = zip(self._energies[: len(self.constraints)], self._columns(psi.shape[1]), strict=False)
+        return np.stack([-energy.pullback(psi, sums[:, columns], mass) for (_, energy), columns in parts])
 
     def settings(self) -> dict[str, Any]:
         """What `save` writes, enough to recognise the objective that `load` is given."""

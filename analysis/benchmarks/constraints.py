@@ -26,8 +26,8 @@ def main() -> None:
     data = cv.datasets.digits()
     tiling = cv.Tiling.uniform(args.tiles)
     classifier = LogisticRegression(max_iter=5000).fit(data.x, data.labels)
+    assert data.image_shape is not None and data.labels is not None  # noqa: PT018
     cla = cv.CLA(0.9, classifier, data.labels)
-    assert data.image_shape is not None
     objectives: dict[str, cv.ELBO | cv.Lagrangian] = {
         "ELBO": cv.ELBO(),
         "RE": cv.Lagrangian(cv.RE(1.0), 1.0),
