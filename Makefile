@@ -12,6 +12,9 @@ figure2: $(VENV)/installed
 transitions: $(VENV)/installed
 	$(BIN)/python -m analysis.transitions $(ARGS)
 
+constraints: $(VENV)/installed
+	$(BIN)/python -m analysis.constraints $(ARGS)
+
 test: $(VENV)/installed-test
 	$(BIN)/python -m pytest $(ARGS)
 
@@ -54,4 +57,4 @@ $(VENV)/installed-bench: pyproject.toml
 
 # Two installations into one environment must not run side by side.
 .NOTPARALLEL:
-.PHONY: figure2 transitions test test-slow bench check clean
+.PHONY: figure2 transitions constraints test test-slow bench check clean

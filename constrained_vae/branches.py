@@ -134,8 +134,7 @@ def sweep(
         """The state from which a branch is followed."""
         if start is not None:
             return path.solve(beta, initial_sites(problem, tiling, start, seed, options.free), split=True)
-        bregman = problem.objective.curvature(problem.mean[None]) is not None
-        top = critical_beta(problem, objective) if bregman else 0.0  # of no other energy are the splits known
+        top = critical_beta(problem, objective)
         if beta >= top:
             return path.collapsed(beta)
         state = path.collapsed(1.01 * top)

@@ -248,7 +248,8 @@ class Lagrangian:
         target = sums[alive] / mass[alive, None]
         image = psi.copy()
         low, high = self.bounds
-        start, scale = psi[alive].clip(low, high), self._mean_curvature(psi.shape[1])
+        start = psi[alive].clip(low, high)
+        scale = self._mean_curvature(psi.shape[1]) if np.isnan(self.stiffness) else self.stiffness
         known = None if inverse is None or self.box is not None else to_host(inverse)[alive]
         with single_threaded_blas():  # products are small, and many
             image[alive] = minimise(*self._inner(target), start, scale, (low, high), known)
