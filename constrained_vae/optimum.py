@@ -1,0 +1,331 @@
+"""certify() and global_solution(): how far a solution is from the global optimum, and the optimum itself (T14)-(T17).
+
+Over all decoders and all prior masses the least F at given multipliers is that of the rate-distortion function, or of
+the non-parametric maximum likelihood of a mixture (Kiefer and Wolfowitz 1956; Rose 1994). It is convex in the
+distribution of reconstructions, so that it has a certificate.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import numpy as np
+from scipy.optimize import nnls
+from tqdm.auto import tqdm
+
+from . import equations
+from ._blas import single_threaded_blas
+from ._checks import FloatArray, check_choice, check_instance, check_positive
+from .backends import get_backend
+from .coverage import Coverage
+from .iteration import report_failure
+from .loop import iterate
+from .objectives import ELBO, Objective
+from .options import Options
+from .problem import Problem
+from .rows import Rows
+from .sites import Sites, coincident
+from .solution import FixedPoint, Status
+from .tiling import Tiling
+
+_RIGOROUS = 2  # dimensions up to which a supremum is proven
+_ACCURACY = 1e-8  # nats, of that proof
+_NEWTON = 50  # steps of the masses
+_POLISH = 60  # maps between two insertions
+_SITES = 4096  # reconstructions of a solution
+_PATIENCE = 30  # rounds without a smaller gap after which the search ends
+_NEAR = 0.03  # distance, in units of the resolution, of reconstructions that may be one
+
+
+@dataclass(frozen=True, eq=False)
+class Certificate:
+    """Bounds of the global optimum F* of all decoders and all prior masses, lower <= F* <= upper (T14).
+
+    Attributes
+    ----------
+    upper : float
+        F of the solution, in nats.
+    lower : float
+        F - log sup c, in nats.
+    where : (D,) array
+        Where c is largest, in units of x: there one more reconstruction would help most.
+    rigorous : bool
+        Whether the supremum is proven, by branch and bound; else it is the largest of the maxima uphill from all data
+        points and reconstructions.
+    """
+
+    upper: float
+    lower: float
+    where: FloatArray
+    rigorous: bool
+
+    @property
+    def gap(self) -> float:
+        """Nats between the bounds."""
+        return self.upper - self.lower
+
+    def __repr__(self) -> str:
+        how = "rigorous" if self.rigorous else "heuristic supremum"
+        return f"Certificate(F={self.upper:.9g}, gap={self.gap:.2e} nats, {how})"
+
+
+def certify(solution: FixedPoint) -> Certificate:
+    """How far F of a solution is at most above the global optimum, converged or not, with fixed or free masses (T14).
+
+    Parameters
+    ----------
+    solution : FixedPoint
+
+    Returns
+    -------
+    Certificate
+
+    Raises
+    ------
+    ValueError
+        For anything else.
+
+    Examples
+    --------
+    >>> from constrained_vae import Tiling, solve
+    >>> certify(solve([[-1.0], [1.0]], beta=0.5, tiling=Tiling.uniform(2))).gap < 1e-7
+    True
+    """
+    check_instance(solution, "solution", FixedPoint, "solve(x)")
+    rows = Rows(solution.x, solution.weights, solution.frame, np.dtype(np.float64))
+    problem = Problem(rows, solution.objective.in_frame(solution.frame), get_backend("reference"))
+    sites = solution.distinct
+    return _certificate(problem, solution.frame.inward(sites.decoder), sites.masses, solution.free_energy)[0]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class CertifiedFixedPoint(FixedPoint):
+    """A `FixedPoint` of free masses with the certificate of how far it is from the global optimum.
+
+    Attributes
+    ----------
+    certificate : Certificate
+    """
+
+    certificate: Certificate = field(kw_only=True)
+
+    def __repr__(self) -> str:
+        return f"Certified{super().__repr__()[:-1]}; gap {self.certificate.gap:.1e} nats)"
+
+
+def global_solution(
+    x: Any,
+    objective: Objective | None = None,
+    *,
+    beta: float | None = None,
+    gap: float = 1e-6,
+    weights: Any = None,
+    start: FixedPoint | None = None,
+    time_limit: float = 60.0,
+    backend: str = "auto",
+    progress: bool = False,
+    on_failure: str = "warn",
+) -> CertifiedFixedPoint:
+    """The global optimum over all decoders and prior masses, to a certified gap: a point of the rate-distortion curve.
+
+    Reconstructions are added where c is largest (T14), their masses found by the constrained Newton method (Y. Wang
+    2007, J. R. Stat. Soc. B 69), positions and masses polished together by the accelerated map, until the gap is met.
+
+    Parameters
+    ----------
+    x : (N, D) array_like, memory map or RowBlocks
+        Data. Statistics of all of them are held in memory.
+    objective : Objective, optional
+        `ELBO()` by default.
+    beta : float, optional
+        Temperature; short for `objective.at(beta)`.
+    gap : float
+        Nats between F and its lower bound that are asked for.
+    weights : (N,) array_like, optional
+        Data weights; points of weight zero have no say.
+    start : FixedPoint, optional
+        Where to start, such as the optimum at a temperature nearby; one reconstruction of all data by default.
+    time_limit : float
+        Seconds after which the best so far is returned, with the gap that it has.
+    backend : {"auto", "numba", "cupy", "reference"}
+    progress : bool
+        Show a progress bar.
+    on_failure : {"warn", "raise", "return"}
+        What to do where the gap is not met.
+
+    Returns
+    -------
+    CertifiedFixedPoint
+        With as many tiles as it needs, and its `.certificate`.
+
+    Raises
+    ------
+    ValueError
+        For bad input.
+    NotConvergedError
+        If the gap is not met, with ``on_failure="raise"``.
+
+    Examples
+    --------
+    >>> s = global_solution([[-1.0], [1.0]], beta=0.5)
+    >>> len(s.distinct), round(s.free_energy, 6), s.certificate.gap < 1e-6
+    (2, 0.673475, True)
+    """
+    objective = ELBO() if objective is None else objective
+    check_instance(objective, "objective", Objective, "ELBO(beta=0.5)")
+    objective = objective if beta is None else objective.at(beta)
+    gap = check_positive(gap, "gap")
+    check_choice(on_failure, "on_failure", ("warn", "raise", "return"))
+    if not (isinstance(time_limit, (int, float)) and time_limit >= 0):
+        raise ValueError(f"time_limit must be a number of seconds, at least 0, got {time_limit!r}")
+    problem = Problem.make(x, objective, weights, backend, None)
+    psi, masses = problem.collapsed[None], np.ones(1)
+    if start is not None:
+        check_instance(start, "start", FixedPoint, "global_solution(x)")
+        psi, masses = problem.rows.frame.inward(start.distinct.decoder), start.distinct.masses
+        if psi.shape[1] != problem.rows.source.shape[1]:
+            raise ValueError(f"start must have reconstructions of {problem.rows.source.shape[1]} dimensions like x")
+    with tqdm(disable=not progress, desc=f"beta={objective.beta:.4g}", unit=" rounds") as bar:
+        solution = _Search(problem, objective, gap, time.monotonic() + time_limit, bar).run(psi, masses)
+    report_failure(solution, on_failure, stacklevel=3)
+    return solution
+
+
+@dataclass(eq=False)
+class _Search:
+    """The search for the optimum of one problem."""
+
+    problem: Problem
+    objective: Objective  # in the units of the data
+    gap: float
+    deadline: float
+    bar: Any
+
+    def __post_init__(self) -> None:
+        parts = list(_statistics(self.problem))
+        self.phi, self.offset, self.rho, self.x = (np.concatenate(part) for part in zip(*parts, strict=True))
+
+    def run(self, psi: FloatArray, masses: FloatArray) -> CertifiedFixedPoint:
+        """Insert, weigh and polish until the gap is met or time is up."""
+        options, best, since = Options(free=True, split=False, tol=1e-9, max_maps=_POLISH), None, 0
+        status = Status.BUDGET_USED
+        try:
+            while True:
+                psi, masses = self.weighed(psi, masses)
+                certificate, tops, heights = _certificate(self.problem, psi, masses, None)
+                self.bar.update()
+                self.bar.set_postfix_str(f"{len(psi)} sites, gap {certificate.gap:.1e}", refresh=False)
+                if best is None or certificate.gap < best[0].gap:
+                    best, since = (certificate, psi, masses), 0
+                else:
+                    since += 1
+                if certificate.gap <= self.gap:
+                    status = Status.CONVERGED
+                    break
+                if time.monotonic() > self.deadline or since > _PATIENCE:
+                    break
+                new = tops[heights > 0.1 * self.gap][: max(_SITES - len(psi), 0)]
+                psi, masses = np.concatenate([psi, new]), np.append(masses, np.zeros(len(new)))
+                psi, masses = self.weighed(psi, masses)
+                psi, masses = self.merged(psi, masses)
+                sites = Sites(psi, np.arange(len(psi)), masses)
+                tiling = Tiling(masses / masses.sum())
+                solution, sites, _ = iterate(self.problem, self.objective, tiling, sites, options)
+                if solution.status is Status.INTERRUPTED:
+                    raise KeyboardInterrupt
+                psi, masses = sites.decoder, sites.masses
+        except KeyboardInterrupt:
+            if best is None:
+                raise
+            status = Status.INTERRUPTED
+        certificate, psi, masses = best
+        sites, tiling = Sites(psi, np.arange(len(psi)), masses), Tiling(masses)
+        solution, *_ = iterate(self.problem, self.objective, tiling, sites, replace(options, max_maps=1))
+        known = {f.name: getattr(solution, f.name) for f in fields(FixedPoint)} | {"status": status}
+        return CertifiedFixedPoint(**known, certificate=certificate)
+
+    def energies(self, psi: FloatArray) -> FloatArray:
+        v, b = self.problem.objective.readout(psi)
+        return equations.energies(self.phi, self.offset, v, b)
+
+    def free_energy(self, psi: FloatArray, masses: FloatArray) -> float:
+        with np.errstate(divide="ignore"):
+            _, log_Z = equations.encoder(self.energies(psi), np.log(masses))
+        return float(equations.free_energy(log_Z, self.rho))
+
+    def weighed(self, psi: FloatArray, masses: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """The best masses at these reconstructions, but for a tenth of the gap; those without mass are dropped.
+
+        Newton's quadratic model of F on the simplex is a least-squares problem, |(S - 2) p|^2 with S_ik = exp(-H_ik) /
+        Z_i, solved together with |sum p - 1|^2 by non-negative least squares (Wang 2007).
+        """
+        H = self.energies(psi)
+        G = np.exp(H.min(axis=1, keepdims=True) - H)  # (N, k), scaled by row
+        root = np.sqrt(self.rho)[:, None]
+
+        def value(p: FloatArray) -> float:
+            with np.errstate(divide="ignore"):
+                return float(-self.rho @ np.log(G @ p))
+
+        if not masses.all():  # the new ones get what share is best first: far points, that see no other, bend the model
+            new = masses == 0
+            trials = [(1 - share) * masses + share * new / new.sum() for share in new.mean() * 0.5 ** np.arange(40)]
+            masses = min([masses, *trials], key=value)
+        for _ in range(_NEWTON):
+            S = G / (G @ masses)[:, None]
+            slope = self.rho @ S  # of -F; at most 1, and 1 where there is mass, at the optimum
+            if slope.max() - 1 <= 0.1 * self.gap:
+                break
+            system = np.zeros((len(S) + 1, len(masses) + 1))  # the matrix, and what it should equal in the last column
+            system[:-1, :-1], system[-1] = root * (S - 2), 1.0
+            with single_threaded_blas():
+                system = np.linalg.qr(system, mode="r") if len(system) > 2 * len(masses) else system
+                target = nnls(system[:, :-1], system[:, -1])[0]
+            target /= target.sum()
+            here, fall, step = value(masses), slope @ (target - masses), 1.0
+            while value(masses + step * (target - masses)) > here - 1e-4 * step * fall and step > 1e-6:
+                step /= 2
+            if step <= 1e-6:
+                break
+            masses = masses + step * (target - masses)
+        alive = masses > 1e-14
+        return psi[alive], masses[alive] / masses[alive].sum()
+
+    def merged(self, psi: FloatArray, masses: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Reconstructions much closer than the resolution made one, unless F rises by more than a tenth of the gap."""
+        group = coincident(psi, _NEAR * self.problem.objective.stiffness**-0.5)
+        if group.max() + 1 == len(psi):
+            return psi, masses
+        total = np.bincount(group, masses)
+        mean = np.stack([np.bincount(group, masses * column) for column in psi.T], axis=1) / total[:, None]
+        rise = self.free_energy(mean, total) - self.free_energy(psi, masses)
+        return (mean, total) if rise <= 0.1 * self.gap else (psi, masses)
+
+
+def _statistics(problem: Problem) -> Any:
+    """Blocks (phi, s, rho, x) on the host, in the frame, of points that have weight."""
+    for rows, x, rho in problem.rows.blocks():
+        phi, s = problem.objective.statistics(x, rows)
+        some = rho > 0
+        yield phi[some], problem.objective.offset(s)[some], rho[some], x[some]
+
+
+def _certificate(
+    problem: Problem, psi: FloatArray, masses: FloatArray, free_energy: float | None
+) -> tuple[Certificate, FloatArray, FloatArray]:
+    """The certificate of reconstructions and masses in the frame, and the maxima of log c with their heights."""
+    phi, offset, rho, x = (np.concatenate(part) for part in zip(*_statistics(problem), strict=True))
+    v, b = problem.objective.readout(psi)
+    with np.errstate(divide="ignore"):
+        _, log_Z = equations.encoder(equations.energies(phi, offset, v, b), np.log(masses))
+    coverage = Coverage(problem.objective, phi, np.log(rho) - offset - log_Z)
+    tops, heights = coverage.maxima(np.concatenate([psi, x]))
+    height, rigorous = float(heights[0]), False
+    if x.shape[1] <= _RIGOROUS and problem.objective.quadratic is not None:
+        bound = coverage.bound(x, height, _ACCURACY)
+        height, rigorous = (bound, True) if np.isfinite(bound) else (height, False)
+    upper = float(equations.free_energy(log_Z, rho)) if free_energy is None else free_energy
+    where = problem.rows.frame.outward(tops[0])
+    return Certificate(upper, upper - max(height, 0.0), where, rigorous), tops, heights
