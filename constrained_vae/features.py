@@ -4,7 +4,8 @@ A map f is a callable, f(x) of shape (n, S) for x of shape (n, D), with a method
 
     pullback(x, df) -> (n, D)       df_i . f'(x_i), the vector-Jacobian product, for cotangents df (n, S)
 
-Both get NumPy arrays. `Features` makes one of two functions of your own.
+Both get NumPy arrays. `Features` makes one of two functions of your own. A map may have a method `in_frame(frame)`, the
+same map of points measured in a frame.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy.typing as npt
 from scipy.special import softmax
 
 from ._checks import FloatArray, check_count, check_data, check_positive, check_vector
+from .frames import Frame
 
 _CONSTANT = 1e-9  # a patch of less contrast than this, relative to the largest value of its image, is constant
 
@@ -87,6 +89,10 @@ class LinearFeatures:
     def __repr__(self) -> str:
         return "LinearFeatures({} x {})".format(*self.matrix.shape)
 
+    def in_frame(self, frame: Frame) -> LinearFeatures:
+        """The same map of points in a frame, but for a constant."""
+        return LinearFeatures(frame.scale * self.matrix)
+
     def __call__(self, x: FloatArray) -> FloatArray:
         return x @ self.matrix.T
 
@@ -142,6 +148,11 @@ class FourierFeatures:
         frequencies = np.sqrt(2 * check_positive(gamma, "gamma")) * rng.standard_normal(shape)
         return cls(frequencies, rng.uniform(0, 2 * np.pi, shape[0]))
 
+    def in_frame(self, frame: Frame) -> FourierFeatures:
+        """The same map of points in a frame, so that an offset costs no accuracy."""
+        phases = self.phases + self.frequencies @ np.broadcast_to(frame.centre, self.frequencies.shape[1])
+        return FourierFeatures(frame.scale * self.frequencies, phases % (2 * np.pi))
+
     def _angles(self, x: FloatArray) -> FloatArray:
         return x @ self.frequencies.T + self.phases
 
@@ -193,7 +204,11 @@ class ClassProbabilities:
             If it is not fitted, or its probabilities are no softmax of linear scores (one-vs-rest).
         """
         if not hasattr(classifier, "coef_"):
-            raise ValueError(f"classifier must be fitted, got {classifier!r}: call its fit(x, labels) first")
+            fitted = hasattr(classifier, "classes_")
+            raise ValueError(
+                f"classifier must be {'' if fitted else 'fitted, '}a LogisticRegression, got {classifier!r}: "
+                f"{'' if fitted else 'call its fit(x, labels) first, or '}give Features(probabilities, product)"
+            )
         coefficients, intercepts = np.atleast_2d(classifier.coef_), np.ravel(classifier.intercept_)
         intercepts = np.broadcast_to(intercepts, len(coefficients))
         if len(coefficients) == 1:  # two classes, one score
@@ -207,6 +222,11 @@ class ClassProbabilities:
                 "LogisticRegression, or give Features(probabilities, product)"
             )
         return found
+
+    def in_frame(self, frame: Frame) -> ClassProbabilities:
+        """The same map of points in a frame, so that an offset costs no accuracy."""
+        intercepts = self.intercepts + self.coefficients @ np.broadcast_to(frame.centre, self.coefficients.shape[1])
+        return ClassProbabilities(frame.scale * self.coefficients, intercepts, self.classes)
 
     def __call__(self, x: FloatArray) -> FloatArray:
         return np.asarray(softmax(x @ self.coefficients.T + self.intercepts, axis=1))

@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from ._checks import FloatArray
 
-_STEPS = 100  # Newton steps of a tile; a handful is the rule
-_PRODUCTS = 200  # products with the Hessian for a step
+_STEPS = 60  # Newton steps of a tile; a handful is the rule
+_PRODUCTS = 60  # products with the Hessian for a step
 _STENCIL = 3e-4  # step of differences of fourth order, in units of the data's radius
 
 Values = Callable[[FloatArray, npt.NDArray[np.intp]], FloatArray]  # of points (n, D) of the tiles numbered (n,)

@@ -170,7 +170,7 @@ class Problem:
 
     def distortion(self, psi: Array, log_masses: Array, expectations: Expectations) -> float:
         """E||x - psi||^2 in squared units of x, whatever the objective (one more pass unless it is the energy)."""
-        if self.objective.quadratic is not None:
+        if self.objective.quadratic:
             return float(expectations.energy) / self.objective.quadratic * self.rows.frame.scale**2
         parts = [
             (q.sum(axis=1) @ (x * x).sum(axis=1), q.sum(axis=0), q.T @ x)
