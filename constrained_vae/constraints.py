@@ -32,7 +32,7 @@ from .features import (
     as_features,
     check_features,
 )
-from .frames import IDENTITY, Frame
+from .frames import Frame
 
 
 @runtime_checkable
@@ -65,7 +65,7 @@ class _Constraint:
 
     kappa: float
     name: str = field(default="", kw_only=True)
-    frame: Frame = field(default=IDENTITY, kw_only=True)
+    frame: Frame | None = field(default=None, kw_only=True)
 
     labelled: ClassVar[int | None] = None
 
@@ -128,7 +128,8 @@ class RE(_Constraint):
         return 2 * self._factor(dim)
 
     def _factor(self, dim: int) -> float:
-        return self.frame.scale**2 / (dim if self.reduction == "mean" else 1)
+        scale = 1.0 if self.frame is None else self.frame.scale
+        return scale**2 / (dim if self.reduction == "mean" else 1)
 
     def check(self, x: Array) -> None:
         pass
@@ -158,7 +159,7 @@ class _Mapped(_Constraint):
     def _origin(self, dim: int) -> FloatArray:
         """f at the origin of the frame, (1, S), from where features are measured where only differences matter."""
         known = self.__dict__.get("_at_origin")
-        if known is None or self.frame is IDENTITY:
+        if known is None or self.frame is None:
             known = self.__dict__["_at_origin"] = self._framed(np.zeros((1, dim)))
         return cast(FloatArray, known)
 
@@ -171,10 +172,10 @@ class _Mapped(_Constraint):
     @cached_property
     def _framed(self) -> FeatureMap:
         """The feature map of points in the frame."""
-        if self.frame is IDENTITY:
-            return self._map
         moved = getattr(self._map, "in_frame", None)
-        return cast(FeatureMap, moved(self.frame)) if moved else _Framed(self._map, self.frame)
+        if moved is None:
+            return _Framed(self._map, self.frame)
+        return self._map if self.frame is None else cast(FeatureMap, moved(self.frame))
 
     def check(self, x: FloatArray) -> None:
         check_features(self._map, x, self.name)
@@ -182,16 +183,22 @@ class _Mapped(_Constraint):
 
 @dataclass(frozen=True)
 class _Framed:
-    """A feature map after the way out of a frame."""
+    """A feature map after the way out of a frame, if there is one; whatever it gives, in float64."""
 
     features: FeatureMap
-    frame: Frame
+    frame: Frame | None
 
     def __call__(self, x: FloatArray) -> FloatArray:
-        return self.features(self.frame.outward(x))
+        f = np.asarray(self.features(x if self.frame is None else self.frame.outward(x)), dtype=np.float64)
+        if len(x) > 1 and not np.isfinite(f).all():
+            row = int(np.flatnonzero(~np.isfinite(f).all(axis=1))[0])
+            raise ValueError(f"features must be finite, got {f[row]} from {self.features!r} in row {row} of a block")
+        return f
 
     def pullback(self, x: FloatArray, df: FloatArray) -> FloatArray:
-        return self.frame.scale * self.features.pullback(self.frame.outward(x), df)
+        if self.frame is None:
+            return np.asarray(self.features.pullback(x, df), dtype=np.float64)
+        return self.frame.scale * np.asarray(self.features.pullback(self.frame.outward(x), df), dtype=np.float64)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

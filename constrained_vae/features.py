@@ -22,7 +22,7 @@ from scipy.special import softmax
 from ._checks import FloatArray, check_count, check_data, check_positive, check_vector
 from .frames import Frame
 
-_CONSTANT = 1e-9  # a patch of less contrast than this, relative to the largest value of its image, is constant
+_CONSTANT = 1e-6  # a patch of less contrast than this, relative to the largest value of its image, is constant
 
 
 class MissingProductError(ValueError):
@@ -240,7 +240,7 @@ class ClassProbabilities:
 class NormalisedPatches:
     """Patches of images less their mean, of unit length, so that f(x) . f(y) is a mean correlation of patches.
 
-    A constant patch is zero, and correlates with nothing. (Constant: with a contrast below 1e-9 of the largest value of
+    A constant patch is zero, and correlates with nothing. (Constant: with a contrast below 1e-6 of the largest value of
     its image.) Patches of images with channels hold all channels.
 
     Parameters
@@ -346,4 +346,20 @@ def check_features(features: FeatureMap, x: FloatArray, name: str) -> int:
         raise ValueError(f"{name}: features of points of dimension {x.shape[1]} failed: {error}") from error
     if product != x.shape:
         raise ValueError(f"{name}: the vector-Jacobian product must have the shape {x.shape} of x, got {product}")
+    if isinstance(features, Features):
+        _check_product(features, x, name)
     return int(shape[1])
+
+
+def _check_product(features: Features, x: FloatArray, name: str) -> None:
+    """Raise ValueError where a product is far from differences of the function, in all of a few directions."""
+    rng, wrong = np.random.default_rng(0), []
+    for _ in range(3):
+        f = features(x)
+        direction, df = rng.standard_normal(x.shape), rng.standard_normal(f.shape)
+        h = 1e-4 * (1 + np.abs(x).max()) / np.abs(direction).max()
+        found = (df * (features(x + h * direction) - features(x - h * direction))).sum(axis=1) / (2 * h)
+        given = (direction * features.pullback(x, df)).sum(axis=1)
+        wrong.append(np.abs(given - found) > 0.1 * (np.abs(given) + np.abs(found)) + 1e-3)
+    if np.all(wrong, axis=0).any():
+        raise ValueError(f"{name}: the vector-Jacobian product is not that of the function: its differences are others")

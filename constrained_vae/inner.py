@@ -2,8 +2,8 @@
 
 Newton's method with a trust region per tile; its steps are found by conjugate gradients (Steihaug 1983, SIAM J. Numer.
 Anal. 20), with products of the Hessian as differences of the gradient. A step is kept only where the value falls, or,
-where the difference is rounding, the gradient does: the energy never rises. Bounds hold by projection (Bertsekas 1982,
-SIAM J. Control Optim. 20).
+where the difference is rounding, the gradient does: beyond rounding the energy never rises. Bounds hold by projection
+(Bertsekas 1982, SIAM J. Control Optim. 20).
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from ._blas import single_threaded_blas
 from ._checks import FloatArray, check_instance, check_non_negative, check_positive
 from .constraints import RE, Constraint
 from .equations import Array
-from .frames import IDENTITY, Frame
+from .frames import Frame
 from .inner import Values, minimise
 
 
@@ -66,7 +66,7 @@ class Lagrangian:
     beta: float = 1.0
     box: Any = None
     anchor: float = 0.0
-    frame: Frame = field(default=IDENTITY, kw_only=True)
+    frame: Frame | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         constraints = tuple(self.constraints) if isinstance(self.constraints, Sequence) else (self.constraints,)
@@ -136,7 +136,7 @@ class Lagrangian:
         """The multiplier of ||x - psi||^2 where there is no other energy, so that a kernel may compute it as one."""
         if self.box is not None or not all(isinstance(energy, RE) for _, energy in self._energies):
             return None
-        return None if self.frame is IDENTITY else self._mean_curvature(self.frame.centre.size) / 2
+        return None if self.frame is None else self._mean_curvature(self.frame.centre.size) / 2
 
     @cached_property
     def stiffness(self) -> float:
@@ -144,7 +144,7 @@ class Lagrangian:
 
         NaN outside of any frame, where it is not known how many dimensions there are.
         """
-        return np.nan if self.frame is IDENTITY else self._mean_curvature(self.frame.centre.size) or 1.0
+        return np.nan if self.frame is None else self._mean_curvature(self.frame.centre.size) or 1.0
 
     def _mean_curvature(self, dim: int) -> float:
         return float(sum(value * energy.mean_curvature(dim) for value, energy in self._energies))
@@ -204,7 +204,7 @@ class Lagrangian:
     def _columns(self, dim: int) -> list[slice]:
         """Columns of the statistics of every energy, for data of D dimensions; remembered."""
         known = self.__dict__.get("_slices", [])
-        if not known or self.frame is IDENTITY:
+        if not known or self.frame is None:
             start = dim if self._shared else 0
             known = []
             for _, energy in self._energies:
@@ -274,7 +274,7 @@ class Lagrangian:
         """Those of the box in the frame; infinite without one."""
         if self.box is None:
             return -np.inf, np.inf
-        low, high = (self.frame.inward(np.asarray(bound)) for bound in self.box)
+        low, high = (bound if self.frame is None else self.frame.inward(np.asarray(bound)) for bound in self.box)
         return low, high
 
     def coordinates(self, psi: Array) -> Array:

@@ -260,6 +260,7 @@ def block_expectations(
     x, psi = check_rows(x), check_data(decoder, "decoder")
     frame = Frame(np.zeros(x.shape[1]), 1.0) if frame is None else frame
     check_instance(frame, "frame", Frame, "Frame(centre, scale)")
+    frame = Frame(np.broadcast_to(frame.centre, x.shape[1]), frame.scale)
     if psi.shape[1] != x.shape[1]:
         raise ValueError(f"decoder must have {x.shape[1]} columns like x, got {psi.shape[1]}")
     check_labelled(objective, len(x))
