@@ -33,12 +33,15 @@ class Whitened:
         Reconstructions at u = 0.
     root, inverse : (k, D, D) arrays
         A^1/2 and its inverse; zero along coordinates that a box holds, which stay at the origin.
+    held : (k, D) bool array
+        Those, on the host.
     """
 
     objective: Objective
     origin: Array
     root: Array
     inverse: Array
+    held: np.ndarray
 
     stiffness = 1.0
 
@@ -46,8 +49,25 @@ class Whitened:
     def at(cls, problem: Problem, psi: Array, expectations: Expectations, image: Array) -> Whitened:
         """The chart about reconstructions psi (k, D), with the curvature at their image under the map."""
         sums = to_host(expectations.mass), to_host(expectations.sums)
+        held = _held(problem.objective, to_host(image))
         root, inverse = roots(problem.objective, *sums, to_host(image))
-        return cls(problem.objective, psi, problem.to_device(root), problem.to_device(inverse))
+        origin = problem.to_device(np.where(held, to_host(image), to_host(psi)))
+        return cls(problem.objective, origin, problem.to_device(root), problem.to_device(inverse), held)
+
+    def fits(self, image: Array) -> bool:
+        """Whether the box holds at an image what it holds here."""
+        boxed = getattr(self.objective, "box", None) is not None
+        return not boxed or bool((self.held == _held(self.objective, to_host(image))).all())
+
+    def slack(self, expectations: Expectations, image: Array) -> Array:
+        """How far images (k, D) are from the minimiser of the inner problem (T2): what its arithmetic left, about."""
+        mass, sums, points = (to_host(array) for array in (expectations.mass, expectations.sums, image))
+        alive = mass > 0
+        left = np.zeros_like(points)
+        target = sums[alive] / mass[alive, None]
+        left[alive] = to_host(self.objective.pullback(points[alive], target, np.ones(len(target))))
+        inverse = to_host(self.inverse)
+        return (inverse @ (inverse @ left[:, :, None]))[:, :, 0]
 
     def coordinates(self, psi: Array) -> Array:
         return (self.root @ (psi - self.origin)[:, :, None])[:, :, 0]

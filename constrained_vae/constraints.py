@@ -32,7 +32,7 @@ from .features import (
     as_features,
     check_features,
 )
-from .frames import IDENTITY, Frame
+from .frames import Frame
 
 
 @runtime_checkable
@@ -65,7 +65,7 @@ class _Constraint:
 
     kappa: float
     name: str = field(default="", kw_only=True)
-    frame: Frame = field(default=IDENTITY, kw_only=True)
+    frame: Frame | None = field(default=None, kw_only=True)
 
     labelled: ClassVar[int | None] = None
 
@@ -128,7 +128,8 @@ class RE(_Constraint):
         return 2 * self._factor(dim)
 
     def _factor(self, dim: int) -> float:
-        return self.frame.scale**2 / (dim if self.reduction == "mean" else 1)
+        scale = 1.0 if self.frame is None else self.frame.scale
+        return scale**2 / (dim if self.reduction == "mean" else 1)
 
     def check(self, x: Array) -> None:
         pass
@@ -158,24 +159,46 @@ class _Mapped(_Constraint):
     def _origin(self, dim: int) -> FloatArray:
         """f at the origin of the frame, (1, S), from where features are measured where only differences matter."""
         known = self.__dict__.get("_at_origin")
-        if known is None or self.frame is IDENTITY:
-            known = self.__dict__["_at_origin"] = self._map(self.frame.outward(np.zeros((1, dim))))
+        if known is None or self.frame is None:
+            known = self.__dict__["_at_origin"] = self._framed(np.zeros((1, dim)))
         return cast(FloatArray, known)
 
     def mean_curvature(self, dim: int) -> float:
         """2 tr(F^T F) / D of the slope F of the features at the origin of the frame, from 32 random cotangents."""
         signs = np.random.default_rng(0).choice((-1.0, 1.0), size=(32, self._origin(dim).shape[1]))
-        slopes = self._pull(np.zeros((32, dim)), signs)
+        slopes = self._framed.pullback(np.zeros((32, dim)), signs)
         return 2 * float(np.square(slopes).mean())
 
-    def _features(self, x: Array) -> FloatArray:
-        return self._map(self.frame.outward(x))
-
-    def _pull(self, psi: FloatArray, df: FloatArray) -> FloatArray:
-        return self.frame.scale * self._map.pullback(self.frame.outward(psi), df)
+    @cached_property
+    def _framed(self) -> FeatureMap:
+        """The feature map of points in the frame."""
+        moved = getattr(self._map, "in_frame", None)
+        if moved is None:
+            return _Framed(self._map, self.frame)
+        return self._map if self.frame is None else cast(FeatureMap, moved(self.frame))
 
     def check(self, x: FloatArray) -> None:
         check_features(self._map, x, self.name)
+
+
+@dataclass(frozen=True)
+class _Framed:
+    """A feature map after the way out of a frame, if there is one; whatever it gives, in float64."""
+
+    features: FeatureMap
+    frame: Frame | None
+
+    def __call__(self, x: FloatArray) -> FloatArray:
+        f = np.asarray(self.features(x if self.frame is None else self.frame.outward(x)), dtype=np.float64)
+        if len(x) > 1 and not np.isfinite(f).all():
+            row = int(np.flatnonzero(~np.isfinite(f).all(axis=1))[0])
+            raise ValueError(f"features must be finite, got {f[row]} from {self.features!r} in row {row} of a block")
+        return f
+
+    def pullback(self, x: FloatArray, df: FloatArray) -> FloatArray:
+        if self.frame is None:
+            return np.asarray(self.features.pullback(x, df), dtype=np.float64)
+        return self.frame.scale * np.asarray(self.features.pullback(self.frame.outward(x), df), dtype=np.float64)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -220,10 +243,15 @@ class FRE(_Mapped):
     def quadratic(self) -> bool:  # type: ignore[override]
         return isinstance(self.features, LinearFeatures)
 
+    @cached_property
+    def bounded(self) -> bool:  # type: ignore[override]
+        """Whether no direction is without cost; of a map that is not linear that is taken for granted."""
+        matrix = getattr(self.features, "matrix", None)
+        return matrix is None or bool(np.linalg.matrix_rank(matrix) == matrix.shape[1])
+
     def _centred(self, x: Array) -> FloatArray:
-        if self.quadratic:  # exactly, however far the origin of the frame is
-            return self.frame.scale * self._map(x)
-        return self._features(x) - self._origin(x.shape[1])
+        f = self._framed(x)
+        return f if self.quadratic else f - self._origin(x.shape[1])
 
     def statistics(self, x: Array, rows: slice | None = None) -> tuple[Array, Array]:
         f = self._centred(x)
@@ -231,12 +259,12 @@ class FRE(_Mapped):
 
     def readout(self, psi: Array) -> tuple[Array, Array]:
         f = self._centred(psi)
-        return 2 * (self._pull(psi, f) if self.quadratic else f), -(f * f).sum(axis=1)
+        return 2 * (self._framed.pullback(psi, f) if self.quadratic else f), -(f * f).sum(axis=1)
 
     def pullback(self, psi: Array, dv: Array, db: Array) -> Array:
         f = self._centred(psi)
-        df = self.frame.scale * self._map(dv) if self.quadratic else dv
-        return 2 * self._pull(psi, df - db[:, None] * f)
+        df = self._framed(dv) if self.quadratic else dv
+        return 2 * self._framed.pullback(psi, df - db[:, None] * f)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -255,10 +283,10 @@ class _Similarity(_Mapped):
         return 1 - self.kappa
 
     def readout(self, psi: Array) -> tuple[Array, Array]:
-        return self._features(psi), np.zeros(len(psi))
+        return self._framed(psi), np.zeros(len(psi))
 
     def pullback(self, psi: Array, dv: Array, db: Array) -> Array:
-        return self._pull(psi, dv)
+        return self._framed.pullback(psi, dv)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -309,7 +337,9 @@ class CLA(_Similarity):
         """The number of the class of every label, (N,)."""
         classes = getattr(self.classifier, "classes", None)
         if classes is None:
-            numeric = self.labels.dtype.kind in "biuf"
+            numeric = self.labels.dtype.kind in "biu" or (
+                self.labels.dtype.kind == "f" and np.isfinite(self.labels).all()
+            )
             numbers = self.labels.astype(np.intp) if numeric else np.full(len(self.labels), -1)
             wrong = (numbers != self.labels) | (numbers < 0)
         else:
@@ -318,8 +348,10 @@ class CLA(_Similarity):
             numbers = order[place]
             wrong = classes[numbers] != self.labels
         if wrong.any():
-            known = "whole numbers from 0" if classes is None else f"one of {list(classes)}"
-            raise ValueError(f"labels must be classes of the classifier, {known}, got {self.labels[wrong][0]!r}")
+            known = "whole numbers from 0" if classes is None else f"one of {np.asarray(classes).tolist()}"
+            raise ValueError(
+                f"labels must be classes of the classifier, {known}, got {self.labels[wrong].tolist()[0]!r}"
+            )
         return numbers.astype(np.intp, copy=False)
 
     @property
@@ -386,7 +418,7 @@ class PNCC(_Similarity):
 
     @cached_property
     def _map(self) -> NormalisedPatches:
-        patch = self.patch if isinstance(self.patch, tuple) else (self.patch, self.patch)
+        patch: Any = tuple(self.patch) if isinstance(self.patch, (tuple, list)) else (self.patch, self.patch)
         return NormalisedPatches(self.image_shape, patch, self.stride)
 
     def check(self, x: FloatArray) -> None:
@@ -397,4 +429,4 @@ class PNCC(_Similarity):
             )
 
     def statistics(self, x: Array, rows: slice | None = None) -> tuple[Array, Array]:
-        return self._features(x), np.ones(len(x))
+        return self._framed(x), np.ones(len(x))

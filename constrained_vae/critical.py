@@ -271,8 +271,9 @@ def _transition(branch: Continuation, split: Split) -> Transition:
     tiles = at.sites.index == site
     psi = branch.problem.rows.frame.outward(at.sites.decoder[site])
     end, crossing, jump = _heated(branch, split, tiles)
-    problem, now = branch.problem, branch.objective.at(at.beta)
-    skewness, kurtosis = _moments(problem.at(now), at, condition) if now.quadratic is not None else (np.nan, np.nan)
+    problem, skewness, kurtosis = branch.problem.at(branch.objective.at(at.beta)), np.nan, np.nan
+    if problem.objective.quadratic is not None:
+        skewness, kurtosis = _moments(problem, at, condition)
     return Transition(
         beta=at.beta,
         bracket=(split.bracket[0].beta, split.bracket[1].beta),

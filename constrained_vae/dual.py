@@ -1,7 +1,7 @@
 """solve_constrained(): the multipliers that meet given thresholds, what GECO looks for by gradient steps (T5), (T7).
 
 The dual problem: with lambda >= 0 in force, E[C_k] <= 0 for every constraint and lambda_k E[C_k] = 0. On a branch of
-fixed points the Lagrangian is concave in lambda with the slope E[C], so that more multiplier means less C.
+stable fixed points the Lagrangian is concave in lambda with the slope E[C], so that more multiplier means less C.
 
 First a ray of multipliers is annealed to where the worst constraint just holds: for one constraint that is the answer.
 For several, safeguarded Newton steps of the dual problem in log lambda go on from there.
@@ -26,7 +26,7 @@ from .lagrangian import Lagrangian
 from .loop import iterate
 from .options import Options
 from .problem import Problem
-from .ray import Crossing, crossing, start
+from .ray import Crossing, crossing, crossing_from, start
 from .sites import Sites
 from .solution import FixedPoint, Status
 from .tiling import Tiling
@@ -34,12 +34,12 @@ from .tiling import Tiling
 _KKT = 1e-9  # KKT residual that is asked for
 _DIFFERENCE = 1e-3  # of log lambda, for derivatives of E[C]
 _LONGEST = 1.0  # step of log lambda
-_HOT = 1e3  # temperature, in units of one nat for the scale of a constraint, at which rates are about zero
 _CHEAP = 0.01  # nats that are at stake where a constraint that holds is no longer paid for
 _SHORTEST = 1e-7  # step of log lambda across which E[C] does not jump
 _FLOOR = 1e-8  # lambda, relative to where the ray ended, below which a constraint is not paid for
 _CEILING = 1e8  # and above which it is out of reach
 _STEPS = 200
+_FALLS = 10  # times that the dual value may fall: more is going to and fro across a kink
 _APART = 1e-4  # difference of E[C] between neighbours, in units of the scales, that is a jump
 _ROUGH = 1e-7  # error of a solution, in units of the radius of the data, with which constraints still count as met
 
@@ -56,10 +56,11 @@ class ConstrainedFixedPoint(FixedPoint):
     scales : tuple of float
         What violations are measured by: the larger of abs(E[C_k]) at rate zero and the allowance.
     least : dict of float
-        The least E[C_k] that was seen, by name; where it is positive, kappa is out of reach with these tiles.
+        The least E[C_k] that was seen, by name, each by itself; where it is positive, kappa is out of reach with these
+        tiles, as far as annealing can tell.
     sides : (FixedPoint, FixedPoint) or None
         Of a jump: the solution that breaks a constraint, and the one that more than holds it, next to each other in
-        multipliers. This one is the second.
+        multipliers. This one is the second; of several constraints, the one that breaks them less.
     """
 
     scales: tuple[float, ...] = ()
@@ -84,7 +85,7 @@ class ConstrainedFixedPoint(FixedPoint):
     def active(self) -> dict[str, bool]:
         """Whether a constraint is paid for, by name: of the two of `kkt_residual`, the multiplier is the larger."""
         y, c = self._pairs
-        return dict(zip(self.multipliers, (y > -c).tolist(), strict=True))
+        return dict(zip(self.multipliers, (y > np.maximum(-c, 0)).tolist(), strict=True))
 
     @property
     def _pairs(self) -> tuple[FloatArray, FloatArray]:
@@ -197,6 +198,8 @@ class _Search:
     here: State | None = None
     least: FloatArray = field(default_factory=lambda: np.empty(0))
     scales: FloatArray = field(default_factory=lambda: np.empty(0))
+    falls: int = 0  # steps with which the dual value fell
+    unfinished: bool = False  # whether a solution on the way used up its budget
     started: float = field(default_factory=time.monotonic)
 
     def run(self) -> ConstrainedFixedPoint:
@@ -231,9 +234,16 @@ class _Search:
         self.here = state
         self.bar.update()
         self.bar.set_postfix_str(f"violation {self.violation(state):.1e}", refresh=False)
-        limit = self.options.time_limit
-        if limit is not None and time.monotonic() - self.started > limit:
+        self.unfinished |= state.solution.status is Status.BUDGET_USED
+        if self.timed().time_limit == 0:
             raise _TimeUp
+
+    def timed(self) -> Options:
+        """The options with what time is left."""
+        limit = self.options.time_limit
+        if limit is None:
+            return self.options
+        return replace(self.options, time_limit=max(0.0, limit - (time.monotonic() - self.started)))
 
     def violation(self, state: State) -> float:
         return float((values(state) / self.scales).max())
@@ -301,18 +311,22 @@ class _Search:
             broken = np.ones_like(broken)  # those alone have no minimiser
         direction = np.where(broken, 1 / self.scales, 0.0)
         ray = _Ray(given.constraints, direction, box=given.box, anchor=given.anchor)
-        path = Continuation(self.problem, ray, self.tiling, self.options, accuracy=1e-10)
+        path = Continuation(self.problem, ray, self.tiling, self.timed(), accuracy=1e-10)
         worst = np.flatnonzero(broken)
-        if given.box and not (given.anchor or bounded):
-            # Minimisers lie in corners of the box, where nothing splits: tiles start at data, for almost no multiplier.
-            hot = path.solve(_HOT, initial_sites(self.problem, self.tiling, "data", 0, self.options.free))
-        else:
-            hot = start(path, 1.0)
 
         def measure(state: State) -> float:
             return float((values(state) / self.scales)[worst].max())
 
-        return crossing(path, hot, measure, self.seen)
+        def from_data() -> Crossing:
+            sites = initial_sites(self.problem, self.tiling, "data", 0, self.options.free)
+            return crossing_from(path, sites, measure, self.seen)
+
+        # Minimisers may lie in corners of the box, where nothing splits: tiles start at data, for almost no multiplier.
+        if given.box and not (given.anchor or bounded):
+            return from_data()
+        found = crossing(path, start(path, 1.0), measure, self.seen)
+        convex = all(c.quadratic for c in given.constraints)
+        return found if found.reached or convex else from_data()
 
     # --- Newton's method -------------------------------------------------------------------------------------------
 
@@ -325,7 +339,7 @@ class _Search:
         """
         assert self.here is not None
         here, y = self.here, self.paid_at(self.here)
-        most = y.max()
+        most = max(y.max(), 1.0)
         returns = np.zeros(len(y), dtype=int)
         for _ in range(_STEPS):
             c = values(here) / self.scales
@@ -345,7 +359,11 @@ class _Search:
                 apart = np.abs(values(other) / self.scales - values(here) / self.scales).max()
                 self.here, other = sorted((here, other), key=self.violation)
                 if apart > _APART:
-                    return Status.JUMP, other
+                    # Sides of which no mixture holds everything are no optimum: the dual value rises on between them.
+                    first, second = (values(state) / self.scales for state in (self.here, other))
+                    shares = np.linspace(0, 1, 1001)[:, None]
+                    mixed = (shares * first + (1 - shares) * second).max(axis=1).min()
+                    return (Status.UNREACHABLE if mixed > _APART else Status.JUMP), other
                 # Nothing better within reach of the arithmetic.
                 self.here = here
                 return Status.MET if kkt_residual(y, c) <= _ROUGH else Status.CRITICAL, None
@@ -374,7 +392,8 @@ class _Search:
         # Of the model c d - d A d / 2, d = target - y, A = -dc/dy, the greatest value with target >= 0: with A = L^2
         # that is where L target is nearest to L y + c / L.
         curvature, axes = np.linalg.eigh(-(slopes + slopes.T) / 2)
-        root = np.sqrt(np.maximum(np.abs(curvature), 1e-12 * max(np.abs(curvature).max(), 1e-300)))
+        least = 1e-3 * np.abs(c[paid]).max() / y[paid].max()  # where dc/dy is less, only the bound of the step counts
+        root = np.sqrt(np.maximum(np.abs(curvature), max(1e-12 * np.abs(curvature).max(), least, 1e-300)))
         L, inverse = (axes * root) @ axes.T, (axes / root) @ axes.T
         target = np.zeros_like(y)
         target[paid] = nnls(L, L @ y[paid] + inverse @ c[paid])[0]
@@ -400,7 +419,11 @@ class _Search:
             state = self.at(there, here)
             rise = state.solution.lagrangian - here.solution.lagrangian
             left = kkt_residual(there, values(state) / self.scales)
-            if rise <= c @ shift + noise and (left < residual or (rise > 0 and left < 2 * residual)):
+            falls = rise < -noise  # as where a better branch is found
+            if rise <= c @ shift + noise and (
+                (left < residual and not (falls and self.falls == _FALLS)) or (rise > 0 and left < 2 * residual)
+            ):
+                self.falls += falls
                 return state, there, None
             if (np.abs(shift) <= _SHORTEST * y).all():
                 return here, y, state
@@ -408,7 +431,7 @@ class _Search:
 
     def state(self, objective: Lagrangian, sites: Sites, split: bool = True) -> State:
         """The state at other multipliers from given sites."""
-        options = replace(self.options, split=split)
+        options = replace(self.timed(), split=split)
         solution, sites, condition = iterate(self.problem.at(objective), objective, self.tiling, sites, options)
         if solution.status is Status.INTERRUPTED:
             raise KeyboardInterrupt
@@ -422,6 +445,8 @@ class _Search:
         rough = solution.error_estimate <= _ROUGH * solution.frame.scale
         if solution.converged or rough or status in (Status.INTERRUPTED, Status.BUDGET_USED):
             known["status"] = status
+        if known["status"] is Status.UNREACHABLE and self.unfinished:
+            known["status"] = Status.BUDGET_USED
         names = self.objective.names
         sides = None if other is None else (other.solution, solution)
         least = dict(zip(names, self.least.tolist(), strict=True))

@@ -4,7 +4,8 @@ A map f is a callable, f(x) of shape (n, S) for x of shape (n, D), with a method
 
     pullback(x, df) -> (n, D)       df_i . f'(x_i), the vector-Jacobian product, for cotangents df (n, S)
 
-Both get NumPy arrays. `Features` makes one of two functions of your own.
+Both get NumPy arrays. `Features` makes one of two functions of your own. A map may have a method `in_frame(frame)`, the
+same map of points measured in a frame.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ import numpy.typing as npt
 from scipy.special import softmax
 
 from ._checks import FloatArray, check_count, check_data, check_positive, check_vector
+from .frames import Frame
 
-_CONSTANT = 1e-9  # a patch of less contrast than this, relative to the largest value of its image, is constant
+_CONSTANT = 1e-6  # a patch of less contrast than this, relative to the largest value of its image, is constant
 
 
 class MissingProductError(ValueError):
@@ -87,6 +89,10 @@ class LinearFeatures:
     def __repr__(self) -> str:
         return "LinearFeatures({} x {})".format(*self.matrix.shape)
 
+    def in_frame(self, frame: Frame) -> LinearFeatures:
+        """The same map of points in a frame, but for a constant."""
+        return LinearFeatures(frame.scale * self.matrix)
+
     def __call__(self, x: FloatArray) -> FloatArray:
         return x @ self.matrix.T
 
@@ -142,6 +148,11 @@ class FourierFeatures:
         frequencies = np.sqrt(2 * check_positive(gamma, "gamma")) * rng.standard_normal(shape)
         return cls(frequencies, rng.uniform(0, 2 * np.pi, shape[0]))
 
+    def in_frame(self, frame: Frame) -> FourierFeatures:
+        """The same map of points in a frame, so that an offset costs no accuracy."""
+        phases = self.phases + self.frequencies @ np.broadcast_to(frame.centre, self.frequencies.shape[1])
+        return FourierFeatures(frame.scale * self.frequencies, phases % (2 * np.pi))
+
     def _angles(self, x: FloatArray) -> FloatArray:
         return x @ self.frequencies.T + self.phases
 
@@ -193,7 +204,11 @@ class ClassProbabilities:
             If it is not fitted, or its probabilities are no softmax of linear scores (one-vs-rest).
         """
         if not hasattr(classifier, "coef_"):
-            raise ValueError(f"classifier must be fitted, got {classifier!r}: call its fit(x, labels) first")
+            fitted = hasattr(classifier, "classes_")
+            raise ValueError(
+                f"classifier must be {'' if fitted else 'fitted, '}a LogisticRegression, got {classifier!r}: "
+                f"{'' if fitted else 'call its fit(x, labels) first, or '}give Features(probabilities, product)"
+            )
         coefficients, intercepts = np.atleast_2d(classifier.coef_), np.ravel(classifier.intercept_)
         intercepts = np.broadcast_to(intercepts, len(coefficients))
         if len(coefficients) == 1:  # two classes, one score
@@ -208,6 +223,11 @@ class ClassProbabilities:
             )
         return found
 
+    def in_frame(self, frame: Frame) -> ClassProbabilities:
+        """The same map of points in a frame, so that an offset costs no accuracy."""
+        intercepts = self.intercepts + self.coefficients @ np.broadcast_to(frame.centre, self.coefficients.shape[1])
+        return ClassProbabilities(frame.scale * self.coefficients, intercepts, self.classes)
+
     def __call__(self, x: FloatArray) -> FloatArray:
         return np.asarray(softmax(x @ self.coefficients.T + self.intercepts, axis=1))
 
@@ -220,7 +240,7 @@ class ClassProbabilities:
 class NormalisedPatches:
     """Patches of images less their mean, of unit length, so that f(x) . f(y) is a mean correlation of patches.
 
-    A constant patch is zero, and correlates with nothing. (Constant: with a contrast below 1e-9 of the largest value of
+    A constant patch is zero, and correlates with nothing. (Constant: with a contrast below 1e-6 of the largest value of
     its image.) Patches of images with channels hold all channels.
 
     Parameters
@@ -326,4 +346,20 @@ def check_features(features: FeatureMap, x: FloatArray, name: str) -> int:
         raise ValueError(f"{name}: features of points of dimension {x.shape[1]} failed: {error}") from error
     if product != x.shape:
         raise ValueError(f"{name}: the vector-Jacobian product must have the shape {x.shape} of x, got {product}")
+    if isinstance(features, Features):
+        _check_product(features, x, name)
     return int(shape[1])
+
+
+def _check_product(features: Features, x: FloatArray, name: str) -> None:
+    """Raise ValueError where a product is far from differences of the function, in all of a few directions."""
+    rng, wrong = np.random.default_rng(0), []
+    for _ in range(3):
+        f = features(x)
+        direction, df = rng.standard_normal(x.shape), rng.standard_normal(f.shape)
+        h = 1e-4 * (1 + np.abs(x).max()) / np.abs(direction).max()
+        found = (df * (features(x + h * direction) - features(x - h * direction))).sum(axis=1) / (2 * h)
+        given = (direction * features.pullback(x, df)).sum(axis=1)
+        wrong.append(np.abs(given - found) > 0.1 * (np.abs(given) + np.abs(found)) + 1e-3)
+    if np.all(wrong, axis=0).any():
+        raise ValueError(f"{name}: the vector-Jacobian product is not that of the function: its differences are others")

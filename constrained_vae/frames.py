@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 from array_api_compat import array_namespace
 
 from ._checks import FloatArray
@@ -23,6 +22,3 @@ class Frame:
 
     def outward(self, psi: Array) -> Array:
         return psi * self.scale + array_namespace(psi).asarray(self.centre)
-
-
-IDENTITY = Frame(np.zeros(1), 1.0)

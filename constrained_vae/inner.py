@@ -2,8 +2,8 @@
 
 Newton's method with a trust region per tile; its steps are found by conjugate gradients (Steihaug 1983, SIAM J. Numer.
 Anal. 20), with products of the Hessian as differences of the gradient. A step is kept only where the value falls, or,
-where the difference is rounding, the gradient does: the energy never rises. Bounds hold by projection (Bertsekas 1982,
-SIAM J. Control Optim. 20).
+where the difference is rounding, the gradient does: beyond rounding the energy never rises. Bounds hold by projection
+(Bertsekas 1982, SIAM J. Control Optim. 20).
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from ._checks import FloatArray
 
-_STEPS = 100  # Newton steps of a tile; a handful is the rule
-_PRODUCTS = 200  # products with the Hessian for a step
+_STEPS = 60  # Newton steps of a tile; a handful is the rule
+_PRODUCTS = 60  # products with the Hessian for a step
 _STENCIL = 3e-4  # step of differences of fourth order, in units of the data's radius
 
 Values = Callable[[FloatArray, npt.NDArray[np.intp]], FloatArray]  # of points (n, D) of the tiles numbered (n,)

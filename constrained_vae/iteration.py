@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ._checks import check_callable, check_choice, check_count, check_data, check_instance
+from .lagrangian import Lagrangian
 from .loop import iterate
 from .objectives import ELBO, Objective
 from .options import Iterate, Options
@@ -144,6 +145,8 @@ def initial_sites(problem: Problem, tiling: Tiling, start: Any, seed: int, free:
         psi = rows.frame.inward(np.asarray(given, dtype=np.float64))
         if free and isinstance(start, FixedPoint):  # its masses are part of where it got to
             tile_masses = start.tiling.masses
+    if isinstance(problem.objective, Lagrangian):  # into the box
+        psi = problem.objective.reconstructions(psi)
     return Sites.of_tiles(psi, tile_masses)
 
 

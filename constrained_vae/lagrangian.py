@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -17,7 +17,7 @@ from ._blas import single_threaded_blas
 from ._checks import FloatArray, check_instance, check_non_negative, check_positive
 from .constraints import RE, Constraint
 from .equations import Array
-from .frames import IDENTITY, Frame
+from .frames import Frame
 from .inner import Values, minimise
 
 
@@ -66,13 +66,13 @@ class Lagrangian:
     beta: float = 1.0
     box: Any = None
     anchor: float = 0.0
-    frame: Frame = field(default=IDENTITY, kw_only=True)
+    frame: Frame | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         constraints = tuple(self.constraints) if isinstance(self.constraints, Sequence) else (self.constraints,)
         for constraint in constraints:
             check_instance(constraint, "constraints", Constraint, "RE(kappa=0.3)")
-        given = self.multipliers if isinstance(self.multipliers, (Sequence, np.ndarray)) else (self.multipliers,)
+        given = (self.multipliers,) if np.ndim(self.multipliers) == 0 else tuple(self.multipliers)
         multipliers = tuple(check_non_negative(value, "multipliers") for value in given)
         if not constraints or len(multipliers) != len(constraints):
             raise ValueError(
@@ -85,8 +85,9 @@ class Lagrangian:
         if self.box is not None:
             object.__setattr__(self, "box", _box(self.box))
         paid = [c for c, value in zip(constraints, multipliers, strict=True) if value > 0] or constraints
-        if self.box is None and not self.anchor and not any(c.bounded for c in paid):
-            names = " and ".join(c.name for c in paid)
+        flat = [c.name for c in paid if not (c.bounded or c.quadratic)]
+        if self.box is None and not self.anchor and flat and not any(c.bounded for c in paid):
+            names = " and ".join(flat)
             raise NoMinimiserError(
                 f"{names} alone would send reconstructions to infinity or along a flat direction: add an RE, or give "
                 "box=(low, high) or a small anchor= (the multiplier of a squared error)"
@@ -99,12 +100,10 @@ class Lagrangian:
     @cached_property
     def names(self) -> tuple[str, ...]:
         """What the constraints are called; of equals the second is numbered 2."""
-        count: Counter[str] = Counter()
-        names = []
+        names: list[str] = []
         for constraint in self.constraints:
-            count[constraint.name] += 1
-            number = count[constraint.name]
-            names.append(constraint.name if number == 1 else f"{constraint.name}_{number}")
+            numbered = (f"{constraint.name}_{number}" for number in itertools.count(2))
+            names.append(next(name for name in itertools.chain([constraint.name], numbered) if name not in names))
         return tuple(names)
 
     @property
@@ -137,15 +136,15 @@ class Lagrangian:
         """The multiplier of ||x - psi||^2 where there is no other energy, so that a kernel may compute it as one."""
         if self.box is not None or not all(isinstance(energy, RE) for _, energy in self._energies):
             return None
-        return None if np.isnan(self.stiffness) else self.stiffness / 2
+        return None if self.frame is None else self._mean_curvature(self.frame.centre.size) / 2
 
     @cached_property
     def stiffness(self) -> float:
-        """About the mean curvature of the energy, exactly that of a squared distance; NaN outside of any frame.
+        """About the mean curvature of the energy, exactly that of a squared distance; 1 where nothing is paid for.
 
-        (There it is not known how many dimensions there are.)
+        NaN outside of any frame, where it is not known how many dimensions there are.
         """
-        return np.nan if self.frame is IDENTITY else self._mean_curvature(self.frame.centre.size)
+        return np.nan if self.frame is None else self._mean_curvature(self.frame.centre.size) or 1.0
 
     def _mean_curvature(self, dim: int) -> float:
         return float(sum(value * energy.mean_curvature(dim) for value, energy in self._energies))
@@ -205,7 +204,7 @@ class Lagrangian:
     def _columns(self, dim: int) -> list[slice]:
         """Columns of the statistics of every energy, for data of D dimensions; remembered."""
         known = self.__dict__.get("_slices", [])
-        if not known or self.frame is IDENTITY:
+        if not known or self.frame is None:
             start = dim if self._shared else 0
             known = []
             for _, energy in self._energies:
@@ -249,7 +248,7 @@ class Lagrangian:
         image = psi.copy()
         low, high = self.bounds
         start = psi[alive].clip(low, high)
-        scale = self._mean_curvature(psi.shape[1]) if np.isnan(self.stiffness) else self.stiffness
+        scale = self._mean_curvature(psi.shape[1]) or 1.0 if np.isnan(self.stiffness) else self.stiffness
         known = None if inverse is None or self.box is not None else to_host(inverse)[alive]
         with single_threaded_blas():  # products are small, and many
             image[alive] = minimise(*self._inner(target), start, scale, (low, high), known)
@@ -275,7 +274,7 @@ class Lagrangian:
         """Those of the box in the frame; infinite without one."""
         if self.box is None:
             return -np.inf, np.inf
-        low, high = (self.frame.inward(np.asarray(bound)) for bound in self.box)
+        low, high = (bound if self.frame is None else self.frame.inward(np.asarray(bound)) for bound in self.box)
         return low, high
 
     def coordinates(self, psi: Array) -> Array:
@@ -290,7 +289,7 @@ class Lagrangian:
 
     def curvature(self, psi: Array) -> Array | None:
         """lambda grad^2 f (K, D) where the energy is a squared distance, else None."""
-        return None if self.quadratic is None else 0 * psi + self.stiffness
+        return None if self.quadratic is None else 0 * psi + 2 * self.quadratic
 
     def expected(self, offsets: FloatArray, mass: FloatArray, sums: FloatArray, psi: FloatArray) -> FloatArray:
         """E[C_k] of every constraint, (C,), from sum_i rho_i s_ik (C,) and the sums over the data at psi."""
@@ -310,7 +309,7 @@ class Lagrangian:
         """What `save` writes, enough to recognise the objective that `load` is given."""
         return {
             "objective": "Lagrangian",
-            "constraints": [repr(constraint) for constraint in self.constraints],
+            "constraints": [[repr(constraint), constraint.kappa] for constraint in self.constraints],
             "multipliers": list(self.multipliers),
             "beta": self.beta,
             "box": None if self.box is None else [np.asarray(bound).tolist() for bound in self.box],
@@ -324,6 +323,7 @@ def _box(box: Any) -> tuple[FloatArray | float, FloatArray | float]:
         low, high = (np.asarray(bound, dtype=np.float64) for bound in box)
     except (TypeError, ValueError):
         raise ValueError(f"box must be (low, high), numbers or one per dimension, got {box!r}") from None
-    if low.ndim > 1 or high.ndim > 1 or not (np.isfinite(low).all() and np.isfinite(high).all() and (low < high).all()):
+    fits = low.ndim <= 1 and high.ndim <= 1 and (low.size == high.size or 1 in (low.size, high.size))
+    if not (fits and np.isfinite(low).all() and np.isfinite(high).all() and (low < high).all()):
         raise ValueError(f"box must be finite bounds (low, high) with low < high in every dimension, got {box!r}")
     return low, high

@@ -95,7 +95,7 @@ class _Run:
         # Rounding of T: eps of the radius, and eps times the energies lambda radius^2 over a width 1/sqrt(lambda).
         energy = objective.quadratic if self.bregman else objective.offset(self.problem.mean_offsets)
         steepness = np.sqrt(energy or 0.0) * self.problem.radius
-        self.floor = 8 * self.eps * (1 + steepness) * self.problem.radius
+        self.floor = self.least_floor = 8 * self.eps * (1 + steepness) * self.problem.radius
         self.noise = 16 * self.eps * (1 + steepness**2)  # of the free energy, relative to 1 + |F|
 
     # --- the outer loop: converge, tie, test, kick ---------------------------------------------------------------
@@ -196,6 +196,10 @@ class _Run:
         chart = Whitened.at(self.problem, point.psi, point.expectations, point.image)
         self.chart, self.drawn_at, self.point = chart, point.residual, replace(point, chart=chart)
         self.history, self.factor = [Past(*self.point.vector, plain=False)], np.nan
+        # Features may be rounded far more coarsely than a weighted mean is.
+        mass = to_host(point.expectations.mass)
+        left = np.sqrt(mass @ np.square(chart.slack(point.expectations, point.image)).sum(axis=1))
+        self.floor = max(self.least_floor, 2 * float(left))
 
     # --- the inner loop -----------------------------------------------------------------------------------------
 
@@ -210,7 +214,8 @@ class _Run:
         propose = ACCELERATORS[self.options.accelerate]
         plain, near, lowest, since = False, tol, np.inf, 0
         while True:
-            if self.chart is not None and self.floor < self.here.residual < _REDRAW * self.drawn_at:
+            chart, residual = self.chart, self.here.residual
+            if chart and (self.floor < residual < _REDRAW * self.drawn_at or not chart.fits(self.here.image)):
                 self.draw_chart()
             point = self.here
             lowest, since = (point.residual, 0) if point.residual < lowest else (lowest, since + 1)

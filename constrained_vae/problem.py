@@ -170,7 +170,7 @@ class Problem:
 
     def distortion(self, psi: Array, log_masses: Array, expectations: Expectations) -> float:
         """E||x - psi||^2 in squared units of x, whatever the objective (one more pass unless it is the energy)."""
-        if self.objective.quadratic is not None:
+        if self.objective.quadratic:
             return float(expectations.energy) / self.objective.quadratic * self.rows.frame.scale**2
         parts = [
             (q.sum(axis=1) @ (x * x).sum(axis=1), q.sum(axis=0), q.T @ x)
@@ -260,6 +260,7 @@ def block_expectations(
     x, psi = check_rows(x), check_data(decoder, "decoder")
     frame = Frame(np.zeros(x.shape[1]), 1.0) if frame is None else frame
     check_instance(frame, "frame", Frame, "Frame(centre, scale)")
+    frame = Frame(np.broadcast_to(frame.centre, x.shape[1]), frame.scale)
     if psi.shape[1] != x.shape[1]:
         raise ValueError(f"decoder must have {x.shape[1]} columns like x, got {psi.shape[1]}")
     check_labelled(objective, len(x))

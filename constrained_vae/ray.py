@@ -13,12 +13,15 @@ import numpy as np
 from scipy.optimize import brentq
 
 from .continuation import Continuation, Split, State
+from .sites import Sites
 
 _HOT = 60  # times that the start is heated by 4 before it is given up
 _STEPS = (0.02, 0.2)  # least and longest step of the log temperature
 _STILL = 1e-10  # fall of the measure within a factor of ten of the temperature that is none any more
 _ASLEEP = 1e-3  # eigenvalue of a split below which none is near
+_DATA = np.geomspace(1e3, 1e-6, 28)  # temperatures, in nats for the scale of a constraint, tried from a given start
 _LOOSE = 1e-6  # tolerance on the way, and accuracy of the log temperature of a split
+_APART = 1e-4  # difference of the measure between neighbours that is a jump
 _ZERO = 1e-8  # measure that counts as zero
 _COLDEST = 1e-12  # temperature, relative to that of the start
 
@@ -66,6 +69,14 @@ def crossing(path: Continuation, hot: State, measure: Measure, seen: Callable[[S
         seen(state)
         return measure(state)
 
+    if measured(hot) <= 0:  # it holds where all is one reconstruction, of which only the place is paid for
+        cold = hot
+        for _ in range(_HOT):
+            hot = path.collapsed(4 * hot.beta)
+            if measured(hot) > 0:
+                return _root(path, hot, cold, measured)
+            cold = hot
+        return Crossing(cold)
     first, history = hot.beta, [(np.log(hot.beta), measured(hot))]
     while True:
         step = float(np.clip(-1.01 * hot.growth, *_STEPS))
@@ -83,6 +94,31 @@ def crossing(path: Continuation, hot: State, measure: Measure, seen: Callable[[S
         asleep = hot.growth < np.log(_ASLEEP)
         if (still and asleep) or hot.beta < _COLDEST * first or (not hot.solution.converged and still):
             return Crossing(hot, reached=False)
+
+
+def crossing_from(path: Continuation, sites: Sites, measure: Measure, seen: Callable[[State], None]) -> Crossing:
+    """The crossing on the branch to which given sites lead, at the hottest temperature that leaves them apart.
+
+    For energies with more than one minimum, whose collapsed state never splits into the others.
+    """
+    last = hot = path.solve(_DATA[0], sites)
+    for beta in _DATA:
+        last, hot = hot, path.solve(beta, sites)
+        seen(hot)
+        if len(hot.solution.distinct) > 1:
+            break
+    if measure(hot) > 0:
+        return crossing(path, hot, measure, seen)
+    cold = hot  # this holds more than it should: heat it while its parts are apart
+    while len(hot.solution.distinct) > 1 and hot.beta < _DATA[0]:
+        hot = path.step(cold, 1.1 * cold.beta)
+        seen(hot)
+        if measure(hot) > 0:
+            break
+        cold = hot
+    if measure(hot) > 0 and len(hot.solution.distinct) > 1:
+        return _root(path, hot, cold, measure, heating=True)
+    return Crossing(cold, before=hot if measure(hot) > 0 else last)
 
 
 def _across(path: Continuation, split: Split, measure: Measure) -> Crossing:
@@ -110,13 +146,12 @@ def _root(path: Continuation, hot: State, cold: State, measure: Measure, heating
     if known[cold.log_beta][1] < 0 < known[hot.log_beta][1]:
         brentq(value, cold.log_beta, hot.log_beta, xtol=1e-15, rtol=4 * np.finfo(float).eps)
     state, left = min(known.values(), key=lambda pair: abs(pair[1]))
-    if abs(left) <= _ZERO:
+    over = [pair for pair in known.values() if pair[1] > 0]
+    under = [pair for pair in known.values() if pair[1] <= 0]
+    if abs(left) <= _ZERO or not (over and under) or min(over, key=_size)[1] - min(under, key=_size)[1] <= _APART:
         return Crossing(state)
-    ends = [
-        min(pairs, key=lambda pair: abs(pair[1]))[0]
-        for pairs in (
-            [pair for pair in known.values() if pair[1] <= 0],
-            [pair for pair in known.values() if pair[1] > 0],
-        )
-    ]
-    return Crossing(ends[0], before=ends[1])
+    return Crossing(min(under, key=_size)[0], before=min(over, key=_size)[0])
+
+
+def _size(pair: tuple[State, float]) -> float:
+    return abs(pair[1])

@@ -46,12 +46,12 @@ class Status(Enum):
     MET = "met: every constraint holds, those that are paid for as equalities"
     SLACK = "slack: every constraint holds at rate zero, none is paid for"
     UNREACHABLE = (
-        "unreachable with these tiles: a constraint does not hold, however much is paid for it; `least` has the least "
-        "values seen; relax it, or use more tiles or free masses"
+        "unreachable with these tiles: on the annealed branch a constraint does not hold, however much is paid for it; "
+        "`least` has the least values seen; relax it, or use more tiles or free masses"
     )
     JUMP = (
         "jump: a first-order transition skips a threshold; `sides` has the solutions on both sides, of which this one "
-        "more than holds it"
+        "breaks the constraints less"
     )
 
     @property
@@ -258,6 +258,15 @@ class FixedPoint:
         return x
 
     def _encode_blocks(self, x: FloatArray | RowBlocks) -> Iterator[FloatArray]:
+        return (q for q, _ in self._posteriors(x))
+
+    def recomputed_free_energy(self) -> float:
+        """F from one pass over the data, as they are now, in float64."""
+        log_partition = np.concatenate([log_Z for _, log_Z in self._posteriors(self.x)])
+        return float(equations.free_energy(log_partition, self.weights))
+
+    def _posteriors(self, x: FloatArray | RowBlocks) -> Iterator[tuple[FloatArray, FloatArray]]:
+        """Blocks of the encoder (rows, K) and of log Z (rows,)."""
         objective = self.objective.in_frame(self.frame)
         v, b = objective.readout(self.frame.inward(self.decoder))
         rows = max(1, _BLOCK // max(len(self.decoder), x.shape[1]))
@@ -266,7 +275,7 @@ class FixedPoint:
         own = x is self.x or None  # of these more may be known, labels say
         for part, block in row_blocks(x, rows):
             phi, s = objective.statistics(self.frame.inward(np.asarray(block, dtype=np.float64)), own and part)
-            yield equations.encoder(equations.energies(phi, objective.offset(s), v, b), log_masses)[0]
+            yield equations.encoder(equations.energies(phi, objective.offset(s), v, b), log_masses)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write everything, data included, to a .npz file; `FixedPoint.load` reads it back."""

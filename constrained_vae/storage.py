@@ -14,6 +14,8 @@ from .frames import Frame
 from .objectives import ELBO, Objective
 from .tiling import Tiling
 
+_SAME = 1e-3  # relative difference of free energies, float32 included, that the same objective may show
+
 if TYPE_CHECKING:
     from .solution import FixedPoint
 
@@ -86,6 +88,13 @@ def load(path: str | PathLike[str], kind: str, objective: Objective | None = Non
                 trajectory=arrays.get("trajectory"),
             )
         )
+    if objective is not None:
+        found = solutions[-1].recomputed_free_energy()
+        if not abs(found - solutions[-1].free_energy) <= _SAME * (1 + abs(found)):
+            raise ValueError(
+                f"{path} was solved under another objective: the free energy was {solutions[-1].free_energy:.9g}, "
+                f"under this one it is {found:.9g}"
+            )
     return solutions
 
 

@@ -99,6 +99,16 @@ def test_statistics_are_those_of_blocks(kind, rng):
     assert b.shape == (4,)
 
 
+@pytest.mark.parametrize("far", [2.0**20, -(2.0**30)])
+def test_what_all_features_have_in_common_costs_no_digits(far, rng):
+    """f + a large constant: only differences matter, which are rounded to eps of it and not of its square."""
+    x, psi = rng.normal(size=(2, 5, D))
+    shifted = cv.Features(lambda x: far + np.tanh(x), lambda x, df: df / np.cosh(x) ** 2)
+    frame = Frame(rng.normal(size=D), 0.7)
+    found = energies(cv.FRE(0.1, shifted).in_frame(frame), frame.inward(x), frame.inward(psi))
+    np.testing.assert_allclose(found, naive_feature_error(np.tanh, x, psi), atol=100 * EPS * abs(far))
+
+
 def test_feasible_where_at_most_zero(rng):
     """C = H - allowance: ||x - psi||^2 - kappa^2, kappa - l.c(psi), kappa - mean correlation."""
     for kind in KINDS:
@@ -106,7 +116,8 @@ def test_feasible_where_at_most_zero(rng):
         similarity = isinstance(constraint, (cv.CLA, cv.PNCC))
         assert constraint.allowance == pytest.approx(1 - 0.4 if similarity else 0.4**2, rel=1e-15)
         assert constraint.kappa == 0.4
-        assert constraint.bounded is not similarity
+        wide = kind == "linear FRE"  # four rows for six dimensions
+        assert constraint.bounded is not (similarity or wide)
 
 
 @pytest.mark.parametrize("kind", ["RE", "mean RE", "linear FRE"])
@@ -198,6 +209,13 @@ def test_classifiers_that_were_fitted(n_classes, named, rng):
     # Not all classes need be there; a list will do.
     some = cv.CLA(0.9, classifier, labels[:3].tolist())
     np.testing.assert_allclose(energies(some, x[:3], psi), expected[:3], rtol=1e-9)
+
+
+def test_classes_come_in_any_order(rng):
+    inner = cv.ClassProbabilities(rng.normal(size=(3, 4)), rng.normal(size=3), ["dog", "ape", "cow"])
+    x, psi = rng.normal(size=(4, 4)), rng.normal(size=(5, 4))
+    found = energies(cv.CLA(0.9, inner, ["cow", "dog", "ape", "ape"]), x, psi)
+    np.testing.assert_allclose(found, 1 - inner(psi)[:, [2, 0, 1, 1]].T, rtol=1e-12)
 
 
 def test_any_callable_with_its_product_classifies(rng):

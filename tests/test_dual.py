@@ -359,3 +359,65 @@ def test_no_progress_bar_unless_asked(capsys):
     assert capsys.readouterr().err == ""
     cv.solve_constrained(TWO, cv.RE(0.3), tiling=cv.Tiling.uniform(2), progress=True)
     assert "multipliers" in capsys.readouterr().err
+
+
+def test_files_are_read_back_under_the_same_constraints_alone(clusters, tmp_path):
+    x, labels, classifier = clusters
+    matrix = np.diag([1.0, 2.0])
+    objective = cv.Lagrangian([cv.RE(0.3), cv.FRE(0.3, matrix), cv.CLA(0.5, classifier, labels)], [1.0, 0.1, 1.0])
+    s = cv.solve(x, objective, tiling=cv.Tiling.uniform(4))
+    s.save(tmp_path / "s.npz")
+    again = cv.FixedPoint.load(tmp_path / "s.npz", objective)
+    assert again.constraint_values == s.constraint_values
+    np.testing.assert_array_equal(again.encoder, s.encoder)
+    for other, message in (
+        (None, "give objective="),
+        (cv.Lagrangian([cv.RE(0.3), cv.FRE(0.3, matrix)], [1.0, 0.1]), "was solved under"),
+        (
+            cv.Lagrangian([cv.RE(0.3), cv.FRE(0.3, 2 * matrix), objective.constraints[2]], [1.0, 0.1, 1.0]),
+            "free energy",
+        ),
+        (cv.ELBO(), "was solved under"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            cv.FixedPoint.load(tmp_path / "s.npz", other)
+
+
+def test_one_reconstruction_may_be_all_that_is_paid_for():
+    """Between what one reconstruction can reach and where the anchor holds it: rate 0, and yet a multiplier."""
+    rng = np.random.default_rng(1)
+    x = np.concatenate([rng.normal(size=(30, 2)) + 2, rng.normal(size=(10, 2)) - 2])
+    labels = np.arange(40) // 30
+    classifier = LogisticRegression().fit(x, labels)
+    statuses = []
+    for kappa in (0.70, 0.74, 0.78):
+        s = cv.solve_constrained(x, cv.CLA(kappa, classifier, labels), tiling=cv.Tiling.uniform(6), anchor=1e-3)
+        check_kkt(s)
+        statuses.append((s.status.name, len(s.distinct)))
+    assert statuses == [("SLACK", 1), ("MET", 1), ("MET", 2)]
+
+
+def test_minima_to_which_no_split_leads(clusters):
+    """Three classes in a row: the collapsed state never splits into the outer ones, a start from data finds them."""
+    rng = np.random.default_rng(0)
+    x = np.concatenate([0.3 * rng.normal(size=(20, 1)) + centre for centre in (-10, 0, 10)])
+    labels = np.arange(60) // 20
+    constraint = cv.CLA(0.9, LogisticRegression().fit(x, labels), labels)
+    s = cv.solve_constrained(x, constraint, tiling=cv.Tiling.uniform(6), anchor=1e-4)
+    assert s.status is cv.Status.MET
+    check_kkt(s)
+
+
+def test_a_budget_that_is_used_up_is_not_unreachable():
+    x = np.random.default_rng(0).standard_normal((40, 2))
+    with pytest.warns(cv.NotConvergedWarning, match="before convergence"):
+        s = cv.solve_constrained(x, cv.RE(0.9), tiling=cv.Tiling.uniform(4), max_maps=3)
+    assert s.status is cv.Status.BUDGET_USED
+    assert cv.solve_constrained(x, cv.RE(0.9), tiling=cv.Tiling.uniform(4)).status is cv.Status.MET
+
+
+def test_errors_that_saturate_end_as_unreachable():
+    x = np.random.default_rng(0).standard_normal((10, 3))
+    with pytest.warns(cv.NotConvergedWarning, match="unreachable"):
+        s = cv.solve_constrained(x, [cv.RE(0.05), cv.FRE(0.01, np.eye(3)[:1])], tiling=cv.Tiling.uniform(4))
+    assert min(s.least.values()) > 0

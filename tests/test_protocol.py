@@ -307,8 +307,11 @@ def test_a_foreign_objective_is_swept(counts, tmp_path):
     branch = cv.sweep(x, Poisson(), betas=critical * np.array([0.98, 0.999, 1.001, 1.02]), tiling=cv.Tiling.uniform(2))
     assert branch.n_distinct.tolist() == [1, 1, 2, 2]
     branch[-1].save(tmp_path / "poisson.npz")
-    with pytest.raises(ValueError, match="cannot be read back"):
+    with pytest.raises(ValueError, match="give objective="):
         cv.FixedPoint.load(tmp_path / "poisson.npz")
+    loaded = cv.FixedPoint.load(tmp_path / "poisson.npz", Poisson())
+    assert loaded.objective == branch[-1].objective
+    np.testing.assert_array_equal(loaded.encoder, branch[-1].encoder)
 
 
 # --- statistics that are no function of the points -------------------------------------------------------------------
