@@ -30,10 +30,12 @@ if TYPE_CHECKING:
         NormalisedPatches,
     )
     from .frames import Frame
+    from .frontier import Excess, RateDistortionCurve, nucleation_beta, rate_distortion
     from .iteration import solve
     from .jacobian import Eigenpairs, Jacobian, Tangent, tangent
     from .lagrangian import Lagrangian, NoMinimiserError
     from .objectives import ELBO
+    from .optimum import Certificate, CertifiedFixedPoint, certify, global_solution
     from .options import Iterate
     from .problem import block_expectations
     from .rows import RowBlocks
@@ -55,6 +57,7 @@ _ROOMS = {
     "equations": ("Expectations",),
     "iteration": ("solve",),
     "jacobian": ("Eigenpairs", "Jacobian", "Tangent", "tangent"),
+    "optimum": ("Certificate", "CertifiedFixedPoint", "certify", "global_solution"),
     "options": ("Iterate",),
     "features": (
         "ClassProbabilities",
@@ -66,6 +69,7 @@ _ROOMS = {
         "NormalisedPatches",
     ),
     "frames": ("Frame",),
+    "frontier": ("Excess", "RateDistortionCurve", "nucleation_beta", "rate_distortion"),
     "lagrangian": ("Lagrangian", "NoMinimiserError"),
     "objectives": ("ELBO",),
     "problem": ("block_expectations",),
@@ -86,10 +90,13 @@ __all__ = [
     "RE",
     "BackendNotAvailableError",
     "Branch",
+    "Certificate",
+    "CertifiedFixedPoint",
     "ClassProbabilities",
     "ConstrainedFixedPoint",
     "Constraint",
     "Eigenpairs",
+    "Excess",
     "Expectations",
     "FeatureMap",
     "Features",
@@ -107,6 +114,7 @@ __all__ = [
     "NotConvergedError",
     "NotConvergedWarning",
     "Peak",
+    "RateDistortionCurve",
     "RowBlocks",
     "Sites",
     "Status",
@@ -116,13 +124,17 @@ __all__ = [
     "Transition",
     "backends",
     "block_expectations",
+    "certify",
     "datasets",
     "default_betas",
     "equations",
     "first_critical_beta",
+    "global_solution",
     "match_peaks",
     "nearest_split",
+    "nucleation_beta",
     "plotting",
+    "rate_distortion",
     "solve",
     "solve_constrained",
     "sweep",

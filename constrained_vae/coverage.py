@@ -22,6 +22,7 @@ _ENTRIES = 2**22  # of a block of the matrix of points and data
 _STARTS = 2000  # data points from which maxima are looked for, those of largest coverage
 _CLIMBERS = 256  # of these, how many go all the way, after
 _SHIFTS = 12  # steps of mean shift
+_STEP = 1e-6  # of differences of coordinates
 _BOXES = 2**22  # boxes after which branch and bound gives up
 
 
@@ -78,15 +79,22 @@ class Coverage:
         psi = self._distinct(psi)
         psi = psi[np.argsort(-self(psi), kind="stable")[:_CLIMBERS]]
 
-        def value(y: FloatArray, _: npt.NDArray[np.intp]) -> FloatArray:
-            return -self(y)
+        objective = self.objective
 
-        def gradient(y: FloatArray, _: npt.NDArray[np.intp]) -> FloatArray:
-            return -np.asarray(self.objective.pullback(y, self.means(y)[1], np.ones(len(y))))
+        def value(u: FloatArray, _: npt.NDArray[np.intp]) -> FloatArray:
+            return -self(objective.reconstructions(u))
+
+        def gradient(u: FloatArray, _: npt.NDArray[np.intp]) -> FloatArray:
+            y = objective.reconstructions(u)
+            slope = -np.asarray(objective.pullback(y, self.means(y)[1], np.ones(len(y))))
+            if objective.quadratic is not None:
+                return slope
+            ahead, behind = objective.reconstructions(u + _STEP), objective.reconstructions(u - _STEP)
+            return slope * np.asarray(ahead - behind) / (2 * _STEP)  # coordinates are one by one
 
         with single_threaded_blas():
-            psi = minimise(value, gradient, psi, self.objective.stiffness)
-        psi = self._distinct(psi)
+            u = minimise(value, gradient, np.asarray(objective.coordinates(psi)), objective.stiffness)
+        psi = self._distinct(np.asarray(objective.reconstructions(u)))
         heights = self(psi)
         order = np.argsort(-heights, kind="stable")
         return psi[order], heights[order]

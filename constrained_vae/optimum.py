@@ -171,7 +171,7 @@ def global_solution(
     --------
     >>> s = global_solution([[-1.0], [1.0]], beta=0.5)
     >>> len(s.distinct), round(s.free_energy, 6), s.certificate.gap < 1e-6
-    (2, 0.673475, True)
+    (2, 0.673476, True)
     """
     objective = ELBO() if objective is None else objective
     check_instance(objective, "objective", Objective, "ELBO(beta=0.5)")
@@ -181,7 +181,8 @@ def global_solution(
     if not (isinstance(time_limit, (int, float)) and time_limit >= 0):
         raise ValueError(f"time_limit must be a number of seconds, at least 0, got {time_limit!r}")
     problem = Problem.make(x, objective, weights, backend, None)
-    psi, masses = problem.collapsed[None], np.ones(1)
+    psi: FloatArray = problem.collapsed[None]
+    masses: FloatArray = np.ones(1)
     if start is not None:
         check_instance(start, "start", FixedPoint, "global_solution(x)")
         psi, masses = problem.rows.frame.inward(start.distinct.decoder), start.distinct.masses
@@ -281,8 +282,8 @@ class _Search:
             system = np.zeros((len(S) + 1, len(masses) + 1))  # the matrix, and what it should equal in the last column
             system[:-1, :-1], system[-1] = root * (S - 2), 1.0
             with single_threaded_blas():
-                system = np.linalg.qr(system, mode="r") if len(system) > 2 * len(masses) else system
-                target = nnls(system[:, :-1], system[:, -1])[0]
+                short = np.asarray(np.linalg.qr(system, mode="r")) if len(system) > 2 * len(masses) else system
+                target = nnls(short[:, :-1], short[:, -1])[0]
             target /= target.sum()
             here, fall, step = value(masses), slope @ (target - masses), 1.0
             while value(masses + step * (target - masses)) > here - 1e-4 * step * fall and step > 1e-6:
@@ -298,7 +299,7 @@ class _Search:
         group = coincident(psi, _NEAR * self.problem.objective.stiffness**-0.5)
         if group.max() + 1 == len(psi):
             return psi, masses
-        total = np.bincount(group, masses)
+        total: FloatArray = np.bincount(group, masses).astype(np.float64)
         mean = np.stack([np.bincount(group, masses * column) for column in psi.T], axis=1) / total[:, None]
         rise = self.free_energy(mean, total) - self.free_energy(psi, masses)
         return (mean, total) if rise <= 0.1 * self.gap else (psi, masses)
@@ -312,20 +313,35 @@ def _statistics(problem: Problem) -> Any:
         yield phi[some], problem.objective.offset(s)[some], rho[some], x[some]
 
 
+def collapsed_coverage(problem: Problem) -> tuple[Coverage, FloatArray]:
+    """The coverage of one reconstruction of all data, and the data, in the frame."""
+    phi, offset, rho, x = (np.concatenate(part) for part in zip(*_statistics(problem), strict=True))
+    return _coverage(problem, (phi, offset, rho), problem.collapsed[None], np.ones(1))[0], x
+
+
+def _coverage(
+    problem: Problem, data: tuple[FloatArray, FloatArray, FloatArray], psi: FloatArray, masses: FloatArray
+) -> tuple[Coverage, float]:
+    """The coverage of reconstructions and masses, and their F."""
+    phi, offset, rho = data
+    v, b = problem.objective.readout(psi)
+    with np.errstate(divide="ignore"):
+        _, log_Z = equations.encoder(equations.energies(phi, offset, v, b), np.log(masses))
+    coverage = Coverage(problem.objective, phi, np.log(rho) - offset - log_Z)
+    return coverage, float(equations.free_energy(log_Z, rho))
+
+
 def _certificate(
     problem: Problem, psi: FloatArray, masses: FloatArray, free_energy: float | None
 ) -> tuple[Certificate, FloatArray, FloatArray]:
     """The certificate of reconstructions and masses in the frame, and the maxima of log c with their heights."""
     phi, offset, rho, x = (np.concatenate(part) for part in zip(*_statistics(problem), strict=True))
-    v, b = problem.objective.readout(psi)
-    with np.errstate(divide="ignore"):
-        _, log_Z = equations.encoder(equations.energies(phi, offset, v, b), np.log(masses))
-    coverage = Coverage(problem.objective, phi, np.log(rho) - offset - log_Z)
+    coverage, found = _coverage(problem, (phi, offset, rho), psi, masses)
     tops, heights = coverage.maxima(np.concatenate([psi, x]))
     height, rigorous = float(heights[0]), False
     if x.shape[1] <= _RIGOROUS and problem.objective.quadratic is not None:
         bound = coverage.bound(x, height, _ACCURACY)
         height, rigorous = (bound, True) if np.isfinite(bound) else (height, False)
-    upper = float(equations.free_energy(log_Z, rho)) if free_energy is None else free_energy
+    upper = found if free_energy is None else free_energy
     where = problem.rows.frame.outward(tops[0])
     return Certificate(upper, upper - max(height, 0.0), where, rigorous), tops, heights

@@ -1,0 +1,277 @@
+"""rate_distortion(): the rate-distortion function of a data set, between certified bounds (T14), (T16), (T22)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from os import PathLike
+from typing import Any
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from ._checks import FloatArray, check_callable, check_choice, check_instance, check_non_negative, check_vector
+from .objectives import ELBO
+from .optimum import CertifiedFixedPoint, collapsed_coverage, global_solution
+from .problem import Problem
+from .stability import critical_beta
+
+_COUNT = 40  # temperatures of the default grid
+_FULL = 0.95  # share of the entropy of the data at which it ends
+_NUCLEATED = 1e-12  # log c above which a second reconstruction helps
+_FINEST = 1e-10  # relative accuracy of the temperature of nucleation
+
+
+@dataclass(frozen=True)
+class Excess:
+    """How many nats a model of some rate and distortion is above the frontier: at least `least`, at most `most`."""
+
+    least: float
+    most: float
+
+
+@dataclass(frozen=True, eq=False)
+class RateDistortionCurve:
+    """The rate-distortion function R(D) of a data set, where it was solved, hottest first.
+
+    Attributes
+    ----------
+    betas, multipliers : (n,) arrays
+        Temperatures, and slopes -dR/dD = lambda.
+    distortion, rate : (n,) arrays
+        Of the solutions: E||x - psi||^2 in squared units of x (Bernoulli: E[-log p(x | psi)] in nats), and nats.
+    lower : (n,) array
+        Lower bounds of the least F = R + lambda D, in nats.
+    n_sites : (n,) array
+        Reconstructions of the solutions.
+    ends : (2, 2) array
+        Distortion and rate where nothing is coded, and where every data point is its own reconstruction.
+    """
+
+    betas: FloatArray
+    multipliers: FloatArray
+    distortion: FloatArray
+    rate: FloatArray
+    lower: FloatArray
+    n_sites: FloatArray
+    ends: FloatArray
+
+    @property
+    def gap(self) -> FloatArray:
+        """Nats between F and its lower bound (n,)."""
+        return self.rate + self.multipliers * self.distortion - self.lower
+
+    def bound_below(self, distortion: Any) -> FloatArray:
+        """What no code of these distortions can go below, nats: the largest of F_low - lambda D, and zero."""
+        D = np.asarray(distortion, dtype=np.float64)
+        lines = self.lower - self.multipliers * D[..., None]
+        return np.maximum(lines.max(axis=-1), 0.0)
+
+    def bound_above(self, distortion: Any) -> FloatArray:
+        """What some code reaches, nats: the convex hull of solutions and both ends; infinite below the least D."""
+        points = np.concatenate([np.stack([self.distortion, self.rate], axis=1), self.ends])
+        points = points[np.lexsort(points.T[::-1])]
+        hull: list[FloatArray] = []
+        for point in points:
+            while len(hull) > 1 and _turns_up(hull[-2], hull[-1], point):
+                hull.pop()
+            hull.append(point)
+        D, R = np.array(hull).T
+        falling = np.concatenate([[True], np.diff(R) < 0])
+        return np.interp(np.asarray(distortion, dtype=np.float64), D[falling], R[falling], left=np.inf)
+
+    def excess(self, rate: float, distortion: float) -> Excess:
+        """How far a model is above the frontier, in nats (T22).
+
+        Its distortion must be that of the same data under sampled codes, its rate the KL over all latents.
+
+        Raises
+        ------
+        ValueError
+            If either is negative or not finite.
+        """
+        rate, distortion = check_non_negative(rate, "rate"), check_non_negative(distortion, "distortion")
+        return Excess(float(rate - self.bound_above(distortion)), float(rate - self.bound_below(distortion)))
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write it to a .npz file; `RateDistortionCurve.load` reads it back."""
+        with open(path, "wb") as file:
+            np.savez_compressed(file, **{f.name: getattr(self, f.name) for f in fields(self)})
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> RateDistortionCurve:
+        """Read what `save` wrote; ValueError if the file holds something else."""
+        try:
+            with np.load(path) as file:
+                return cls(**{f.name: file[f.name] for f in fields(cls)})
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{path} does not hold a saved RateDistortionCurve") from error
+
+
+def _turns_up(a: FloatArray, b: FloatArray, c: FloatArray) -> bool:
+    """Whether b lies on or above the line from a to c."""
+    return bool((b[0] - a[0]) * (c[1] - a[1]) <= (c[0] - a[0]) * (b[1] - a[1]))
+
+
+def rate_distortion(
+    x: Any,
+    betas: Any = None,
+    objective: ELBO | None = None,
+    *,
+    gap: float = 1e-6,
+    weights: Any = None,
+    time_limit: float = 60.0,
+    backend: str = "auto",
+    progress: bool = False,
+    callback: Callable[[CertifiedFixedPoint], Any] | None = None,
+    on_failure: str = "warn",
+) -> RateDistortionCurve:
+    """The rate-distortion function of the data, each point within a certified gap of the global optimum.
+
+    Parameters
+    ----------
+    x : (N, D) array_like, memory map or RowBlocks
+        Data.
+    betas : (n,) array_like, optional
+        Temperatures; by default 40 from where a second reconstruction nucleates, `nucleation_beta`, to where the rate
+        is 0.95 of the entropy of the data.
+    objective : ELBO, optional
+        Gaussian or Bernoulli; its beta plays no part.
+    gap : float
+        Nats, at every temperature.
+    weights, backend, on_failure
+        As for `global_solution`.
+    time_limit : float
+        Seconds at every temperature.
+    progress : bool
+        Show a progress bar.
+    callback : callable, optional
+        Called with every solution; a true return value stops.
+
+    Returns
+    -------
+    RateDistortionCurve
+        What had been solved, after Ctrl-C.
+
+    Raises
+    ------
+    ValueError
+        For bad input.
+
+    Examples
+    --------
+    >>> curve = rate_distortion([[-1.0], [1.0]], betas=[0.9, 0.5, 0.2])
+    >>> curve.excess(rate=0.7, distortion=0.083186).least > 0.1  # R(D) = log 2 - h((1 + sqrt(1 - D)) / 2) = 0.5903
+    True
+    """
+    objective = ELBO() if objective is None else objective
+    check_instance(objective, "objective", ELBO, "ELBO()")
+    check_choice(on_failure, "on_failure", ("warn", "raise", "return"))
+    check_callable(callback, "callback")
+    options = {"weights": weights, "time_limit": time_limit, "backend": backend}
+    if betas is None:
+        top = nucleation_beta(x, objective, weights=weights, backend=backend)
+        grid: FloatArray = np.geomspace(top, _bottom(x, objective, top, options), _COUNT)
+    else:
+        grid = np.unique(check_vector(betas, "betas"))[::-1]
+    solutions: list[CertifiedFixedPoint] = []
+    try:
+        for beta in tqdm(grid, disable=not progress, desc="rate-distortion", unit="beta"):
+            start = solutions[-1] if solutions else None
+            now = objective.at(float(beta))
+            solutions.append(global_solution(x, now, gap=gap, start=start, on_failure=on_failure, **options))
+            if callback and callback(solutions[-1]):
+                break
+    except KeyboardInterrupt:
+        if not solutions or on_failure == "raise":
+            raise
+    lam = np.array([objective.at(s.beta).multiplier for s in solutions])
+    return RateDistortionCurve(
+        betas=np.array([s.beta for s in solutions]),
+        multipliers=lam,
+        distortion=np.array([s.energy for s in solutions]) / lam,
+        rate=np.array([s.rate for s in solutions]),
+        lower=np.array([s.certificate.lower for s in solutions]),
+        n_sites=np.array([len(s.decoder) for s in solutions], dtype=np.float64),
+        ends=_ends(Problem.make(x, objective.at(1.0), weights, backend, None), objective.at(1.0)),
+    )
+
+
+def _bottom(x: Any, objective: ELBO, top: float, options: dict[str, Any]) -> float:
+    """A temperature at which the rate is about 0.95 of the entropy of the data, by halving, from rough solutions."""
+    problem = Problem.make(x, objective, options["weights"], options["backend"], None)
+    entropy = float(_ends(problem, objective.at(1.0))[1, 1])
+    beta, start = top, None
+    while True:
+        beta /= 2
+        start = global_solution(x, objective.at(beta), gap=1e-2, start=start, on_failure="return", **options)
+        if start.rate >= _FULL * entropy or start.status.name == "INTERRUPTED":
+            return beta
+
+
+def _ends(problem: Problem, objective: ELBO) -> FloatArray:
+    """Distortion and rate of no code at all, and of one that names every distinct point."""
+    rows, inside = problem.rows, problem.objective
+    lam = objective.multiplier
+    none, every, seen = 0.0, 0.0, []
+    v, b = inside.readout(problem.mean[None])
+    for part, x, rho in rows.blocks():
+        phi, s = inside.statistics(x, part)
+        offset = inside.offset(s)
+        none += float(rho @ (offset - b[0] - phi @ v[0]))
+        own_v, own_b = inside.readout(x)
+        every += float(rho @ (offset - own_b - (phi * own_v).sum(axis=1)))
+        seen.append((x, rho))
+    points, shares = (np.concatenate(part) for part in zip(*seen, strict=True))
+    _, index = np.unique(points, axis=0, return_inverse=True)
+    p = np.bincount(index.ravel(), shares)
+    p = p[p > 0]
+    return np.array([[none / lam, 0.0], [max(every / lam, 0.0), max(float(-p @ np.log(p)), 0.0)]])
+
+
+def nucleation_beta(x: Any, objective: ELBO | None = None, *, weights: Any = None, backend: str = "auto") -> float:
+    """Temperature 1 / (2 sigma^2 lambda*) below which one reconstruction is no longer globally optimal (T16).
+
+    There a second one nucleates with zero mass; never below `first_critical_beta`, where the collapsed solution splits
+    by itself, and for almost every sample above it: in between it is metastable, and [first_critical_beta,
+    nucleation_beta] is the interval of hysteresis of free masses. In three dimensions or more the supremum of c is the
+    largest of the maxima that are found.
+
+    Parameters
+    ----------
+    x : (N, D) array_like, memory map or RowBlocks
+    objective : ELBO, optional
+        Its beta plays no part.
+    weights : (N,) array_like, optional
+
+    Raises
+    ------
+    ValueError
+        For bad input, or if all points coincide: then there is none.
+
+    Examples
+    --------
+    >>> nucleation_beta([[-1.0], [1.0]], weights=[0.1, 0.9])  # 2 (1 - 2 p) / log((1 - p) / p) (theory.md section 5)
+    0.728191...
+    """
+    objective = ELBO() if objective is None else objective
+    check_instance(objective, "objective", ELBO, "ELBO()")
+    problem = Problem.make(x, objective, weights, backend, None)
+    low = critical_beta(problem, objective)
+    if not low > 0:
+        raise ValueError("all points coincide, so that one reconstruction is always optimal")
+
+    def nucleated(beta: float) -> bool:
+        coverage, points = collapsed_coverage(problem.at(objective.at(beta)))
+        return bool(coverage.maxima(points)[1][0] > _NUCLEATED)
+
+    high = 1.01 * low
+    if not nucleated(high):
+        low, high = low, high
+    else:
+        while nucleated(high):
+            low, high = high, 1.5 * high
+    while high > low * (1 + _FINEST):
+        middle = float(np.sqrt(low * high))
+        low, high = (middle, high) if nucleated(middle) else (low, middle)
+    return float(np.sqrt(low * high))

@@ -1,0 +1,117 @@
+"""The rate-distortion function of a data set: closed forms, the band that holds it, and models placed against it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from test_optimum import binary_entropy
+
+import constrained_vae as cv
+
+
+@pytest.mark.parametrize("p", [0.5, 0.3, 0.1])
+def test_two_points(p):
+    """R(D) = h(p) - h((1 + sqrt(1 - D / a^2)) / 2), a = 1 (section 5): points within the gap above it, lines below."""
+    weights = [p, 1 - p]
+    top = cv.nucleation_beta([[-1.0], [1.0]], weights=weights)
+    lam = 0.5 if p == 0.5 else np.log((1 - p) / p) / (4 * (1 - 2 * p))
+    assert 1 / (2 * top) == pytest.approx(lam, rel=1e-6)
+    curve = cv.rate_distortion([[-1.0], [1.0]], np.geomspace(0.999 * top, 0.05 * top, 30), weights=weights, gap=1e-7)
+    exact = np.array([binary_entropy(p) - binary_entropy((1 + np.sqrt(1 - D)) / 2) for D in curve.distortion])
+    np.testing.assert_allclose(curve.rate, exact, atol=1e-6)
+    assert curve.gap.max() <= 1e-7
+    D = np.linspace(0.01, 4 * p * (1 - p), 50)
+    between = np.array([binary_entropy(p) - binary_entropy((1 + np.sqrt(1 - d)) / 2) for d in D])
+    assert (curve.bound_below(D) <= between + 1e-9).all()
+    assert (curve.bound_above(D) >= between - 1e-9).all()
+    assert (curve.bound_above(D) - curve.bound_below(D)).max() < 0.01
+    assert curve.ends == pytest.approx(np.array([[4 * p * (1 - p), 0], [0, binary_entropy(p)]]), abs=1e-12)
+
+
+def test_gaussian_bins_fill_with_water():
+    """R = log(l / D) / 2 of a Gaussian, from the means of 400 bins, to 0.5 %."""
+    x = cv.datasets.gaussian((1.0,), n=400).x
+    variance = float(x.var())
+    curve = cv.rate_distortion(x, variance * np.array([0.9, 0.5, 0.2, 0.05]))
+    np.testing.assert_allclose(curve.rate, 0.5 * np.log(variance / curve.distortion), rtol=5e-3)
+    np.testing.assert_allclose(curve.distortion, curve.betas, rtol=5e-3)  # D = theta
+
+
+def test_nucleation_is_above_the_split_and_annealing_jumps_between():
+    data = cv.datasets.exponential(400)
+    split, nucleated = cv.first_critical_beta(data.x), cv.nucleation_beta(data.x)
+    assert nucleated > 1.01 * split
+    for beta, sites in ((1.001 * nucleated, 1), (0.999 * nucleated, 2)):
+        assert len(cv.global_solution(data.x, beta=beta, gap=1e-9 * 20).distinct) >= sites
+    (first,) = cv.transitions(data.x, masses="free", tiling=cv.Tiling.uniform(16), limit=1)
+    assert first.kind == "first-order"
+    assert split <= first.heating_end <= nucleated * (1 + 1e-6)  # that of two halves, not yet of the best
+
+
+def test_the_default_grid_spans_the_curve():
+    x = cv.datasets.four_clusters().x[::8]
+    seen = []
+    curve = cv.rate_distortion(x, gap=1e-5, callback=lambda s: seen.append(s.rate))
+    assert len(curve.betas) == 40
+    assert curve.rate[0] < 0.05
+    assert curve.rate[-1] > 0.9 * np.log(len(x))
+    assert (np.diff(curve.rate) > -1e-5).all()
+    assert (np.diff(curve.distortion) < 1e-5).all()
+    assert curve.gap.max() <= 1e-5
+    assert len(seen) == 40
+
+
+def test_models_are_placed(tmp_path):
+    """No solution of any tiling is below; one that codes nothing is that far above."""
+    data = cv.datasets.rings(80)
+    betas = cv.first_critical_beta(data.x) * np.geomspace(1.2, 0.02, 15)
+    curve = cv.rate_distortion(data.x, betas)
+    for tiles, relative in ((4, 0.3), (32, 0.1), (8, 0.02)):
+        s = cv.solve(data.x, beta=relative * betas[0] / 1.2, tiling=cv.Tiling.uniform(tiles), start="data")
+        excess = curve.excess(s.rate, s.distortion)
+        assert excess.most >= excess.least
+        assert excess.most >= -1e-9
+    D, R = curve.distortion[8], curve.rate[8]
+    assert curve.excess(R, D).most == pytest.approx(0, abs=1e-5)
+    assert curve.excess(R + 1, D).least == pytest.approx(1, abs=1e-5)
+    curve.save(tmp_path / "curve.npz")
+    again = cv.RateDistortionCurve.load(tmp_path / "curve.npz")
+    assert again.excess(R, D) == curve.excess(R, D)
+    np.savez(tmp_path / "other.npz", a=1)
+    with pytest.raises(ValueError, match="does not hold"):
+        cv.RateDistortionCurve.load(tmp_path / "other.npz")
+
+
+def test_bernoulli():
+    x = (cv.datasets.digits(40).x > 0.5).astype(float)
+    objective = cv.ELBO(likelihood="bernoulli")
+    top = cv.nucleation_beta(x, objective)
+    assert top >= cv.first_critical_beta(x, objective) * (1 - 1e-9)
+    curve = cv.rate_distortion(x, top * np.array([1.05, 0.7, 0.4]), objective, gap=1e-4)
+    assert curve.rate[0] == pytest.approx(0, abs=1e-9)
+    assert curve.rate[2] > curve.rate[1] > 0.1
+    assert curve.gap.max() <= 1e-4
+    assert curve.ends[1, 0] == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        (([[0.0], [0.0]],), {}, "all points coincide"),
+        (([[0.0], [1.0]], [-1.0]), {}, "beta"),
+        (([[0.0], [1.0]], [1.0], 3), {}, "objective"),
+        (([[0.0], [1.0]], [0.1]), {"gap": 0}, "gap"),
+        (([[0.0], [1.0]], [0.1]), {"callback": 3}, "callback"),
+    ],
+)
+def test_bad_input(arguments, options, message):
+    with pytest.raises(ValueError, match=message):
+        cv.rate_distortion(*arguments, **options)
+
+
+def test_excess_wants_numbers():
+    curve = cv.rate_distortion([[-1.0], [1.0]], [0.5])
+    with pytest.raises(ValueError, match="rate"):
+        curve.excess(-1.0, 0.5)
+    with pytest.raises(ValueError, match="distortion"):
+        curve.excess(1.0, np.nan)
