@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,24 @@ def principal_axes(x: np.ndarray, weights: np.ndarray | None = None, count: int 
     axes = np.linalg.svd(root[:, None] * (x - mean), full_matrices=False)[2][:count]
     largest = axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)]
     return mean, axes * np.where(largest < 0, -1.0, 1.0)[:, None]
+
+
+def publish(
+    out: Path,
+    arrays: dict[str, np.ndarray],
+    settings: dict[str, Any],
+    draw: Callable[[dict[str, np.ndarray]], Figure],
+    table: Callable[[dict[str, np.ndarray]], str],
+) -> int:
+    """Write everything, print the table and what was written; the exit code."""
+    write(out, arrays, settings, draw)
+    print(table(arrays))
+    for suffix in ("png", "pdf", "npz"):
+        print(f"wrote {out}.{suffix}")
+    if settings["interrupted"]:
+        print("interrupted: this is what had been computed", file=sys.stderr)
+        return 130
+    return 0
 
 
 def write(

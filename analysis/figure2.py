@@ -55,14 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if len(arrays["betas"]) == 0:
         print("figure2: interrupted before the first temperature was solved: nothing to draw", file=sys.stderr)
         return 130
-    _command.write(args.out, arrays, settings, draw)
-    print(table(arrays))
-    for suffix in ("png", "pdf", "npz"):
-        print(f"wrote {args.out}.{suffix}")
-    if settings["interrupted"]:
-        print("interrupted: this is what had been computed", file=sys.stderr)
-        return 130
-    return 0
+    return _command.publish(args.out, arrays, settings, draw, table)
 
 
 def compute(
