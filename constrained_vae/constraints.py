@@ -418,8 +418,7 @@ class PNCC(_Similarity):
 
     @cached_property
     def _map(self) -> NormalisedPatches:
-        patch: Any = tuple(self.patch) if isinstance(self.patch, (tuple, list)) else (self.patch, self.patch)
-        return NormalisedPatches(self.image_shape, patch, self.stride)
+        return NormalisedPatches(self.image_shape, cast(Any, self.patch), self.stride)  # one size is made a pair there
 
     def check(self, x: FloatArray) -> None:
         if x.shape[1] != np.prod(self._map.image_shape):

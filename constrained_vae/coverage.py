@@ -6,6 +6,7 @@ F(p) - F(p*) <= log sup c for any mixture p of reconstructions, by the concavity
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,13 +58,12 @@ class Coverage:
             means.append((u @ self.phi) / total)
         return np.concatenate(values), np.concatenate(means)
 
-    def _blocks(self, psi: FloatArray) -> list[FloatArray]:
+    def _blocks(self, psi: FloatArray) -> Iterator[FloatArray]:
         """Logits (rows, N), a block of points at a time."""
         v, b = self.objective.readout(psi)
         rows = max(1, _ENTRIES // len(self.phi))
-        return (  # type: ignore[return-value]
-            v[i : i + rows] @ self.phi.T + b[i : i + rows, None] + self.log_shares for i in range(0, len(psi), rows)
-        )
+        for i in range(0, len(psi), rows):
+            yield v[i : i + rows] @ self.phi.T + b[i : i + rows, None] + self.log_shares
 
     def maxima(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Local maxima (n, D) uphill from points (m, D), and log c there, the largest first.

@@ -205,10 +205,7 @@ class _Search:
     def run(self) -> ConstrainedFixedPoint:
         """The whole search."""
         zero = self.at_rate_zero()
-        self.least, allowances = values(zero), [c.allowance for c in self.objective.constraints]
-        self.scales = np.maximum(np.abs(self.least), np.abs(allowances))
-        self.scales[self.scales == 0] = 1.0
-        self.here = zero
+        self.here, self.least, self.scales = zero, values(zero), self.sizes(zero)
         broken = values(zero) > _KKT * self.scales
         if not broken.any():
             return self.package(Status.SLACK)
@@ -245,6 +242,11 @@ class _Search:
             return self.options
         return replace(self.options, time_limit=max(0.0, limit - (time.monotonic() - self.started)))
 
+    def sizes(self, state: State) -> FloatArray:
+        """What violations of the constraints are measured by, from a state at rate zero."""
+        largest = np.maximum(np.abs(values(state)), np.abs([c.allowance for c in self.objective.constraints]))
+        return np.where(largest > 0, largest, 1.0)
+
     def violation(self, state: State) -> float:
         return float((values(state) / self.scales).max())
 
@@ -273,7 +275,7 @@ class _Search:
         at = problem.to_device(state.sites.decoder[:1]), problem.to_device(np.zeros(1))
         expectations = problem.expectations(*at)
         mass, sums = np.ones(1), to_host(expectations.sums)
-        scales = np.maximum(np.abs(values(state)), np.abs([c.allowance for c in objective.constraints])).clip(1e-300)
+        scales = self.sizes(state)
 
         def worst(u: FloatArray) -> FloatArray:  # t - C_k(psi) / scale_k of u = (psi, t)
             return u[-1] - objective.expected(problem.mean_offsets, mass, sums, u[None, :-1]) / scales

@@ -77,9 +77,8 @@ def minimise(
         )
         chosen = tiles[better]
         psi[chosen], f[chosen], g[chosen] = there[better], f1[better], g1[better]
-        tiles = tiles[
-            better | ~rounding & (length > _EPS * np.sqrt(scale))
-        ]  # others have reached what the arithmetic yields
+        # A tile is done where its step was rounding, or so short, and yet no better.
+        tiles = tiles[better | ~rounding & (length > _EPS * np.sqrt(scale))]
     return psi
 
 

@@ -18,16 +18,15 @@ from tqdm.auto import tqdm
 from . import equations
 from ._blas import single_threaded_blas
 from ._checks import FloatArray, check_choice, check_instance, check_positive
-from .backends import get_backend
 from .coverage import Coverage
 from .iteration import report_failure
 from .loop import iterate
 from .objectives import ELBO, Objective
 from .options import Options
 from .problem import Problem
-from .rows import Rows
 from .sites import Sites, coincident
 from .solution import FixedPoint, Status
+from .stability import problem_of
 from .tiling import Tiling
 
 _RIGOROUS = 2  # dimensions up to which a supremum is proven
@@ -94,10 +93,10 @@ def certify(solution: FixedPoint) -> Certificate:
     True
     """
     check_instance(solution, "solution", FixedPoint, "solve(x)")
-    rows = Rows(solution.x, solution.weights, solution.frame, np.dtype(np.float64))
-    problem = Problem(rows, solution.objective.in_frame(solution.frame), get_backend("reference"))
-    sites = solution.distinct
-    return _certificate(problem, solution.frame.inward(sites.decoder), sites.masses, solution.free_energy)[0]
+    sites, data = solution.distinct, _Data.of(problem_of(solution, "reference"))
+    found = data.certificate(solution.frame.inward(sites.decoder), sites.masses)[0]
+    # Bounds of the solution as it stands: its own F, in which merged tiles or float32 may have left some rounding.
+    return replace(found, upper=solution.free_energy, lower=solution.free_energy - found.gap)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -205,8 +204,7 @@ class _Search:
     bar: Any
 
     def __post_init__(self) -> None:
-        parts = list(_statistics(self.problem))
-        self.phi, self.offset, self.rho, self.x = (np.concatenate(part) for part in zip(*parts, strict=True))
+        self.data = _Data.of(self.problem)
 
     def run(self, psi: FloatArray, masses: FloatArray) -> CertifiedFixedPoint:
         """Insert, weigh and polish until the gap is met or time is up."""
@@ -216,9 +214,9 @@ class _Search:
             while True:
                 psi, masses = self.weighed(psi, masses)
                 # A proof takes longer than a look: it comes where the look says that it may do.
-                certificate, tops, heights = _certificate(self.problem, psi, masses, None, prove=False)
+                certificate, tops, heights = self.data.certificate(psi, masses, prove=False)
                 if certificate.gap <= self.gap:
-                    certificate, tops, heights = _certificate(self.problem, psi, masses, None)
+                    certificate, tops, heights = self.data.certificate(psi, masses)
                 self.bar.update()
                 self.bar.set_postfix_str(f"{len(psi)} sites, gap {certificate.gap:.1e}", refresh=False)
                 if best is None or certificate.gap < best[0].gap:
@@ -246,20 +244,11 @@ class _Search:
             status = Status.INTERRUPTED
         certificate, psi, masses = best
         if status is not Status.CONVERGED:
-            certificate, *_ = _certificate(self.problem, psi, masses, None)
+            certificate, *_ = self.data.certificate(psi, masses)
         sites, tiling = Sites(psi, np.arange(len(psi)), masses), Tiling(masses)
         solution, *_ = iterate(self.problem, self.objective, tiling, sites, replace(options, max_maps=1))
         known = {f.name: getattr(solution, f.name) for f in fields(FixedPoint)} | {"status": status}
         return CertifiedFixedPoint(**known, certificate=certificate)
-
-    def energies(self, psi: FloatArray) -> FloatArray:
-        v, b = self.problem.objective.readout(psi)
-        return equations.energies(self.phi, self.offset, v, b)
-
-    def free_energy(self, psi: FloatArray, masses: FloatArray) -> float:
-        with np.errstate(divide="ignore"):
-            _, log_Z = equations.encoder(self.energies(psi), np.log(masses))
-        return float(equations.free_energy(log_Z, self.rho))
 
     def weighed(self, psi: FloatArray, masses: FloatArray) -> tuple[FloatArray, FloatArray]:
         """The best masses at these reconstructions, but for a tenth of the gap; those without mass are dropped.
@@ -267,13 +256,13 @@ class _Search:
         Newton's quadratic model of F on the simplex is a least-squares problem, |(S - 2) p|^2 with S_ik = exp(-H_ik) /
         Z_i, solved together with |sum p - 1|^2 by non-negative least squares (Wang 2007).
         """
-        H = self.energies(psi)
+        H, rho = self.data.energies(psi), self.data.rho
         G = np.exp(H.min(axis=1, keepdims=True) - H)  # (N, k), scaled by row
-        root = np.sqrt(self.rho)[:, None]
+        root = np.sqrt(rho)[:, None]
 
         def value(p: FloatArray) -> float:
             with np.errstate(divide="ignore"):
-                return float(-self.rho @ np.log(G @ p))
+                return float(-rho @ np.log(G @ p))
 
         if not masses.all():  # the new ones get what share is best first: far points, that see no other, bend the model
             new = masses == 0
@@ -281,7 +270,7 @@ class _Search:
             masses = min([masses, *trials], key=value)
         for _ in range(_NEWTON):
             S = G / (G @ masses)[:, None]
-            slope = self.rho @ S  # of -F; at most 1, and 1 where there is mass, at the optimum
+            slope = rho @ S  # of -F; at most 1, and 1 where there is mass, at the optimum
             if slope.max() - 1 <= 0.1 * self.gap:
                 break
             system = np.zeros((len(S) + 1, len(masses) + 1))  # the matrix, and what it should equal in the last column
@@ -306,47 +295,62 @@ class _Search:
             return psi, masses
         total: FloatArray = np.bincount(group, masses).astype(np.float64)
         mean = np.stack([np.bincount(group, masses * column) for column in psi.T], axis=1) / total[:, None]
-        rise = self.free_energy(mean, total) - self.free_energy(psi, masses)
+        rise = self.data.coverage(mean, total)[1] - self.data.coverage(psi, masses)[1]
         return (mean, total) if rise <= 0.1 * self.gap else (psi, masses)
 
 
-def _statistics(problem: Problem) -> Any:
-    """Blocks (phi, s, rho, x) on the host, in the frame, of points that have weight."""
-    for rows, x, rho in problem.rows.blocks():
-        phi, s = problem.objective.statistics(x, rows)
-        some = rho > 0
-        yield phi[some], problem.objective.offset(s)[some], rho[some], x[some]
+@dataclass(frozen=True, eq=False)
+class _Data:
+    """All points that have weight, whole, on the host and in the frame: what every round of a search looks at.
+
+    Attributes
+    ----------
+    phi, offset, rho, x : arrays
+        Statistics (N, S), offsets (N,), weights (N,) and the points (N, D).
+    """
+
+    problem: Problem
+    phi: FloatArray
+    offset: FloatArray
+    rho: FloatArray
+    x: FloatArray
+
+    @classmethod
+    def of(cls, problem: Problem) -> _Data:
+        parts = []
+        for rows, x, rho in problem.rows.blocks():
+            phi, s = problem.objective.statistics(x, rows)
+            some = rho > 0
+            parts.append((phi[some], problem.objective.offset(s)[some], rho[some], x[some]))
+        return cls(problem, *(np.concatenate(part) for part in zip(*parts, strict=True)))
+
+    def energies(self, psi: FloatArray) -> FloatArray:
+        """H (N, k) of reconstructions (T4)."""
+        v, b = self.problem.objective.readout(psi)
+        return equations.energies(self.phi, self.offset, v, b)
+
+    def coverage(self, psi: FloatArray, masses: FloatArray) -> tuple[Coverage, float]:
+        """The coverage of reconstructions and masses, and their F."""
+        with np.errstate(divide="ignore"):
+            _, log_Z = equations.encoder(self.energies(psi), np.log(masses))
+        coverage = Coverage(self.problem.objective, self.phi, np.log(self.rho) - self.offset - log_Z)
+        return coverage, float(equations.free_energy(log_Z, self.rho))
+
+    def certificate(
+        self, psi: FloatArray, masses: FloatArray, prove: bool = True
+    ) -> tuple[Certificate, FloatArray, FloatArray]:
+        """The certificate of reconstructions and masses, and the maxima of log c with their heights."""
+        coverage, upper = self.coverage(psi, masses)
+        tops, heights = coverage.maxima(np.concatenate([psi, self.x]))
+        height, rigorous = float(heights[0]), False
+        if prove and self.x.shape[1] <= _RIGOROUS and self.problem.objective.quadratic is not None:
+            bound = coverage.bound(self.x, height, _ACCURACY)
+            height, rigorous = (bound, True) if np.isfinite(bound) else (height, False)
+        where = self.problem.rows.frame.outward(tops[0])
+        return Certificate(upper, upper - max(height, 0.0), where, rigorous), tops, heights
 
 
 def collapsed_coverage(problem: Problem) -> tuple[Coverage, FloatArray]:
     """The coverage of one reconstruction of all data, and the data, in the frame."""
-    phi, offset, rho, x = (np.concatenate(part) for part in zip(*_statistics(problem), strict=True))
-    return _coverage(problem, (phi, offset, rho), problem.collapsed[None], np.ones(1))[0], x
-
-
-def _coverage(
-    problem: Problem, data: tuple[FloatArray, FloatArray, FloatArray], psi: FloatArray, masses: FloatArray
-) -> tuple[Coverage, float]:
-    """The coverage of reconstructions and masses, and their F."""
-    phi, offset, rho = data
-    v, b = problem.objective.readout(psi)
-    with np.errstate(divide="ignore"):
-        _, log_Z = equations.encoder(equations.energies(phi, offset, v, b), np.log(masses))
-    coverage = Coverage(problem.objective, phi, np.log(rho) - offset - log_Z)
-    return coverage, float(equations.free_energy(log_Z, rho))
-
-
-def _certificate(
-    problem: Problem, psi: FloatArray, masses: FloatArray, free_energy: float | None, prove: bool = True
-) -> tuple[Certificate, FloatArray, FloatArray]:
-    """The certificate of reconstructions and masses in the frame, and the maxima of log c with their heights."""
-    phi, offset, rho, x = (np.concatenate(part) for part in zip(*_statistics(problem), strict=True))
-    coverage, found = _coverage(problem, (phi, offset, rho), psi, masses)
-    tops, heights = coverage.maxima(np.concatenate([psi, x]))
-    height, rigorous = float(heights[0]), False
-    if prove and x.shape[1] <= _RIGOROUS and problem.objective.quadratic is not None:
-        bound = coverage.bound(x, height, _ACCURACY)
-        height, rigorous = (bound, True) if np.isfinite(bound) else (height, False)
-    upper = found if free_energy is None else free_energy
-    where = problem.rows.frame.outward(tops[0])
-    return Certificate(upper, upper - max(height, 0.0), where, rigorous), tops, heights
+    data = _Data.of(problem)
+    return data.coverage(problem.collapsed[None], np.ones(1))[0], data.x

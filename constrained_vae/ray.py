@@ -69,7 +69,8 @@ def crossing(path: Continuation, hot: State, measure: Measure, seen: Callable[[S
         seen(state)
         return measure(state)
 
-    if measured(hot) <= 0:  # it holds where all is one reconstruction, of which only the place is paid for
+    highest = measured(hot)
+    if highest <= 0:  # it holds where all is one reconstruction, of which only the place is paid for
         cold = hot
         for _ in range(_HOT):
             hot = path.collapsed(4 * hot.beta)
@@ -77,7 +78,7 @@ def crossing(path: Continuation, hot: State, measure: Measure, seen: Callable[[S
                 return _root(path, hot, cold, measured)
             cold = hot
         return Crossing(cold)
-    first, history = hot.beta, [(np.log(hot.beta), measured(hot))]
+    first, history = hot.beta, [(np.log(hot.beta), highest)]
     while True:
         step = float(np.clip(-1.01 * hot.growth, *_STEPS))
         for event in way.cool(hot, hot.beta * float(np.exp(-step))):
@@ -102,11 +103,12 @@ def crossing_from(path: Continuation, sites: Sites, measure: Measure, seen: Call
     For energies with more than one minimum, whose collapsed state never splits into the others.
     """
     last = hot = path.solve(_DATA[0], sites)
-    for beta in _DATA:
-        last, hot = hot, path.solve(beta, sites)
-        seen(hot)
+    seen(hot)
+    for beta in _DATA[1:]:
         if len(hot.solution.distinct) > 1:
             break
+        last, hot = hot, path.solve(beta, sites)
+        seen(hot)
     if measure(hot) > 0:
         return crossing(path, hot, measure, seen)
     cold = hot  # this holds more than it should: heat it while its parts are apart

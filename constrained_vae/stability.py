@@ -180,13 +180,17 @@ def nearest_split(solution: FixedPoint) -> NearestSplit:
     4.0
     """
     check_instance(solution, "solution", FixedPoint, "solve(x)")
-    sites, frame = solution.distinct, solution.frame
-    rows = Rows(solution.x, solution.weights, frame, np.dtype(np.float64))
-    problem = Problem(rows, solution.objective.in_frame(frame), get_backend("auto"))
+    sites, problem = solution.distinct, problem_of(solution)
     able = sites.can_split(solution.masses_free)
     among = able if able.any() else None
-    condition = split_condition(problem, frame.inward(sites.decoder), sites.log_masses, among)
+    condition = split_condition(problem, solution.frame.inward(sites.decoder), sites.log_masses, among)
     return NearestSplit(solution.beta * condition.eigenvalue, condition.eigenvalue, condition.site, condition.axis)
+
+
+def problem_of(solution: FixedPoint, backend: str = "auto") -> Problem:
+    """The problem that a solution solves, in its frame and in float64."""
+    rows = Rows(solution.x, solution.weights, solution.frame, np.dtype(np.float64))
+    return Problem(rows, solution.objective.in_frame(solution.frame), get_backend(backend))
 
 
 def first_critical_beta(
