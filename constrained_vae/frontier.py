@@ -10,14 +10,26 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from ._checks import FloatArray, check_callable, check_choice, check_instance, check_non_negative, check_vector
+from ._checks import (
+    FloatArray,
+    check_callable,
+    check_choice,
+    check_instance,
+    check_non_negative,
+    check_positive,
+    check_time_limit,
+    check_vector,
+)
+from .iteration import report_failure
 from .objectives import ELBO
-from .optimum import CertifiedFixedPoint, collapsed_coverage, global_solution
+from .optimum import CertifiedFixedPoint, collapsed_coverage, optimum
 from .problem import Problem
+from .solution import Status
 from .stability import critical_beta
 
 _COUNT = 40  # temperatures of the default grid
 _FULL = 0.95  # share of the entropy of the data at which it ends
+_ROUGH = 1e-2  # gap of the solutions that look for that end
 _NUCLEATED = 1e-12  # log c above which a second reconstruction helps
 _FINEST = 1e-10  # relative accuracy of the temperature of nucleation
 
@@ -168,10 +180,12 @@ def rate_distortion(
     check_instance(objective, "objective", ELBO, "ELBO()")
     check_choice(on_failure, "on_failure", ("warn", "raise", "return"))
     check_callable(callback, "callback")
-    options = {"weights": weights, "time_limit": time_limit, "backend": backend}
+    gap, time_limit = check_positive(gap, "gap"), check_time_limit(time_limit)
+    objective = objective.at(1.0)
+    problem = Problem.make(x, objective, weights, backend, None)
     if betas is None:
-        top = nucleation_beta(x, objective, weights=weights, backend=backend)
-        grid: FloatArray = np.geomspace(top, _bottom(x, objective, top, options), _COUNT)
+        top = _nucleation(problem, objective)
+        grid: FloatArray = np.geomspace(top, _bottom(problem, objective, top, time_limit), _COUNT)
     else:
         grid = np.unique(check_vector(betas, "betas"))[::-1]
     solutions: list[CertifiedFixedPoint] = []
@@ -179,7 +193,8 @@ def rate_distortion(
         for beta in tqdm(grid, disable=not progress, desc="rate-distortion", unit="beta"):
             start = solutions[-1] if solutions else None
             now = objective.at(float(beta))
-            solutions.append(global_solution(x, now, gap=gap, start=start, on_failure=on_failure, **options))
+            solutions.append(optimum(problem.at(now), now, gap, time_limit, start))
+            report_failure(solutions[-1], on_failure, stacklevel=3)
             if callback and callback(solutions[-1]):
                 break
     except KeyboardInterrupt:
@@ -193,19 +208,19 @@ def rate_distortion(
         rate=np.array([s.rate for s in solutions]),
         lower=np.array([s.certificate.lower for s in solutions]),
         n_sites=np.array([len(s.decoder) for s in solutions], dtype=np.float64),
-        ends=_ends(Problem.make(x, objective.at(1.0), weights, backend, None), objective.at(1.0)),
+        ends=_ends(problem, objective),
     )
 
 
-def _bottom(x: Any, objective: ELBO, top: float, options: dict[str, Any]) -> float:
+def _bottom(problem: Problem, objective: ELBO, top: float, time_limit: float) -> float:
     """A temperature at which the rate is about 0.95 of the entropy of the data, by halving, from rough solutions."""
-    problem = Problem.make(x, objective, options["weights"], options["backend"], None)
-    entropy = float(_ends(problem, objective.at(1.0))[1, 1])
+    enough = _FULL * _ends(problem, objective)[1, 1]
     beta, start = top, None
     while True:
         beta /= 2
-        start = global_solution(x, objective.at(beta), gap=1e-2, start=start, on_failure="return", **options)
-        if start.rate >= _FULL * entropy or start.status.name == "INTERRUPTED":
+        now = objective.at(beta)
+        start = optimum(problem.at(now), now, _ROUGH, time_limit, start, prove=False)
+        if start.rate >= enough or start.status is Status.INTERRUPTED:
             return beta
 
 
@@ -256,7 +271,10 @@ def nucleation_beta(x: Any, objective: ELBO | None = None, *, weights: Any = Non
     """
     objective = ELBO() if objective is None else objective
     check_instance(objective, "objective", ELBO, "ELBO()")
-    problem = Problem.make(x, objective, weights, backend, None)
+    return _nucleation(Problem.make(x, objective, weights, backend, None), objective)
+
+
+def _nucleation(problem: Problem, objective: ELBO) -> float:
     low = critical_beta(problem, objective)
     if not low > 0:
         raise ValueError("all points coincide, so that one reconstruction is always optimal")
