@@ -27,9 +27,9 @@ _SHIFTS = 12  # steps of mean shift
 _FLAT = 1e-6  # slope of a maximum, in root nats: it is lower by about the square
 _STEP = 1e-6  # of differences of coordinates
 _BOXES = 2**22  # boxes after which branch and bound gives up
-_LARGE = 500.0  # an exponent beyond which a ball is far too large
 _LEVELS = 31  # halvings after which it does
 _BALLS = 2.0 ** -np.arange(0, 12, 0.5)  # radii of balls that are tried, in units of the resolution
+_LARGE = 500.0  # an exponent beyond which one is far too large
 
 
 @dataclass(frozen=True, eq=False)
