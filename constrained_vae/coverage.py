@@ -22,7 +22,8 @@ from .sites import coincident
 
 _ENTRIES = 2**22  # of a block of the matrix of points and data
 _STARTS = 2000  # data points from which maxima are looked for, those of largest coverage
-_CLIMBERS = 256  # of these, how many go all the way, after
+_CLIMBERS = 256  # of these, how many at least go all the way, after _SHIFTS
+_CLIMBS = 2**20  # and how many for each of so many entries of their matrix with the data
 _SHIFTS = 12  # steps of mean shift
 _FLAT = 1e-6  # slope of a maximum, in root nats: it is lower by about the square
 _STEP = 1e-6  # of differences of coordinates
@@ -82,7 +83,8 @@ class Coverage:
             _, means = self.means(psi)
             psi = self.objective.decoder(np.ones(len(psi)), means, psi)
         psi = self._distinct(psi)
-        psi = psi[np.argsort(-self(psi), kind="stable")[:_CLIMBERS]]
+        climbers = max(_CLIMBERS, _CLIMBS // len(self.phi))
+        psi = psi[np.argsort(-self(psi), kind="stable")[:climbers]]
 
         objective = self.objective
 
@@ -109,16 +111,17 @@ class Coverage:
         group = coincident(psi, 1e-3 * self.objective.stiffness**-0.5)
         return psi[np.unique(group, return_index=True)[1]]
 
-    def bound(self, points: FloatArray, peaks: FloatArray, accuracy: float) -> float:
-        """A number that log c exceeds nowhere, at most its largest value and the accuracy, by branch and bound (T14).
+    def bound(self, points: FloatArray, peaks: FloatArray, accuracy: float) -> tuple[float, FloatArray]:
+        """A number that log c exceeds nowhere, and where its largest value found is (D,); they differ by the accuracy.
 
-        log c + lambda ||y - y_0||^2 is convex: on a box of centre y_0 and half-diagonal r, log c is at most its largest
-        value at the corners and lambda r^2. Maxima lie in the convex hull of the data, whose box is halved in every
-        direction until no part can exceed the accuracy, or lies in a ball around a peak, one of `peaks` (n, D), in
-        which log c is concave. Infinity where that takes too many.
+        By branch and bound (T14): log c + lambda ||y - y_0||^2 is convex, so that on a box of centre y_0 and
+        half-diagonal r, log c is at most its largest value at the corners and lambda r^2. Maxima lie in the convex hull
+        of the data, whose box is halved in every direction until no part can exceed the accuracy, or lies in a ball
+        around a peak, one of `peaks` (n, D), in which log c is concave. Infinity where that takes too many.
         """
         lam = self.objective.stiffness / 2
-        height = float(self(peaks).max())
+        heights = self(peaks)
+        height, where = float(heights.max()), peaks[heights.argmax()]
         low, high = points.min(axis=0), points.max(axis=0)
         span, dim = high - low, points.shape[1]
         corners = np.stack(np.meshgrid(*[[0, 1]] * dim, indexing="ij"), axis=-1).reshape(-1, dim)
@@ -137,10 +140,11 @@ class Coverage:
             at = (boxes[:, None] + corners).reshape(-1, dim)
             keys, index = np.unique(at @ (2**level + 1) ** np.arange(dim), return_index=True, return_inverse=True)[1:]
             heights = self(low + side * at[keys])
-            height = max(height, float(heights.max()))
+            if heights.max() > height:
+                height, where = float(heights.max()), low + side * at[keys[heights.argmax()]]
             boxes = boxes[heights[index].reshape(len(boxes), -1).max(axis=1) + lam * r * r > height + accuracy]
             boxes = (2 * boxes[:, None] + corners).reshape(-1, dim)
-        return height + accuracy if not len(boxes) else np.inf
+        return height + accuracy if not len(boxes) else np.inf, where
 
     def _concave(self, points: FloatArray, peaks: FloatArray, ceiling: float) -> tuple[FloatArray, FloatArray]:
         """Balls around peaks, centres (k, D) and radii (k,), in which log c is concave and nowhere above the ceiling.

@@ -342,9 +342,17 @@ def _nucleation(problem: Problem, objective: ELBO) -> float:
     if not low > 0:
         raise ValueError("all points coincide, so that one reconstruction is always optimal")
 
+    points: FloatArray | None = None
+
     def nucleated(beta: float) -> bool:
-        coverage, points = collapsed_coverage(problem.at(objective.at(beta)))
-        return bool(coverage.maxima(points)[1][0] > _NUCLEATED)
+        """Whether c exceeds 1 uphill from all data, or, once that is known, from where it then had its maxima."""
+        nonlocal points
+        coverage, data = collapsed_coverage(problem.at(objective.at(beta)))
+        tops, heights = coverage.maxima(data if points is None else points)
+        exceeds = bool(heights[0] > _NUCLEATED)
+        if exceeds:
+            points = tops
+        return exceeds
 
     high = 1.01 * low
     if not nucleated(high):

@@ -249,7 +249,10 @@ class _Search:
                     break
                 if time.monotonic() > self.deadline or since > _PATIENCE:
                     break
-                new = tops[heights > 0.1 * self.gap][: max(_SITES - len(psi), 0)]
+                new = tops[heights > 0.1 * self.gap]
+                if certificate.rigorous:  # a proof that failed knows of one that the look has missed
+                    new = np.concatenate([self.problem.rows.frame.inward(certificate.where[None]), new])
+                new = new[: max(_SITES - len(psi), 0)]
                 psi, masses = np.concatenate([psi, new]), np.append(masses, np.zeros(len(new)))
                 psi, masses = self.weighed(psi, masses)
                 psi, masses = self.merged(psi, masses)
@@ -368,9 +371,9 @@ class _Data:
         """The certificate with a proven bound, where there is one (T14)."""
         if self.x.shape[1] > _RIGOROUS or self.problem.objective.quadratic is None:
             return certificate
-        bound = coverage.bound(self.x, peaks, accuracy)
-        lower = certificate.upper - max(bound, 0.0)
-        return replace(certificate, lower=lower, rigorous=True) if np.isfinite(bound) else certificate
+        bound, top = coverage.bound(self.x, peaks, accuracy)
+        lower, where = certificate.upper - max(bound, 0.0), self.problem.rows.frame.outward(top)
+        return Certificate(certificate.upper, lower, where, True) if np.isfinite(bound) else certificate
 
 
 def collapsed_coverage(problem: Problem) -> tuple[Coverage, FloatArray]:
