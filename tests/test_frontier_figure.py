@@ -52,6 +52,7 @@ def test_writes_picture_and_arrays(small):
     assert png.startswith(b"\x89PNG")
     assert pdf.startswith(b"%PDF")
     assert (settings["data"], settings["starts"], settings["interrupted"]) == (["four_clusters"], 3, False)
+    assert settings["converged"]
     assert arrays["names"].tolist() == ["four_clusters"]
     assert arrays["four_clusters_shape"].tolist() == [200, 2]
     # A function of the arrays alone.
