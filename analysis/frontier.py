@@ -11,7 +11,8 @@ its settings, and prints a table.
 
 The frontier is solved at 40 temperatures. Annealing takes every other one of them; quenches every fourth of those, and
 with free masses, where they take longest, the three hottest of these. Annealing finds splits by leaving saddles: to
-locate each of them, as `sweep` does, would take far longer than the rest.
+locate each of them, as `sweep` does, leads to branches that are better at some temperatures and worse at others, and
+would take far longer than the rest.
 """
 
 from __future__ import annotations
