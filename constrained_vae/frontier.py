@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from os import PathLike
 from typing import Any
@@ -63,6 +63,8 @@ class RateDistortionCurve:
     events : tuple of SupportChange
         Where the support of the optimum changes, hottest first: located to the accuracy that was asked for, or by
         default to the grid, where which reconstruction went where is a guess.
+    complete : bool
+        False where Ctrl-C or the callback ended it early.
     """
 
     betas: FloatArray
@@ -73,6 +75,7 @@ class RateDistortionCurve:
     n_sites: FloatArray
     ends: FloatArray
     events: tuple[SupportChange, ...] = ()
+    complete: bool = True
 
     @property
     def gap(self) -> FloatArray:
@@ -111,23 +114,42 @@ class RateDistortionCurve:
         rate, distortion = check_non_negative(rate, "rate"), check_non_negative(distortion, "distortion")
         return Excess(float(rate - self.bound_above(distortion)), float(rate - self.bound_below(distortion)))
 
-    def save(self, path: str | PathLike[str]) -> None:
-        """Write it to a .npz file; `RateDistortionCurve.load` reads it back."""
-        arrays = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "events"}
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """All of it as arrays by name; `from_arrays` makes a curve of them."""
+        arrays = {f.name: np.asarray(getattr(self, f.name)) for f in fields(self) if f.name != "events"}
         arrays["event_kinds"] = np.array([e.kind for e in self.events], dtype=str)
         arrays["event_betas"] = np.array([(e.low, e.high) for e in self.events])
         arrays["event_places"] = np.array([e.where for e in self.events])
+        return arrays
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> RateDistortionCurve:
+        """The curve that `to_arrays` took apart.
+
+        Raises
+        ------
+        KeyError
+            If one is missing.
+        """
+        known = {f.name: arrays[f.name] for f in fields(cls) if f.name not in ("events", "complete")}
+        events = zip(arrays["event_kinds"], arrays["event_betas"], arrays["event_places"], strict=True)
+        return cls(
+            **known,
+            events=tuple(SupportChange(str(kind), float(low), float(high), y) for kind, (low, high), y in events),
+            complete=bool(arrays["complete"]),
+        )
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write it to a .npz file; `RateDistortionCurve.load` reads it back."""
         with open(path, "wb") as file:
-            np.savez_compressed(file, **arrays)
+            np.savez_compressed(file, **self.to_arrays())  # type: ignore[arg-type]
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> RateDistortionCurve:
         """Read what `save` wrote; ValueError if the file holds something else."""
         try:
             with np.load(path) as file:
-                rows = zip(file["event_kinds"], file["event_betas"], file["event_places"], strict=True)
-                events = tuple(SupportChange(str(kind), float(b[0]), float(b[1]), where) for kind, b, where in rows)
-                return cls(**{f.name: file[f.name] for f in fields(cls) if f.name != "events"}, events=events)
+                return cls.from_arrays(file)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path} does not hold a saved RateDistortionCurve") from error
 
@@ -200,29 +222,38 @@ def rate_distortion(
     gap, time_limit = check_positive(gap, "gap"), check_time_limit(time_limit)
     objective = objective.at(1.0)
     problem = Problem.make(x, objective, weights, backend, None)
+
+    def solved(beta: float, gap: float, start: FixedPoint | None, prove: bool = True) -> CertifiedFixedPoint:
+        now = objective.at(beta)
+        solution = optimum(problem.at(now), now, gap, time_limit, start, prove=prove)
+        if solution.status is Status.INTERRUPTED:
+            raise KeyboardInterrupt
+        return solution
+
     if betas is None:
         top = _nucleation(problem, objective)
-        grid: FloatArray = np.geomspace(top, _bottom(problem, objective, top, time_limit), _COUNT)
+        enough = _FULL * _ends(problem, objective)[1, 1]
+        bottom, rough = top, None
+        while rough is None or rough.rate < enough:
+            bottom /= 2
+            rough = solved(bottom, _ROUGH, rough, prove=False)
+        grid: FloatArray = np.geomspace(top, bottom, _COUNT)
     else:
         grid = np.unique(check_vector(betas, "betas"))[::-1]
     solutions: list[CertifiedFixedPoint] = []
     events: list[SupportChange] = []
-    fine = min(gap, _FINE)
-
-    def between(beta: float, start: FixedPoint) -> CertifiedFixedPoint:
-        now = objective.at(beta)
-        return optimum(problem.at(now), now, fine, time_limit, start, prove=False)
-
+    fine, complete = min(gap, _FINE), False
     try:
         for beta in tqdm(grid, disable=not progress, desc="rate-distortion", unit="beta"):
             start = solutions[-1] if solutions else None
-            now = objective.at(float(beta))
-            solutions.append(optimum(problem.at(now), now, gap if locate is None else fine, time_limit, start))
+            solutions.append(solved(float(beta), gap if locate is None else fine, start))
             report_failure(solutions[-1], on_failure, stacklevel=3)
             if start is not None:
-                events += located(start, solutions[-1], between, np.inf if locate is None else locate)
+                events += located(start, solutions[-1], lambda b, s: solved(b, fine, s, prove=False), locate or np.inf)
             if callback and callback(solutions[-1]):
                 break
+        else:
+            complete = True
     except KeyboardInterrupt:
         if not solutions or on_failure == "raise":
             raise
@@ -236,19 +267,8 @@ def rate_distortion(
         n_sites=np.array([len(s.decoder) for s in solutions], dtype=np.float64),
         ends=_ends(problem, objective),
         events=tuple(events),
+        complete=complete,
     )
-
-
-def _bottom(problem: Problem, objective: ELBO, top: float, time_limit: float) -> float:
-    """A temperature at which the rate is about 0.95 of the entropy of the data, by halving, from rough solutions."""
-    enough = _FULL * _ends(problem, objective)[1, 1]
-    beta, start = top, None
-    while True:
-        beta /= 2
-        now = objective.at(beta)
-        start = optimum(problem.at(now), now, _ROUGH, time_limit, start, prove=False)
-        if start.rate >= enough or start.status is Status.INTERRUPTED:
-            return beta
 
 
 def _ends(problem: Problem, objective: ELBO) -> FloatArray:

@@ -1,4 +1,4 @@
-"""Axes in, Axes out: the pictures of a branch and of a solution. Nothing else of the package imports matplotlib.
+"""Axes in, Axes out: pictures of solutions, branches and frontiers. Nothing else of the package imports matplotlib.
 
 Colours are those of Okabe and Ito, which colour-blind readers tell apart. Curves are passed as arrays of points; a row
 of NaN begins a new piece.
@@ -6,7 +6,7 @@ of NaN begins a new piece.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -17,14 +17,17 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from ._checks import FloatArray
 from .ancestry import Lineages, lineages
+from .frontier import RateDistortionCurve
 from .solution import Branch
 
 DATA, TRAJECTORY, FIXED_POINT, CURVE, CRITICAL = "#0072B2", "0.55", "#D55E00", "black", "0.7"
 COOLING, HEATING, UNSTABLE, PREDICTED = "#0072B2", "#D55E00", "#D55E00", "#F0E442"
+BAND, MODELS = "#56B4E9", ("#D55E00", "#009E73", "#CC79A7", "#0072B2", "#E69F00")
 
 _TRIANGLE: dict[str, Any] = {"marker": CARETDOWN, "color": FIXED_POINT, "ms": 6, "ls": "none"}
 _NONE = np.empty((0, 2))
 _NAMED_LEAVES = 12  # up to so many leaves of a tree have their shares beside them
+_FINE = 400  # distortions at which a band is drawn, besides those that were solved
 
 
 def flow(points: FloatArray, paths: FloatArray, fixed_points: FloatArray, ax: Axes | None = None) -> Axes:
@@ -240,6 +243,39 @@ def merging_tree(tree: Branch | Lineages, critical: Iterable[float] = (), ax: Ax
         ax.set_yticks([])
         ax.set_ylabel(f"{len(order)} reconstructions")
     return _temperature_axis(ax)
+
+
+def rate_distortion(
+    curve: RateDistortionCurve,
+    models: Mapping[str, FloatArray] | None = None,
+    unit: str = "units of $x^2$",
+    ax: Axes | None = None,
+) -> Axes:
+    """The rate-distortion function of a data set between its certified bounds, and models placed against it (T22).
+
+    The line is the upper bound, which some code reaches; the band below it ends where no code can be.
+
+    Parameters
+    ----------
+    curve : RateDistortionCurve
+    models : mapping of str to (n, 2) array, optional
+        Names, and points (distortion, rate) of models of the same data.
+    unit : str
+        Of the distortion; that of a Bernoulli decoder is in nats.
+    ax : Axes, optional
+        New ones by default.
+    """
+    ax = plt.subplots()[1] if ax is None else ax
+    solved = curve.distortion[curve.distortion > 0]
+    D = np.union1d(np.geomspace(solved.min(), max(solved.max(), curve.ends[0, 0]), _FINE), solved)
+    above = curve.bound_above(D)
+    ax.fill_between(D, curve.bound_below(D), above, color=BAND, lw=0, zorder=2, label="certified band")
+    ax.plot(D, above, color=CURVE, lw=1.2, zorder=3, label="frontier $R(D)$")
+    for number, (name, points) in enumerate((models or {}).items()):
+        marker: dict[str, Any] = {"marker": "os^Dv"[number % 5], "color": MODELS[number % len(MODELS)], "ls": "none"}
+        ax.plot(*np.reshape(points, (-1, 2)).T, **marker, ms=3, zorder=4, label=name)
+    ax.set(xscale="log", xlabel=f"distortion $D$  ({unit})", ylabel="rate $R$  (nats)")
+    return ax
 
 
 def _temperature_axis(ax: Axes) -> Axes:

@@ -7,6 +7,7 @@ import pytest
 from test_optimum import binary_entropy
 
 import constrained_vae as cv
+from constrained_vae.loop import iterate
 
 
 @pytest.mark.parametrize("p", [0.5, 0.3, 0.1])
@@ -115,6 +116,30 @@ def test_excess_wants_numbers():
         curve.excess(-1.0, 0.5)
     with pytest.raises(ValueError, match="distortion"):
         curve.excess(1.0, np.nan)
+
+
+@pytest.mark.parametrize(("betas", "call", "solved"), [([8.0, 1.0, 0.3, 0.1, 0.02, 0.01], 5, True), (None, 3, False)])
+def test_what_had_been_solved_is_returned_after_ctrl_c(betas, call, solved, monkeypatch):
+    """In the grid, or in the search for its end, before which there is nothing; no temperature is begun after it."""
+    calls = []
+
+    def interrupted(*args):
+        calls.append(1)
+        if len(calls) == call:
+            raise KeyboardInterrupt
+        return iterate(*args)
+
+    monkeypatch.setattr("constrained_vae.optimum.iterate", interrupted)
+    x = cv.datasets.four_clusters().x
+    if solved:
+        curve = cv.rate_distortion(x, betas)
+        assert not curve.complete
+        assert 0 < len(curve.betas) < len(betas)
+        assert curve.gap.max() <= 1e-6
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            cv.rate_distortion(x, betas)
+    assert len(calls) <= call + 1  # what had been found when it came is finished by one map
 
 
 # --- real sizes -------------------------------------------------------------------------------------------------------
