@@ -10,14 +10,17 @@ range that its docstring gives.
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import math
 import operator
-from collections.abc import Sequence
+import warnings
+import zipfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +30,7 @@ __all__ = [
     "DataSet",
     "digits",
     "exponential",
+    "find",
     "four_clusters",
     "gaussian",
     "load",
@@ -305,13 +309,47 @@ def _positive(name: str, value: float, or_zero: bool = False) -> float:
     return float(value)
 
 
+def find(source: str | PathLike[str], *, seed: int = 0) -> DataSet:
+    """A set of this module by its name, with its default arguments, or the points of a file.
+
+    Parameters
+    ----------
+    source : str or path-like
+        "two_points", "four_clusters", "digits" and so on, or a file as for `load`.
+    seed : int
+        Seed of the set, where it takes one.
+
+    Raises
+    ------
+    ValueError, OSError
+        As `load`.
+    ImportError
+        For "mnist" without its optional package.
+
+    Examples
+    --------
+    >>> find("two_points")
+    DataSet('two_points', N=2, D=1, critical_beta=1)
+    """
+    sets: list[Callable[..., DataSet]]
+    sets = [digits, exponential, four_clusters, gaussian, mnist, moons, rings, simplex, two_points]
+    for make in sets:
+        if source == make.__name__:
+            return make(seed=seed) if "seed" in inspect.signature(make).parameters else make()
+    if not Path(source).suffix:
+        names = ", ".join(make.__name__ for make in sets)
+        raise ValueError(f"{source} is no data set: give a .npy, .npz or .csv file, or one of {names}")
+    return load(source)
+
+
 def load(path: str | PathLike[str]) -> DataSet:
-    """Points from a file, one per row: a .npy array or a .csv of numbers separated by commas, without a header.
+    """Points from a file, one per row: a .npy array, a .npz with `x`, or a .csv of numbers without a header.
 
     Parameters
     ----------
     path : path-like
-        The file; a one-dimensional array or a single column gives one feature.
+        The file; a one-dimensional array or a single column gives one feature. A .npz may have `weights` and `labels`
+        beside `x`, as files of saved solutions do, or hold a single array of any name.
 
     Raises
     ------
@@ -321,13 +359,41 @@ def load(path: str | PathLike[str]) -> DataSet:
         If it cannot be read.
     """
     path = Path(path)
-    if path.suffix == ".npy":
-        x = np.load(path, allow_pickle=False)
-    elif path.suffix == ".csv":
-        try:
-            x = np.loadtxt(path, delimiter=",", ndmin=2)
-        except ValueError as error:
-            raise ValueError(f"{path} must hold numbers separated by commas, without a header: {error}") from None
-    else:
-        raise ValueError(f"{path} must be a .npy or .csv file")
-    return DataSet(x[:, None] if np.ndim(x) == 1 else x, path.stem)
+    if path.suffix not in _READERS:
+        raise ValueError(f"{path} must be a .npy, .npz or .csv file")
+    wanted, read = _READERS[path.suffix]
+    try:
+        with open(path, "rb") as file:
+            arrays = read(file)
+        x = np.asarray(arrays.pop("x"))
+        if x.dtype.kind not in "biufc":
+            raise ValueError(f"it holds {x.dtype}")
+    except (ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} must hold {wanted}: {error}") from None
+    return DataSet(x[:, None] if x.ndim == 1 else x, path.stem, **arrays)
+
+
+def _from_npy(file: IO[bytes]) -> dict[str, Any]:
+    return {"x": np.lib.format.read_array(file, allow_pickle=False)}
+
+
+def _from_npz(file: IO[bytes]) -> dict[str, Any]:
+    with np.load(file) as arrays:
+        if "x" in arrays.files:
+            return {name: arrays[name] for name in ("x", "weights", "labels") if name in arrays.files}
+        if len(arrays.files) == 1:
+            return {"x": arrays[arrays.files[0]]}
+        raise ValueError(f"it holds {', '.join(arrays.files) or 'nothing'}")
+
+
+def _from_csv(file: IO[bytes]) -> dict[str, Any]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # NumPy's, of an empty file, which is refused later
+        return {"x": np.loadtxt(file, delimiter=",", ndmin=2)}
+
+
+_READERS = {
+    ".npy": ("an array of numbers", _from_npy),
+    ".npz": ("an array x of numbers, or one array alone", _from_npz),
+    ".csv": ("numbers separated by commas, without a header", _from_csv),
+}

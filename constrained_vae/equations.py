@@ -12,12 +12,24 @@ reference backend.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 from array_api_compat import array_namespace
 
 Array = Any  # a NumPy or CuPy array
+
+
+def bits(nats: Array) -> Array:
+    """Nats, in which everything here is measured, as bits: divided by log 2; a number, or an array of any shape.
+
+    Examples
+    --------
+    >>> bits(math.log(8))
+    3.0
+    """
+    return nats / math.log(2)
 
 
 @dataclass(frozen=True)

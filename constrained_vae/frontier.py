@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
+from . import _tables
 from ._checks import (
     FloatArray,
     check_callable,
@@ -44,7 +45,7 @@ class Excess:
     most: float
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class RateDistortionCurve:
     """The rate-distortion function R(D) of a data set, where it was solved, hottest first.
 
@@ -73,6 +74,22 @@ class RateDistortionCurve:
     n_sites: FloatArray
     ends: FloatArray
     events: tuple[SupportChange, ...] = ()
+
+    def __repr__(self) -> str:
+        spans = (f"{name} {v[0]:.4g} to {v[-1]:.4g}" for name, v in (("beta", self.betas), ("rate", self.rate)))
+        return (
+            f"RateDistortionCurve({len(self.betas)} temperatures, {', '.join(spans)} nats, "
+            f"gap at most {self.gap.max():.1e} nats, {len(self.events)} changes of support)"
+        )
+
+    def _repr_html_(self) -> str:
+        return _tables.as_html(repr(self), self._columns)
+
+    @property
+    def _columns(self) -> _tables.Columns:
+        names = ("distortion", "rate", "gap")
+        own = {name: getattr(self, name) for name in names}
+        return {"beta": self.betas, "multiplier": self.multipliers, **own, "n_sites": self.n_sites.astype(int)}
 
     @property
     def gap(self) -> FloatArray:

@@ -1,5 +1,7 @@
 """Axes in, Axes out: the pictures of a branch and of a solution. Nothing else of the package imports matplotlib.
 
+Every function draws on the Axes `ax`, or on new ones, and returns them.
+
 Colours are those of Okabe and Ito, which colour-blind readers tell apart. Curves are passed as arrays of points; a row
 of NaN begins a new piece.
 """
@@ -7,17 +9,21 @@ of NaN begins a new piece.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import cycle
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.markers import CARETDOWN, CARETUPBASE
-from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from ._checks import FloatArray
 from .ancestry import Lineages, lineages
-from .solution import Branch
+from .critical import Transition
+from .frontier import RateDistortionCurve
+from .rows import blocks_of
+from .solution import Branch, FixedPoint
 
 DATA, TRAJECTORY, FIXED_POINT, CURVE, CRITICAL = "#0072B2", "0.55", "#D55E00", "black", "0.7"
 COOLING, HEATING, UNSTABLE, PREDICTED = "#0072B2", "#D55E00", "#D55E00", "#F0E442"
@@ -49,6 +55,118 @@ def flow(points: FloatArray, paths: FloatArray, fixed_points: FloatArray, ax: Ax
     low, high = points.min(axis=0), points.max(axis=0)
     margin = 0.12 * (high - low).max() or 1.0
     ax.set(xlim=(low[0] - margin, high[0] + margin), ylim=(low[1] - margin, high[1] + margin), aspect="equal")
+    return ax
+
+
+def reconstructions(solution: FixedPoint, ax: Axes | None = None) -> Axes:
+    """Data and reconstructions of a solution, with the way of its iterates where they were recorded.
+
+    In the plane of the first two principal axes of the data if these have more than two dimensions.
+
+    Parameters
+    ----------
+    solution : FixedPoint
+    ax : Axes, optional
+        New ones by default.
+
+    Examples
+    --------
+    >>> from constrained_vae import Tiling, solve
+    >>> reconstructions(solve([[0.0, 1.0], [2.0, 0.0]], beta=0.5, tiling=Tiling.uniform(2))).get_xlabel()
+    'coordinate 1  (units of $x$)'
+    """
+    x = np.concatenate([np.asarray(block, dtype=np.float64) for _, block in blocks_of(solution.x)])
+    dim, name = x.shape[1], "coordinate"
+    mean, axes = np.zeros(dim), np.eye(2, dim)
+    if dim > 2:
+        name, (mean, axes) = "principal component", principal_axes(x, solution.weights)
+        axes = np.concatenate([axes, np.zeros((2 - len(axes), dim))])  # of a single point there is one
+    iterates = np.empty((0, 1, dim)) if solution.trajectory is None else solution.trajectory
+    points, paths, ends = ((part - mean) @ axes.T for part in (x, iterates, solution.distinct.decoder))
+    ax = flow(points, paths, ends, ax)
+    ax.set(**{f"{axis}label": f"{name} {n}  (units of $x$)" for n, axis in enumerate("xy"[: min(dim, 2)], start=1)})
+    return ax
+
+
+def principal_axes(x: FloatArray, weights: FloatArray | None = None, count: int = 2) -> tuple[FloatArray, FloatArray]:
+    """The mean and the first principal axes of the data, (D,) and (count, D) or fewer; largest components positive."""
+    mean = np.average(x, axis=0, weights=weights)
+    root = np.sqrt(np.full(len(x), 1 / len(x)) if weights is None else weights)
+    axes = np.linalg.svd(root[:, None] * (x - mean), full_matrices=False)[2][:count]
+    largest = axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)]
+    return mean, axes * np.where(largest < 0, -1.0, 1.0)[:, None]
+
+
+def staircase(found: Sequence[Transition], ax: Axes | None = None) -> Axes:
+    """How many distinct reconstructions there are on the cooling branch, against temperature.
+
+    Parameters
+    ----------
+    found : sequence of Transition
+        As from `transitions`: their temperatures are marked, and the hysteresis of those of first order shaded.
+    ax : Axes, optional
+        New ones by default.
+
+    Raises
+    ------
+    ValueError
+        If there are none.
+    """
+    if not len(found):
+        raise ValueError("there is no transition to draw: look for them in a wider range of temperatures")
+    ax = _critical_lines([t.beta for t in found], ax)
+    betas = [1.25 * found[0].beta, *(t.beta for t in found), 0.8 * found[-1].beta]
+    ax.step(betas, [found[0].n_before, found[0].n_before, *(t.n_after for t in found)], color=CURVE, lw=1.2)
+    shaded = [t for t in found if t.kind == "first-order" and np.isfinite(t.heating_end)]
+    for number, t in enumerate(shaded):
+        label = "" if number else "hysteresis"
+        ax.axvspan(t.beta, t.heating_end, color=PREDICTED, alpha=0.35, lw=0, zorder=0, label=label)
+    ax.set_ylabel("distinct reconstructions")
+    ax.yaxis.set_major_locator(MaxNLocator(integer=True))
+    return _temperature_axis(ax)
+
+
+def frontier(curve: RateDistortionCurve, ax: Axes | None = None) -> Axes:
+    """The rate-distortion function of the data, between its bounds.
+
+    Parameters
+    ----------
+    curve : RateDistortionCurve
+        Its solutions are dots; what no code can go below, and what some code reaches, are lines.
+    ax : Axes, optional
+        New ones by default.
+
+    Examples
+    --------
+    >>> from constrained_vae import rate_distortion
+    >>> frontier(rate_distortion([[-1.0], [1.0]], betas=[0.9, 0.5])).get_ylabel()
+    'rate $R$  (nats)'
+    """
+    ax = plt.subplots()[1] if ax is None else ax
+    D = np.unique(np.concatenate([curve.distortion, np.linspace(curve.ends[:, 0].min(), curve.ends[:, 0].max(), 400)]))
+    ax.fill_between(D, 0, curve.bound_below(D), color=CRITICAL, alpha=0.4, lw=0, label="out of reach")
+    ax.plot(D, curve.bound_above(D), color=CURVE, lw=1.2, label="reached")
+    ax.plot(curve.distortion, curve.rate, ".", color=FIXED_POINT, ms=4, label="solutions")
+    ax.set(xlabel=r"distortion $D$  (units of $x^2$)", ylabel="rate $R$  (nats)", ylim=(0, None))
+    return ax
+
+
+def training(history: Any, ax: Axes | None = None) -> Axes:
+    """Distortion, KL and multipliers along the steps of training.
+
+    Parameters
+    ----------
+    history : History
+        `.history` of what `geco.train` returns.
+    ax : Axes, optional
+        New ones by default.
+    """
+    ax = plt.subplots()[1] if ax is None else ax
+    curves = {r"distortion (units of $x^2$)": history.distortion, "KL (nats)": history.kl}
+    curves |= {rf"$\lambda$ of {name}": values for name, values in history.multipliers.items()}
+    for color, (label, values) in zip(cycle([DATA, FIXED_POINT, CURVE, "#009E73", "#CC79A7"]), curves.items()):
+        ax.plot(np.arange(len(history)), values, color=color, lw=0.8, label=label)
+    ax.set(yscale="log", xlabel="step")
     return ax
 
 

@@ -12,7 +12,7 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from . import equations, storage
+from . import _tables, equations, storage
 from ._checks import FloatArray, TooLargeError, check_positive
 from .detection import Peak, find_kinks
 from .frames import Frame
@@ -24,6 +24,7 @@ from .tiling import Tiling
 
 _BLOCK = 2**20  # entries of a block of responsibilities
 _LARGEST = 2**27  # entries of the largest encoder handed out whole, 1 GiB
+_COORDINATES = 4  # of a reconstruction in a table
 
 
 class Status(Enum):
@@ -152,6 +153,20 @@ class FixedPoint:
             f"rate={self.rate:.6g} nats, distortion={self.distortion:.6g}, {self.status.name.lower()} "
             f"after {self.n_maps} maps, {self.accuracy})"
         )
+
+    def _repr_html_(self) -> str:
+        return _tables.as_html(repr(self), self._columns)
+
+    @property
+    def _columns(self) -> _tables.Columns:
+        """The distinct reconstructions, heaviest first; their coordinates as far as they fit into a line."""
+        sites = self.distinct
+        assert sites.marginal is not None
+        order = np.argsort(-sites.marginal, kind="stable")
+        shown = range(min(_COORDINATES, sites.decoder.shape[1]))
+        coordinates = {f"psi[{d}]": sites.decoder[order, d] for d in shown}
+        counts, masses, marginal = (values[order] for values in (sites.counts, sites.masses, sites.marginal))
+        return {"tiles": counts, "prior mass": masses, "posterior mass": marginal, **coordinates}
 
     @property
     def accuracy(self) -> str:
@@ -340,7 +355,32 @@ class Branch:
 
     def __repr__(self) -> str:
         span = f", beta {self.betas[0]:.4g} to {self.betas[-1]:.4g}" if len(self) else ""
-        return f"Branch({len(self)} solutions, direction={self.direction!r}{span})"
+        failed = sum(not s.converged for s in self.solutions)
+        ending = f", {failed} not converged" if failed else ""
+        return f"Branch({len(self)} solutions, direction={self.direction!r}{span}{ending})"
+
+    def _repr_html_(self) -> str:
+        return _tables.as_html(repr(self), self._columns)
+
+    @property
+    def _columns(self) -> _tables.Columns:
+        names = ("distortion", "rate", "free_energy", "n_distinct", "top_eigenvalue")
+        counts = {"n_maps": [s.n_maps for s in self.solutions]}
+        endings = {"status": [s.status.name.lower() for s in self.solutions]}
+        return {"beta": self.betas, **{name: getattr(self, name) for name in names}, **counts, **endings}
+
+    def to_frame(self) -> Any:
+        """A pandas data frame with a row per temperature, in the order of the sweep.
+
+        Its columns are beta, distortion (squared units of x), rate and free_energy (nats), n_distinct, top_eigenvalue,
+        n_maps and status.
+
+        Raises
+        ------
+        ImportError
+            Where pandas, which this package does without, is not installed.
+        """
+        return _tables.as_frame(self._columns)
 
     def _array(self, name: str) -> FloatArray:
         return np.array([getattr(s, name) for s in self.solutions], dtype=np.float64)
