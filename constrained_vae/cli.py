@@ -225,6 +225,8 @@ def _frontier(args: argparse.Namespace, data: DataSet) -> _Outcome:
 
     def draw(ax: Axes) -> Axes:
         ax = _plotting().frontier(curve, ax)
+        if args.likelihood == "bernoulli":
+            ax.set_xlabel("distortion $D$  (nats)")
         if model is not None:
             ax.plot(model[1], model[0], "k*", label="the model")
         return ax

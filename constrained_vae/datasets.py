@@ -6,6 +6,12 @@ So its odd moments vanish as well, and with them the small jumps of (T13).
 
 Every function returns a `DataSet`, the same bits for the same seed, and raises ValueError for an argument outside the
 range that its docstring gives.
+
+Examples
+--------
+>>> from constrained_vae import datasets
+>>> datasets.four_clusters(seed=0)
+DataSet('four_clusters', N=200, D=2, critical_beta=9.01562)
 """
 
 from __future__ import annotations

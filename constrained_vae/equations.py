@@ -8,6 +8,13 @@ Every energy of the project has the linear form (T4)
 with the statistics phi (N, S) and the offset s (N,) of the data, the readout (v, b) of the reconstruction vectors
 psi_a, and the log prior masses log pi_a. Everything is in nats. With a row loop around them these functions are the
 reference backend.
+
+Examples
+--------
+>>> import numpy as np
+>>> q, log_Z = encoder(np.zeros((1, 2)), np.log([0.25, 0.75]))  # without energies the posterior is the prior
+>>> q
+array([[0.25, 0.75]])
 """
 
 from __future__ import annotations
@@ -46,6 +53,13 @@ class Expectations:
         F = -sum_i rho_i log Z_i, in nats (T5).
     energy : float
         Expected energy sum_ia rho_i q_ia H_ia, in nats; the rate is ``free_energy - energy``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> part = Expectations(mass=np.ones(1), sums=np.ones((1, 1)), free_energy=0.25, energy=0.125)
+    >>> (part + part).free_energy
+    0.5
     """
 
     mass: Array

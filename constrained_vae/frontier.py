@@ -39,7 +39,13 @@ _FINEST = 1e-10  # relative accuracy of the temperature of nucleation
 
 @dataclass(frozen=True)
 class Excess:
-    """How many nats a model of some rate and distortion is above the frontier: at least `least`, at most `most`."""
+    """How many nats a model of some rate and distortion is above the frontier: at least `least`, at most `most`.
+
+    Examples
+    --------
+    >>> Excess(least=0.1, most=0.2).most
+    0.2
+    """
 
     least: float
     most: float
@@ -64,6 +70,14 @@ class RateDistortionCurve:
     events : tuple of SupportChange
         Where the support of the optimum changes, hottest first: located to the accuracy that was asked for, or by
         default to the grid, where which reconstruction went where is a guess.
+
+    Examples
+    --------
+    >>> curve = rate_distortion([[-1.0], [1.0]], betas=[0.9, 0.5, 0.2])
+    >>> curve
+    RateDistortionCurve(3 temperatures, beta 0.9 to 0.2, rate ... nats, gap at most ... nats, ... changes of support)
+    >>> bool(curve.bound_below(0.0) <= curve.bound_above(0.0))  # log 2
+    True
     """
 
     betas: FloatArray

@@ -4,6 +4,13 @@ Every function draws on the Axes `ax`, or on new ones, and returns them.
 
 Colours are those of Okabe and Ito, which colour-blind readers tell apart. Curves are passed as arrays of points; a row
 of NaN begins a new piece.
+
+Examples
+--------
+>>> from constrained_vae import plotting
+>>> ax = plotting.distortion(np.array([0.5, 1.0, 2.0]), np.array([0.1, 1.0, 1.0]), critical=[1.0])
+>>> ax.get_xscale()
+'log'
 """
 
 from __future__ import annotations
@@ -77,7 +84,8 @@ def reconstructions(solution: FixedPoint, ax: Axes | None = None) -> Axes:
     """
     x = np.concatenate([np.asarray(block, dtype=np.float64) for _, block in blocks_of(solution.x)])
     dim, name = x.shape[1], "coordinate"
-    mean, axes = np.zeros(dim), np.eye(2, dim)
+    mean: FloatArray = np.zeros(dim)
+    axes: FloatArray = np.eye(2, dim)
     if dim > 2:
         name, (mean, axes) = "principal component", principal_axes(x, solution.weights)
         axes = np.concatenate([axes, np.zeros((2 - len(axes), dim))])  # of a single point there is one
@@ -115,9 +123,10 @@ def staircase(found: Sequence[Transition], ax: Axes | None = None) -> Axes:
     if not len(found):
         raise ValueError("there is no transition to draw: look for them in a wider range of temperatures")
     ax = _critical_lines([t.beta for t in found], ax)
-    betas = [1.25 * found[0].beta, *(t.beta for t in found), 0.8 * found[-1].beta]
-    ax.step(betas, [found[0].n_before, found[0].n_before, *(t.n_after for t in found)], color=CURVE, lw=1.2)
     shaded = [t for t in found if t.kind == "first-order" and np.isfinite(t.heating_end)]
+    hottest = 1.25 * max([found[0].beta, *(t.heating_end for t in shaded)])
+    betas = [hottest, *(t.beta for t in found), 0.8 * found[-1].beta]
+    ax.step(betas, [found[0].n_before, found[0].n_before, *(t.n_after for t in found)], color=CURVE, lw=1.2)
     for number, t in enumerate(shaded):
         label = "" if number else "hysteresis"
         ax.axvspan(t.beta, t.heating_end, color=PREDICTED, alpha=0.35, lw=0, zorder=0, label=label)
@@ -127,7 +136,7 @@ def staircase(found: Sequence[Transition], ax: Axes | None = None) -> Axes:
 
 
 def frontier(curve: RateDistortionCurve, ax: Axes | None = None) -> Axes:
-    """The rate-distortion function of the data, between its bounds.
+    """The rate-distortion function of the data, between its bounds; the label is for the squared error.
 
     Parameters
     ----------

@@ -28,7 +28,13 @@ _COORDINATES = 4  # of a reconstruction in a table
 
 
 class Status(Enum):
-    """How an iteration ended: what happened, and what to try."""
+    """How an iteration ended: what happened, and what to try.
+
+    Examples
+    --------
+    >>> Status.MET.converged, Status.BUDGET_USED.converged
+    (True, False)
+    """
 
     CONVERGED = "converged: the estimated error is below the tolerance"
     SADDLE_LEFT = "converged, after leaving a saddle along its unstable axis"
@@ -62,11 +68,32 @@ class Status(Enum):
 
 
 class NotConvergedWarning(UserWarning):
-    """A solution did not reach its tolerance; the text says why and what to try."""
+    """A solution did not reach its tolerance; the text says why and what to try.
+
+    Examples
+    --------
+    >>> import constrained_vae as cv
+    >>> import warnings
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always")
+    ...     s = cv.solve([[-1.0], [1.0]], beta=0.5, tiling=cv.Tiling.uniform(2), max_maps=2)
+    >>> [w.category.__name__ for w in caught]
+    ['NotConvergedWarning']
+    """
 
 
 class NotConvergedError(RuntimeError):
-    """As the warning, with `on_failure="raise"`; `.solution` holds what there is."""
+    """As the warning, with `on_failure="raise"`; `.solution` holds what there is.
+
+    Examples
+    --------
+    >>> import constrained_vae as cv
+    >>> try:
+    ...     cv.solve([[-1.0], [1.0]], beta=0.5, tiling=cv.Tiling.uniform(2), max_maps=2, on_failure="raise")
+    ... except cv.NotConvergedError as error:
+    ...     print(error.solution.status.name)
+    BUDGET_USED
+    """
 
     def __init__(self, message: str, solution: FixedPoint) -> None:
         super().__init__(message, solution)  # both, so that it can be pickled
@@ -121,6 +148,15 @@ class FixedPoint:
         E[C_k] of the constraints of a `Lagrangian`, in their order; `constraint_values` has them by name.
     trajectory : (n, K, D) array or None
         The iterates, where they were recorded.
+
+    Examples
+    --------
+    >>> import constrained_vae as cv
+    >>> s = cv.solve([[-1.0], [1.0]], beta=0.5, tiling=cv.Tiling.uniform(2))
+    >>> s
+    FixedPoint(beta=0.5, 2 distinct of 2 tiles, rate=0.59029 nats, distortion=0.083186, converged after ...)
+    >>> s.encoder.shape
+    (2, 2)
     """
 
     x: FloatArray | RowBlocks
@@ -335,6 +371,13 @@ class Branch:
     solutions : tuple of FixedPoint
     direction : {"down", "up"}
         Cooling (annealing) or heating.
+
+    Examples
+    --------
+    >>> import constrained_vae as cv
+    >>> branch = cv.sweep([[-1.0], [1.0]], betas=[2.0, 0.5], tiling=cv.Tiling.uniform(2))
+    >>> branch.n_distinct, branch.at(0.5).beta
+    (array([1, 2]), 0.5)
     """
 
     solutions: tuple[FixedPoint, ...]
