@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import signal
 import sys
@@ -105,16 +106,15 @@ def beta_grid(text: str | None, least: int = 2) -> FloatArray | None:
 
     if text is None:
         return None
+    wanted = f"--betas wants LOW:HIGH:COUNT with 0 < LOW < HIGH and at least {least} temperatures, got {text!r}"
     try:
-        low, high, count = text.split(":")
-        grid = np.geomspace(float(low), float(high), int(count))
+        ends, count = text.rsplit(":", 1)
+        (low, high), n = map(float, ends.split(":")), int(count)
     except ValueError:
-        raise ValueError(f"--betas wants LOW:HIGH:COUNT with 0 < LOW < HIGH, got {text!r}") from None
-    if not (len(grid) >= least and np.isfinite(grid).all() and 0 < grid[0] < grid[-1]):
-        raise ValueError(
-            f"--betas wants LOW:HIGH:COUNT with 0 < LOW < HIGH and at least {least} temperatures, got {text!r}"
-        )
-    return grid
+        raise ValueError(wanted) from None
+    if not (0 < low < high < math.inf and n >= least):
+        raise ValueError(wanted)
+    return np.geomspace(low, high, n)
 
 
 # --- the commands -----------------------------------------------------------------------------------------------------
@@ -362,12 +362,14 @@ def _plain(value: Any) -> Any:
         return {name: _plain(part) for name, part in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(part) for part in value]
-    if isinstance(value, float) and not abs(value) < float("inf"):
+    if isinstance(value, float) and not math.isfinite(value):
         return None
     return str(value) if isinstance(value, Path) else value
 
 
 def _line(message: object) -> str:
+    if isinstance(message, OSError) and message.filename is not None:
+        message = f"{message.filename}: {message.strerror}"
     return " ".join(str(message).split())
 
 
