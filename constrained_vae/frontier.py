@@ -242,7 +242,7 @@ def rate_distortion(
 
     def between(beta: float, start: FixedPoint) -> CertifiedFixedPoint:
         now = objective.at(beta)
-        return optimum(problem.at(now), now, fine, time_limit, start, prove=False)
+        return _uninterrupted(optimum(problem.at(now), now, fine, time_limit, start, prove=False))
 
     try:
         for beta in tqdm(grid, disable=not progress, desc="rate-distortion", unit="beta"):
@@ -250,6 +250,7 @@ def rate_distortion(
             now = objective.at(float(beta))
             solutions.append(optimum(problem.at(now), now, gap if locate is None else fine, time_limit, start))
             report_failure(solutions[-1], on_failure, stacklevel=3)
+            _uninterrupted(solutions[-1])
             if start is not None:
                 events += located(start, solutions[-1], between, np.inf if locate is None else locate)
             if callback and callback(solutions[-1]):
@@ -277,9 +278,16 @@ def _bottom(problem: Problem, objective: ELBO, top: float, time_limit: float) ->
     while True:
         beta /= 2
         now = objective.at(beta)
-        start = optimum(problem.at(now), now, _ROUGH, time_limit, start, prove=False)
-        if start.rate >= enough or start.status is Status.INTERRUPTED:
+        start = _uninterrupted(optimum(problem.at(now), now, _ROUGH, time_limit, start, prove=False))
+        if start.rate >= enough:
             return beta
+
+
+def _uninterrupted(solution: CertifiedFixedPoint) -> CertifiedFixedPoint:
+    """That solution; where Ctrl-C ended its search it goes on upwards."""
+    if solution.status is Status.INTERRUPTED:
+        raise KeyboardInterrupt
+    return solution
 
 
 def _ends(problem: Problem, objective: ELBO) -> FloatArray:

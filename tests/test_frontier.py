@@ -7,6 +7,7 @@ import pytest
 from test_optimum import binary_entropy
 
 import constrained_vae as cv
+from constrained_vae.backends import reference
 
 
 @pytest.mark.parametrize("p", [0.5, 0.3, 0.1])
@@ -115,3 +116,32 @@ def test_excess_wants_numbers():
         curve.excess(-1.0, 0.5)
     with pytest.raises(ValueError, match="distortion"):
         curve.excess(1.0, np.nan)
+
+
+@pytest.mark.filterwarnings("ignore::constrained_vae.NotConvergedWarning")
+def test_ctrl_c_ends_it_wherever_it_comes(monkeypatch):
+    """Also inside a search, which by itself returns the best it has: one more map evaluates that, and no more."""
+    original, calls = reference.expectations, 0
+
+    def expectations(*arguments):
+        nonlocal calls
+        calls += 1
+        if calls == at:
+            raise KeyboardInterrupt
+        return original(*arguments)
+
+    def solved():
+        try:
+            return len(cv.rate_distortion([[-1.0], [1.0]], [0.9, 0.5, 0.2], backend="reference").betas)
+        except KeyboardInterrupt:
+            return 0
+
+    monkeypatch.setattr(reference, "expectations", expectations)
+    at = None
+    assert solved() == 3
+    ends = []
+    for at in range(1, calls + 1):
+        calls = 0
+        ends.append(solved())
+        assert calls <= at + 1
+    assert set(ends) == {0, 1, 2, 3}
