@@ -77,3 +77,8 @@ def test_version():
         assert cv.__version__ == importlib.metadata.version("constrained-vae")
     except importlib.metadata.PackageNotFoundError:
         pass
+
+
+@pytest.mark.parametrize("name", cv.__all__)
+def test_every_name_has_an_example(name):
+    assert ">>> " in getattr(cv, name).__doc__
