@@ -129,6 +129,15 @@ def test_transitions_are_exact(tmp_path, capsys):
     assert capsys.readouterr().out == "no transitions\n"
 
 
+def test_what_is_not_known_is_null_in_json(tmp_path):
+    np.savetxt(tmp_path / "x.csv", [0.0, 1.0])
+    bernoulli = ["--likelihood", "bernoulli", "--betas", "0.5:2", *SMALL]  # no squared distance: no skewness (T13)
+    assert run("transitions", tmp_path / "x.csv", *bernoulli, "--out", tmp_path / "t.json") == 0
+    columns = read(tmp_path / "t.json")["columns"]
+    assert columns["beta"] == pytest.approx([1.0], abs=1e-9)  # of 0/1 data the eigenvalue of their correlation (T9)
+    assert (columns["skewness"], columns["predicted"]) == ([None], [None])
+
+
 def test_frontier_places_a_model(tmp_path, capsys):
     out = tmp_path / "f.npz"
     assert run("frontier", *COMMANDS["frontier"], "--model", "1:0.3", "--out", out, "--plot", tmp_path / "f.png") == 0

@@ -130,9 +130,9 @@ def test_ctrl_c_ends_it_wherever_it_comes(monkeypatch):
             raise KeyboardInterrupt
         return original(*arguments)
 
-    def solved():
+    def solved(betas=(0.9, 0.5, 0.2)):
         try:
-            return len(cv.rate_distortion([[-1.0], [1.0]], [0.9, 0.5, 0.2], backend="reference").betas)
+            return len(cv.rate_distortion([[-1.0], [1.0]], betas, backend="reference").betas)
         except KeyboardInterrupt:
             return 0
 
@@ -145,3 +145,7 @@ def test_ctrl_c_ends_it_wherever_it_comes(monkeypatch):
         ends.append(solved())
         assert calls <= at + 1
     assert set(ends) == {0, 1, 2, 3}
+    for at in (1, 2, 3):  # in search of the default temperatures
+        calls = 0
+        assert solved(None) == 0
+        assert calls <= at + 1

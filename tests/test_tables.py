@@ -36,9 +36,9 @@ class Cells(HTMLParser):
             self.rows[-1].append(data)
 
 
-@pytest.fixture(scope="module")
-def solution():
-    return cv.solve(POINTS, beta=0.5, weights=[0.4, 0.6], tiling=cv.Tiling([0.1, 0.9]), masses="free")
+@pytest.fixture(scope="module", params=[[0.4, 0.6], [0.6, 0.4]], ids=str)
+def solution(request):
+    return cv.solve(POINTS, beta=0.5, weights=request.param, tiling=cv.Tiling.uniform(2), masses="free")
 
 
 @pytest.fixture(scope="module")
