@@ -67,20 +67,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     prog = f"constrained-vae {args.command}"
     try:
-        with _noticing_ctrl_c() as pressed, warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", UserWarning)
+        with _noticing_ctrl_c() as pressed, _telling(prog) as told:
             from .datasets import find
             from .solution import NotConvergedWarning
 
             data = find(args.data, seed=args.seed)
             _check_paths(args.out, args.plot)
             outcome = args.run(args, data)
-        converged = outcome.converged and not any(issubclass(w.category, NotConvergedWarning) for w in caught)
+        converged = outcome.converged and not any(issubclass(kind, NotConvergedWarning) for kind in told)
         interrupted = outcome.interrupted or bool(pressed)
-        for warning in caught[:_LISTED]:
-            print(f"{prog}: {_line(warning.message)}", file=sys.stderr)
-        if len(caught) > _LISTED:
-            print(f"{prog}: and {len(caught) - _LISTED} more warnings", file=sys.stderr)
+        if len(told) > _LISTED:
+            print(f"{prog}: and {len(told) - _LISTED} more warnings", file=sys.stderr)
         _publish(args, data, outcome, {"converged": converged, "interrupted": interrupted})
     except (ValueError, OSError, ImportError) as error:
         print(f"{prog}: {_line(error)}", file=sys.stderr)
@@ -371,6 +368,24 @@ def _line(message: object) -> str:
     if isinstance(message, OSError) and message.filename is not None:
         message = f"{message.filename}: {message.strerror}"
     return " ".join(str(message).split())
+
+
+@contextmanager
+def _telling(prog: str) -> Iterator[list[type[Warning]]]:
+    """The first few warnings are told as they come, in a line each; the kinds of all are in the list."""
+    from tqdm import tqdm
+
+    told: list[type[Warning]] = []
+
+    def tell(message: Warning | str, category: type[Warning], *where: Any) -> None:
+        told.append(category)
+        if len(told) <= _LISTED:
+            tqdm.write(f"{prog}: {_line(message)}", file=sys.stderr)  # beside a progress bar
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = tell  # type: ignore[assignment]
+        yield told
 
 
 @contextmanager
