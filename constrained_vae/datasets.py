@@ -71,6 +71,11 @@ class DataSet:
     ------
     ValueError
         If x is not a finite (N, D) array with a point in it, or the other fields do not fit it.
+
+    Examples
+    --------
+    >>> DataSet(x=[[0.0, 1.0]], name="mine")
+    DataSet('mine', N=1, D=2)
     """
 
     x: NDArray[np.float64]
@@ -113,6 +118,11 @@ def two_points(half_distance: float = 1.0, weight: float = 0.5, dim: int = 1) ->
         Weight p of the point +a e_1, strictly between 0 and 1; the point -a e_1 has weight 1 - p.
     dim : int
         Dimension D >= 1 of the space.
+
+    Examples
+    --------
+    >>> two_points(half_distance=3.0).critical_beta
+    9.0
     """
     a, p = _positive("half_distance", half_distance), float(weight)
     if not 0 < p < 1:
@@ -133,6 +143,11 @@ def simplex(n_corners: int = 3, scale: float = 1.0) -> DataSet:
         Number of corners N >= 2, in N - 1 dimensions.
     scale : float
         Distance > 0 of every corner from the origin.
+
+    Examples
+    --------
+    >>> simplex(3)
+    DataSet('simplex', N=3, D=2, critical_beta=0.5)
     """
     n, r = _count("n_corners", n_corners, 2), _positive("scale", scale)
     # The unit vectors of R^N, seen in an orthonormal basis of the hyperplane where coordinates sum to 0.
@@ -157,6 +172,11 @@ def four_clusters(n_per_cluster: int = 50, spread: float = 0.125, seed: int = 0)
         Standard deviation s >= 0 of a cluster along each axis.
     seed : int
         Seed of the noise.
+
+    Examples
+    --------
+    >>> four_clusters(spread=0.0).critical_beta
+    9.0
     """
     n, s = _count("n_per_cluster", n_per_cluster, 4), _positive("spread", spread, or_zero=True)
     rng = np.random.default_rng(seed)
@@ -180,6 +200,11 @@ def gaussian(eigenvalues: Sequence[float] = (1.0,), n: int | None = None, seed: 
         Number of bins (D = 1, default 400), or of base points among the n 2^D points (D > 1, default 500); at least 2.
     seed : int
         Seed of the scrambling; not used in one dimension.
+
+    Examples
+    --------
+    >>> gaussian((4.0, 2.0), n=100)
+    DataSet('gaussian', N=400, D=2, critical_beta=4)
     """
     from scipy.stats import qmc  # a slow import
 
@@ -209,6 +234,11 @@ def exponential(n: int = 400) -> DataSet:
     """Means of n >= 2 equal-probability bins of the exponential distribution, in rising order; mean 0, variance 1.
 
     Critical beta 1. The skewness, just under 2, makes the first transition jump with free masses or 3+ tiles (T13).
+
+    Examples
+    --------
+    >>> exponential(100)
+    DataSet('exponential', N=100, D=1, critical_beta=1)
     """
     n = _count("n", n, 2)
     survival = np.linspace(1, 0, n + 1)
@@ -231,6 +261,11 @@ def rings(n: int = 300, radii: Sequence[float] = (1.0, 2.0), noise: float = 0.05
         Standard deviation >= 0 of the noise along each axis.
     seed : int
         Seed of the noise.
+
+    Examples
+    --------
+    >>> rings(100)
+    DataSet('rings', N=100, D=2)
     """
     r = np.array([_positive("radii", radius) for radius in radii])
     labels = np.sort(np.arange(_count("n", n, _count("number of radii", r.size))) % r.size)
@@ -243,6 +278,11 @@ def moons(n: int = 300, noise: float = 0.05, seed: int = 0) -> DataSet:
     """Two interleaved half circles of n >= 2 points in 2-D, labelled; normal noise as in `rings`.
 
     The half circles are those of scikit-learn's `make_moons`.
+
+    Examples
+    --------
+    >>> moons(100)
+    DataSet('moons', N=100, D=2)
     """
     from sklearn.datasets import make_moons
 
@@ -251,7 +291,13 @@ def moons(n: int = 300, noise: float = 0.05, seed: int = 0) -> DataSet:
 
 
 def digits(n: int | None = None) -> DataSet:
-    """Labelled digits of scikit-learn, all 1797 or the first n: 8 x 8 pixels, D = 64, scaled to [0, 1]."""
+    """Labelled digits of scikit-learn, all 1797 or the first n: 8 x 8 pixels, D = 64, scaled to [0, 1].
+
+    Examples
+    --------
+    >>> digits(100).image_shape
+    (8, 8)
+    """
     from sklearn.datasets import load_digits
 
     x, labels = load_digits(return_X_y=True)
@@ -363,6 +409,14 @@ def load(path: str | PathLike[str]) -> DataSet:
         If the file holds text or something else than a finite table of numbers, or has another suffix.
     OSError
         If it cannot be read.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "x.csv").write_text("0.5, 1.5")
+    ...     load(Path(folder, "x.csv"))
+    DataSet('x', N=1, D=2)
     """
     path = Path(path)
     if path.suffix not in _READERS:

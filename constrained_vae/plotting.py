@@ -53,6 +53,12 @@ def flow(points: FloatArray, paths: FloatArray, fixed_points: FloatArray, ax: Ax
         Red.
     ax : Axes, optional
         New ones by default.
+
+    Examples
+    --------
+    >>> points = np.array([[0.0, 0.0], [2.0, 1.0]])
+    >>> flow(points, points[None], points.mean(axis=0, keepdims=True)).get_aspect()
+    1.0
     """
     ax = plt.subplots()[1] if ax is None else ax
     ax.plot(paths[:, :, 0], paths[:, :, 1], color=TRAJECTORY, lw=0.5, alpha=0.7, zorder=2)
@@ -97,7 +103,14 @@ def reconstructions(solution: FixedPoint, ax: Axes | None = None) -> Axes:
 
 
 def principal_axes(x: FloatArray, weights: FloatArray | None = None, count: int = 2) -> tuple[FloatArray, FloatArray]:
-    """The mean and the first principal axes of the data, (D,) and (count, D) or fewer; largest components positive."""
+    """The mean and the first principal axes of the data, (D,) and (count, D) or fewer; largest components positive.
+
+    Examples
+    --------
+    >>> mean, axes = principal_axes(np.array([[0.0, 1.0], [4.0, 1.0]]), count=1)
+    >>> mean.tolist(), axes.tolist()
+    ([2.0, 1.0], [[1.0, 0.0]])
+    """
     mean = np.average(x, axis=0, weights=weights)
     root = np.sqrt(np.full(len(x), 1 / len(x)) if weights is None else weights)
     axes = np.linalg.svd(root[:, None] * (x - mean), full_matrices=False)[2][:count]
@@ -119,6 +132,13 @@ def staircase(found: Sequence[Transition], ax: Axes | None = None) -> Axes:
     ------
     ValueError
         If there are none.
+
+    Examples
+    --------
+    >>> from constrained_vae import Tiling, transitions
+    >>> found = transitions([[-3.0], [3.0]], beta_range=(1, 20), tiling=Tiling.uniform(2))
+    >>> staircase(found).get_ylabel()
+    'distinct reconstructions'
     """
     if not len(found):
         raise ValueError("there is no transition to draw: look for them in a wider range of temperatures")
@@ -198,6 +218,11 @@ def distortion(
         Detected ones, triangles on the curve.
     ax : Axes, optional
         New ones by default.
+
+    Examples
+    --------
+    >>> distortion(np.array([0.5, 1.0, 2.0]), np.array([0.1, 1.0, 1.0]), critical=[1.0]).get_xscale()
+    'log'
     """
     ax = _critical_lines(critical, ax)
     ax.plot(betas, values, color=CURVE, lw=1.2)
@@ -226,6 +251,11 @@ def second_derivative(
         Exact critical temperatures, grey lines.
     ax : Axes, optional
         New ones by default.
+
+    Examples
+    --------
+    >>> second_derivative(np.array([0.5, 1.0, 2.0]), np.array([np.nan, -2.0, np.nan]), [(1.0, 2.0)]).get_yscale()
+    'log'
     """
     ax = _critical_lines(critical, ax)
     height = np.abs(values)
@@ -255,6 +285,11 @@ def bifurcation(
         Critical temperatures, grey lines.
     ax : Axes, optional
         New ones by default.
+
+    Examples
+    --------
+    >>> bifurcation(np.array([[0.5, -0.96], [1.0, 0.0]]), np.array([[0.5, 0.0], [1.0, 0.0]])).get_xscale()
+    'log'
     """
     ax = _critical_lines(critical, ax)
     ax.plot(*stable.T, color=CURVE, lw=1.2, zorder=3, label="stable")
@@ -276,6 +311,11 @@ def top_eigenvalue(
         Critical temperatures, grey lines.
     ax : Axes, optional
         New ones by default.
+
+    Examples
+    --------
+    >>> top_eigenvalue(np.array([[1.0, 1.0], [2.0, 0.5]])).get_ylabel()
+    'top eigenvalue'
     """
     ax = _critical_lines(critical, ax)
     ax.axhline(1.0, color=CRITICAL, lw=0.8, zorder=0)
@@ -305,6 +345,12 @@ def hysteresis(
         Where heating was seen to end, a triangle on the axis.
     ax : Axes, optional
         New ones by default.
+
+    Examples
+    --------
+    >>> curve = np.array([[2.0, 1.0], [1.0, 0.5]])
+    >>> len(hysteresis(curve, curve[::-1], interval=(1.2, 1.6)).lines)  # cooling and heating
+    2
     """
     ax = plt.subplots()[1] if ax is None else ax
     if interval is not None:
@@ -338,6 +384,13 @@ def merging_tree(tree: Branch | Lineages, critical: Iterable[float] = (), ax: Ax
     ------
     ValueError
         If the branch is empty.
+
+    Examples
+    --------
+    >>> from constrained_vae import Tiling, sweep
+    >>> ax = merging_tree(sweep([[-3.0], [3.0]], betas=[12.0, 6.0], tiling=Tiling.uniform(2)))
+    >>> [tick.get_text() for tick in ax.get_yticklabels()]  # shares of the data
+    ['50%', '50%']
     """
     tree = lineages(tree) if isinstance(tree, Branch) else tree
     ax = _critical_lines(critical, ax)

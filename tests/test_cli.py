@@ -94,6 +94,9 @@ def test_kappa_asks_for_the_multiplier(tmp_path):
     assert found["status"] == "MET"
     assert found["distortion"] == pytest.approx(0.5, abs=1e-8)  # KKT residuals are asked to 1e-9
     assert found["multipliers"]["RE"] == pytest.approx(np.arctanh(0.5**0.5) / 2**0.5, abs=1e-7)
+    assert run("solve", "two_points", "--kappa", 0.5**0.5, *SMALL, "--out", tmp_path / "s.npz") == 0
+    objective = cv.Lagrangian([cv.RE(0.5**0.5)], [found["multipliers"]["RE"]])
+    assert cv.FixedPoint.load(tmp_path / "s.npz", objective).distortion == found["distortion"]
 
 
 @pytest.mark.parametrize("direction", ["down", "up"])

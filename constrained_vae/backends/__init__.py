@@ -58,6 +58,11 @@ def get_backend(name: str = "auto") -> ModuleType:
         For any other name.
     BackendNotAvailableError
         If CuPy is not installed, or finds no GPU.
+
+    Examples
+    --------
+    >>> get_backend("reference").__name__
+    'constrained_vae.backends.reference'
     """
     if name == "auto":
         name = "numba"
