@@ -15,6 +15,9 @@ transitions: $(VENV)/installed
 constraints: $(VENV)/installed
 	$(BIN)/python -m analysis.constraints $(ARGS)
 
+frontier: $(VENV)/installed
+	$(BIN)/python -m analysis.frontier $(ARGS)
+
 test: $(VENV)/installed-test
 	$(BIN)/python -m pytest $(ARGS)
 
@@ -57,4 +60,4 @@ $(VENV)/installed-bench: pyproject.toml
 
 # Two installations into one environment must not run side by side.
 .NOTPARALLEL:
-.PHONY: figure2 transitions constraints test test-slow bench check clean
+.PHONY: figure2 transitions constraints frontier test test-slow bench check clean

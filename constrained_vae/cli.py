@@ -201,6 +201,8 @@ def _transitions(args: argparse.Namespace, data: DataSet) -> _Outcome:
 
 
 def _frontier(args: argparse.Namespace, data: DataSet) -> _Outcome:
+    import numpy as np
+
     from . import _tables, frontier
 
     model = None if args.model is None else _pair(args.model, "--model wants RATE:DISTORTION")
@@ -221,12 +223,9 @@ def _frontier(args: argparse.Namespace, data: DataSet) -> _Outcome:
         facts = {"excess": asdict(excess)}
 
     def draw(ax: Axes) -> Axes:
-        ax = _plotting().frontier(curve, ax)
-        if args.likelihood == "bernoulli":
-            ax.set_xlabel("distortion $D$  (nats)")
-        if model is not None:
-            ax.plot(model[1], model[0], "k*", label="the model")
-        return ax
+        models = {} if model is None else {"the model": np.array(model[::-1])}
+        unit = {"unit": "nats"} if args.likelihood == "bernoulli" else {}
+        return _plotting().rate_distortion(curve, models, ax=ax, **unit)
 
     return _Outcome(text, curve.save, draw, curve._columns, facts)
 

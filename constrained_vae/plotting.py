@@ -1,4 +1,4 @@
-"""Axes in, Axes out: the pictures of a branch and of a solution. Nothing else of the package imports matplotlib.
+"""Axes in, Axes out: pictures of solutions, branches and frontiers. Nothing else of the package imports matplotlib.
 
 Every function draws on the Axes `ax`, or on new ones, and returns them.
 
@@ -15,7 +15,7 @@ Examples
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle
 from typing import Any
 
@@ -34,10 +34,12 @@ from .solution import Branch, FixedPoint
 
 DATA, TRAJECTORY, FIXED_POINT, CURVE, CRITICAL = "#0072B2", "0.55", "#D55E00", "black", "0.7"
 COOLING, HEATING, UNSTABLE, PREDICTED = "#0072B2", "#D55E00", "#D55E00", "#F0E442"
+BAND, MODELS = "#56B4E9", ("#D55E00", "#009E73", "#CC79A7", "#0072B2", "#E69F00")
 
 _TRIANGLE: dict[str, Any] = {"marker": CARETDOWN, "color": FIXED_POINT, "ms": 6, "ls": "none"}
 _NONE = np.empty((0, 2))
 _NAMED_LEAVES = 12  # up to so many leaves of a tree have their shares beside them
+_FINE = 400  # distortions at which a band is drawn, besides those that were solved
 
 
 def flow(points: FloatArray, paths: FloatArray, fixed_points: FloatArray, ax: Axes | None = None) -> Axes:
@@ -155,31 +157,6 @@ def staircase(found: Sequence[Transition], ax: Axes | None = None) -> Axes:
     return _temperature_axis(ax)
 
 
-def frontier(curve: RateDistortionCurve, ax: Axes | None = None) -> Axes:
-    """The rate-distortion function of the data, between its bounds; the label is for the squared error.
-
-    Parameters
-    ----------
-    curve : RateDistortionCurve
-        Its solutions are dots; what no code can go below, and what some code reaches, are lines.
-    ax : Axes, optional
-        New ones by default.
-
-    Examples
-    --------
-    >>> from constrained_vae import rate_distortion
-    >>> frontier(rate_distortion([[-1.0], [1.0]], betas=[0.9, 0.5])).get_ylabel()
-    'rate $R$  (nats)'
-    """
-    ax = plt.subplots()[1] if ax is None else ax
-    D = np.unique(np.concatenate([curve.distortion, np.linspace(curve.ends[:, 0].min(), curve.ends[:, 0].max(), 400)]))
-    ax.fill_between(D, 0, curve.bound_below(D), color=CRITICAL, alpha=0.4, lw=0, label="out of reach")
-    ax.plot(D, curve.bound_above(D), color=CURVE, lw=1.2, label="reached")
-    ax.plot(curve.distortion, curve.rate, ".", color=FIXED_POINT, ms=4, label="solutions")
-    ax.set(xlabel=r"distortion $D$  (units of $x^2$)", ylabel="rate $R$  (nats)", ylim=(0, None))
-    return ax
-
-
 def training(history: Any, ax: Axes | None = None) -> Axes:
     """Distortion, KL and multipliers along the steps of training.
 
@@ -193,7 +170,7 @@ def training(history: Any, ax: Axes | None = None) -> Axes:
     ax = plt.subplots()[1] if ax is None else ax
     curves = {r"distortion (units of $x^2$)": history.distortion, "KL (nats)": history.kl}
     curves |= {rf"$\lambda$ of {name}": values for name, values in history.multipliers.items()}
-    for color, (label, values) in zip(cycle([DATA, FIXED_POINT, CURVE, "#009E73", "#CC79A7"]), curves.items()):
+    for color, (label, values) in zip(cycle([CURVE, *MODELS]), curves.items()):
         ax.plot(np.arange(len(history)), values, color=color, lw=0.8, label=label)
     ax.set(yscale="log", xlabel="step")
     return ax
@@ -420,6 +397,46 @@ def merging_tree(tree: Branch | Lineages, critical: Iterable[float] = (), ax: Ax
         ax.set_yticks([])
         ax.set_ylabel(f"{len(order)} reconstructions")
     return _temperature_axis(ax)
+
+
+def rate_distortion(
+    curve: RateDistortionCurve,
+    models: Mapping[str, FloatArray] | None = None,
+    unit: str = "units of $x^2$",
+    ax: Axes | None = None,
+) -> Axes:
+    """The rate-distortion function of a data set between its certified bounds, and models placed against it (T22).
+
+    The line is the upper bound, which some code reaches; the band below it ends where no code can be.
+
+    Parameters
+    ----------
+    curve : RateDistortionCurve
+    models : mapping of str to (n, 2) array, optional
+        Names, and points (distortion, rate) of models of the same data.
+    unit : str
+        Of the distortion; that of a Bernoulli decoder is in nats.
+    ax : Axes, optional
+        New ones by default.
+
+    Examples
+    --------
+    >>> import constrained_vae as cv
+    >>> curve = cv.rate_distortion([[-1.0], [1.0]], betas=[0.9, 0.5])
+    >>> rate_distortion(curve, {"a model": np.array([0.5, 0.7])}).get_ylabel()
+    'rate $R$  (nats)'
+    """
+    ax = plt.subplots()[1] if ax is None else ax
+    solved = curve.distortion[curve.distortion > 0]
+    D = np.union1d(np.geomspace(solved.min(), max(solved.max(), curve.ends[0, 0]), _FINE), solved)
+    above = curve.bound_above(D)
+    ax.fill_between(D, curve.bound_below(D), above, color=BAND, lw=0, zorder=2, label="certified band")
+    ax.plot(D, above, color=CURVE, lw=1.2, zorder=3, label="frontier $R(D)$")
+    for number, (name, points) in enumerate((models or {}).items()):
+        marker: dict[str, Any] = {"marker": "os^Dv"[number % 5], "color": MODELS[number % len(MODELS)], "ls": "none"}
+        ax.plot(*np.reshape(points, (-1, 2)).T, **marker, ms=3, zorder=4, label=name)
+    ax.set(xscale="log", xlabel=f"distortion $D$  ({unit})", ylabel="rate $R$  (nats)")
+    return ax
 
 
 def _temperature_axis(ax: Axes) -> Axes:

@@ -93,6 +93,34 @@ def test_hysteresis_shades_what_was_predicted_and_marks_what_was_seen():
     assert len(bare.lines) == 2
 
 
+def test_a_frontier_its_band_and_models():
+    """Two points: below the line by the chords, above it nothing of the band."""
+    curve = cv.rate_distortion([[-1.0], [1.0]], [0.8, 0.4, 0.1])
+    models = {"one": np.array([[0.5, 0.6], [0.2, 0.9]]), "other": np.array([0.1, 1.0])}
+    given = plt.subplots()[1]
+    assert plotting.rate_distortion(curve, models, ax=given) is given
+    (band,), drawn = given.collections, {line.get_label(): line.get_xydata() for line in given.lines}
+    D, R = drawn["frontier $R(D)$"].T
+    np.testing.assert_array_equal(R, curve.bound_above(D))
+    assert (np.isin(curve.distortion, D)).all()
+    assert (D[0], D[-1]) == pytest.approx((curve.distortion[-1], 1.0))  # from the coldest to no code at all
+    corners = band.get_paths()[0].vertices
+    on = np.abs(corners[:, 1] - curve.bound_above(corners[:, 0])) < 1e-12
+    under = np.abs(corners[:, 1] - curve.bound_below(corners[:, 0])) < 1e-12
+    assert (on | under).all()
+    assert min(on.sum(), under.sum()) >= len(D)
+    np.testing.assert_array_equal(drawn["one"], models["one"])
+    np.testing.assert_array_equal(drawn["other"], [models["other"]])
+    looks = {(line.get_color(), line.get_marker()) for line in given.lines}
+    assert len(looks) == 3
+    assert given.get_xscale() == "log"
+    assert "units of $x^2$" in given.get_xlabel()
+    assert "nats" in given.get_ylabel()
+    bare = plotting.rate_distortion(curve, unit="nats")
+    assert len(bare.lines) == 1
+    assert "nats" in bare.get_xlabel()
+
+
 TREE = Lineages(
     betas=np.array([1.0, 2.0, 4.0, 8.0]),
     sites=np.array([[0, 1, 2, -1], [1, 0, 1, 2], [0, 0, 0, 1], [0, 0, 0, 0]]),
@@ -201,19 +229,6 @@ def test_a_staircase_steps_at_the_transitions_and_shades_hysteresis():
     assert steps.get_xdata()[0] > found[0].heating_end
     with pytest.raises(ValueError, match="no transition to draw"):
         plotting.staircase([])
-
-
-def test_the_frontier_lies_between_its_bounds():
-    curve = cv.rate_distortion([[-1.0], [1.0]], betas=[0.9, 0.5, 0.2])
-    given = plt.subplots()[1]
-    assert plotting.frontier(curve, given) is given
-    reached, dots = given.lines
-    np.testing.assert_array_equal(dots.get_xydata(), np.stack([curve.distortion, curve.rate], axis=1))
-    D, R = reached.get_xydata().T
-    np.testing.assert_array_equal(R, curve.bound_above(D))
-    (below,) = given.collections
-    assert below.get_paths()[0].vertices[:, 1].max() == pytest.approx(curve.bound_below(D).max())
-    assert "nats" in given.get_ylabel()
 
 
 def test_training_is_drawn_step_by_step():

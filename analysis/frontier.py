@@ -1,0 +1,254 @@
+"""What local optima and finite tilings cost: solutions against the certified rate-distortion frontier of their data.
+
+    python -m analysis.frontier [--data four_clusters|rings|digits|PATH] [--betas LOW:HIGH:COUNT] ...
+
+For four clusters, rings and 300 digits: the frontier in its certified band, mostly narrower than the line, and below it
+how many nats solutions are above it, at most (T22). Lines are annealed, each temperature from the solution before it:
+8, 32 and 128 uniform tiles, and free masses with a tile for every data point, of which no optimum needs more (Lindsay
+1983, Ann. Statist. 11), so that local optima are all that these can suffer from. Dots are quenched, from 20 random
+starts at data points. Grey is what the certificate leaves open. Writes PNG, PDF and an .npz of every plotted array with
+its settings, and prints a table.
+
+The frontier is solved at 40 temperatures. Annealing takes every other one of them; quenches every fourth of those, and
+with free masses, where they take longest, the three hottest of these. Annealing finds splits by leaving saddles: to
+locate each of them, as `sweep` does, leads to branches that are better at some temperatures and worse at others, and
+would take far longer than the rest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from tqdm.auto import tqdm
+
+import constrained_vae as cv
+from analysis import _command
+from constrained_vae.cli import beta_grid
+
+_SETS = ("four_clusters", "rings", "digits")
+_DIGITS = 300
+_STARTS = 20
+_GAP = 1e-6  # nats
+_GRID = 40  # temperatures of the frontier by default
+_EVERY = 2  # of these are annealed,
+_RARE = 4  # and of those quenched
+_TOL = 1e-5  # of solutions, relative to the radius of the data
+_FLOOR = 0.3  # of the gap: excesses below are drawn there
+_QUENCHED = {"32": None, "free": 3}  # of which kinds, and at how many temperatures, hottest first
+FIELDS = [f.name for f in fields(cv.RateDistortionCurve) if f.name != "events"]  # arrays, all of them
+COLUMNS = ("beta", "distortion", "rate", "excess", "excess_F", "converged")  # of the solutions of a kind
+_STYLES: dict[str, dict[str, Any]] = {  # colours of Okabe and Ito, as in constrained_vae.plotting
+    "8": {"color": "#E69F00", "ls": "-.", "label": "8 tiles"},
+    "32": {"color": "#D55E00", "ls": "--", "label": "32 tiles"},
+    "128": {"color": "#009E73", "ls": ":", "label": "128 tiles"},
+    "free": {"color": "#0072B2", "ls": "-", "label": "free masses"},
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = _options().parse_args(argv)
+    try:
+        names = _SETS if args.data is None else (args.data,)
+        arrays, settings = compute(
+            [_data_set(name, args.seed) for name in names],
+            betas=beta_grid(args.betas, least=5),
+            starts=args.starts,
+            gap=args.gap,
+            seed=args.seed,
+            backend=args.backend,
+            progress=not args.quiet,
+        )
+    except (ValueError, OSError, ImportError) as error:
+        print(f"frontier: {error}", file=sys.stderr)
+        return 2
+    if not len(arrays["names"]):
+        print("frontier: interrupted before the first frontier was solved: nothing to draw", file=sys.stderr)
+        return 130
+    return _command.publish(args.out, arrays, settings, draw, table)
+
+
+def _options() -> argparse.ArgumentParser:
+    result = argparse.ArgumentParser(prog="python -m analysis.frontier", description=__doc__.split("\n\n")[0])
+    text = f"four_clusters, rings, digits ({_DIGITS} of them), or a .npy or .csv file; default: the first three"
+    result.add_argument("--data", help=text)
+    text = "LOW:HIGH:COUNT, evenly spaced in log beta; default: from one reconstruction to 0.95 of the entropy"
+    result.add_argument("--betas", help=text)
+    result.add_argument("--starts", type=int, default=_STARTS, help=f"random starts (default {_STARTS})")
+    result.add_argument("--gap", type=float, default=_GAP, help=f"of the frontier, nats (default {_GAP:g})")
+    result.add_argument("--seed", type=int, default=0, help="of the data sets, and of the first of the starts")
+    result.add_argument("--backend", choices=("auto", *cv.backends.NAMES), default="auto")
+    result.add_argument("--out", type=Path, default=Path("analysis/figures/frontier"), help="path without its suffix")
+    result.add_argument("--quiet", action="store_true", help="no progress bar")
+    return result
+
+
+def _data_set(name: str, seed: int) -> cv.datasets.DataSet:
+    if name == "rings":
+        return cv.datasets.rings(seed=seed)
+    return cv.datasets.digits(_DIGITS) if name == "digits" else cv.datasets.find(name, seed=seed)
+
+
+def compute(
+    data_sets: Sequence[cv.datasets.DataSet],
+    *,
+    betas: np.ndarray | None = None,
+    starts: int = _STARTS,
+    gap: float = _GAP,
+    seed: int = 0,
+    backend: str = "auto",
+    progress: bool = False,
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Every array of the figure, and the settings it was computed with. Ctrl-C ends it with what there is.
+
+    Of every data set the fields of its curve, and a row of `COLUMNS` for every solution: its excess over R(D), and that
+    of F over the least at its temperature, are in nats, at most.
+    """
+    if starts < 1:
+        raise ValueError(f"starts must be a whole number of at least 1, got {starts}")
+    arrays: dict[str, np.ndarray] = {}
+    names: list[str] = []
+    interrupted = False
+    try:
+        for data in data_sets:
+            for name, values in _parts(data, betas, range(seed, seed + starts), gap, backend, progress):
+                arrays[f"{data.name}_{name}"] = values
+                if name == "shape":  # the last of what a panel needs
+                    names.append(data.name)
+    except KeyboardInterrupt:
+        interrupted = True
+    arrays |= {"names": np.array(names, dtype=str), "gap": np.array(gap)}
+    settings = {
+        "data": names,
+        "starts": starts,
+        "kinds": list(_STYLES),
+        "gap": gap,
+        "tol": _TOL,
+        "seed": seed,
+        "backend": backend,
+        "version": cv.__version__,
+        "interrupted": interrupted,
+        "converged": all(bool(a[:, -1].all()) for key, a in arrays.items() if key.endswith(tuple(_STYLES))),
+    }
+    return arrays, settings
+
+
+def _parts(
+    data: cv.datasets.DataSet, betas: np.ndarray | None, seeds: range, gap: float, backend: str, progress: bool
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Name and values of the arrays of a data set, as they get ready."""
+    common: dict[str, Any] = {"weights": data.weights, "backend": backend, "on_failure": "return"}
+    seen: list[cv.Status] = []
+
+    def interrupted(solution: cv.FixedPoint) -> bool:
+        seen.append(solution.status)
+        return solution.status is cv.Status.INTERRUPTED
+
+    curve = cv.rate_distortion(data.x, betas, gap=gap, callback=interrupted, progress=progress, **common)
+    for name in FIELDS:
+        yield f"curve_{name}", getattr(curve, name)
+    yield "shape", np.array(data.x.shape)
+    if len(seen) < (_GRID if betas is None else len(betas)) or cv.Status.INTERRUPTED in seen:
+        raise KeyboardInterrupt
+    annealed = curve.betas[::-_EVERY][::-1]  # with the coldest
+    quenched = annealed[::-_RARE][::-1]
+    lower = dict(zip(curve.betas, curve.lower, strict=True))
+    mean = np.average(data.x, axis=0, weights=data.weights)
+
+    def row(solution: cv.FixedPoint) -> tuple[float, ...]:
+        if solution.status is cv.Status.INTERRUPTED:
+            raise KeyboardInterrupt
+        D, R = solution.distortion, solution.rate
+        above = curve.excess(R, D).most, solution.free_energy - lower[solution.beta]
+        return (solution.beta, D, R, *above, solution.converged)
+
+    for kind in _STYLES:
+        n_tiles = len(data) if kind == "free" else int(kind)
+        options = {**common, "tiling": cv.Tiling.uniform(n_tiles), "tol": _TOL}
+        options["masses"] = "free" if kind == "free" else "fixed"
+        bar: dict[str, Any] = {"desc": f"{data.name}, {kind}", "unit": "beta", "disable": not progress}
+        start: Any = np.repeat(mean[None], n_tiles, axis=0)
+        rows = []
+        for beta in tqdm(annealed, **bar):
+            start = cv.solve(data.x, beta=beta, start=start, **options)
+            rows.append(row(start))
+        yield f"annealed_{kind}", np.array(rows)
+        if kind in _QUENCHED:
+            rows = []
+            for beta in tqdm(quenched[: _QUENCHED[kind]], **bar):
+                rows += [row(cv.solve(data.x, beta=beta, start="data", seed=s, **options)) for s in seeds]
+            yield f"quenched_{kind}", np.array(rows)
+
+
+def draw(arrays: dict[str, np.ndarray]) -> Figure:
+    """The figure, a function of its arrays alone."""
+    import matplotlib.pyplot as plt
+
+    from constrained_vae import plotting
+
+    names, gap = arrays["names"].tolist(), float(arrays["gap"])
+    floor = _FLOOR * gap
+    with plt.rc_context(_command.STYLE | {"font.size": 7, "legend.edgecolor": "none"}):
+        figure = plt.figure(figsize=(3.5, 0.5 + 2.5 * len(names)), layout="constrained")
+        axes = figure.subplots(2 * len(names), 1, height_ratios=[1.0, 1.5] * len(names))
+        for name, upper, lower in zip(names, axes[::2], axes[1::2], strict=True):
+            curve = _curve(arrays, name)
+            plotting.rate_distortion(curve, ax=upper)
+            unknown = np.maximum(curve.gap, gap)
+            lower.fill_between(curve.distortion, floor, unknown, color="0.85", lw=0, label="certified gap")
+            for kind, style in _STYLES.items():
+                lines: dict[str, Any] = {**style, "lw": 1.2, "zorder": 2.5}
+                dots: dict[str, Any] = {"color": style["color"], "marker": "o", "ms": 2.2, "mew": 0, "alpha": 0.6}
+                for how, look in (("annealed", lines), ("quenched", dots | {"ls": "none", "zorder": 5})):
+                    if found := _solutions(arrays, f"{name}_{how}_{kind}"):
+                        upper.plot(found["distortion"], found["rate"], **look)
+                        lower.plot(found["distortion"], np.maximum(found["excess"], floor), **look, clip_on=False)
+            n, dim = arrays[f"{name}_shape"]
+            upper.set_title(f"{name.replace('_', ' ')}: {n} points, {dim} dimensions", loc="left", fontsize=7)
+            upper.set(xlabel="", ylim=(0, None))
+            upper.tick_params(labelbottom=False)
+            label = r"distortion $D$  (units of $x^2$)"
+            lower.set(xscale="log", xlim=upper.get_xlim(), xlabel=label, yscale="log", ylim=(floor, None))
+            lower.set_ylabel("nats above the\nfrontier, at most")
+        shown = [pair for ax in axes[:2] for pair in zip(*ax.get_legend_handles_labels(), strict=True)]
+        legend = {label: handle for handle, label in shown}
+        (legend["quenched"],) = axes[1].plot([], [], "o", color="0.4", ms=2.5, mew=0)
+        figure.legend(legend.values(), legend.keys(), loc="outside upper center", ncols=3, handlelength=2.2)
+        figure.align_ylabels(axes)
+    return figure
+
+
+def _curve(arrays: dict[str, np.ndarray], name: str) -> cv.RateDistortionCurve:
+    return cv.RateDistortionCurve(**{f: arrays[f"{name}_curve_{f}"] for f in FIELDS})  # type: ignore[arg-type]
+
+
+def _solutions(arrays: dict[str, np.ndarray], key: str) -> dict[str, np.ndarray]:
+    """The columns of the solutions of a kind by their names; none if Ctrl-C came before."""
+    return dict(zip(COLUMNS, arrays[key].T, strict=True)) if key in arrays else {}
+
+
+def table(arrays: dict[str, np.ndarray]) -> str:
+    """Median and largest excess of every kind of solution over R(D), and of its F over the least at its temperature."""
+    lines = [f"{'nats above, at most':38}{'R(D): median':>14}{'largest':>10}{'F: median':>14}{'largest':>10}"]
+    for name in arrays["names"]:
+        for key in (f"{how}_{kind}" for kind in _STYLES for how in ("annealed", "quenched")):
+            if not (found := _solutions(arrays, f"{name}_{key}")):
+                continue
+            about = f"{name}, {key.replace('_', ', ')}" + (" masses" if key.endswith("free") else " tiles")
+            R, F = (f"{np.median(found[column]):>14.2g}{found[column].max():>10.2g}" for column in COLUMNS[3:5])
+            lines.append(f"{about:38}{R}{F}")
+            if failed := int((found["converged"] == 0).sum()):
+                lines.append(f"    {failed} of {len(found['converged'])} did not converge")
+        gaps, n = _curve(arrays, name).gap, len(arrays[f"{name}_curve_betas"])
+        lines.append(f"{name}, frontier: gaps up to {gaps.max():.1e} nats at {n} temperatures")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
