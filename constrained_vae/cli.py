@@ -192,10 +192,16 @@ def _transitions(args: argparse.Namespace, data: DataSet) -> _Outcome:
         arrays = {name: np.array(["" if v is None else v for v in values]) for name, values in columns.items()}
         np.savez_compressed(path, **arrays)
 
+    def draw(ax: Axes) -> Axes:
+        if found:
+            return _plotting().staircase(found, ax)
+        ax.set_title("no transitions")
+        return ax
+
     return _Outcome(
         text="\n".join(map(repr, found)) or "no transitions",
         save=save,
-        draw=lambda ax: _plotting().staircase(found, ax),
+        draw=draw,
         columns=columns,
     )
 

@@ -128,8 +128,9 @@ def test_transitions_are_exact(tmp_path, capsys):
         assert file["kind"].tolist() == ["continuous"]
     assert read(tmp_path / "t.json")["columns"]["n_after"] == [2]
     assert "Transition(beta=1, continuous, 1 to 2 reconstructions)" in capsys.readouterr().out
-    assert run("transitions", "two_points", "--betas", "2:3", *SMALL) == 0
-    assert capsys.readouterr().out == "no transitions\n"
+    none = tmp_path / "none.png"
+    assert run("transitions", "two_points", "--betas", "2:3", *SMALL, "--plot", none) == 0
+    assert capsys.readouterr().out == f"no transitions\nwrote {none}\n"
 
 
 def test_what_is_not_known_is_null_in_json(tmp_path):
