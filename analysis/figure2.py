@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 import constrained_vae as cv
 from analysis import _command
 from analysis.transitions import detection, exact_arrays, exact_transitions, search
-from constrained_vae.cli import beta_grid
+from constrained_vae._commands import beta_grid
 from constrained_vae.detection import second_derivative
 
 _TOP = 3  # peaks that are marked, as in the paper

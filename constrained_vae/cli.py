@@ -1,7 +1,7 @@
 """constrained-vae: solve, sweep, transitions, frontier and train on the command line.
 
 Exit codes: 0 done, 1 not converged, 2 bad input, 130 interrupted, with what had been computed. What takes long to
-import is imported by the commands themselves, so that `--help` is there at once.
+import is imported when a command runs, so that `--help` is there at once.
 """
 
 from __future__ import annotations
@@ -13,37 +13,20 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import __version__
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-    from ._checks import FloatArray
+    from ._commands import Outcome
     from .datasets import DataSet
-    from .objectives import ELBO
 
 _DATA = "a set by name (four_clusters, digits, ...), or a .npy, .npz or .csv file with a point per row"
 _BETAS = "LOW:HIGH:COUNT temperatures, evenly spaced in log beta"
 _LISTED = 5  # warnings that are printed
-
-
-@dataclass(frozen=True, eq=False)
-class _Outcome:
-    """What a command hands back: a text to print, and how to write and draw the rest."""
-
-    text: str
-    save: Callable[[Path], None]
-    draw: Callable[[Axes], Axes]
-    columns: Mapping[str, Any]  # of the JSON file
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    converged: bool = True
-    interrupted: bool = False
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,12 +51,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     prog = f"constrained-vae {args.command}"
     try:
         with _noticing_ctrl_c() as pressed, _telling(prog) as told:
+            from . import _commands
             from .datasets import find
             from .solution import NotConvergedWarning
 
             data = find(args.data, seed=args.seed)
             _check_paths(args.out, args.plot)
-            outcome = args.run(args, data)
+            outcome: Outcome = getattr(_commands, args.command)(args, data)
         converged = outcome.converged and not any(issubclass(kind, NotConvergedWarning) for kind in told)
         interrupted = outcome.interrupted or bool(pressed)
         if len(told) > _LISTED:
@@ -89,228 +73,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{prog}: interrupted: this is what had been computed", file=sys.stderr)
         return 130
     return 0 if converged else 1
-
-
-def beta_grid(text: str | None, least: int = 2) -> FloatArray | None:
-    """What `--betas LOW:HIGH:COUNT` names, at least so many temperatures, ascending; None for None.
-
-    Raises
-    ------
-    ValueError
-        For anything else.
-    """
-    import numpy as np
-
-    if text is None:
-        return None
-    wanted = f"--betas wants LOW:HIGH:COUNT with 0 < LOW < HIGH and at least {least} temperatures, got {text!r}"
-    try:
-        ends, count = text.rsplit(":", 1)
-        (low, high), n = map(float, ends.split(":")), int(count)
-    except ValueError:
-        raise ValueError(wanted) from None
-    if not (0 < low < high < math.inf and n >= least):
-        raise ValueError(wanted)
-    return np.geomspace(low, high, n)
-
-
-# --- the commands -----------------------------------------------------------------------------------------------------
-
-
-def _solve(args: argparse.Namespace, data: DataSet) -> _Outcome:
-    from . import _tables, iteration
-    from .constraints import RE
-    from .dual import solve_constrained
-    from .solution import FixedPoint
-
-    solution: FixedPoint
-    if args.kappa is None:
-        solution = iteration.solve(data.x, _objective(args), beta=args.beta, seed=args.seed, **_solver(args, data))
-    elif args.sigma != 1 or args.likelihood != "gaussian":
-        raise ValueError("--sigma and --likelihood belong to --beta: under --kappa the squared error has a multiplier")
-    else:
-        solution = solve_constrained(data.x, RE(args.kappa), **_solver(args, data))
-    sites = solution.distinct
-    names = ("beta", "rate", "distortion", "free_energy", "marginal_kl", "residual", "error_estimate", "n_maps")
-    facts = {name: getattr(solution, name) for name in names}
-    if args.kappa is not None:
-        facts |= {"multipliers": solution.multipliers, "constraint_values": solution.constraint_values}
-    return _Outcome(
-        text=f"{solution}\n{_tables.as_text(solution._columns)}",
-        save=solution.save,
-        draw=lambda ax: _plotting().reconstructions(solution, ax),
-        columns={"reconstruction": sites.decoder, "prior_mass": sites.masses, "posterior_mass": sites.marginal},
-        facts={**facts, "status": solution.status.name, "labels": solution.labels},
-        converged=solution.converged,
-    )
-
-
-def _sweep(args: argparse.Namespace, data: DataSet) -> _Outcome:
-    from . import _tables, branches
-    from .solution import Branch
-    from .stability import first_critical_beta
-
-    objective = _objective(args)
-    branch = branches.sweep(
-        data.x, objective, betas=beta_grid(args.betas), direction=args.direction, seed=args.seed, **_solver(args, data)
-    )
-    assert isinstance(branch, Branch)  # of one direction
-    if not len(branch):
-        raise KeyboardInterrupt
-    first = first_critical_beta(data.x, objective, weights=data.weights, backend=args.backend)
-    peaks = [float(peak) for peak in branch.peaks()] if len(branch) >= 5 else []
-    low, high = branch.betas.min(), branch.betas.max()
-
-    def draw(ax: Axes) -> Axes:
-        order = branch.betas.argsort()
-        critical = [first] if low <= first <= high else []
-        return _plotting().distortion(branch.betas[order], branch.distortion[order], critical, peaks, ax)
-
-    return _Outcome(
-        text=f"{branch}\n{_tables.as_text(branch._columns)}\n"
-        f"first critical beta {first:.9g}; highest peaks at {', '.join(f'{beta:.4g}' for beta in peaks) or 'none'}",
-        save=branch.save,
-        draw=draw,
-        columns=branch._columns,
-        facts={"first_critical_beta": first, "peaks": peaks},
-        converged=branch.converged,
-    )
-
-
-def _transitions(args: argparse.Namespace, data: DataSet) -> _Outcome:
-    import numpy as np
-
-    from . import critical
-
-    beta_range = None if args.betas is None else _pair(args.betas, "--betas wants LOW:HIGH")
-    found = critical.transitions(data.x, _objective(args), beta_range, limit=args.limit, **_solver(args, data))
-    names = ("beta", "kind", "n_before", "n_after", "predicted", "skewness", "excess_kurtosis", "heating_end")
-    columns = {name: [getattr(t, name) for t in found] for name in (*names, "crossing", "jump", "direction")}
-
-    def save(path: Path) -> None:
-        arrays: dict[str, Any]
-        arrays = {name: np.array(["" if v is None else v for v in values]) for name, values in columns.items()}
-        np.savez_compressed(path, **arrays)
-
-    def draw(ax: Axes) -> Axes:
-        if found:
-            return _plotting().staircase(found, ax)
-        ax.set_title("no transitions")
-        return ax
-
-    return _Outcome(
-        text="\n".join(map(repr, found)) or "no transitions",
-        save=save,
-        draw=draw,
-        columns=columns,
-    )
-
-
-def _frontier(args: argparse.Namespace, data: DataSet) -> _Outcome:
-    import numpy as np
-
-    from . import _tables, frontier
-
-    model = None if args.model is None else _pair(args.model, "--model wants RATE:DISTORTION")
-    curve = frontier.rate_distortion(
-        data.x,
-        beta_grid(args.betas),
-        _objective(args),
-        gap=args.gap,
-        time_limit=args.time_limit,
-        weights=data.weights,
-        backend=args.backend,
-        progress=not args.quiet,
-    )
-    text, facts = f"{curve}\n{_tables.as_text(curve._columns)}", {}
-    if model is not None:
-        excess = curve.excess(*model)
-        text += f"\nthe model is {excess.least:.6g} to {excess.most:.6g} nats above the frontier"
-        facts = {"excess": asdict(excess)}
-
-    def draw(ax: Axes) -> Axes:
-        models = {} if model is None else {"the model": np.array(model[::-1])}
-        unit = {"unit": "nats"} if args.likelihood == "bernoulli" else {}
-        return _plotting().rate_distortion(curve, models, ax=ax, **unit)
-
-    return _Outcome(text, curve.save, draw, curve._columns, facts)
-
-
-def _train(args: argparse.Namespace, data: DataSet) -> _Outcome:
-    import numpy as np
-
-    from .constraints import RE
-    from .geco import train
-
-    if data.weights is not None and np.ptp(data.weights) > 1e-12:
-        raise ValueError(f"{data.name} has weights, which training does not take")
-    given: dict[str, Any] = {"objective": "beta", "beta": args.beta}
-    if args.kappa is not None:
-        given = {"constraints": RE(args.kappa, "mean" if args.per_dimension else "sum")}
-    run = train(
-        data.x,
-        latent_dim=args.latent,
-        hidden=_hidden(args.hidden),
-        sigma=args.sigma,
-        likelihood=args.likelihood,
-        steps=args.steps,
-        seed=args.seed,
-        resume=args.resume,
-        progress=not args.quiet,
-        **given,
-    )
-    if not len(run.history):
-        raise KeyboardInterrupt
-    seen, report = run.evaluation, run.report
-    return _Outcome(
-        text=f"{run}\nrate {seen.rate:.6g} nats, distortion {seen.distortion:.6g} on the data trained on",
-        save=run.save,
-        draw=lambda ax: _plotting().training(run.history, ax),
-        columns={name: run.history.column(name) for name in run.history.columns},
-        facts={
-            "stopped": run.stopped,
-            "rate": seen.rate,
-            "distortion": seen.distortion,
-            "report": {name: asdict(found) for name, found in report.items()},
-        },
-        converged=run.stopped == "finished" and all(found.status in ("met", "slack") for found in report.values()),
-        interrupted=run.stopped.startswith("interrupted"),
-    )
-
-
-def _objective(args: argparse.Namespace) -> ELBO:
-    from .objectives import ELBO
-
-    return ELBO(sigma=args.sigma, likelihood=args.likelihood)
-
-
-def _solver(args: argparse.Namespace, data: DataSet) -> dict[str, Any]:
-    """Keywords that the solvers of fixed points share."""
-    from .tiling import Tiling
-
-    own = {name: getattr(args, name) for name in ("masses", "tol", "max_maps", "backend")}
-    return {"tiling": Tiling.uniform(args.tiles), "weights": data.weights, "progress": not args.quiet, **own}
-
-
-def _plotting() -> Any:
-    from . import plotting  # brings Matplotlib, which most commands do without
-
-    return plotting
-
-
-def _pair(text: str, wanted: str) -> tuple[float, float]:
-    try:
-        first, second = map(float, text.split(":"))
-    except ValueError:
-        raise ValueError(f"{wanted}, got {text!r}") from None
-    return first, second
-
-
-def _hidden(text: str) -> tuple[int, ...]:
-    try:
-        return () if text == "linear" else tuple(map(int, text.split(",")))
-    except ValueError:
-        raise ValueError(f"--hidden wants widths such as 64,64, or linear, got {text!r}") from None
 
 
 # --- what goes in and what comes out ----------------------------------------------------------------------------------
@@ -333,14 +95,14 @@ def _check_paths(out: Path | None, plot: Path | None) -> None:
                 raise ValueError(f"{path} cannot be written")
 
 
-def _publish(args: argparse.Namespace, data: DataSet, outcome: _Outcome, ending: dict[str, bool]) -> None:
+def _publish(args: argparse.Namespace, data: DataSet, outcome: Outcome, ending: dict[str, bool]) -> None:
     """Print, write and draw."""
     print(outcome.text)
     if args.out is not None and args.out.suffix == ".npz":
         outcome.save(args.out)
     elif args.out is not None:
         about = {"name": data.name, "n_points": data.x.shape[0], "dim": data.x.shape[1]}
-        options = {name: v for name, v in vars(args).items() if name not in ("command", "run", "out", "plot", "quiet")}
+        options = {name: v for name, v in vars(args).items() if name not in ("command", "out", "plot", "quiet")}
         head = {"command": args.command, "version": __version__, "data_set": about, "options": options}
         everything = {**head, **ending, **outcome.facts, "columns": outcome.columns}
         args.out.write_text(json.dumps(_plain(everything), indent=1, allow_nan=False) + "\n")
@@ -440,44 +202,37 @@ def _parser() -> _Parser:
     result.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = result.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
-    def command(
-        run: Callable[[argparse.Namespace, DataSet], _Outcome],
-        text: str,
-        example: str,
-        *parents: _Parser,
-    ) -> _Parser:
-        made = commands.add_parser(
-            run.__name__[1:],
+    def command(name: str, text: str, example: str, *parents: _Parser) -> _Parser:
+        return commands.add_parser(
+            name,
             parents=[shared, *parents],
             help=text,
             description=f"{text[0].upper()}{text[1:]}.",
-            epilog=f"example:\n  constrained-vae {run.__name__[1:]} {example}",
+            epilog=f"example:\n  constrained-vae {name} {example}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        made.set_defaults(run=run)
-        return made
 
-    made = command(_solve, "one fixed point", "four_clusters --beta 0.5 --out s.npz --plot s.png", solver)
+    made = command("solve", "one fixed point", "four_clusters --beta 0.5 --out s.npz --plot s.png", solver)
     goal = made.add_mutually_exclusive_group()
     goal.add_argument("--beta", type=float, default=1.0, help="temperature (%(default)s)")
     goal.add_argument("--kappa", type=float, help="instead: the multiplier with which E||x - psi||^2 = kappa^2")
 
-    made = command(_sweep, "annealing through temperatures", "digits --betas 0.3:1:60 --tiles 32 --plot d.png", solver)
+    made = command("sweep", "annealing through temperatures", "digits --betas 0.3:1:60 --tiles 32 --plot d.png", solver)
     made.add_argument("--betas", help=f"{_BETAS}; by default those of the data's own transitions")
     made.add_argument("--direction", choices=("down", "up"), default="down", help="cooling or heating")
 
-    made = command(_transitions, "exact critical temperatures", "four_clusters --betas 0.2:12 --out t.json", solver)
+    made = command("transitions", "exact critical temperatures", "four_clusters --betas 0.2:12 --out t.json", solver)
     made.add_argument("--betas", metavar="LOW:HIGH", help="range; by default that of the data's own transitions")
     made.add_argument("--limit", type=int, help="at most so many, hottest first")
 
     example = "four_clusters --betas 0.1:9:12 --model 2.0:0.1 --plot f.png"
-    made = command(_frontier, "the rate-distortion function, certified", example, backend)
+    made = command("frontier", "the rate-distortion function, certified", example, backend)
     made.add_argument("--betas", help=f"{_BETAS}; by default from nucleation to 0.95 of the entropy")
     made.add_argument("--gap", type=float, default=1e-6, help="nats between bounds that are asked for (%(default)s)")
     made.add_argument("--time-limit", type=float, default=60.0, help="seconds per temperature (%(default)s)")
     made.add_argument("--model", metavar="RATE:DISTORTION", help="a trained model, to be placed above the frontier")
 
-    made = command(_train, "GECO, or a beta-VAE", "four_clusters --kappa 0.5 --steps 5000 --out run.npz")
+    made = command("train", "GECO, or a beta-VAE", "four_clusters --kappa 0.5 --steps 5000 --out run.npz")
     goal = made.add_mutually_exclusive_group(required=True)
     goal.add_argument("--kappa", type=float, help="constraint E||x - g(z)||^2 <= kappa^2, lambda learned")
     goal.add_argument("--beta", type=float, help="instead: a fixed temperature")

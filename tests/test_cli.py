@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import constrained_vae as cv
-from constrained_vae import cli
+from constrained_vae import _commands, cli
 from constrained_vae.backends import reference
 
 SMALL = ["--tiles", "2", "--backend", "reference", "--quiet"]
@@ -230,6 +230,7 @@ def test_without_convergence_the_code_is_1_and_results_are_written(tmp_path, cap
         (["transitions", "two_points", "--limit", "0"], "limit must be a whole number"),
         (["frontier", "two_points", "--gap", "0"], "gap must be positive"),
         (["frontier", "two_points", "--model", "1"], "RATE:DISTORTION"),
+        (["frontier", "two_points", "--model=-1:2"], "neither negative nor infinite"),
         (["train", "two_points"], "one of the arguments --kappa --beta is required"),
         (["melt", "two_points"], "invalid choice: 'melt'"),
         ([], "required: COMMAND"),
@@ -337,11 +338,11 @@ def test_the_entry_point_is_this():
 
 
 def test_grids():
-    assert cli.beta_grid(None) is None
-    np.testing.assert_allclose(cli.beta_grid("1:4:3"), [1, 2, 4])
+    assert _commands.beta_grid(None) is None
+    np.testing.assert_allclose(_commands.beta_grid("1:4:3"), [1, 2, 4])
     with pytest.raises(ValueError, match="at least 5"):
-        cli.beta_grid("1:4:3", least=5)
-    assert all(a < b for a, b in itertools.pairwise(cli.beta_grid("1e-3:1e3:50")))
+        _commands.beta_grid("1:4:3", least=5)
+    assert all(a < b for a, b in itertools.pairwise(_commands.beta_grid("1e-3:1e3:50")))
 
 
 def test_the_commands_of_the_readme_are_understood():
