@@ -20,7 +20,9 @@ STYLE: dict[Any, Any] = {"font.size": 8, "axes.linewidth": 0.6, "axes.spines.top
 def parser(prog: str, description: str | None, out: str) -> argparse.ArgumentParser:
     """The options of every figure of a branch."""
     result = argparse.ArgumentParser(prog=f"python -m {prog}", description=(description or "").split("\n\n")[0])
-    result.add_argument("--data", default="four_clusters", help="four_clusters, digits, or a .npy or .csv file")
+    result.add_argument(
+        "--data", default="four_clusters", help="four_clusters, digits, ..., or a .npy, .npz or .csv file"
+    )
     result.add_argument(
         "--betas", help="LOW:HIGH:COUNT, evenly spaced in log beta; default: the data's own transitions"
     )
@@ -32,38 +34,6 @@ def parser(prog: str, description: str | None, out: str) -> argparse.ArgumentPar
     result.add_argument("--out", type=Path, default=Path(out), help="path without its suffix")
     result.add_argument("--quiet", action="store_true", help="no progress bar")
     return result
-
-
-def data_set(name: str, seed: int) -> cv.datasets.DataSet:
-    """What --data names."""
-    if name == "four_clusters":
-        return cv.datasets.four_clusters(seed=seed)
-    if name == "digits":
-        return cv.datasets.digits()
-    return cv.datasets.load(name)
-
-
-def beta_grid(text: str | None) -> np.ndarray | None:
-    """What --betas names; None for the default."""
-    if text is None:
-        return None
-    try:
-        low, high, count = text.split(":")
-        grid = np.geomspace(float(low), float(high), int(count))
-    except ValueError:
-        raise ValueError(f"--betas wants LOW:HIGH:COUNT with 0 < LOW < HIGH, got {text!r}") from None
-    if not (np.isfinite(grid).all() and 0 < grid[0] < grid[-1] and len(grid) >= 5):
-        raise ValueError(f"--betas wants LOW:HIGH:COUNT with 0 < LOW < HIGH and at least 5 temperatures, got {text!r}")
-    return grid
-
-
-def principal_axes(x: np.ndarray, weights: np.ndarray | None = None, count: int = 2) -> tuple[np.ndarray, np.ndarray]:
-    """The mean and the first principal axes of the data, (D,) and (count, D) or fewer; largest components positive."""
-    mean = np.average(x, axis=0, weights=weights)
-    root = np.sqrt(np.full(len(x), 1 / len(x)) if weights is None else weights)
-    axes = np.linalg.svd(root[:, None] * (x - mean), full_matrices=False)[2][:count]
-    largest = axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)]
-    return mean, axes * np.where(largest < 0, -1.0, 1.0)[:, None]
 
 
 def publish(

@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 import constrained_vae as cv
 from analysis import _command
 from analysis.transitions import detection, exact_arrays, exact_transitions, search
+from constrained_vae._commands import beta_grid
 from constrained_vae.detection import second_derivative
 
 _TOP = 3  # peaks that are marked, as in the paper
@@ -39,8 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = options.parse_args(argv)
     try:
         arrays, settings = compute(
-            _command.data_set(args.data, args.seed),
-            betas=_command.beta_grid(args.betas),
+            cv.datasets.find(args.data, seed=args.seed),
+            betas=beta_grid(args.betas, least=5),
             exact=args.exact,
             n_tiles=args.tiles,
             sigma=args.sigma,
@@ -223,7 +224,7 @@ def _plane(data: cv.datasets.DataSet) -> Any:
         return lambda y: np.array(y)
     if dim == 1:
         return lambda y: np.column_stack([np.asarray(y)[:, 0], np.zeros(len(y))])
-    mean, axes = _command.principal_axes(data.x, data.weights)
+    mean, axes = cv.plotting.principal_axes(data.x, data.weights)
     return lambda y: (y - mean) @ axes.T
 
 

@@ -29,6 +29,7 @@ from tqdm.auto import tqdm
 
 import constrained_vae as cv
 from analysis import _command
+from constrained_vae._commands import beta_grid
 
 _SETS = ("four_clusters", "rings", "digits")
 _DIGITS = 300
@@ -54,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         names = _SETS if args.data is None else (args.data,)
         arrays, settings = compute(
             [_data_set(name, args.seed) for name in names],
-            betas=_command.beta_grid(args.betas),
+            betas=beta_grid(args.betas, least=5),
             starts=args.starts,
             gap=args.gap,
             seed=args.seed,
@@ -88,7 +89,7 @@ def _options() -> argparse.ArgumentParser:
 def _data_set(name: str, seed: int) -> cv.datasets.DataSet:
     if name == "rings":
         return cv.datasets.rings(seed=seed)
-    return cv.datasets.digits(_DIGITS) if name == "digits" else _command.data_set(name, seed)
+    return cv.datasets.digits(_DIGITS) if name == "digits" else cv.datasets.find(name, seed=seed)
 
 
 def compute(

@@ -22,6 +22,7 @@ from scipy.special import logsumexp
 
 import constrained_vae as cv
 from analysis import _command
+from constrained_vae._commands import beta_grid
 from constrained_vae.ancestry import Lineages, lineages
 
 _LIMIT = 8  # transitions that are looked for
@@ -40,8 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = options.parse_args(argv)
     try:
         arrays, settings = compute(
-            _command.data_set(args.data, args.seed),
-            betas=_command.beta_grid(args.betas),
+            cv.datasets.find(args.data, seed=args.seed),
+            betas=beta_grid(args.betas, least=5),
             n_tiles=args.tiles,
             sigma=args.sigma,
             masses=args.masses,
@@ -103,7 +104,7 @@ def compute(
         except KeyboardInterrupt:
             interrupted = True
     swept = [(cooling, tree)] + ([(heating, lineages(heating))] if len(heating) else [])
-    mean, axes = _command.principal_axes(data.x, data.weights)
+    mean, axes = cv.plotting.principal_axes(data.x, data.weights)
     for number, axis in enumerate(axes, start=1):
         solid = [piece for branch, tree in swept for piece in _tracks(branch, tree, mean, axis)]
         dotted: list[np.ndarray] = []

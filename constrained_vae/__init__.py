@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .critical import Transition, match_peaks, transitions
     from .detection import Peak
     from .dual import ConstrainedFixedPoint, solve_constrained
-    from .equations import Expectations
+    from .equations import Expectations, bits
     from .features import (
         ClassProbabilities,
         FeatureMap,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
         NormalisedPatches,
     )
     from .frames import Frame
-    from .frontier import Excess, RateDistortionCurve, nucleation_beta, rate_distortion
+    from .frontier import Excess, RateDistortionCurve, hysteresis_interval, nucleation_beta, rate_distortion
     from .iteration import solve
     from .jacobian import Eigenpairs, Jacobian, Tangent, tangent
     from .lagrangian import Lagrangian, NoMinimiserError
@@ -54,7 +54,7 @@ _ROOMS = {
     "critical": ("Transition", "match_peaks", "transitions"),
     "detection": ("Peak",),
     "dual": ("ConstrainedFixedPoint", "solve_constrained"),
-    "equations": ("Expectations",),
+    "equations": ("Expectations", "bits"),
     "iteration": ("solve",),
     "jacobian": ("Eigenpairs", "Jacobian", "Tangent", "tangent"),
     "optimum": ("Certificate", "CertifiedFixedPoint", "certify", "global_solution"),
@@ -125,6 +125,7 @@ __all__ = [
     "TooLargeError",
     "Transition",
     "backends",
+    "bits",
     "block_expectations",
     "certify",
     "datasets",

@@ -14,7 +14,14 @@ _BLOCK = 2**22  # entries looked at together: memory maps are checked without lo
 
 
 class TooLargeError(ValueError):
-    """An array was asked for that would not fit in memory; the message names the streaming alternative."""
+    """An array was asked for that would not fit in memory; the message names the streaming alternative.
+
+    Examples
+    --------
+    >>> import constrained_vae as cv
+    >>> issubclass(cv.TooLargeError, ValueError)
+    True
+    """
 
 
 def check_data(x: Any, name: str = "x") -> FloatArray:

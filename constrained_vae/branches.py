@@ -85,6 +85,12 @@ def sweep(
     ------
     ValueError
         For bad input; for the default grid also if all points coincide.
+
+    Examples
+    --------
+    >>> branch = sweep([[-3.0], [3.0]], betas=[12.0, 6.0, 3.0], tiling=Tiling.uniform(2))  # one transition, at 9
+    >>> branch.n_distinct
+    array([1, 2, 2])
     """
     objective = ELBO() if objective is None else objective
     tiling = Tiling.uniform() if tiling is None else tiling
@@ -171,6 +177,11 @@ def default_betas(
     ------
     ValueError
         If all points coincide: there is no transition to span.
+
+    Examples
+    --------
+    >>> round(float(default_betas([[-3.0], [3.0]])[-1]), 6)  # 1.25 times the first transition
+    11.25
     """
     objective = ELBO() if objective is None else objective
     return default_grid(Problem.make(x, objective, weights, backend, None), objective, check_count(count, "count", 2))

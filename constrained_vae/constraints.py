@@ -37,7 +37,13 @@ from .frames import Frame
 
 @runtime_checkable
 class Constraint(Protocol):
-    """What a Lagrangian asks of a constraint; see the head of this module."""
+    """What a Lagrangian asks of a constraint; see the head of this module.
+
+    Examples
+    --------
+    >>> isinstance(RE(0.3), Constraint)
+    True
+    """
 
     @property
     def name(self) -> str: ...
@@ -220,6 +226,11 @@ class FRE(_Mapped):
         If kappa is negative or not finite; later if the features do not fit the data.
     MissingProductError
         For a callable without its vector-Jacobian product.
+
+    Examples
+    --------
+    >>> FRE(0.5, np.eye(2))
+    FRE(kappa=0.5: squared error 0.25 of LinearFeatures(2 x 2))
     """
 
     features: Any
@@ -313,6 +324,11 @@ class CLA(_Similarity):
         If kappa is not between 0 and 1, or a label is no class; later if there are more or fewer labels than points.
     MissingProductError
         For a callable without its vector-Jacobian product.
+
+    Examples
+    --------
+    >>> CLA(0.9, ClassProbabilities([[-2.0], [2.0]], [0.0, 0.0]), labels=[0, 1]).labelled  # points
+    2
     """
 
     classifier: Any
@@ -403,6 +419,11 @@ class PNCC(_Similarity):
     ------
     ValueError
         If kappa is not between 0 and 1, or a patch does not fit; later if the images have another shape.
+
+    Examples
+    --------
+    >>> PNCC(0.8, (8, 8), 4).kappa
+    0.8
     """
 
     image_shape: tuple[int, ...]

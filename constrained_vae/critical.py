@@ -70,6 +70,11 @@ class Transition:
         Where the free energies of the two branches are equal, between `beta` and `heating_end`.
     jump : float
         Fall of the distortion at `beta`, in squared units of x; 0 where the transition is continuous.
+
+    Examples
+    --------
+    >>> transitions([[-3.0], [3.0]], beta_range=(1, 20), tiling=Tiling.uniform(2))
+    [Transition(beta=9, continuous, 1 to 2 reconstructions)]
     """
 
     beta: float
@@ -220,6 +225,13 @@ def match_peaks(peaks: Sequence[Peak], found: Sequence[Transition]) -> npt.NDArr
     -------
     (n, 2) array of int
         Numbers of the peak and of the transition, hottest first; -1 where there is none.
+
+    Examples
+    --------
+    >>> found = transitions([[-3.0], [3.0]], beta_range=(1, 20), tiling=Tiling.uniform(2))
+    >>> match_peaks([Peak(9.5, 1.0, 4, (8.0, 11.0)), Peak(2.0, 0.5, 1, (1.5, 3.0))], found)  # the second is none
+    array([[ 0,  0],
+           [ 1, -1]])
     """
     near = []
     for i, peak in enumerate(peaks):

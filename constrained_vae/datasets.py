@@ -6,18 +6,27 @@ So its odd moments vanish as well, and with them the small jumps of (T13).
 
 Every function returns a `DataSet`, the same bits for the same seed, and raises ValueError for an argument outside the
 range that its docstring gives.
+
+Examples
+--------
+>>> from constrained_vae import datasets
+>>> datasets.four_clusters(seed=0)
+DataSet('four_clusters', N=200, D=2, critical_beta=9.01562)
 """
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import math
 import operator
-from collections.abc import Sequence
+import warnings
+import zipfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +36,7 @@ __all__ = [
     "DataSet",
     "digits",
     "exponential",
+    "find",
     "four_clusters",
     "gaussian",
     "load",
@@ -61,6 +71,11 @@ class DataSet:
     ------
     ValueError
         If x is not a finite (N, D) array with a point in it, or the other fields do not fit it.
+
+    Examples
+    --------
+    >>> DataSet(x=[[0.0, 1.0]], name="mine")
+    DataSet('mine', N=1, D=2)
     """
 
     x: NDArray[np.float64]
@@ -103,6 +118,11 @@ def two_points(half_distance: float = 1.0, weight: float = 0.5, dim: int = 1) ->
         Weight p of the point +a e_1, strictly between 0 and 1; the point -a e_1 has weight 1 - p.
     dim : int
         Dimension D >= 1 of the space.
+
+    Examples
+    --------
+    >>> two_points(half_distance=3.0).critical_beta
+    9.0
     """
     a, p = _positive("half_distance", half_distance), float(weight)
     if not 0 < p < 1:
@@ -123,6 +143,11 @@ def simplex(n_corners: int = 3, scale: float = 1.0) -> DataSet:
         Number of corners N >= 2, in N - 1 dimensions.
     scale : float
         Distance > 0 of every corner from the origin.
+
+    Examples
+    --------
+    >>> simplex(3)
+    DataSet('simplex', N=3, D=2, critical_beta=0.5)
     """
     n, r = _count("n_corners", n_corners, 2), _positive("scale", scale)
     # The unit vectors of R^N, seen in an orthonormal basis of the hyperplane where coordinates sum to 0.
@@ -147,6 +172,11 @@ def four_clusters(n_per_cluster: int = 50, spread: float = 0.125, seed: int = 0)
         Standard deviation s >= 0 of a cluster along each axis.
     seed : int
         Seed of the noise.
+
+    Examples
+    --------
+    >>> four_clusters(spread=0.0).critical_beta
+    9.0
     """
     n, s = _count("n_per_cluster", n_per_cluster, 4), _positive("spread", spread, or_zero=True)
     rng = np.random.default_rng(seed)
@@ -170,6 +200,11 @@ def gaussian(eigenvalues: Sequence[float] = (1.0,), n: int | None = None, seed: 
         Number of bins (D = 1, default 400), or of base points among the n 2^D points (D > 1, default 500); at least 2.
     seed : int
         Seed of the scrambling; not used in one dimension.
+
+    Examples
+    --------
+    >>> gaussian((4.0, 2.0), n=100)
+    DataSet('gaussian', N=400, D=2, critical_beta=4)
     """
     from scipy.stats import qmc  # a slow import
 
@@ -199,6 +234,11 @@ def exponential(n: int = 400) -> DataSet:
     """Means of n >= 2 equal-probability bins of the exponential distribution, in rising order; mean 0, variance 1.
 
     Critical beta 1. The skewness, just under 2, makes the first transition jump with free masses or 3+ tiles (T13).
+
+    Examples
+    --------
+    >>> exponential(100)
+    DataSet('exponential', N=100, D=1, critical_beta=1)
     """
     n = _count("n", n, 2)
     survival = np.linspace(1, 0, n + 1)
@@ -221,6 +261,11 @@ def rings(n: int = 300, radii: Sequence[float] = (1.0, 2.0), noise: float = 0.05
         Standard deviation >= 0 of the noise along each axis.
     seed : int
         Seed of the noise.
+
+    Examples
+    --------
+    >>> rings(100)
+    DataSet('rings', N=100, D=2)
     """
     r = np.array([_positive("radii", radius) for radius in radii])
     labels = np.sort(np.arange(_count("n", n, _count("number of radii", r.size))) % r.size)
@@ -233,6 +278,11 @@ def moons(n: int = 300, noise: float = 0.05, seed: int = 0) -> DataSet:
     """Two interleaved half circles of n >= 2 points in 2-D, labelled; normal noise as in `rings`.
 
     The half circles are those of scikit-learn's `make_moons`.
+
+    Examples
+    --------
+    >>> moons(100)
+    DataSet('moons', N=100, D=2)
     """
     from sklearn.datasets import make_moons
 
@@ -241,7 +291,13 @@ def moons(n: int = 300, noise: float = 0.05, seed: int = 0) -> DataSet:
 
 
 def digits(n: int | None = None) -> DataSet:
-    """Labelled digits of scikit-learn, all 1797 or the first n: 8 x 8 pixels, D = 64, scaled to [0, 1]."""
+    """Labelled digits of scikit-learn, all 1797 or the first n: 8 x 8 pixels, D = 64, scaled to [0, 1].
+
+    Examples
+    --------
+    >>> digits(100).image_shape
+    (8, 8)
+    """
     from sklearn.datasets import load_digits
 
     x, labels = load_digits(return_X_y=True)
@@ -305,13 +361,47 @@ def _positive(name: str, value: float, or_zero: bool = False) -> float:
     return float(value)
 
 
+def find(source: str | PathLike[str], *, seed: int = 0) -> DataSet:
+    """A set of this module by its name, with its default arguments, or the points of a file.
+
+    Parameters
+    ----------
+    source : str or path-like
+        "two_points", "four_clusters", "digits" and so on, or a file as for `load`.
+    seed : int
+        Seed of the set, where it takes one.
+
+    Raises
+    ------
+    ValueError, OSError
+        As `load`.
+    ImportError
+        For "mnist" without its optional package.
+
+    Examples
+    --------
+    >>> find("two_points")
+    DataSet('two_points', N=2, D=1, critical_beta=1)
+    """
+    sets: list[Callable[..., DataSet]]
+    sets = [digits, exponential, four_clusters, gaussian, mnist, moons, rings, simplex, two_points]
+    for make in sets:
+        if source == make.__name__:
+            return make(seed=seed) if "seed" in inspect.signature(make).parameters else make()
+    if not Path(source).suffix:
+        names = ", ".join(make.__name__ for make in sets)
+        raise ValueError(f"{source} is no data set: give a .npy, .npz or .csv file, or one of {names}")
+    return load(source)
+
+
 def load(path: str | PathLike[str]) -> DataSet:
-    """Points from a file, one per row: a .npy array or a .csv of numbers separated by commas, without a header.
+    """Points from a file, one per row: a .npy array, a .npz with `x`, or a .csv of numbers without a header.
 
     Parameters
     ----------
     path : path-like
-        The file; a one-dimensional array or a single column gives one feature.
+        The file; a one-dimensional array or a single column gives one feature. A .npz may have `weights` and `labels`
+        beside `x`, as files of saved solutions do, or hold a single array of any name.
 
     Raises
     ------
@@ -319,15 +409,51 @@ def load(path: str | PathLike[str]) -> DataSet:
         If the file holds text or something else than a finite table of numbers, or has another suffix.
     OSError
         If it cannot be read.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "x.csv").write_text("0.5, 1.5")
+    ...     load(Path(folder, "x.csv"))
+    DataSet('x', N=1, D=2)
     """
     path = Path(path)
-    if path.suffix == ".npy":
-        x = np.load(path, allow_pickle=False)
-    elif path.suffix == ".csv":
-        try:
-            x = np.loadtxt(path, delimiter=",", ndmin=2)
-        except ValueError as error:
-            raise ValueError(f"{path} must hold numbers separated by commas, without a header: {error}") from None
-    else:
-        raise ValueError(f"{path} must be a .npy or .csv file")
-    return DataSet(x[:, None] if np.ndim(x) == 1 else x, path.stem)
+    if path.suffix not in _READERS:
+        raise ValueError(f"{path} must be a .npy, .npz or .csv file")
+    wanted, read = _READERS[path.suffix]
+    try:
+        with open(path, "rb") as file:
+            arrays = read(file)
+        x = np.asarray(arrays.pop("x"))
+        if x.dtype.kind not in "biufc":
+            raise ValueError(f"it holds {x.dtype}")
+    except (ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} must hold {wanted}: {error}") from None
+    return DataSet(x[:, None] if x.ndim == 1 else x, path.stem, **arrays)
+
+
+def _from_npy(file: IO[bytes]) -> dict[str, Any]:
+    return {"x": np.lib.format.read_array(file, allow_pickle=False)}
+
+
+def _from_npz(file: IO[bytes]) -> dict[str, Any]:
+    with np.load(file) as arrays:
+        if "x" in arrays.files:
+            return {name: arrays[name] for name in ("x", "weights", "labels") if name in arrays.files}
+        if len(arrays.files) == 1:
+            return {"x": arrays[arrays.files[0]]}
+        raise ValueError(f"it holds {', '.join(arrays.files) or 'nothing'}")
+
+
+def _from_csv(file: IO[bytes]) -> dict[str, Any]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # NumPy's, of an empty file, which is refused later
+        return {"x": np.loadtxt(file, delimiter=",", ndmin=2)}
+
+
+_READERS = {
+    ".npy": ("an array of numbers", _from_npy),
+    ".npz": ("an array x of numbers, or one array alone", _from_npz),
+    ".csv": ("numbers separated by commas, without a header", _from_csv),
+}

@@ -26,6 +26,11 @@ class Peak:
         Position on the grid in ascending order of beta.
     bracket : tuple of float
         The neighbouring grid temperatures: the kink lies between them, no grid says where.
+
+    Examples
+    --------
+    >>> float(Peak(beta=0.5, height=2.0, index=3, bracket=(0.4, 0.6)))
+    0.5
     """
 
     beta: float

@@ -61,6 +61,13 @@ class ConstrainedFixedPoint(FixedPoint):
     sides : (FixedPoint, FixedPoint) or None
         Of a jump: the solution that breaks a constraint, and the one that more than holds it, next to each other in
         multipliers. This one is the second; of several constraints, the one that breaks them less.
+
+    Examples
+    --------
+    >>> import constrained_vae as cv
+    >>> s = cv.solve_constrained([[-1.0], [1.0]], cv.RE.from_squared_error(0.5), tiling=cv.Tiling.uniform(2))
+    >>> s.status.name, round(s.distortion, 9)
+    ('MET', 0.5)
     """
 
     scales: tuple[float, ...] = ()

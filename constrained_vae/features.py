@@ -26,12 +26,26 @@ _CONSTANT = 1e-6  # a patch of less contrast than this, relative to the largest 
 
 
 class MissingProductError(ValueError):
-    """A feature map or classifier came without its vector-Jacobian product; the message says how to supply it."""
+    """A feature map or classifier came without its vector-Jacobian product; the message says how to supply it.
+
+    Examples
+    --------
+    >>> from constrained_vae import FRE, solve_constrained
+    >>> solve_constrained([[0.0], [1.0]], FRE(0.1, np.sin))  # derivatives are not guessed
+    Traceback (most recent call last):
+    constrained_vae.features.MissingProductError: ...
+    """
 
 
 @runtime_checkable
 class FeatureMap(Protocol):
-    """A callable with its vector-Jacobian product."""
+    """A callable with its vector-Jacobian product.
+
+    Examples
+    --------
+    >>> isinstance(LinearFeatures([[1.0, 2.0]]), FeatureMap)
+    True
+    """
 
     def __call__(self, x: FloatArray, /) -> FloatArray: ...
     def pullback(self, x: FloatArray, df: FloatArray, /) -> FloatArray: ...
@@ -79,6 +93,14 @@ class LinearFeatures:
     Parameters
     ----------
     matrix : (S, D) array_like
+
+    Examples
+    --------
+    >>> f = LinearFeatures([[1.0, 2.0]])
+    >>> f(np.array([[3.0, 4.0]]))
+    array([[11.]])
+    >>> f.pullback(np.array([[3.0, 4.0]]), np.array([[1.0]]))  # A^T u
+    array([[1., 2.]])
     """
 
     matrix: FloatArray
@@ -110,6 +132,12 @@ class FourierFeatures:
         W, in inverse units of x.
     phases : (S,) array_like
         c.
+
+    Examples
+    --------
+    >>> f = FourierFeatures([[0.0]], [0.0])  # sqrt(2) cos 0
+    >>> f(np.array([[3.0]])).round(6)
+    array([[1.414214]])
     """
 
     frequencies: FloatArray
@@ -175,6 +203,11 @@ class ClassProbabilities:
         a.
     classes : (S,) array_like, optional
         What the classes are called; by default by their numbers, from 0.
+
+    Examples
+    --------
+    >>> ClassProbabilities([[-1.0], [1.0]], [0.0, 0.0])(np.array([[0.0]]))
+    array([[0.5, 0.5]])
     """
 
     coefficients: FloatArray
@@ -252,6 +285,13 @@ class NormalisedPatches:
     stride : int, optional
         Distance of neighbouring patches; that of their size by default, so that they tile the image. The last row and
         column of patches is moved back to the border.
+
+    Examples
+    --------
+    >>> f = NormalisedPatches((2, 2), (2, 2))
+    >>> x = np.array([[0.0, 1.0, 2.0, 3.0]])
+    >>> round((f(x) @ f(5 * x + 1).T).item(), 9)  # blind to brightness and contrast
+    1.0
     """
 
     image_shape: tuple[int, ...]

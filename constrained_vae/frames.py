@@ -12,7 +12,14 @@ from .equations import Array
 
 @dataclass(frozen=True)
 class Frame:
-    """Standardised coordinates (x - centre) / scale, so that offsets and units of the data cost no accuracy."""
+    """Standardised coordinates (x - centre) / scale, so that offsets and units of the data cost no accuracy.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> Frame(np.array([1.0]), 2.0).inward(np.array([[5.0]]))
+    array([[2.]])
+    """
 
     centre: FloatArray
     scale: float

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
+from . import _tables
 from ._checks import (
     FloatArray,
     check_callable,
@@ -38,13 +39,19 @@ _FINEST = 1e-10  # relative accuracy of the temperature of nucleation
 
 @dataclass(frozen=True)
 class Excess:
-    """How many nats a model of some rate and distortion is above the frontier: at least `least`, at most `most`."""
+    """How many nats a model of some rate and distortion is above the frontier: at least `least`, at most `most`.
+
+    Examples
+    --------
+    >>> Excess(least=0.1, most=0.2).most
+    0.2
+    """
 
     least: float
     most: float
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class RateDistortionCurve:
     """The rate-distortion function R(D) of a data set, where it was solved, hottest first.
 
@@ -65,6 +72,14 @@ class RateDistortionCurve:
         default to the grid, where which reconstruction went where is a guess.
     complete : bool
         False where Ctrl-C or the callback ended it early.
+
+    Examples
+    --------
+    >>> curve = rate_distortion([[-1.0], [1.0]], betas=[0.9, 0.5, 0.2])
+    >>> curve
+    RateDistortionCurve(3 temperatures, beta 0.9 to 0.2, rate ... nats, gap at most ... nats, ... changes of support)
+    >>> bool(curve.bound_below(0.0) <= curve.bound_above(0.0))  # log 2
+    True
     """
 
     betas: FloatArray
@@ -76,6 +91,22 @@ class RateDistortionCurve:
     ends: FloatArray
     events: tuple[SupportChange, ...] = ()
     complete: bool = True
+
+    def __repr__(self) -> str:
+        spans = (f"{name} {v[0]:.4g} to {v[-1]:.4g}" for name, v in (("beta", self.betas), ("rate", self.rate)))
+        return (
+            f"RateDistortionCurve({len(self.betas)} temperatures, {', '.join(spans)} nats, "
+            f"gap at most {self.gap.max():.1e} nats, {len(self.events)} changes of support)"
+        )
+
+    def _repr_html_(self) -> str:
+        return _tables.as_html(repr(self), self._columns)
+
+    @property
+    def _columns(self) -> _tables.Columns:
+        names = ("distortion", "rate", "gap")
+        own = {name: getattr(self, name) for name in names}
+        return {"beta": self.betas, "multiplier": self.multipliers, **own, "n_sites": self.n_sites.astype(int)}
 
     @property
     def gap(self) -> FloatArray:

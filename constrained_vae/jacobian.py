@@ -48,6 +48,14 @@ class Eigenpairs:
         Displacements of the distinct reconstructions, in units of x, of length 1 in the metric with those below.
     log_masses : (n, k) array
         Displacements of their log prior masses; zero where masses are fixed.
+
+    Examples
+    --------
+    >>> import constrained_vae as cv
+    >>> s = cv.solve([[-1.0], [1.0]], beta=0.5, tiling=cv.Tiling.uniform(2))
+    >>> pairs = cv.Jacobian.at(s).eigenpairs()
+    >>> pairs.values.round(6)  # (beta_c / beta) (1 - m^2), m = tanh(2 m) (theory.md section 5)
+    array([0.166372])
     """
 
     values: FloatArray
@@ -76,6 +84,13 @@ class Jacobian:
         Square root of lambda grad^2 f(psi), in the frame.
     mass : (k,) array
         Marginal posterior.
+
+    Examples
+    --------
+    >>> import constrained_vae as cv
+    >>> s = cv.solve([[-1.0], [1.0]], beta=0.5, tiling=cv.Tiling.uniform(2))
+    >>> Jacobian.at(s)
+    Jacobian(2 sites, masses='fixed', shape=(2, 2))
     """
 
     solution: FixedPoint
@@ -282,6 +297,14 @@ class Tangent:
         more than one. The mode is left out of all derivatives, and the residual says what went with it.
     residual : float
         Of the linear equation, relative to its right-hand side, in the metric.
+
+    Examples
+    --------
+    >>> import constrained_vae as cv
+    >>> s = cv.solve([[-1.0], [1.0]], beta=0.5, tiling=cv.Tiling.uniform(2))
+    >>> d = cv.tangent(s)
+    >>> bool(abs(d.rate + d.distortion / (2 * s.beta)) < 1e-9)  # dR = -lambda dD (T7)
+    True
     """
 
     sites: Sites

@@ -22,7 +22,13 @@ from .inner import Values, minimise
 
 
 class NoMinimiserError(ValueError):
-    """Energies that nothing bounds: the message says what to put beside them."""
+    """Energies that nothing bounds: the message says what to put beside them.
+
+    Examples
+    --------
+    >>> issubclass(NoMinimiserError, ValueError)
+    True
+    """
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -53,6 +53,11 @@ class Certificate:
     rigorous : bool
         Whether the supremum is proven, by branch and bound; else it is the largest of the maxima uphill from all data
         points and reconstructions.
+
+    Examples
+    --------
+    >>> Certificate(upper=1.5, lower=1.25, where=np.zeros(1), rigorous=True)
+    Certificate(F=1.5, gap=2.50e-01 nats, rigorous)
     """
 
     upper: float
@@ -108,6 +113,11 @@ class CertifiedFixedPoint(FixedPoint):
     Attributes
     ----------
     certificate : Certificate
+
+    Examples
+    --------
+    >>> global_solution([[-1.0], [1.0]], beta=2.0)  # collapsed: above the transition at 1
+    CertifiedFixedPoint(beta=2, 1 distinct of 1 tiles, ...)
     """
 
     certificate: Certificate = field(kw_only=True)

@@ -25,6 +25,14 @@ class Iterate:
     error_estimate : float
         Estimated distance to the fixed point (infinite while the contraction factor is unknown).
     decoder : (K, D) array
+
+    Examples
+    --------
+    >>> import constrained_vae as cv
+    >>> seen = []
+    >>> _ = cv.solve([[-1.0], [1.0]], beta=0.5, tiling=cv.Tiling.uniform(2), callback=seen.append)
+    >>> [bool(after.free_energy <= before.free_energy) for before, after in zip(seen, seen[1:])][:2]
+    [True, True]
     """
 
     n_maps: int

@@ -1,24 +1,36 @@
 """Axes in, Axes out: pictures of solutions, branches and frontiers. Nothing else of the package imports matplotlib.
 
+Every function draws on the Axes `ax`, or on new ones, and returns them.
+
 Colours are those of Okabe and Ito, which colour-blind readers tell apart. Curves are passed as arrays of points; a row
 of NaN begins a new piece.
+
+Examples
+--------
+>>> from constrained_vae import plotting
+>>> ax = plotting.distortion(np.array([0.5, 1.0, 2.0]), np.array([0.1, 1.0, 1.0]), critical=[1.0])
+>>> ax.get_xscale()
+'log'
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.markers import CARETDOWN, CARETUPBASE
-from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from ._checks import FloatArray
 from .ancestry import Lineages, lineages
+from .critical import Transition
 from .frontier import RateDistortionCurve
-from .solution import Branch
+from .rows import blocks_of
+from .solution import Branch, FixedPoint
 
 DATA, TRAJECTORY, FIXED_POINT, CURVE, CRITICAL = "#0072B2", "0.55", "#D55E00", "black", "0.7"
 COOLING, HEATING, UNSTABLE, PREDICTED = "#0072B2", "#D55E00", "#D55E00", "#F0E442"
@@ -43,6 +55,12 @@ def flow(points: FloatArray, paths: FloatArray, fixed_points: FloatArray, ax: Ax
         Red.
     ax : Axes, optional
         New ones by default.
+
+    Examples
+    --------
+    >>> points = np.array([[0.0, 0.0], [2.0, 1.0]])
+    >>> flow(points, points[None], points.mean(axis=0, keepdims=True)).get_aspect()
+    1.0
     """
     ax = plt.subplots()[1] if ax is None else ax
     ax.plot(paths[:, :, 0], paths[:, :, 1], color=TRAJECTORY, lw=0.5, alpha=0.7, zorder=2)
@@ -52,6 +70,109 @@ def flow(points: FloatArray, paths: FloatArray, fixed_points: FloatArray, ax: Ax
     low, high = points.min(axis=0), points.max(axis=0)
     margin = 0.12 * (high - low).max() or 1.0
     ax.set(xlim=(low[0] - margin, high[0] + margin), ylim=(low[1] - margin, high[1] + margin), aspect="equal")
+    return ax
+
+
+def reconstructions(solution: FixedPoint, ax: Axes | None = None) -> Axes:
+    """Data and reconstructions of a solution, with the way of its iterates where they were recorded.
+
+    In the plane of the first two principal axes of the data if these have more than two dimensions.
+
+    Parameters
+    ----------
+    solution : FixedPoint
+    ax : Axes, optional
+        New ones by default.
+
+    Examples
+    --------
+    >>> from constrained_vae import Tiling, solve
+    >>> reconstructions(solve([[0.0, 1.0], [2.0, 0.0]], beta=0.5, tiling=Tiling.uniform(2))).get_xlabel()
+    'coordinate 1  (units of $x$)'
+    """
+    x = np.concatenate([np.asarray(block, dtype=np.float64) for _, block in blocks_of(solution.x)])
+    dim, name = x.shape[1], "coordinate"
+    mean: FloatArray = np.zeros(dim)
+    axes: FloatArray = np.eye(2, dim)
+    if dim > 2:
+        name, (mean, axes) = "principal component", principal_axes(x, solution.weights)
+        axes = np.concatenate([axes, np.zeros((2 - len(axes), dim))])  # of a single point there is one
+    iterates = np.empty((0, 1, dim)) if solution.trajectory is None else solution.trajectory
+    points, paths, ends = ((part - mean) @ axes.T for part in (x, iterates, solution.distinct.decoder))
+    ax = flow(points, paths, ends, ax)
+    ax.set(**{f"{axis}label": f"{name} {n}  (units of $x$)" for n, axis in enumerate("xy"[: min(dim, 2)], start=1)})
+    return ax
+
+
+def principal_axes(x: FloatArray, weights: FloatArray | None = None, count: int = 2) -> tuple[FloatArray, FloatArray]:
+    """The mean and the first principal axes of the data, (D,) and (count, D) or fewer; largest components positive.
+
+    Examples
+    --------
+    >>> mean, axes = principal_axes(np.array([[0.0, 1.0], [4.0, 1.0]]), count=1)
+    >>> mean.tolist(), axes.tolist()
+    ([2.0, 1.0], [[1.0, 0.0]])
+    """
+    mean = np.average(x, axis=0, weights=weights)
+    root = np.sqrt(np.full(len(x), 1 / len(x)) if weights is None else weights)
+    axes = np.linalg.svd(root[:, None] * (x - mean), full_matrices=False)[2][:count]
+    largest = axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)]
+    return mean, axes * np.where(largest < 0, -1.0, 1.0)[:, None]
+
+
+def staircase(found: Sequence[Transition], ax: Axes | None = None) -> Axes:
+    """How many distinct reconstructions there are on the cooling branch, against temperature.
+
+    Parameters
+    ----------
+    found : sequence of Transition
+        As from `transitions`: their temperatures are marked, and the hysteresis of those of first order shaded.
+    ax : Axes, optional
+        New ones by default.
+
+    Raises
+    ------
+    ValueError
+        If there are none.
+
+    Examples
+    --------
+    >>> from constrained_vae import Tiling, transitions
+    >>> found = transitions([[-3.0], [3.0]], beta_range=(1, 20), tiling=Tiling.uniform(2))
+    >>> staircase(found).get_ylabel()
+    'distinct reconstructions'
+    """
+    if not len(found):
+        raise ValueError("there is no transition to draw: look for them in a wider range of temperatures")
+    ax = _critical_lines([t.beta for t in found], ax)
+    shaded = [t for t in found if t.kind == "first-order" and np.isfinite(t.heating_end)]
+    hottest = 1.25 * max([found[0].beta, *(t.heating_end for t in shaded)])
+    betas = [hottest, *(t.beta for t in found), 0.8 * found[-1].beta]
+    ax.step(betas, [found[0].n_before, found[0].n_before, *(t.n_after for t in found)], color=CURVE, lw=1.2)
+    for number, t in enumerate(shaded):
+        label = "" if number else "hysteresis"
+        ax.axvspan(t.beta, t.heating_end, color=PREDICTED, alpha=0.35, lw=0, zorder=0, label=label)
+    ax.set_ylabel("distinct reconstructions")
+    ax.yaxis.set_major_locator(MaxNLocator(integer=True))
+    return _temperature_axis(ax)
+
+
+def training(history: Any, ax: Axes | None = None) -> Axes:
+    """Distortion, KL and multipliers along the steps of training.
+
+    Parameters
+    ----------
+    history : History
+        `.history` of what `geco.train` returns.
+    ax : Axes, optional
+        New ones by default.
+    """
+    ax = plt.subplots()[1] if ax is None else ax
+    curves = {r"distortion (units of $x^2$)": history.distortion, "KL (nats)": history.kl}
+    curves |= {rf"$\lambda$ of {name}": values for name, values in history.multipliers.items()}
+    for color, (label, values) in zip(cycle([CURVE, *MODELS]), curves.items()):
+        ax.plot(np.arange(len(history)), values, color=color, lw=0.8, label=label)
+    ax.set(yscale="log", xlabel="step")
     return ax
 
 
@@ -74,6 +195,11 @@ def distortion(
         Detected ones, triangles on the curve.
     ax : Axes, optional
         New ones by default.
+
+    Examples
+    --------
+    >>> distortion(np.array([0.5, 1.0, 2.0]), np.array([0.1, 1.0, 1.0]), critical=[1.0]).get_xscale()
+    'log'
     """
     ax = _critical_lines(critical, ax)
     ax.plot(betas, values, color=CURVE, lw=1.2)
@@ -102,6 +228,11 @@ def second_derivative(
         Exact critical temperatures, grey lines.
     ax : Axes, optional
         New ones by default.
+
+    Examples
+    --------
+    >>> second_derivative(np.array([0.5, 1.0, 2.0]), np.array([np.nan, -2.0, np.nan]), [(1.0, 2.0)]).get_yscale()
+    'log'
     """
     ax = _critical_lines(critical, ax)
     height = np.abs(values)
@@ -131,6 +262,11 @@ def bifurcation(
         Critical temperatures, grey lines.
     ax : Axes, optional
         New ones by default.
+
+    Examples
+    --------
+    >>> bifurcation(np.array([[0.5, -0.96], [1.0, 0.0]]), np.array([[0.5, 0.0], [1.0, 0.0]])).get_xscale()
+    'log'
     """
     ax = _critical_lines(critical, ax)
     ax.plot(*stable.T, color=CURVE, lw=1.2, zorder=3, label="stable")
@@ -152,6 +288,11 @@ def top_eigenvalue(
         Critical temperatures, grey lines.
     ax : Axes, optional
         New ones by default.
+
+    Examples
+    --------
+    >>> top_eigenvalue(np.array([[1.0, 1.0], [2.0, 0.5]])).get_ylabel()
+    'top eigenvalue'
     """
     ax = _critical_lines(critical, ax)
     ax.axhline(1.0, color=CRITICAL, lw=0.8, zorder=0)
@@ -181,6 +322,12 @@ def hysteresis(
         Where heating was seen to end, a triangle on the axis.
     ax : Axes, optional
         New ones by default.
+
+    Examples
+    --------
+    >>> curve = np.array([[2.0, 1.0], [1.0, 0.5]])
+    >>> len(hysteresis(curve, curve[::-1], interval=(1.2, 1.6)).lines)  # cooling and heating
+    2
     """
     ax = plt.subplots()[1] if ax is None else ax
     if interval is not None:
@@ -214,6 +361,13 @@ def merging_tree(tree: Branch | Lineages, critical: Iterable[float] = (), ax: Ax
     ------
     ValueError
         If the branch is empty.
+
+    Examples
+    --------
+    >>> from constrained_vae import Tiling, sweep
+    >>> ax = merging_tree(sweep([[-3.0], [3.0]], betas=[12.0, 6.0], tiling=Tiling.uniform(2)))
+    >>> [tick.get_text() for tick in ax.get_yticklabels()]  # shares of the data
+    ['50%', '50%']
     """
     tree = lineages(tree) if isinstance(tree, Branch) else tree
     ax = _critical_lines(critical, ax)
@@ -264,6 +418,13 @@ def rate_distortion(
         Of the distortion; that of a Bernoulli decoder is in nats.
     ax : Axes, optional
         New ones by default.
+
+    Examples
+    --------
+    >>> import constrained_vae as cv
+    >>> curve = cv.rate_distortion([[-1.0], [1.0]], betas=[0.9, 0.5])
+    >>> rate_distortion(curve, {"a model": np.array([0.5, 0.7])}).get_ylabel()
+    'rate $R$  (nats)'
     """
     ax = plt.subplots()[1] if ax is None else ax
     solved = curve.distortion[curve.distortion > 0]

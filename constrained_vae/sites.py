@@ -28,6 +28,12 @@ class Sites:
         Prior masses of the tiles.
     marginal : (k,) array or None
         Marginal posterior of the sites, where it is known.
+
+    Examples
+    --------
+    >>> sites = Sites.of_tiles(np.array([[1.0], [2.0], [1.0]]), np.full(3, 1 / 3))
+    >>> sites.index, sites.masses.round(3)
+    (array([0, 1, 0]), array([0.667, 0.333]))
     """
 
     decoder: FloatArray

@@ -12,7 +12,7 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from . import equations, storage
+from . import _tables, equations, storage
 from ._checks import FloatArray, TooLargeError, check_positive
 from .detection import Peak, find_kinks
 from .frames import Frame
@@ -24,10 +24,17 @@ from .tiling import Tiling
 
 _BLOCK = 2**20  # entries of a block of responsibilities
 _LARGEST = 2**27  # entries of the largest encoder handed out whole, 1 GiB
+_COORDINATES = 4  # of a reconstruction in a table
 
 
 class Status(Enum):
-    """How an iteration ended: what happened, and what to try."""
+    """How an iteration ended: what happened, and what to try.
+
+    Examples
+    --------
+    >>> Status.MET.converged, Status.BUDGET_USED.converged
+    (True, False)
+    """
 
     CONVERGED = "converged: the estimated error is below the tolerance"
     SADDLE_LEFT = "converged, after leaving a saddle along its unstable axis"
@@ -61,11 +68,32 @@ class Status(Enum):
 
 
 class NotConvergedWarning(UserWarning):
-    """A solution did not reach its tolerance; the text says why and what to try."""
+    """A solution did not reach its tolerance; the text says why and what to try.
+
+    Examples
+    --------
+    >>> import constrained_vae as cv
+    >>> import warnings
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always")
+    ...     s = cv.solve([[-1.0], [1.0]], beta=0.5, tiling=cv.Tiling.uniform(2), max_maps=2)
+    >>> [w.category.__name__ for w in caught]
+    ['NotConvergedWarning']
+    """
 
 
 class NotConvergedError(RuntimeError):
-    """As the warning, with `on_failure="raise"`; `.solution` holds what there is."""
+    """As the warning, with `on_failure="raise"`; `.solution` holds what there is.
+
+    Examples
+    --------
+    >>> import constrained_vae as cv
+    >>> try:
+    ...     cv.solve([[-1.0], [1.0]], beta=0.5, tiling=cv.Tiling.uniform(2), max_maps=2, on_failure="raise")
+    ... except cv.NotConvergedError as error:
+    ...     print(error.solution.status.name)
+    BUDGET_USED
+    """
 
     def __init__(self, message: str, solution: FixedPoint) -> None:
         super().__init__(message, solution)  # both, so that it can be pickled
@@ -120,6 +148,15 @@ class FixedPoint:
         E[C_k] of the constraints of a `Lagrangian`, in their order; `constraint_values` has them by name.
     trajectory : (n, K, D) array or None
         The iterates, where they were recorded.
+
+    Examples
+    --------
+    >>> import constrained_vae as cv
+    >>> s = cv.solve([[-1.0], [1.0]], beta=0.5, tiling=cv.Tiling.uniform(2))
+    >>> s
+    FixedPoint(beta=0.5, 2 distinct of 2 tiles, rate=0.59029 nats, distortion=0.083186, converged after ...)
+    >>> s.encoder.shape
+    (2, 2)
     """
 
     x: FloatArray | RowBlocks
@@ -152,6 +189,20 @@ class FixedPoint:
             f"rate={self.rate:.6g} nats, distortion={self.distortion:.6g}, {self.status.name.lower()} "
             f"after {self.n_maps} maps, {self.accuracy})"
         )
+
+    def _repr_html_(self) -> str:
+        return _tables.as_html(repr(self), self._columns)
+
+    @property
+    def _columns(self) -> _tables.Columns:
+        """The distinct reconstructions, heaviest first; their coordinates as far as they fit into a line."""
+        sites = self.distinct
+        assert sites.marginal is not None
+        order = np.argsort(-sites.marginal, kind="stable")
+        shown = range(min(_COORDINATES, sites.decoder.shape[1]))
+        coordinates = {f"psi[{d}]": sites.decoder[order, d] for d in shown}
+        counts, masses, marginal = (values[order] for values in (sites.counts, sites.masses, sites.marginal))
+        return {"tiles": counts, "prior mass": masses, "posterior mass": marginal, **coordinates}
 
     @property
     def accuracy(self) -> str:
@@ -320,6 +371,13 @@ class Branch:
     solutions : tuple of FixedPoint
     direction : {"down", "up"}
         Cooling (annealing) or heating.
+
+    Examples
+    --------
+    >>> import constrained_vae as cv
+    >>> branch = cv.sweep([[-1.0], [1.0]], betas=[2.0, 0.5], tiling=cv.Tiling.uniform(2))
+    >>> branch.n_distinct, branch.at(0.5).beta
+    (array([1, 2]), 0.5)
     """
 
     solutions: tuple[FixedPoint, ...]
@@ -340,7 +398,32 @@ class Branch:
 
     def __repr__(self) -> str:
         span = f", beta {self.betas[0]:.4g} to {self.betas[-1]:.4g}" if len(self) else ""
-        return f"Branch({len(self)} solutions, direction={self.direction!r}{span})"
+        failed = sum(not s.converged for s in self.solutions)
+        ending = f", {failed} not converged" if failed else ""
+        return f"Branch({len(self)} solutions, direction={self.direction!r}{span}{ending})"
+
+    def _repr_html_(self) -> str:
+        return _tables.as_html(repr(self), self._columns)
+
+    @property
+    def _columns(self) -> _tables.Columns:
+        names = ("distortion", "rate", "free_energy", "n_distinct", "top_eigenvalue")
+        counts = {"n_maps": [s.n_maps for s in self.solutions]}
+        endings = {"status": [s.status.name.lower() for s in self.solutions]}
+        return {"beta": self.betas, **{name: getattr(self, name) for name in names}, **counts, **endings}
+
+    def to_frame(self) -> Any:
+        """A pandas data frame with a row per temperature, in the order of the sweep.
+
+        Its columns are beta, distortion (squared units of x), rate and free_energy (nats), n_distinct, top_eigenvalue,
+        n_maps and status.
+
+        Raises
+        ------
+        ImportError
+            Where pandas, which this package does without, is not installed.
+        """
+        return _tables.as_frame(self._columns)
 
     def _array(self, name: str) -> FloatArray:
         return np.array([getattr(s, name) for s in self.solutions], dtype=np.float64)

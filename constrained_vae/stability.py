@@ -151,6 +151,12 @@ class NearestSplit:
         Which of the distinct reconstructions of the solution.
     direction : (D,) array
         Unit vector, in the coordinates of the objective (those of x for the Gaussian decoder).
+
+    Examples
+    --------
+    >>> import constrained_vae as cv
+    >>> cv.nearest_split(cv.solve([[-1.0], [1.0]], beta=1.5, tiling=cv.Tiling.uniform(2))).direction
+    array([1.])
     """
 
     beta: float

@@ -32,6 +32,11 @@ class SupportChange:
         Temperatures between which it happens.
     where : (D,) array
         The reconstruction, in units of x, nearest to the change on the side that has it.
+
+    Examples
+    --------
+    >>> SupportChange("nucleation", low=1.0, high=4.0, where=np.zeros(1)).beta
+    2.0
     """
 
     kind: str

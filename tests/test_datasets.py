@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
+import constrained_vae as cv
 from constrained_vae import datasets
 from constrained_vae.datasets import DataSet
 
@@ -296,3 +297,41 @@ def test_data_set_copies_its_input_and_says_what_it_is():
 def test_all_is_sorted_and_complete():
     assert datasets.__all__ == sorted(datasets.__all__)
     assert all(callable(getattr(datasets, name)) for name in datasets.__all__)
+
+
+def test_find_knows_every_set_by_name():
+    for name in set(datasets.__all__) - {"DataSet", "find", "load", "mnist"}:
+        assert datasets.find(name).name == name
+    np.testing.assert_array_equal(datasets.find("rings", seed=3).x, datasets.rings(seed=3).x)
+    with pytest.raises(ValueError, match=r"rigns is no data set: give .* or one of digits, exponential"):
+        datasets.find("rigns")
+
+
+def test_files_are_read_by_their_suffix(tmp_path):
+    x = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 7.0]])
+    np.save(tmp_path / "a.npy", x)
+    np.savetxt(tmp_path / "b.csv", x, delimiter=",")
+    np.savez(tmp_path / "c.npz", x=x, weights=[0.5, 0.25, 0.25], labels=[0, 1, 1], other="text")
+    np.savez(tmp_path / "d.npz", anything=x[:, 0])
+    for name in ("a.npy", "b.csv", "c.npz"):
+        np.testing.assert_array_equal(datasets.find(tmp_path / name).x, x)
+    full = datasets.load(tmp_path / "c.npz")
+    assert (full.name, full.weights.tolist(), full.labels.tolist()) == ("c", [0.5, 0.25, 0.25], [0, 1, 1])
+    assert datasets.load(str(tmp_path / "d.npz")).x.shape == (3, 1)  # one feature
+
+
+def test_the_file_of_a_solution_is_data(tmp_path):
+    s = cv.solve([[-1.0], [1.0]], beta=0.5, weights=[1.0, 3.0], tiling=cv.Tiling.uniform(2))
+    s.save(tmp_path / "s.npz")
+    data = datasets.load(tmp_path / "s.npz")
+    np.testing.assert_array_equal(data.x, s.x)
+    np.testing.assert_array_equal(data.weights, [0.25, 0.75])
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".csv"])
+@pytest.mark.parametrize("content", [b"", b"some words, and more\n", b"PK\x03\x04 broken", b"\x93NUMPY\x01\x00"])
+def test_a_broken_file_is_refused_by_name(tmp_path, suffix, content):
+    path = tmp_path / f"broken{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"must hold|non-empty"):
+        datasets.load(path)

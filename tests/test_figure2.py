@@ -156,7 +156,7 @@ def test_other_dimensions_are_drawn_in_the_plane(tmp_path, rng, dim):
     ("options", "words"),
     [
         (["--data", "nowhere.npy"], "nowhere.npy"),
-        (["--data", "x.xls"], ".npy or .csv"),
+        (["--data", "x.xls"], ".npy, .npz or .csv"),
         (["--betas", "3:1:20"], "LOW < HIGH"),
         (["--betas", "1:3"], "LOW:HIGH:COUNT"),
         (["--betas", "1:3:2"], "at least 5"),

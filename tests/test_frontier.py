@@ -7,7 +7,7 @@ import pytest
 from test_optimum import binary_entropy
 
 import constrained_vae as cv
-from constrained_vae.loop import iterate
+from constrained_vae.backends import reference
 
 
 @pytest.mark.parametrize("p", [0.5, 0.3, 0.1])
@@ -118,28 +118,37 @@ def test_excess_wants_numbers():
         curve.excess(1.0, np.nan)
 
 
-@pytest.mark.parametrize(("betas", "call", "solved"), [([8.0, 1.0, 0.3, 0.1, 0.02, 0.01], 5, True), (None, 3, False)])
-def test_what_had_been_solved_is_returned_after_ctrl_c(betas, call, solved, monkeypatch):
-    """In the grid, or in the search for its end, before which there is nothing; no temperature is begun after it."""
-    calls = []
+@pytest.mark.filterwarnings("ignore::constrained_vae.NotConvergedWarning")
+def test_ctrl_c_ends_it_wherever_it_comes(monkeypatch):
+    """Also inside a search, which by itself returns the best it has: one more map evaluates that, and no more."""
+    original, calls = reference.expectations, 0
 
-    def interrupted(*args):
-        calls.append(1)
-        if len(calls) == call:
+    def expectations(*arguments):
+        nonlocal calls
+        calls += 1
+        if calls == at:
             raise KeyboardInterrupt
-        return iterate(*args)
+        return original(*arguments)
 
-    monkeypatch.setattr("constrained_vae.optimum.iterate", interrupted)
-    x = cv.datasets.four_clusters().x
-    if solved:
-        curve = cv.rate_distortion(x, betas)
-        assert not curve.complete
-        assert 0 < len(curve.betas) < len(betas)
-        assert curve.gap.max() <= 1e-6
-    else:
-        with pytest.raises(KeyboardInterrupt):
-            cv.rate_distortion(x, betas)
-    assert len(calls) <= call + 1  # what had been found when it came is finished by one map
+    def solved(betas=(0.9, 0.5, 0.2)):
+        try:
+            return len(cv.rate_distortion([[-1.0], [1.0]], betas, backend="reference").betas)
+        except KeyboardInterrupt:
+            return 0
+
+    monkeypatch.setattr(reference, "expectations", expectations)
+    at = None
+    assert solved() == 3
+    ends = []
+    for at in range(1, calls + 1):
+        calls = 0
+        ends.append(solved())
+        assert calls <= at + 1
+    assert set(ends) == {0, 1, 2}
+    for at in (1, 2, 3):  # in search of the default temperatures
+        calls = 0
+        assert solved(None) == 0
+        assert calls <= at + 1
 
 
 # --- real sizes -------------------------------------------------------------------------------------------------------

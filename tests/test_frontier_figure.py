@@ -1,6 +1,7 @@
 """analysis.frontier from outside: files, excesses, table, options, bad input, Ctrl-C."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest

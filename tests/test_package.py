@@ -1,6 +1,7 @@
 """The package as imported: light, complete, in any order."""
 
 import importlib.metadata
+import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -77,3 +78,19 @@ def test_version():
         assert cv.__version__ == importlib.metadata.version("constrained-vae")
     except importlib.metadata.PackageNotFoundError:
         pass
+
+
+NAMED = [getattr(cv, name) for name in cv.__all__]
+INSIDE = [
+    thing
+    for module in filter(inspect.ismodule, NAMED)
+    for name, thing in vars(module).items()
+    if inspect.isroutine(thing) and thing.__module__ == module.__name__ and name[0] != "_"
+]
+
+
+@pytest.mark.parametrize("thing", [*NAMED, *INSIDE], ids=lambda thing: thing.__name__)
+def test_everything_public_has_an_example(thing):
+    if thing in (cv.datasets.mnist, cv.plotting.training):
+        return  # the one wants an optional package, the other a training run
+    assert ">>> " in thing.__doc__

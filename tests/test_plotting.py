@@ -1,5 +1,7 @@
 """plotting: Axes in, Axes out, labelled."""
 
+import inspect
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -181,3 +183,74 @@ def test_short_ranges_of_temperature_have_more_ticks():
 def test_a_second_derivative_of_zero_can_be_drawn():
     ax = plotting.second_derivative(np.arange(1.0, 6.0), np.r_[np.nan, 0, 0, 0, np.nan])
     ax.figure.canvas.draw()
+
+
+def coordinates(ax):
+    return [collection.get_offsets() for collection in ax.collections]
+
+
+def test_reconstructions_lie_among_the_data():
+    x = np.array([[-1.0, 0.5], [1.0, -0.5]])
+    s = cv.solve(x, beta=0.5, tiling=cv.Tiling.uniform(2), record=True)
+    given = plt.subplots()[1]
+    assert plotting.reconstructions(s, given) is given
+    np.testing.assert_array_equal(coordinates(given)[0], x)
+    np.testing.assert_array_equal(coordinates(given)[1], s.distinct.decoder)
+    np.testing.assert_array_equal(given.lines[0].get_xydata(), s.trajectory[:, 0])
+    assert given.get_xlabel() == "coordinate 1  (units of $x$)"
+
+
+def test_reconstructions_of_other_dimensions(rng):
+    line = plotting.reconstructions(cv.solve([[-1.0], [1.0]], beta=0.5, tiling=cv.Tiling.uniform(2)))
+    np.testing.assert_array_equal(coordinates(line)[0], [[-1, 0], [1, 0]])
+    x = rng.normal(size=(20, 4)) * [1, 5, 2, 1]
+    space = plotting.reconstructions(cv.solve(x, beta=100.0, tiling=cv.Tiling.uniform(2)))
+    drawn = np.asarray(coordinates(space)[0])
+    covariance = np.cov(drawn.T)
+    assert covariance[0, 0] > covariance[1, 1]
+    assert abs(covariance[0, 1]) < 1e-12 * covariance[0, 0]  # principal components are uncorrelated, to rounding
+    assert "principal component 2" in space.get_ylabel()
+    plotting.reconstructions(cv.solve([[1.0, 2.0, 3.0]], beta=1.0, tiling=cv.Tiling.uniform(2)))  # one point
+
+
+def test_a_staircase_steps_at_the_transitions_and_shades_hysteresis():
+    found = cv.transitions(
+        cv.datasets.exponential(40).x, beta_range=(0.5, 2), masses="free", tiling=cv.Tiling.uniform(8)
+    )
+    assert found[0].kind == "first-order"
+    ax = plotting.staircase(found)
+    steps = ax.lines[len(found)]
+    assert list(steps.get_xdata()[1:-1]) == [t.beta for t in found]
+    assert list(steps.get_ydata()) == [1, 1, *(t.n_after for t in found)]
+    assert steps.get_drawstyle() == "steps-pre"
+    shade = ax.patches[0]
+    assert shade.get_x() == found[0].beta
+    assert shade.get_x() + shade.get_width() == pytest.approx(found[0].heating_end)
+    assert steps.get_xdata()[0] > found[0].heating_end
+    with pytest.raises(ValueError, match="no transition to draw"):
+        plotting.staircase([])
+
+
+def test_training_is_drawn_step_by_step():
+    geco = pytest.importorskip("constrained_vae.geco")
+    run = geco.train([[-1.0], [1.0]], cv.RE(0.5), latent_dim=1, hidden=(), steps=30)
+    given = plt.subplots()[1]
+    assert plotting.training(run.history, given) is given
+    curves = {line.get_label(): line.get_ydata() for line in given.lines}
+    np.testing.assert_array_equal(curves["KL (nats)"], run.history.kl)
+    np.testing.assert_array_equal(curves[r"$\lambda$ of RE"], run.history.multipliers["RE"])
+
+
+PICTURES = [
+    getattr(plotting, name)
+    for name, thing in vars(plotting).items()
+    if inspect.isfunction(thing) and thing.__module__ == plotting.__name__ and name[0] != "_"
+]
+
+
+@pytest.mark.parametrize("picture", PICTURES, ids=lambda picture: picture.__name__)
+def test_every_picture_takes_axes_and_returns_them(picture):
+    if picture is plotting.principal_axes:
+        return  # of the data
+    assert inspect.signature(picture).parameters["ax"].default is None
+    assert inspect.signature(picture).return_annotation == "Axes"

@@ -16,6 +16,12 @@ run. Three more are optional:
 
 Arrays that went through `to_device`, and results, stay there. Such arrays have a method `get` that brings a copy to the
 host, and a namespace that `array_api_compat.array_namespace` finds, with the functions of NumPy.
+
+Examples
+--------
+>>> from constrained_vae import backends
+>>> backends.get_backend("reference").expectations.__name__
+'expectations'
 """
 
 from __future__ import annotations
@@ -28,7 +34,13 @@ NAMES = ("reference", "numba", "cupy")
 
 
 class BackendNotAvailableError(ImportError):
-    """A backend was asked for by name whose library or device is missing."""
+    """A backend was asked for by name whose library or device is missing.
+
+    Examples
+    --------
+    >>> issubclass(BackendNotAvailableError, ImportError)
+    True
+    """
 
 
 def get_backend(name: str = "auto") -> ModuleType:
@@ -46,6 +58,11 @@ def get_backend(name: str = "auto") -> ModuleType:
         For any other name.
     BackendNotAvailableError
         If CuPy is not installed, or finds no GPU.
+
+    Examples
+    --------
+    >>> get_backend("reference").__name__
+    'constrained_vae.backends.reference'
     """
     if name == "auto":
         name = "numba"

@@ -1,0 +1,352 @@
+"""The command line from outside: what it writes, its exit codes, bad input in one line, Ctrl-C."""
+
+import itertools
+import json
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import constrained_vae as cv
+from constrained_vae import _commands, cli
+from constrained_vae.backends import reference
+
+SMALL = ["--tiles", "2", "--backend", "reference", "--quiet"]
+COMMANDS = {
+    "solve": ["two_points", "--beta", "0.5", *SMALL],
+    "sweep": ["two_points", "--betas", "0.2:1.5:12", *SMALL],
+    "transitions": ["two_points", "--betas", "0.2:1.5", *SMALL],
+    "frontier": ["two_points", "--betas", "0.2:0.9:4", "--backend", "reference", "--quiet"],
+}
+POINTS = np.array([[-1.0], [1.0]])
+
+
+def run(*arguments):
+    """The exit code; options that cannot be understood leave by SystemExit."""
+    try:
+        return cli.main([str(argument) for argument in arguments])
+    except SystemExit as left:
+        return left.code
+
+
+def read(path):
+    """A JSON file that any reader takes: without NaN and Infinity."""
+
+    def refuse(word):
+        raise AssertionError(word)
+
+    return json.loads(path.read_text(), parse_constant=refuse)
+
+
+def pressed_at(monkeypatch, call):
+    """Press Ctrl-C in that evaluation of the map; the list grows with each."""
+    original, calls = reference.expectations, []
+
+    def expectations(*arguments):
+        calls.append(None)
+        if len(calls) == call:
+            signal.raise_signal(signal.SIGINT)
+        return original(*arguments)
+
+    monkeypatch.setattr(reference, "expectations", expectations)
+    return calls
+
+
+# --- what they write --------------------------------------------------------------------------------------------------
+
+
+def test_solve_writes_what_the_library_finds_and_loads(tmp_path, capsys):
+    out = tmp_path / "new" / "s.npz"
+    assert run("solve", *COMMANDS["solve"], "--out", out, "--plot", tmp_path / "s.png") == 0
+    loaded = cv.FixedPoint.load(out)
+    expected = cv.solve(POINTS, beta=0.5, tiling=cv.Tiling.uniform(2), backend="reference")
+    np.testing.assert_array_equal(loaded.decoder, expected.decoder)
+    assert repr(loaded) == repr(expected)
+    assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
+    text = capsys.readouterr().out
+    assert text.startswith(repr(expected))
+    assert text.splitlines()[1].split() == ["tiles", "prior", "mass", "posterior", "mass", "psi[0]"]
+    assert text.endswith(f"wrote {out}\nwrote {tmp_path / 's.png'}\n")
+
+
+def test_json_says_what_was_asked_and_found(tmp_path):
+    assert run("solve", *COMMANDS["solve"], "--out", tmp_path / "s.json") == 0
+    found = read(tmp_path / "s.json")
+    assert found["command"] == "solve"
+    assert found["version"] == cv.__version__
+    assert found["data_set"] == {"name": "two_points", "n_points": 2, "dim": 1}
+    assert found["options"]["tiles"] == 2
+    assert (found["status"], found["converged"], found["interrupted"]) == ("CONVERGED", True, False)
+    assert found["rate"] == pytest.approx(0.5902900687, abs=1e-9)  # theory.md section 5, m = tanh(2 m)
+    assert sorted(found["labels"]) == [0, 1]
+    m = sorted(value for (value,) in found["columns"]["reconstruction"])
+    assert m == pytest.approx([-0.9575040241, 0.9575040241], abs=1e-9)
+
+
+def test_kappa_asks_for_the_multiplier(tmp_path):
+    """D = 1 - m^2 = 1/2 where m = tanh(m / beta) = 2^-1/2, and lambda = 1 / (2 beta)."""
+    assert run("solve", "two_points", "--kappa", 0.5**0.5, *SMALL, "--out", tmp_path / "s.json") == 0
+    found = read(tmp_path / "s.json")
+    assert found["status"] == "MET"
+    assert found["distortion"] == pytest.approx(0.5, abs=1e-8)  # KKT residuals are asked to 1e-9
+    assert found["multipliers"]["RE"] == pytest.approx(np.arctanh(0.5**0.5) / 2**0.5, abs=1e-7)
+    assert run("solve", "two_points", "--kappa", 0.5**0.5, *SMALL, "--out", tmp_path / "s.npz") == 0
+    objective = cv.Lagrangian([cv.RE(0.5**0.5)], [found["multipliers"]["RE"]])
+    assert cv.FixedPoint.load(tmp_path / "s.npz", objective).distortion == found["distortion"]
+
+
+@pytest.mark.parametrize("direction", ["down", "up"])
+def test_sweep_writes_a_branch(tmp_path, capsys, direction):
+    out, plot = tmp_path / "b.npz", tmp_path / "b.pdf"
+    assert run("sweep", *COMMANDS["sweep"], "--direction", direction, "--out", out, "--plot", plot) == 0
+    branch = cv.Branch.load(out)
+    assert branch.direction == direction
+    np.testing.assert_allclose(np.sort(branch.betas), np.geomspace(0.2, 1.5, 12))
+    assert branch.at(1.4).distortion == pytest.approx(1.0)
+    assert plot.read_bytes().startswith(b"%PDF")
+    assert "first critical beta 1;" in capsys.readouterr().out
+
+
+def test_sweep_of_the_default_grid_as_json(tmp_path):
+    assert run("sweep", "two_points", *SMALL, "--out", tmp_path / "b.json") == 0
+    columns = read(tmp_path / "b.json")["columns"]
+    assert len(columns["beta"]) == 240
+    assert set(columns["status"]) == {"converged"}
+    assert [columns["n_distinct"][0], columns["n_distinct"][-1]] == [1, 2]
+
+
+def test_transitions_are_exact(tmp_path, capsys):
+    for out in (tmp_path / "t.npz", tmp_path / "t.json"):
+        assert run("transitions", *COMMANDS["transitions"], "--out", out, "--plot", tmp_path / "t.svg") == 0
+    with np.load(tmp_path / "t.npz") as file:
+        assert abs(file["beta"][0] - 1) < 1e-9  # beta_c = a^2
+        assert file["direction"].shape == (1, 1)
+        assert file["kind"].tolist() == ["continuous"]
+    assert read(tmp_path / "t.json")["columns"]["n_after"] == [2]
+    assert "Transition(beta=1, continuous, 1 to 2 reconstructions)" in capsys.readouterr().out
+    none = tmp_path / "none.png"
+    assert run("transitions", "two_points", "--betas", "2:3", *SMALL, "--plot", none) == 0
+    assert capsys.readouterr().out == f"no transitions\nwrote {none}\n"
+
+
+def test_what_is_not_known_is_null_in_json(tmp_path):
+    np.savetxt(tmp_path / "x.csv", [0.0, 1.0])
+    bernoulli = ["--likelihood", "bernoulli", "--betas", "0.5:2", *SMALL]  # no squared distance: no skewness (T13)
+    assert run("transitions", tmp_path / "x.csv", *bernoulli, "--out", tmp_path / "t.json") == 0
+    columns = read(tmp_path / "t.json")["columns"]
+    assert columns["beta"] == pytest.approx([1.0], abs=1e-9)  # of 0/1 data the eigenvalue of their correlation (T9)
+    assert (columns["skewness"], columns["predicted"]) == ([None], [None])
+
+
+def test_frontier_places_a_model(tmp_path, capsys):
+    out = tmp_path / "f.npz"
+    assert run("frontier", *COMMANDS["frontier"], "--model", "1:0.3", "--out", out, "--plot", tmp_path / "f.png") == 0
+    curve = cv.RateDistortionCurve.load(out)
+    assert curve.gap.max() <= 1e-6
+    excess = curve.excess(1.0, 0.3)
+    assert f"{excess.least:.6g} to {excess.most:.6g} nats above the frontier" in capsys.readouterr().out
+    assert run("frontier", *COMMANDS["frontier"], "--model", "1:0.3", "--out", tmp_path / "f.json") == 0
+    assert read(tmp_path / "f.json")["excess"] == {"least": excess.least, "most": excess.most}
+
+
+@pytest.mark.parametrize("goal", [["--kappa", "0.8"], ["--beta", "0.5"]])
+def test_train(tmp_path, goal):
+    pytest.importorskip("constrained_vae.geco")
+    options = ["--latent", "1", "--hidden", "linear", "--quiet", "--plot", tmp_path / "r.png"]
+    # Few steps: a constraint may not be met by then, which is what 1 says.
+    assert run("train", "two_points", *goal, *options, "--steps", "40", "--out", tmp_path / "r.npz") in (0, 1)
+    resumed = ["--resume", tmp_path / "r.npz", "--out", tmp_path / "r.json"]
+    assert run("train", "two_points", *goal, *options, "--steps", "60", *resumed) in (0, 1)
+    found = read(tmp_path / "r.json")
+    assert len(found["columns"]["kl"]) == 60
+    assert found["converged"] == all(f["status"] in ("met", "slack") for f in found["report"].values())
+    assert (tmp_path / "r.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_files_of_every_kind_are_data(tmp_path):
+    x = np.array([[-1.0], [1.0]])
+    np.save(tmp_path / "x.npy", x)
+    np.savez(tmp_path / "x.npz", x=x, weights=[0.1, 0.9])
+    np.savetxt(tmp_path / "x.csv", x)
+    rates = {}
+    for suffix in ("npy", "npz", "csv"):
+        out = tmp_path / f"{suffix}.json"
+        assert run("solve", tmp_path / f"x.{suffix}", *COMMANDS["solve"][1:], "--out", out) == 0
+        rates[suffix] = read(out)["rate"]
+    assert rates["npy"] == rates["csv"] == pytest.approx(0.5902900687, abs=1e-9)
+    assert rates["npz"] < 0.5  # weights count
+
+
+# --- how they end -----------------------------------------------------------------------------------------------------
+
+
+def test_without_convergence_the_code_is_1_and_results_are_written(tmp_path, capsys):
+    assert run("solve", *COMMANDS["solve"], "--max-maps", "2", "--out", tmp_path / "s.json") == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "raise max_maps" in said
+    assert read(tmp_path / "s.json")["status"] == "BUDGET_USED"
+    assert run("sweep", *COMMANDS["sweep"], "--max-maps", "2", "--out", tmp_path / "b.npz") == 1
+    assert len(cv.Branch.load(tmp_path / "b.npz")) == 12
+    assert capsys.readouterr().err.count("\n") <= 6  # of many warnings only the first are printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["solve", "nowhere.npy"], "nowhere.npy"),
+        (["solve", "nothing"], "one of digits"),
+        (["solve", "text.csv"], "text.csv must hold numbers separated by commas"),
+        (["solve", "text.npy"], "text.npy must hold an array of numbers"),
+        (["solve", "words.npy"], "words.npy must hold an array of numbers: it holds <U1"),
+        (["solve", "many.npz"], "many.npz must hold an array x of numbers, or one array alone: it holds a, b"),
+        (["solve", "x.xls"], ".npy, .npz or .csv"),
+        (["solve", "cube.npy"], "(2, 2, 2)"),
+        (["solve", "nan.npy"], "finite"),
+        (["solve", "empty.csv"], "non-empty"),
+        (["solve", "folder.npy"], "folder.npy"),
+        (["solve", "two_points", "--beta", "-1"], "beta must be positive"),
+        (["solve", "two_points", "--beta", "nan"], "beta must be positive"),
+        (["solve", "two_points", "--beta", "hot"], "argument --beta: invalid float value: 'hot'"),
+        (["solve", "two_points", "--beta", "1", "--kappa", "1"], "not allowed with"),
+        (["solve", "two_points", "--kappa", "1", "--sigma", "2"], "--sigma and --likelihood belong to --beta"),
+        (["solve", "two_points", "--likelihood", "bernoulli"], "[0, 1]"),
+        (["solve", "two_points", "--sigma", "0"], "sigma must be positive"),
+        (["solve", "two_points", "--tiles", "0"], "number of tiles"),
+        (["solve", "two_points", "--out", "s.txt"], ".npz or .json"),
+        (["solve", "two_points", "--plot", "s.doc"], "png"),
+        (["solve", "two_points", "--backend", "abacus"], "invalid choice: 'abacus'"),
+        (["sweep", "two_points", "--betas", "3:1:20"], "LOW < HIGH"),
+        (["sweep", "two_points", "--betas", "0:1:20"], "LOW < HIGH"),
+        (["sweep", "two_points", "--betas", "1:3"], "LOW:HIGH:COUNT"),
+        (["sweep", "two_points", "--betas", "1:3:1"], "at least 2"),
+        (["sweep", "two_points", "--betas", "1:inf:5"], "LOW < HIGH"),
+        (["transitions", "two_points", "--betas", "3:1"], "0 < lowest < highest"),
+        (["transitions", "two_points", "--betas", "3"], "--betas wants LOW:HIGH"),
+        (["transitions", "two_points", "--limit", "0"], "limit must be a whole number"),
+        (["frontier", "two_points", "--gap", "0"], "gap must be positive"),
+        (["frontier", "two_points", "--model", "1"], "RATE:DISTORTION"),
+        (["frontier", "two_points", "--model=-1:2"], "neither negative nor infinite"),
+        (["train", "two_points"], "one of the arguments --kappa --beta is required"),
+        (["melt", "two_points"], "invalid choice: 'melt'"),
+        ([], "required: COMMAND"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_2(tmp_path, capsys, monkeypatch, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    Path("text.csv").write_text("a,b\n1,2\n")
+    Path("text.npy").write_text("1,2\n")
+    np.save("words.npy", np.array([["a"]]))
+    np.savez("many.npz", a=np.ones(2), b=np.ones(2))
+    np.save("cube.npy", np.ones((2, 2, 2)))
+    np.save("nan.npy", np.array([[1.0], [np.nan]]))
+    Path("empty.csv").write_text("")
+    Path("folder.npy").mkdir()
+    if arguments[:1] != ["train"]:
+        arguments = [*arguments, *["--quiet"] * bool(arguments)]
+    assert run(*arguments) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert words in said.err
+    assert said.err.startswith("constrained-vae")
+    assert said.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("out", ["file.csv/s.npz", "folder.npz"])
+def test_what_could_not_be_written_is_refused_first(tmp_path, capsys, monkeypatch, out):
+    calls = pressed_at(monkeypatch, None)
+    (tmp_path / "file.csv").write_text("1\n")
+    (tmp_path / "folder.npz").mkdir()
+    assert run("solve", *COMMANDS["solve"], "--out", tmp_path / out) == 2
+    assert out.split("/")[0] in capsys.readouterr().err
+    assert not calls
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_ctrl_c_writes_what_there_is(tmp_path, capsys, monkeypatch, command):
+    before = signal.getsignal(signal.SIGINT)
+    with monkeypatch.context() as patch:
+        total = pressed_at(patch, None)
+        assert run(command, *COMMANDS[command], "--out", tmp_path / "whole.json") == 0
+    whole = read(tmp_path / "whole.json")
+    capsys.readouterr()
+    call = {"solve": 5, "sweep": len(total) // 2, "transitions": len(total) - 2, "frontier": len(total) // 2}[command]
+    pressed_at(monkeypatch, call)
+    assert run(command, *COMMANDS[command], "--out", tmp_path / "part.json") == 130
+    assert signal.getsignal(signal.SIGINT) is before
+    part = read(tmp_path / "part.json")
+    assert part["interrupted"]
+    assert not whole["interrupted"]
+    said = capsys.readouterr()
+    assert "interrupted" in said.err
+    assert f"wrote {tmp_path / 'part.json'}" in said.out
+    if command == "solve":
+        assert part["status"] == "INTERRUPTED"
+    elif command != "transitions":
+        assert 0 < len(part["columns"]["beta"]) < len(whole["columns"]["beta"])
+
+
+def test_ctrl_c_at_once_has_nothing_to_write(tmp_path, capsys, monkeypatch):
+    pressed_at(monkeypatch, 1)
+    assert run("sweep", *COMMANDS["sweep"], "--out", tmp_path / "b.npz") == 130
+    assert "before there was anything to write" in capsys.readouterr().err
+    assert not (tmp_path / "b.npz").exists()
+
+
+# --- help -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, "train"])
+def test_help_has_an_example_that_is_understood(capsys, command):
+    assert run(command, "--help") == 0
+    example = capsys.readouterr().out.splitlines()[-1]
+    program, *arguments = shlex.split(example)
+    assert program == "constrained-vae"
+    args = cli._parser().parse_args(arguments)
+    assert args.command == command
+    assert args.data in ("four_clusters", "digits")
+
+
+def test_as_a_program():
+    """In a process of its own: the version, the codes, and nothing heavy loaded for the sake of help."""
+    root = Path(cv.__file__).parents[1]
+
+    def process(*arguments):
+        return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, cwd=root, check=False)
+
+    done = process("-m", "constrained_vae", "--version")
+    assert (done.returncode, done.stdout) == (0, f"constrained-vae {cv.__version__}\n")
+    done = process("-m", "constrained_vae", "solve", "nowhere.npy")
+    assert done.returncode == 2
+    assert done.stderr == "constrained-vae solve: nowhere.npy: No such file or directory\n"
+    listing = (
+        "import sys; from constrained_vae.cli import main\ntry: main(['solve', '--help'])\nfinally: print(*sys.modules)"
+    )
+    done = process("-c", listing)
+    assert "example" in done.stdout
+    assert {"numpy", "scipy", "numba", "matplotlib", "sklearn"}.isdisjoint(done.stdout.splitlines()[-1].split())
+
+
+def test_the_entry_point_is_this():
+    tomllib = pytest.importorskip("tomllib")
+    project = tomllib.loads((Path(cv.__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    assert project["scripts"] == {"constrained-vae": "constrained_vae.cli:main"}
+
+
+def test_grids():
+    assert _commands.beta_grid(None) is None
+    np.testing.assert_allclose(_commands.beta_grid("1:4:3"), [1, 2, 4])
+    with pytest.raises(ValueError, match="at least 5"):
+        _commands.beta_grid("1:4:3", least=5)
+    assert all(a < b for a, b in itertools.pairwise(_commands.beta_grid("1e-3:1e3:50")))
+
+
+def test_the_commands_of_the_readme_are_understood():
+    text = (Path(cv.__file__).parents[1] / "README.md").read_text()
+    lines = [line for line in text.splitlines() if line.startswith("constrained-vae ")]
+    commands = {cli._parser().parse_args(shlex.split(line, comments=True)[1:]).command for line in lines}
+    assert commands == {*COMMANDS, "train"}
