@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from .._checks import check_callable, check_count, check_non_negative, check_positive
@@ -15,7 +15,7 @@ Threshold = float | Callable[[int], float]
 _NATS = (1e-6, 1e4)  # what a threshold may cost, lambda times threshold, by default
 _MEMORY = 10  # times that of the moving average: over so long the response is estimated
 _QUIET = 1e-6  # least variance of batch means that is believed, relative to the squared energy
-_SLIGHT, _STRONG = 0.05, 4.0  # least and largest response, relative to the energy
+_SLIGHT, _STRONG = 0.25, 4.0  # least and largest response, relative to the energy
 
 
 @dataclass(eq=False)
@@ -207,6 +207,12 @@ class Multiplier:
         state.mean_energy += slow * by_energy
         state.variance += slow * ((1 - slow) * by_log**2 - state.variance)
         state.covariance += slow * ((1 - slow) * by_log * by_energy - state.covariance)
+
+    def copy(self) -> Multiplier:
+        """The same settings and state, on their own from now on."""
+        other = replace(self)
+        other.load_state_dict(self.state_dict())
+        return other
 
     def state_dict(self) -> dict[str, Any]:
         """All that changes in training, as plain numbers."""

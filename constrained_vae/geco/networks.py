@@ -226,12 +226,11 @@ class VAE:
 
     def _back(self, slopes: Array, trace: list[Trace], layers: list[Any], views: list[Any]) -> Array:
         """Write gradients into the views; the slopes with respect to what went into the second layer."""
-        xp = self._xp
         for (value, bend), (weights, _), (d_weights, d_bias) in zip(
             trace[::-1], layers[::-1], views[::-1], strict=True
         ):
-            xp.matmul(value.T, slopes, out=d_weights)
-            xp.sum(slopes, axis=0, out=d_bias)
+            self._xp.matmul(value.T, slopes, out=d_weights)
+            slopes.sum(axis=0, out=d_bias)
             if bend is not None:
                 slopes = slopes @ weights.T
                 slopes *= bend

@@ -1,0 +1,152 @@
+"""Training: the one loop of every objective; its state can be written down and taken up again, to the bit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from array_api_compat import array_namespace
+
+from .._arrays import numbers, to_host
+from .._checks import FloatArray
+from ..equations import Array
+from .adam import Adam
+from .multiplier import Multiplier
+from .networks import VAE
+from .terms import Term
+
+_HALVED = 2000  # steps after which the learning rate is half of what it was at first
+
+
+class NotFiniteError(FloatingPointError):
+    """A loss or its gradient is not finite; the parameters are those of the last good step."""
+
+
+@dataclass(eq=False)
+class Training:
+    """Model, optimiser, multipliers and random state in the middle of training.
+
+    Batches are drawn without replacement, epoch by epoch; the order of an epoch follows from the seed and its number.
+    """
+
+    model: VAE
+    x: Array  # (N, D), in the frame of the data
+    distortion: Term
+    likelihood: Term | None  # the Bernoulli one
+    terms: list[Term]  # those with a multiplier, and those that are only watched
+    batch_size: int
+    learning_rate: float
+    beta: Callable[[int], float] | None
+    seed: int
+    sigma: float
+    steps: int = 0
+    rows: list[list[float]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.rng = np.random.default_rng([self.seed, 1])
+        self.adam = Adam(self.model.parameters)
+        self._gradient = array_namespace(self.x).empty_like(self.model.parameters)
+        self._epoch, self._order = -1, None
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What `step` measures, in its order."""
+        names = ["kl", "distortion", "nll", "learning_rate"] + ["beta"] * (self.beta is not None)
+        for term in self.terms:
+            if term.name != "ELBO":
+                names.append(f"batch {term.name}")
+            if term.multiplier is not None:
+                names.append(f"multiplier {term.name}")
+            if isinstance(term.multiplier, Multiplier):
+                names += [f"{kind} {term.name}" for kind in ("average", "bound", "nu")]
+        return tuple(names)
+
+    def step(self) -> list[float]:
+        """One step of the network and of every multiplier (T20); what was measured, in the order of `columns`."""
+        model, n = self.model, self.batch_size
+        batch = self.batch()
+        noise = self.rng.standard_normal((n, model.latent_dim))
+        done = model.forward(self.x[batch], array_namespace(self.x).asarray(noise, dtype=self.x.dtype))
+        watched = [self.distortion, *([self.likelihood] if self.likelihood else []), *self.terms]
+        found: dict[Any, tuple[Array, Array]] = {}
+        for term in watched:
+            if term.key not in found:
+                found[term.key] = term.at(batch, done.reconstruction)
+        kl, *energies = numbers(done.kl, *(found[term.key][0].sum() / n for term in watched))
+        if not np.isfinite([kl, *energies]).all():
+            raise NotFiniteError(f"the loss is not finite: KL {kl}, energies {energies}")
+        rate = self.learning_rate / (1 + self.steps / _HALVED)
+        slopes, row = None, [kl, energies[0], self.nll(energies), rate]
+        if self.beta is not None:
+            row.append(self.beta(self.steps))
+        for term, energy in zip(self.terms, energies[-len(self.terms) :], strict=True):
+            lam, measured = self.multiply(term, energy)
+            row += measured
+            if lam is not None:
+                part = found[term.key][1] * (lam / n)
+                slopes = part if slopes is None else slopes + part
+        gradient = model.backward(done, slopes, out=self._gradient)
+        if not math.isfinite(float(gradient @ gradient)):
+            raise NotFiniteError("the gradient is not finite")
+        self.adam.step(gradient, rate)
+        for term in self.terms:
+            if isinstance(term.multiplier, Multiplier):
+                term.multiplier.step()
+        self.steps += 1
+        self.rows.append(row)
+        return row
+
+    def multiply(self, term: Term, energy: float) -> tuple[float | None, list[float]]:
+        """The multiplier in force, and what is written down of a term."""
+        multiplier = term.multiplier
+        if multiplier is None:
+            return None, [energy - term.energy.allowance]
+        if not isinstance(multiplier, Multiplier):
+            value = multiplier(self.steps)
+            return value, [value]
+        multiplier.observe(energy)
+        c = energy - multiplier.threshold_at(self.steps)
+        return multiplier.value, [c, multiplier.value, multiplier.average, float(multiplier.hit), multiplier.nu]
+
+    def nll(self, energies: list[float]) -> float:
+        """-log p(x | z) of a batch."""
+        if self.likelihood is not None:
+            return energies[1]
+        return energies[0] / (2 * self.sigma**2) + self.model.dim / 2 * math.log(2 * math.pi * self.sigma**2)
+
+    def batch(self) -> Array:
+        """Rows of the batch of this step."""
+        per_epoch = len(self.x) // self.batch_size
+        epoch, place = divmod(self.steps, per_epoch)
+        if epoch != self._epoch:
+            order = np.random.default_rng([self.seed, 2, epoch]).permutation(len(self.x))
+            self._epoch, self._order = epoch, array_namespace(self.x).asarray(order)
+        assert self._order is not None
+        return self._order[place * self.batch_size : (place + 1) * self.batch_size]
+
+    def state(self) -> tuple[dict[str, FloatArray], dict[str, Any]]:
+        """All that changes: arrays, and what goes into JSON."""
+        arrays = {
+            "parameters": to_host(self.model.parameters).copy(),
+            "adam_mean": to_host(self.adam.mean).copy(),
+            "adam_square": to_host(self.adam.square).copy(),
+            "history": np.array(self.rows, dtype=np.float64).reshape(len(self.rows), len(self.columns)),
+        }
+        learned = {t.name: t.multiplier.state_dict() for t in self.terms if isinstance(t.multiplier, Multiplier)}
+        return arrays, {"steps": self.steps, "rng": self.rng.bit_generator.state, "multipliers": learned}
+
+    def restore(self, arrays: dict[str, FloatArray], numbers: dict[str, Any]) -> None:
+        """Go on from a state."""
+        xp = array_namespace(self.x)
+        self.model.parameters[...] = xp.asarray(arrays["parameters"])
+        self.adam.mean[...] = xp.asarray(arrays["adam_mean"])
+        self.adam.square[...] = xp.asarray(arrays["adam_square"])
+        self.adam.steps = self.steps = int(numbers["steps"])
+        self.rows = arrays["history"].tolist()
+        self.rng.bit_generator.state = numbers["rng"]
+        for term in self.terms:
+            if isinstance(term.multiplier, Multiplier):
+                term.multiplier.load_state_dict(numbers["multipliers"][term.name])
