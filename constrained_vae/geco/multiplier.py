@@ -15,7 +15,7 @@ Threshold = float | Callable[[int], float]
 _NATS = (1e-6, 1e4)  # what a threshold may cost, lambda times threshold, by default
 _MEMORY = 10  # times that of the moving average: over so long the response is estimated
 _QUIET = 1e-6  # least variance of batch means that is believed, relative to the squared energy
-_SLIGHT, _STRONG = 0.25, 4.0  # least and largest response, relative to the energy
+_SLIGHT, _STRONG = 0.5, 4.0  # least and largest response, relative to the energy
 
 
 @dataclass(eq=False)

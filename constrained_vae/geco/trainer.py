@@ -57,7 +57,7 @@ def train(
     multipliers: Mapping[str, Multiplier] | None = None,
     steps: int = 20_000,
     batch_size: int | None = None,
-    learning_rate: float = 1e-2,
+    learning_rate: float = 5e-3,
     seed: int = 0,
     dtype: Any = None,
     checkpoint: str | PathLike[str] | None = None,
