@@ -63,10 +63,11 @@ def outside(value):
 
 def on_device(function):
     def call(*arguments, out=None, **options):
-        if out is not None:  # where the result goes; NumPy would hand back its own array
-            options["out"] = inside(out)
-        found = function(*map(inside, arguments), **{name: inside(value) for name, value in options.items()})
-        return outside(found) if out is None else out
+        options = {name: inside(value) for name, value in options.items()}
+        if out is None:
+            return outside(function(*map(inside, arguments), **options))
+        function(*map(inside, arguments), out=inside(out), **options)
+        return out
 
     return call
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import warnings
@@ -32,7 +33,7 @@ def same(a, b):
     """Whether two runs are the same to the bit."""
     np.testing.assert_array_equal(a.model.parameters, b.model.parameters)
     np.testing.assert_array_equal(a.history.table, b.history.table)
-    assert a.state[1] == b.state[1]
+    assert json.dumps(a.state[1]) == json.dumps(b.state[1])  # as text, where NaN is NaN
 
 
 # --- the loop --------------------------------------------------------------------------------------------------------
@@ -119,9 +120,9 @@ def test_lambda_follows_the_averages():
 
 def test_mean_and_sum_are_units():
     """The mean over D with nu D, lambda_0 D and scaled bounds trains the same model, to rounding."""
-    settings = {"step_size": 1e-3, "bounds": (0.5, 3.0), "burn_in": 5}
+    settings = {"step_size": 1e-3, "bounds": (0.5, 30.0), "burn_in": 5}
     of_sum = {"RE": Multiplier(1.0, **settings)}
-    of_mean = {"RE": Multiplier(1 / 3, initial=3.0, step_size=3e-3, bounds=(1.5, 9.0), burn_in=5)}
+    of_mean = {"RE": Multiplier(1 / 3, initial=3.0, step_size=3e-3, bounds=(1.5, 90.0), burn_in=5)}
     one = run(cv.RE(1.0), multipliers=of_sum, steps=200)
     other = run(cv.RE(np.sqrt(1 / 3), reduction="mean"), multipliers=of_mean, steps=200)
     np.testing.assert_allclose(other.history.multipliers["RE"] / 3, one.history.multipliers["RE"], rtol=1e-7)
@@ -149,7 +150,9 @@ def test_schedules_for_kappa():
 @pytest.mark.parametrize("options", OBJECTIVES.values(), ids=OBJECTIVES)
 @pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])
 def test_a_hundred_and_a_hundred_are_two_hundred(options, likelihood, tmp_path):
-    options = {**options, "likelihood": likelihood, "x": cv.datasets.digits(60).x[:, 20:24]}
+    options = {**options, "likelihood": likelihood, "x": np.clip(0.5 + DATA.x / 4, 0, 1)}
+    if "constraints" in options:
+        options["constraints"] = cv.RE(0.3)
     whole, half = run(**options, steps=200), run(**options, steps=100)
     same(run(**options, steps=200, resume=half), whole)
     half.save(tmp_path / "half.npz")
@@ -256,7 +259,7 @@ def test_arrays_of_a_device(likelihood, dtype, tmp_path):
     """On a stand-in that refuses what CuPy refuses the bits are those of the host, checkpoints included."""
     x = cv.datasets.digits(40).x[:, 20:24]
     options = {**SMALL, "likelihood": likelihood, "dtype": dtype, "activation": "gelu", "steps": 20}
-    both = [cv.RE(0.3, reduction="mean"), cv.FRE(0.2, cv.FourierFeatures.random(4, 8))]
+    both = [cv.RE(0.2, reduction="mean"), cv.FRE(0.2, cv.FourierFeatures.random(4, 8))]
     here, there = train(x, both, **options), train(upload(x), both, **options)
     assert there.model.parameters.__array_namespace__() is device_namespace
     np.testing.assert_array_equal(there.model.parameters.get(), here.model.parameters)

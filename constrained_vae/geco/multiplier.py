@@ -145,11 +145,11 @@ class Multiplier:
         float or scalar array
             Like the energy, with lambda times its gradient.
         """
-        return self.value * (energy + self.observe(float(energy)))
+        return self.value * (energy + self.observe(energy))
 
-    def observe(self, energy: float) -> float:
+    def observe(self, energy: Array) -> float:
         """Take note of the batch mean of the energy; what is to be added to it for the value of the penalty."""
-        state = self._state
+        state, energy = self._state, float(energy)
         if not math.isfinite(energy) or (energy < 0 and self.step_size is None):
             wanted = "finite" if self.step_size is not None else "finite and at least 0 where no step_size is given"
             raise ValueError(f"energy must be {wanted}, got {energy} at step {state.steps}")
@@ -169,7 +169,7 @@ class Multiplier:
         low, high = map(math.log, self.bounds)
         wanted = state.log_value + self.nu * state.average
         state.log_value = min(max(wanted, low), high)
-        state.hit = (wanted > high) - (wanted < low)
+        state.hit = int(wanted > high) - int(wanted < low)
 
     @property
     def nu(self) -> float:

@@ -65,7 +65,22 @@ class Training:
         return tuple(names)
 
     def step(self) -> list[float]:
-        """One step of the network and of every multiplier (T20); what was measured, in the order of `columns`."""
+        """One step of the network and of every multiplier (T20); what was measured, in the order of `columns`.
+
+        Raises
+        ------
+        NotFiniteError
+            If the loss or its gradient is not finite; nothing has moved then but the random state.
+        """
+        before = self.rng.bit_generator.state
+        try:
+            with np.errstate(all="ignore"):
+                return self._step()
+        except NotFiniteError:
+            self.rng.bit_generator.state = before
+            raise
+
+    def _step(self) -> list[float]:
         model, n = self.model, self.batch_size
         batch = self.batch()
         noise = self.rng.standard_normal((n, model.latent_dim))
@@ -77,20 +92,22 @@ class Training:
                 found[term.key] = term.at(batch, done.reconstruction)
         kl, *energies = numbers(done.kl, *(found[term.key][0].sum() / n for term in watched))
         if not np.isfinite([kl, *energies]).all():
-            raise NotFiniteError(f"the loss is not finite: KL {kl}, energies {energies}")
-        rate = self.learning_rate / (1 + self.steps / _HALVED)
-        slopes, row = None, [kl, energies[0], self.nll(energies), rate]
-        if self.beta is not None:
-            row.append(self.beta(self.steps))
-        for term, energy in zip(self.terms, energies[-len(self.terms) :], strict=True):
-            lam, measured = self.multiply(term, energy)
-            row += measured
-            if lam is not None:
+            raise NotFiniteError(f"the loss is not finite, KL {kl} and energies {energies}")
+        slopes = None
+        for term in self.terms:
+            if (lam := self.multiplier(term)) is not None:
                 part = found[term.key][1] * (lam / n)
                 slopes = part if slopes is None else slopes + part
         gradient = model.backward(done, slopes, out=self._gradient)
         if not math.isfinite(float(gradient @ gradient)):
             raise NotFiniteError("the gradient is not finite")
+
+        rate = self.learning_rate / (1 + self.steps / _HALVED)
+        row = [kl, energies[0], self.nll(energies), rate]
+        if self.beta is not None:
+            row.append(self.beta(self.steps))
+        for term, energy in zip(self.terms, energies[-len(self.terms) :], strict=True):
+            row += self.measure(term, energy)
         self.adam.step(gradient, rate)
         for term in self.terms:
             if isinstance(term.multiplier, Multiplier):
@@ -99,17 +116,22 @@ class Training:
         self.rows.append(row)
         return row
 
-    def multiply(self, term: Term, energy: float) -> tuple[float | None, list[float]]:
-        """The multiplier in force, and what is written down of a term."""
-        multiplier = term.multiplier
-        if multiplier is None:
-            return None, [energy - term.energy.allowance]
-        if not isinstance(multiplier, Multiplier):
-            value = multiplier(self.steps)
-            return value, [value]
-        multiplier.observe(energy)
-        c = energy - multiplier.threshold_at(self.steps)
-        return multiplier.value, [c, multiplier.value, multiplier.average, float(multiplier.hit), multiplier.nu]
+    def multiplier(self, term: Term) -> float | None:
+        """lambda in force; None for what is only watched."""
+        given = term.multiplier
+        if given is None or isinstance(given, Multiplier):
+            return None if given is None else given.value
+        return given(self.steps)
+
+    def measure(self, term: Term, energy: float) -> list[float]:
+        """What is written down of a term; its multiplier takes note of the energy."""
+        lam, given = self.multiplier(term), term.multiplier
+        if lam is None:
+            return [energy - term.energy.allowance]
+        if not isinstance(given, Multiplier):
+            return [lam]
+        given.observe(energy)
+        return [energy - given.threshold_at(self.steps), lam, given.average, float(given.hit), given.nu]
 
     def nll(self, energies: list[float]) -> float:
         """-log p(x | z) of a batch."""
