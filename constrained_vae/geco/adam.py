@@ -21,14 +21,15 @@ class Adam:
     """
 
     def __init__(self, parameters: Array) -> None:
-        xp = array_namespace(parameters)
+        self._xp: Any = array_namespace(parameters)
+        xp = self._xp
         self.parameters, self.steps = parameters, 0
         self.mean, self.square = xp.zeros_like(parameters), xp.zeros_like(parameters)
         self._root = xp.empty_like(parameters)
 
     def step(self, gradient: Array, rate: float) -> None:
         """One step of length about `rate` in every parameter; the gradient is overwritten."""
-        xp: Any = array_namespace(gradient)
+        xp = self._xp
         self.steps += 1
         self.mean *= _FIRST
         xp.multiply(gradient, 1 - _FIRST, out=self._root)

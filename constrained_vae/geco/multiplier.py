@@ -176,7 +176,8 @@ class Multiplier:
         """The step of log lambda per unit of C_ma in force."""
         if self.step_size is not None:
             return self.step_size
-        return (1 - self.averaging) / (4 * self.response) if self.response > 0 else 0.0
+        response = self.response
+        return (1 - self.averaging) / (4 * response) if response > 0 else 0.0
 
     @property
     def response(self) -> float:

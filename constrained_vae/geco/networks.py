@@ -158,7 +158,7 @@ class VAE:
         """The frame in which `forward` gives reconstructions."""
         return self.frame if self.likelihood == "gaussian" else Frame(np.zeros(self.dim), 1.0)
 
-    @property
+    @cached_property
     def _xp(self) -> Any:
         """The namespace of the parameters, with the functions of NumPy."""
         return array_namespace(self.parameters)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 from array_api_compat import array_namespace
 
 from .._arrays import to_host
@@ -63,11 +65,16 @@ class Term:
 
     def at(self, rows: Array, psi: Array) -> tuple[Array, Array]:
         """Energies (n,) of the rows of the data with reconstructions psi (n, D), and their slopes (n, D)."""
-        xp, phi, s = array_namespace(psi), self.phi[rows], self.s[rows]
-        here, there = psi, phi
-        if not isinstance(self.energy, (RE, CrossEntropy)):
-            here, there = to_host(psi), to_host(phi)
-        v, b = (xp.asarray(part, dtype=psi.dtype) for part in self.energy.readout(here))
-        ones = array_namespace(here).ones(len(psi), dtype=psi.dtype)
-        slopes = -xp.asarray(self.energy.pullback(here, there, ones), dtype=psi.dtype)
-        return s - b - (phi * v).sum(axis=1), slopes
+        xp, phi, s = self._xp, self.phi[rows], self.s[rows]
+        if isinstance(self.energy, (RE, CrossEntropy)):
+            v, b = self.energy.readout(psi)
+            slopes = self.energy.pullback(psi, phi, xp.ones(len(psi), dtype=psi.dtype))
+        else:  # feature maps are those of NumPy
+            here = to_host(psi)
+            v, b = (xp.asarray(part, dtype=psi.dtype) for part in self.energy.readout(here))
+            slopes = self.energy.pullback(here, to_host(phi), np.ones(len(here)))
+        return s - b - (phi * v).sum(axis=1), -xp.asarray(slopes, dtype=psi.dtype)
+
+    @cached_property
+    def _xp(self) -> Any:
+        return array_namespace(self.phi)

@@ -48,7 +48,8 @@ class Training:
     def __post_init__(self) -> None:
         self.rng = np.random.default_rng([self.seed, 1])
         self.adam = Adam(self.model.parameters)
-        self._gradient = array_namespace(self.x).empty_like(self.model.parameters)
+        self._xp: Any = array_namespace(self.x)
+        self._gradient = self._xp.empty_like(self.model.parameters)
         self._epoch, self._order = -1, None
 
     @property
@@ -84,7 +85,7 @@ class Training:
         model, n = self.model, self.batch_size
         batch = self.batch()
         noise = self.rng.standard_normal((n, model.latent_dim))
-        done = model.forward(self.x[batch], array_namespace(self.x).asarray(noise, dtype=self.x.dtype))
+        done = model.forward(self.x[batch], self._xp.asarray(noise, dtype=self.x.dtype))
         watched = [self.distortion, *([self.likelihood] if self.likelihood else []), *self.terms]
         found: dict[Any, tuple[Array, Array]] = {}
         for term in watched:
@@ -145,7 +146,7 @@ class Training:
         epoch, place = divmod(self.steps, per_epoch)
         if epoch != self._epoch:
             order = np.random.default_rng([self.seed, 2, epoch]).permutation(len(self.x))
-            self._epoch, self._order = epoch, array_namespace(self.x).asarray(order)
+            self._epoch, self._order = epoch, self._xp.asarray(order)
         assert self._order is not None
         return self._order[place * self.batch_size : (place + 1) * self.batch_size]
 
@@ -162,7 +163,7 @@ class Training:
 
     def restore(self, arrays: dict[str, FloatArray], numbers: dict[str, Any]) -> None:
         """Go on from a state."""
-        xp = array_namespace(self.x)
+        xp = self._xp
         self.model.parameters[...] = xp.asarray(arrays["parameters"])
         self.adam.mean[...] = xp.asarray(arrays["adam_mean"])
         self.adam.square[...] = xp.asarray(arrays["adam_square"])
