@@ -219,7 +219,9 @@ def test_bad_energies_name_the_step(energy, message):
     Multiplier(1.0, step_size=0.1).penalty(-0.1)  # any number, with nu by hand
 
 
-@pytest.mark.parametrize(("arguments", "name"), [((0.0, 1.0, 2), "start"), ((1.0, math.inf, 2), "end"), ((1, 2, 0), "steps")])
+@pytest.mark.parametrize(
+    ("arguments", "name"), [((0.0, 1.0, 2), "start"), ((1.0, math.inf, 2), "end"), ((1, 2, 0), "steps")]
+)
 def test_bad_ramps(arguments, name):
     with pytest.raises(ValueError, match=name):
         Ramp(*arguments)

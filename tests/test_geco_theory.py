@@ -1,4 +1,4 @@
-"""Trained models against exact answers: the linear VAE (section 5), the frontier (T22), slack and unreachable kappas."""
+"""Trained models against exact answers: the linear VAE (section 5), the frontier (T22), kappas that are not active."""
 
 from __future__ import annotations
 

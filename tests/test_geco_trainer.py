@@ -140,7 +140,9 @@ def test_units_and_offsets_of_the_data_cost_nothing():
 
 def test_schedules_for_kappa():
     found = run(cv.RE(1.0), multipliers={"RE": Multiplier(Ramp(4.0, 1.0, 20))})
-    np.testing.assert_allclose(found.history.distortion - found.history.values["RE"], [Ramp(4.0, 1.0, 20)(t) for t in range(30)])
+    np.testing.assert_allclose(
+        found.history.distortion - found.history.values["RE"], [Ramp(4.0, 1.0, 20)(t) for t in range(30)]
+    )
     assert found.report["RE"].threshold == 1.0
 
 
@@ -265,7 +267,10 @@ def test_arrays_of_a_device(likelihood, dtype, tmp_path):
     np.testing.assert_array_equal(there.model.parameters.get(), here.model.parameters)
     np.testing.assert_array_equal(there.history.table, here.history.table)
     there.save(tmp_path / "state.npz")
-    same(train(x, both, **{**options, "steps": 30}, resume=tmp_path / "state.npz"), train(x, both, **{**options, "steps": 30}))
+    same(
+        train(x, both, **{**options, "steps": 30}, resume=tmp_path / "state.npz"),
+        train(x, both, **{**options, "steps": 30}),
+    )
     assert repr(there.evaluate()) == repr(here.evaluate())
     elbo = {**options, "objective": "elbo"}
     np.testing.assert_array_equal(train(upload(x), **elbo).model.parameters.get(), train(x, **elbo).model.parameters)
@@ -298,7 +303,10 @@ def test_arrays_of_cupy():
         ({"objective": "annealed", "beta": 2.0}, "beta of an annealed objective must be an instance of Ramp"),
         ({"objective": "beta", "beta": Ramp(2.0, 1.0, 5)}, "wants objective='annealed'"),
         ({"objective": "beta", "beta": -1.0}, "beta must be positive"),
-        ({"multipliers": {"FRE": Multiplier(1.0)}}, r"multipliers must be named like constraints, \['RE'\], got \['FRE'\]"),
+        (
+            {"multipliers": {"FRE": Multiplier(1.0)}},
+            r"multipliers must be named like constraints, \['RE'\], got \['FRE'\]",
+        ),
         ({"multipliers": {"RE": 1.0}}, "every multiplier must be an instance of Multiplier"),
         ({"likelihood": "bernoulli"}, r"the Bernoulli likelihood wants data in \[0, 1\]"),
         ({"likelihood": "poisson"}, "likelihood must be one of"),

@@ -9,6 +9,7 @@ measurement in a process of its own, ratios within a round. PyTorch runs as writ
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -104,13 +105,13 @@ def _torch(method: str, dtype: str, threads: int) -> Callable[[], None]:
 
     def perceptron(*widths: int) -> Any:
         layers: list[Any] = []
-        for n_in, n_out in zip(widths, widths[1:], strict=False):
+        for n_in, n_out in itertools.pairwise(widths):
             layers += [nn.Linear(n_in, n_out, dtype=kind), nn.Tanh()]
         return nn.Sequential(*layers[:-1])
 
     encoder, decoder = perceptron(dim, *HIDDEN, 2 * LATENT), perceptron(LATENT, *HIDDEN[::-1], dim)
     adam = {"PyTorch": {}, "PyTorch fused Adam": {"fused": True}, "PyTorch foreach Adam": {"foreach": True}}[method]
-    optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=5e-3, **adam)  # type: ignore[arg-type]
+    optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=5e-3, **adam)
     multiplier = cv.geco.Multiplier(0.01)
     place = 0
 

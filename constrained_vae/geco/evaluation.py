@@ -142,9 +142,7 @@ def evaluate(
         nll_error=float(nll_error),
         marginal_kl=float(ratio.mean()),
         marginal_kl_error=float(ratio.std(ddof=1) / math.sqrt(len(ratio))),
-        constraints={
-            c.name: (float(means[k] - c.allowance), float(errors[k])) for k, c in enumerate(constraints, 1)
-        },
+        constraints={c.name: (float(means[k] - c.allowance), float(errors[k])) for k, c in enumerate(constraints, 1)},
         active=mean.var(axis=0) > _ACTIVE,
         holes=float(empty.mean()),
     )

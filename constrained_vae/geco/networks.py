@@ -6,6 +6,7 @@ log sigma of q(z | x) = N(mean, diag sigma^2); a code is z = mean + sigma * nois
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -138,7 +139,7 @@ class VAE:
         """Inputs and outputs of every layer, those of the encoder first."""
         inner = (self.dim, *self.hidden, 2 * self.latent_dim)
         outer = (self.latent_dim, *self.hidden[::-1], self.dim)
-        return [*zip(inner, inner[1:], strict=False), *zip(outer, outer[1:], strict=False)]
+        return [*itertools.pairwise(inner), *itertools.pairwise(outer)]
 
     @cached_property
     def layers(self) -> list[tuple[Array, Array]]:

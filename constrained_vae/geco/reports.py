@@ -9,6 +9,7 @@ import numpy as np
 from .._checks import FloatArray
 from ..constraints import FRE, RE, Constraint
 from .checkpoints import history
+from .history import History
 from .multiplier import Multiplier
 from .training import Training
 
@@ -86,7 +87,7 @@ def make_report(
     return {c.name: _judge(c, training, whole, floors[c.name]) for c in constraints}
 
 
-def _judge(constraint: Constraint, training: Training, whole, floor: float) -> Feasibility:
+def _judge(constraint: Constraint, training: Training, whole: History, floor: float) -> Feasibility:
     name, tail = constraint.name, whole.tail()
     learned = next((t.multiplier for t in training.terms if t.name == name), None)
     threshold = constraint.allowance

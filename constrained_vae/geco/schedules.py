@@ -38,5 +38,6 @@ class Ramp:
         check_count(self.steps, "steps")
 
     def __call__(self, step: int) -> float:
+        """The number at a step, from 0."""
         share = min(step / self.steps, 1.0)
         return float(self.start ** (1 - share) * self.end**share)

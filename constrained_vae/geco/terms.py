@@ -1,4 +1,4 @@
-"""Term: an energy of the loss, of rows of a batch paired with their own reconstructions, and what multiplies it (T4)."""
+"""Term: an energy of the loss, row by row of a batch (T4), and what multiplies it."""
 
 from __future__ import annotations
 

@@ -266,9 +266,7 @@ def _constraints(constraints: Any, objective: str) -> tuple[Constraint, ...]:
     return constraints
 
 
-def _weight(
-    objective: str, beta: float | Ramp | None, sigma: float, likelihood: str
-) -> Callable[[int], ELBO] | None:
+def _weight(objective: str, beta: float | Ramp | None, sigma: float, likelihood: str) -> Callable[[int], ELBO] | None:
     """The ELBO of a step; None under constraints."""
     if (beta is None) != (objective in ("geco", "elbo")):
         raise ValueError(f"beta belongs to the objectives 'beta' and 'annealed', got beta={beta!r} for {objective!r}")
@@ -278,14 +276,14 @@ def _weight(
         raise ValueError("a beta that moves wants objective='annealed'")
     if objective == "geco":
         return None
-    ramp = beta if isinstance(beta, Ramp) else None
-    fixed = ELBO(beta=1.0 if beta is None or ramp else beta, sigma=sigma, likelihood=likelihood)
-    return (lambda step: fixed.at(ramp(step))) if ramp else (lambda step: fixed)
+    if isinstance(beta, Ramp):
+        ramp, proper = beta, ELBO(sigma=sigma, likelihood=likelihood)
+        return lambda step: proper.at(ramp(step))
+    fixed = ELBO(beta=1.0 if beta is None else beta, sigma=sigma, likelihood=likelihood)
+    return lambda step: fixed
 
 
-def _multipliers(
-    constraints: tuple[Constraint, ...], given: Mapping[str, Multiplier] | None
-) -> dict[str, Multiplier]:
+def _multipliers(constraints: tuple[Constraint, ...], given: Mapping[str, Multiplier] | None) -> dict[str, Multiplier]:
     given = dict(given or {})
     names = [constraint.name for constraint in constraints]
     if unknown := sorted(set(given) - set(names)):

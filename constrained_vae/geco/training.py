@@ -50,7 +50,8 @@ class Training:
         self.adam = Adam(self.model.parameters)
         self._xp: Any = array_namespace(self.x)
         self._gradient = self._xp.empty_like(self.model.parameters)
-        self._epoch, self._order = -1, None
+        self._epoch: int = -1
+        self._order: Array = None
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -147,7 +148,6 @@ class Training:
         if epoch != self._epoch:
             order = np.random.default_rng([self.seed, 2, epoch]).permutation(len(self.x))
             self._epoch, self._order = epoch, self._xp.asarray(order)
-        assert self._order is not None
         return self._order[place * self.batch_size : (place + 1) * self.batch_size]
 
     def state(self) -> tuple[dict[str, FloatArray], dict[str, Any]]:
