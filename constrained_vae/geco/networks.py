@@ -83,9 +83,7 @@ class VAE:
     def __post_init__(self) -> None:
         check_count(self.dim, "dim")
         check_count(self.latent_dim, "latent_dim")
-        if not isinstance(self.hidden, (tuple, list)):
-            raise ValueError(f"hidden must be a tuple of widths, () for the linear VAE, got {self.hidden!r}")
-        object.__setattr__(self, "hidden", tuple(check_count(width, "hidden") for width in self.hidden))
+        object.__setattr__(self, "hidden", check_hidden(self.hidden))
         check_choice(self.activation, "activation", ACTIVATIONS)
         check_choice(self.likelihood, "likelihood", LIKELIHOODS)
 
@@ -290,6 +288,13 @@ class VAE:
     def _blocks(self, x: FloatArray) -> Iterator[FloatArray]:
         rows = max(1, _ENTRIES // max(self.dim, *self.hidden, 2 * self.latent_dim))
         return (x[start : start + rows] for start in range(0, len(x), rows))
+
+
+def check_hidden(hidden: Any) -> tuple[int, ...]:
+    """Widths of hidden layers."""
+    if not isinstance(hidden, (tuple, list)):
+        raise ValueError(f"hidden must be a tuple of widths, () for the linear VAE, got {hidden!r}")
+    return tuple(check_count(width, "hidden") for width in hidden)
 
 
 def _tanh(xp: Any, u: Array) -> Trace:

@@ -31,7 +31,7 @@ from ..objectives import ELBO
 from ..solution import NotConvergedWarning
 from . import checkpoints
 from .multiplier import Multiplier
-from .networks import VAE
+from .networks import VAE, check_hidden
 from .reports import linear_floor, make_report
 from .runs import Run
 from .schedules import Ramp
@@ -40,6 +40,7 @@ from .training import NotFiniteError, Training
 
 OBJECTIVES = ("geco", "elbo", "beta", "annealed")
 _BATCH = 128
+_RATE, _RATE_OF_WIDTH = 5e-3, 0.2
 _SHOWN = 50  # steps between two updates of the progress bar
 
 
@@ -57,7 +58,7 @@ def train(
     multipliers: Mapping[str, Multiplier] | None = None,
     steps: int = 20_000,
     batch_size: int | None = None,
-    learning_rate: float = 5e-3,
+    learning_rate: float | None = None,
     seed: int = 0,
     dtype: Any = None,
     checkpoint: str | PathLike[str] | None = None,
@@ -95,8 +96,10 @@ def train(
         To do in all, those before `resume` included.
     batch_size : int, optional
         By default 128, or all points where there are fewer.
-    learning_rate : float
-        Of Adam, at the first step; at step t it is learning_rate / (1 + t / 2000), whatever `steps` is.
+    learning_rate : float, optional
+        Of Adam, at the first step; at step t it is learning_rate / (1 + t / 2000)^1.5, whatever `steps` is. By default
+        0.005, and 0.2 / width where hidden layers are wider than 40: a step of Adam moves an output of a layer by the
+        rate times its inputs.
     seed : int
     dtype : {float64, float32}
     checkpoint : path, optional
@@ -147,6 +150,8 @@ def train(
     check_count(steps, "steps", 0)
     check_count(checkpoint_every, "checkpoint_every")
     check_callable(callback, "callback")
+    if learning_rate is None:
+        learning_rate = min(_RATE, _RATE_OF_WIDTH / max(check_hidden(hidden), default=1))
     dtype = check_dtype(dtype)
 
     centre = host.mean(axis=0, dtype=np.float64)

@@ -18,7 +18,7 @@ from .multiplier import Multiplier
 from .networks import VAE
 from .terms import Term
 
-_HALVED = 2000  # steps after which the learning rate is half of what it was at first
+_LONG, _FALL = 2000, 1.5  # steps after which the learning rate begins to fall, and the power of time with which it does
 
 
 class NotFiniteError(FloatingPointError):
@@ -104,7 +104,7 @@ class Training:
         if not math.isfinite(float(gradient @ gradient)):
             raise NotFiniteError("the gradient is not finite")
 
-        rate = self.learning_rate / (1 + self.steps / _HALVED)
+        rate = self.learning_rate / (1 + self.steps / _LONG) ** _FALL
         row = [kl, energies[0], self.nll(energies), rate]
         if self.beta is not None:
             row.append(self.beta(self.steps))
