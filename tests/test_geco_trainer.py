@@ -199,6 +199,19 @@ def test_ctrl_c_waits_for_the_end_of_a_step(monkeypatch):
     same(run(cv.RE(1.0), resume=half), run(cv.RE(1.0)))
 
 
+def test_runs_train_in_threads_and_beside_other_handlers():
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(1) as pool:
+        there = pool.submit(run, cv.RE(1.0)).result()
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        same(run(cv.RE(1.0)), there)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_the_callback_sees_every_step_and_stops():
     seen = []
 

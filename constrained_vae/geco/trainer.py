@@ -243,15 +243,16 @@ def _loop(
 @contextmanager
 def _whole() -> Iterator[None]:
     """Ctrl-C waits for the end of the step, so that what there is can be resumed."""
-    if threading.current_thread() is not threading.main_thread():
+    usual = signal.default_int_handler
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is not usual:
         yield
         return
     asked: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: asked.append(number))
+    signal.signal(signal.SIGINT, lambda number, frame: asked.append(number))
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, usual)
     if asked:
         raise KeyboardInterrupt
 
