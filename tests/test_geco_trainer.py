@@ -94,7 +94,7 @@ def test_what_is_written_down():
     np.testing.assert_allclose(history.per_dimension, history.distortion / 3)
     np.testing.assert_allclose(history.nll, 2 * history.distortion + 1.5 * np.log(2 * np.pi * 0.25), rtol=1e-12)
     np.testing.assert_allclose(history.equivalent_beta, 2 / history.multipliers["RE"], rtol=1e-12)
-    np.testing.assert_allclose(history.learning_rate, 5e-3 / (1 + np.arange(30) / 2000) ** 1.5)
+    np.testing.assert_allclose(history.learning_rate, 5e-3 / (1 + np.arange(30) / 6000) ** 2)
     assert len(history.tail()) == 3
     assert len(history[10:]) == 20
     history = run(**OBJECTIVES["annealed"]).history

@@ -97,7 +97,7 @@ def train(
     batch_size : int, optional
         By default 128, or all points where there are fewer.
     learning_rate : float, optional
-        Of Adam, at the first step; at step t it is learning_rate / (1 + t / 2000)^1.5, whatever `steps` is. By default
+        Of Adam, at the first step; at step t it is learning_rate / (1 + t / 6000)^2, whatever `steps` is. By default
         0.005, and 0.2 / width where hidden layers are wider than 40: a step of Adam moves an output of a layer by the
         rate times its inputs.
     seed : int
