@@ -320,6 +320,10 @@ def test_arrays_of_cupy():
             {"multipliers": {"FRE": Multiplier(1.0)}},
             r"multipliers must be named like constraints, \['RE'\], got \['FRE'\]",
         ),
+        (
+            {"objective": "elbo", "multipliers": {"RE": Multiplier(1.0)}},
+            "learned with objective='geco' alone, got 'elbo'",
+        ),
         ({"multipliers": {"RE": 1.0}}, "every multiplier must be an instance of Multiplier"),
         ({"likelihood": "bernoulli"}, r"the Bernoulli likelihood wants data in \[0, 1\]"),
         ({"likelihood": "poisson"}, "likelihood must be one of"),
