@@ -322,7 +322,7 @@ def test_arrays_of_cupy():
         ),
         (
             {"objective": "elbo", "multipliers": {"RE": Multiplier(1.0)}},
-            "learned with objective='geco' alone, got 'elbo'",
+            "with objective='geco' alone, got 'elbo'",
         ),
         ({"multipliers": {"RE": 1.0}}, "every multiplier must be an instance of Multiplier"),
         ({"likelihood": "bernoulli"}, r"the Bernoulli likelihood wants data in \[0, 1\]"),

@@ -60,7 +60,7 @@ class Training:
     ) -> Training:
         """Of data (N, D) on the host; the arrays that training needs go where the parameters of the model are.
 
-        Constraints without a multiplier are watched; `weight` is the ELBO at a step, of which the likelihood is weighed.
+        Constraints without a multiplier are watched; `weight` is the ELBO at a step, by which likelihoods are weighed.
         """
         xp, out = array_namespace(model.parameters), model.output_frame
         dtype = model.parameters.dtype
