@@ -11,7 +11,7 @@ import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import backends, datasets, equations, plotting
+    from . import backends, datasets, equations, geco, plotting
     from ._checks import TooLargeError
     from .backends import BackendNotAvailableError
     from .branches import default_betas, sweep
@@ -81,7 +81,7 @@ _ROOMS = {
     "tiling": ("Tiling",),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
-_MODULES = ("backends", "datasets", "equations", "plotting")
+_MODULES = ("backends", "datasets", "equations", "geco", "plotting")
 
 __all__ = [
     "CLA",
@@ -132,6 +132,7 @@ __all__ = [
     "default_betas",
     "equations",
     "first_critical_beta",
+    "geco",
     "global_solution",
     "hysteresis_interval",
     "match_peaks",

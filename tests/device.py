@@ -32,10 +32,11 @@ def recorded():
         _recorders.remove(traffic)
 
 
-def upload(array):
+def upload(array, dtype=None):
     """An array of the host, or of the device already, on the device."""
     if isinstance(array, DeviceArray):
-        return array
+        return array if dtype in (None, array.dtype) else array.astype(dtype)
+    array = array if dtype is None else np.asarray(array, dtype)
     assert isinstance(array, np.ndarray), f"{type(array)} was to be uploaded"
     for traffic in _recorders:
         traffic.uploads.append(array.size)
@@ -61,8 +62,12 @@ def outside(value):
 
 
 def on_device(function):
-    def call(*arguments, **options):
-        return outside(function(*map(inside, arguments), **{name: inside(value) for name, value in options.items()}))
+    def call(*arguments, out=None, **options):
+        options = {name: inside(value) for name, value in options.items()}
+        if out is None:
+            return outside(function(*map(inside, arguments), **options))
+        function(*map(inside, arguments), out=inside(out), **options)
+        return out
 
     return call
 
@@ -127,12 +132,22 @@ class DeviceArray:
 
 def _index(index):
     for part in index if isinstance(index, tuple) else (index,):
-        assert part is None or part is Ellipsis or isinstance(part, (int, slice, np.integer)), f"index {part!r}"
-    return index
+        whole = isinstance(part, DeviceArray) and part.dtype.kind == "i"  # numbers of rows
+        known = whole or part is None or part is Ellipsis or isinstance(part, (int, slice, np.integer))
+        assert known, f"index {part!r}"
+    return inside(index)
 
 
 def _reflected(operation):
     return lambda self, other: operation(other, self)
+
+
+def _in_place(operation):
+    def call(self, other):
+        operation(self.array, inside(other))
+        return self
+
+    return call
 
 
 for _name in ("astype", "reshape", "ravel", "transpose", "copy", "clip", "repeat", "sum", "max", "min"):
@@ -141,9 +156,13 @@ for _name in ("add", "sub", "mul", "truediv", "pow", "matmul", "lt", "le", "gt",
     setattr(DeviceArray, f"__{_name}__", on_device(getattr(operator, _name)))
 for _name in ("add", "sub", "mul", "truediv", "pow", "matmul"):
     setattr(DeviceArray, f"__r{_name}__", _reflected(on_device(getattr(operator, _name))))
+for _name in ("iadd", "isub", "imul", "itruediv"):
+    setattr(DeviceArray, f"__{_name}__", _in_place(getattr(operator, _name)))
 
 # Of `array_api_compat.cupy`, what the package uses.
 namespace = types.ModuleType("device")
 namespace.asarray, namespace.concat = upload, on_device(np.concatenate)
-for _name in "stack where zeros zeros_like ones_like matmul sqrt exp log max sum".split():
+for _name in (
+    "stack where zeros zeros_like ones ones_like empty empty_like multiply divide matmul sqrt exp log tanh max sum"
+).split():
     setattr(namespace, _name, on_device(getattr(np, _name)))

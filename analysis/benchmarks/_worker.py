@@ -77,6 +77,12 @@ def measure_growth(method: str, sizes: Sequence[Sequence[int]], dtype: str, thre
     return {"seconds": [list(column) for column in zip(*turns, strict=True)]}
 
 
+def measure_training(method: str, dtype: str, threads: int) -> dict[str, Any]:
+    from . import trainer
+
+    return trainer.measure(method, dtype, threads)
+
+
 def _timings(seconds: Callable[[], float]) -> list[float]:
     taken: list[float] = []
     while not taken or (sum(taken) < (_PATIENCE if len(taken) < _AT_LEAST else _SECONDS) and len(taken) < _AT_MOST):
@@ -103,7 +109,12 @@ def _extra_bytes(evaluate: Callable[[], object]) -> int | None:
     return max(0, resident("VmHWM") - before)
 
 
-TASKS: dict[str, Callable[..., dict[str, Any]]] = {"measure": measure, "floor": measure_floor, "growth": measure_growth}
+TASKS: dict[str, Callable[..., dict[str, Any]]] = {
+    "measure": measure,
+    "floor": measure_floor,
+    "growth": measure_growth,
+    "training": measure_training,
+}
 
 if __name__ == "__main__":
     print(json.dumps(TASKS[sys.argv[1]](**json.loads(sys.argv[2]))))

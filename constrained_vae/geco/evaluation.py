@@ -1,0 +1,161 @@
+"""What a trained model does on data, with codes sampled from the encoder, and what it leaves unused (T15), (T22)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import logsumexp
+
+from .._checks import FloatArray, check_count, check_positive
+from ..constraints import Constraint
+from ..energies import CrossEntropy
+from ..frames import Frame
+from .networks import VAE
+from .terms import Term
+
+_PAIRS = 2**26  # code and data point, of the mixture
+_LEAST_CODES = 1000
+_BLOCK = 2**21  # entries of a block of pairs
+_ACTIVE = 0.01  # variance of the mean of an active unit over the data (Burda et al. 2016, arXiv:1509.00519)
+_HOLE = 0.1  # marginal posterior over prior, in a hole
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Evaluation:
+    """A model on data, in nats and units of x; errors are standard errors of the sampling of codes.
+
+    Attributes
+    ----------
+    rate : float
+        Mean KL(q(z | x) || prior) over all latents; exact.
+    distortion, distortion_error : float
+        E||x - g(z)||^2 in total, z sampled from q(z | x).
+    nll, nll_error : float
+        E[-log p(x | z)].
+    marginal_kl, marginal_kl_error : float
+        KL of the marginal posterior, the exact mixture of q(z | x) over these data, from the prior.
+    constraints : dict of (float, float)
+        E[C] and its error, by name.
+    active : (L,) array of bool
+        Latent dimensions whose mean has a variance of more than 0.01 over the data.
+    holes : float
+        Prior probability of codes where the marginal posterior is less than a tenth of the prior.
+    """
+
+    rate: float
+    distortion: float
+    distortion_error: float
+    nll: float
+    nll_error: float
+    marginal_kl: float
+    marginal_kl_error: float
+    constraints: dict[str, tuple[float, float]]
+    active: npt.NDArray[np.bool_]
+    holes: float
+
+    def __repr__(self) -> str:
+        return (
+            f"Evaluation(rate={self.rate:.6g} nats, distortion={self.distortion:.6g} +- {self.distortion_error:.1g}, "
+            f"elbo={self.elbo:.6g}, marginal_kl={self.marginal_kl:.4g} +- {self.marginal_kl_error:.1g}, "
+            f"{self.n_active} of {len(self.active)} units active, holes={self.holes:.3g})"
+        )
+
+    @property
+    def elbo(self) -> float:
+        """E[log p(x | z)] - KL, nats, at beta = 1."""
+        return -self.nll - self.rate
+
+    @property
+    def mutual_information(self) -> float:
+        """I(x; z) = rate - marginal KL, nats."""
+        return self.rate - self.marginal_kl
+
+    @property
+    def n_active(self) -> int:
+        """Number of active units."""
+        return int(self.active.sum())
+
+
+def evaluate(
+    model: VAE,
+    x: FloatArray,
+    constraints: tuple[Constraint, ...] = (),
+    *,
+    sigma: float = 1.0,
+    samples: int = 16,
+    seed: int = 0,
+) -> Evaluation:
+    """Evaluate a model; nothing of it changes, and random numbers are its own.
+
+    Parameters
+    ----------
+    model : VAE
+    x : (N, D) array
+    constraints : sequence of Constraint
+        Those with labels know them of the data trained on.
+    sigma : float
+        Of the Gaussian decoder.
+    samples : int
+        Codes per data point, at least 2.
+    seed : int
+    """
+    check_count(samples, "samples", 2)
+    sigma = check_positive(sigma, "sigma")
+    rng = np.random.default_rng([check_count(seed, "seed", 0), 3])
+    mean, log_sigma = (part.astype(np.float64) for part in model.encode(x))
+    rate = float((0.5 * (mean**2 + np.exp(2 * log_sigma) - 1) - log_sigma).sum(axis=1).mean())
+    N, L = mean.shape
+    plain = Frame(np.zeros(model.dim), 1.0)
+    host = np.asarray(x, dtype=np.float64)
+    terms = [Term.make(constraint, host, plain) for constraint in constraints]
+    if model.likelihood == "bernoulli":
+        terms.append(Term.make(CrossEntropy(), host, plain))
+    measured = np.empty((samples, 1 + len(terms), N))
+    codes = np.empty((samples, N, L))
+    for k in range(samples):
+        codes[k] = mean + np.exp(log_sigma) * rng.standard_normal((N, L))
+        psi = model.decode(codes[k])
+        measured[k, 0] = np.square(host - psi).sum(axis=1)
+        for number, term in enumerate(terms, 1):
+            measured[k, number] = term.at(slice(None), psi)[0]
+    means = measured.mean(axis=(0, 2))
+    # Codes are sampled for given points: their spread alone counts.
+    errors = np.sqrt(measured.var(axis=0, ddof=1).mean(axis=1) / (samples * N))
+    if model.likelihood == "bernoulli":
+        nll, nll_error = means[-1], errors[-1]
+    else:
+        nll = means[0] / (2 * sigma**2) + model.dim / 2 * math.log(2 * math.pi * sigma**2)
+        nll_error = errors[0] / (2 * sigma**2)
+
+    count = max(_LEAST_CODES, _PAIRS // N)
+    chosen = rng.permutation(samples * N)[:count]
+    ratio = log_ratio(codes.reshape(-1, L)[chosen], mean, log_sigma)
+    empty = log_ratio(rng.standard_normal((min(count, samples * N), L)), mean, log_sigma) < math.log(_HOLE)
+    return Evaluation(
+        rate=rate,
+        distortion=float(means[0]),
+        distortion_error=float(errors[0]),
+        nll=float(nll),
+        nll_error=float(nll_error),
+        marginal_kl=float(ratio.mean()),
+        marginal_kl_error=float(ratio.std(ddof=1) / math.sqrt(len(ratio))),
+        constraints={c.name: (float(means[k] - c.allowance), float(errors[k])) for k, c in enumerate(constraints, 1)},
+        active=mean.var(axis=0) > _ACTIVE,
+        holes=float(empty.mean()),
+    )
+
+
+def log_ratio(codes: FloatArray, mean: FloatArray, log_sigma: FloatArray) -> FloatArray:
+    """Logarithm of the mixture of N(mean_j, sigma_j^2) over the N data points, relative to N(0, 1), at codes (n, L)."""
+    precision = np.exp(-2 * log_sigma)
+    readout = np.concatenate([-0.5 * precision, mean * precision], axis=1)  # (N, 2 L)
+    offset = (-0.5 * mean**2 * precision - log_sigma).sum(axis=1) - math.log(len(mean))
+    found, rows = np.empty(len(codes)), max(1, _BLOCK // len(mean))
+    for start in range(0, len(codes), rows):
+        z = codes[start : start + rows]
+        log_terms = np.concatenate([z**2, z], axis=1) @ readout.T + offset
+        found[start : start + rows] = logsumexp(log_terms, axis=1) + 0.5 * (z**2).sum(axis=1)
+    return found

@@ -1,0 +1,323 @@
+"""A compact Gaussian-latent VAE with its backward pass written by hand, on NumPy or CuPy arrays.
+
+Encoder and decoder are perceptrons; without hidden layers the model is the linear VAE. The encoder gives the mean and
+log sigma of q(z | x) = N(mean, diag sigma^2); a code is z = mean + sigma * noise, and its prior N(0, 1).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from array_api_compat import array_namespace
+
+from .._arrays import to_host
+from .._checks import FloatArray, check_choice, check_count, check_data, check_dtype
+from ..equations import Array
+from ..frames import Frame
+
+LIKELIHOODS = ("gaussian", "bernoulli")
+_GELU = math.sqrt(2 / math.pi), 0.044715
+_ENTRIES = 2**22  # entries of the widest layer that are computed together, outside of training
+
+Trace = tuple[Array, Array | None]  # an activation, and its slope
+
+
+@dataclass(frozen=True, eq=False)
+class Pass:
+    """What a pass through the model leaves behind for the way back; n points of a batch.
+
+    Attributes
+    ----------
+    mean, log_sigma, code : (n, L) arrays
+        Of q(z | x), and the z that was sampled.
+    reconstruction : (n, D) array
+        In the frame of the output.
+    kl : scalar array
+        Mean of KL(q(z | x) || N(0, 1)), nats.
+    """
+
+    mean: Array
+    log_sigma: Array
+    code: Array
+    reconstruction: Array
+    kl: Array
+    variance: Array
+    inner: list[Trace]  # inputs of the layers of the encoder
+    outer: list[Trace]  # and of the decoder
+
+
+@dataclass(frozen=True, eq=False)
+class VAE:
+    """Architecture and parameters; `initialised` makes one.
+
+    Attributes
+    ----------
+    dim, latent_dim : int
+        D and L.
+    hidden : tuple of int
+        Widths of the hidden layers of the encoder; those of the decoder are the same, in reverse.
+    activation : {"tanh", "relu", "gelu"}
+        Of hidden layers; "gelu" is its approximation by a tanh (Hendrycks and Gimpel 2016, arXiv:1606.08415).
+    likelihood : {"gaussian", "bernoulli"}
+        Whether a reconstruction is any point, or within [0, 1].
+    frame : Frame
+        Centre and scale by which the encoder's inputs are standardised, and, Gaussian, the reconstructions too.
+    parameters : (P,) array
+        All weights and biases, layer by layer.
+    """
+
+    dim: int
+    latent_dim: int
+    hidden: tuple[int, ...]
+    activation: str
+    likelihood: str
+    frame: Frame
+    parameters: Array
+
+    def __post_init__(self) -> None:
+        check_count(self.dim, "dim")
+        check_count(self.latent_dim, "latent_dim")
+        object.__setattr__(self, "hidden", check_hidden(self.hidden))
+        check_choice(self.activation, "activation", ACTIVATIONS)
+        check_choice(self.likelihood, "likelihood", LIKELIHOODS)
+
+    @classmethod
+    def initialised(
+        cls,
+        frame: Frame,
+        latent_dim: int,
+        hidden: tuple[int, ...] = (),
+        *,
+        activation: str = "tanh",
+        likelihood: str = "gaussian",
+        seed: int = 0,
+        dtype: Any = None,
+    ) -> VAE:
+        """Weights of variance 1 / (inputs of the layer), 2 / inputs for ReLU; a decoder that begins near the centre.
+
+        Parameters
+        ----------
+        frame : Frame
+            Centre (D,) and scale of the data.
+        latent_dim, hidden, activation, likelihood
+            As the attributes.
+        seed : int
+        dtype : {float64, float32}
+
+        Raises
+        ------
+        ValueError
+            For bad input.
+        """
+        centre = np.asarray(frame.centre)
+        empty = cls(centre.size, latent_dim, hidden, activation, likelihood, frame, np.empty(0))
+        rng, parts = np.random.default_rng(check_count(seed, "seed", 0)), []
+        gain = math.sqrt(2) if activation == "relu" else 1.0
+        for number, (n_in, n_out) in enumerate(empty.shapes):
+            last = number in (len(empty.hidden), 2 * len(empty.hidden) + 1)
+            weights = rng.standard_normal((n_in, n_out)) * ((1.0 if last else gain) / math.sqrt(n_in))
+            parts += [weights.ravel(), np.zeros(n_out)]
+        if likelihood == "bernoulli":
+            mean = centre.clip(0.01, 0.99)
+            parts[-1] = np.log(mean / (1 - mean))
+        return empty.with_parameters(np.concatenate(parts).astype(check_dtype(dtype)))
+
+    def with_parameters(self, parameters: Array) -> VAE:
+        """The same architecture with other parameters (P,), which are not copied."""
+        return VAE(self.dim, self.latent_dim, self.hidden, self.activation, self.likelihood, self.frame, parameters)
+
+    @cached_property
+    def shapes(self) -> list[tuple[int, int]]:
+        """Inputs and outputs of every layer, those of the encoder first."""
+        inner = (self.dim, *self.hidden, 2 * self.latent_dim)
+        outer = (self.latent_dim, *self.hidden[::-1], self.dim)
+        return [*itertools.pairwise(inner), *itertools.pairwise(outer)]
+
+    @cached_property
+    def layers(self) -> list[tuple[Array, Array]]:
+        """Weights (inputs, outputs) and biases (outputs,) of every layer: views of the parameters."""
+        return self._views(self.parameters)
+
+    def _views(self, flat: Array) -> list[tuple[Array, Array]]:
+        views, start = [], 0
+        for n_in, n_out in self.shapes:
+            middle, stop = start + n_in * n_out, start + (n_in + 1) * n_out
+            views.append((flat[start:middle].reshape(n_in, n_out), flat[middle:stop]))
+            start = stop
+        return views
+
+    @property
+    def output_frame(self) -> Frame:
+        """The frame in which `forward` gives reconstructions."""
+        return self.frame if self.likelihood == "gaussian" else Frame(np.zeros(self.dim), 1.0)
+
+    @cached_property
+    def _xp(self) -> Any:
+        """The namespace of the parameters, with the functions of NumPy."""
+        return array_namespace(self.parameters)
+
+    # --- forward, backward -------------------------------------------------------------------------------------------
+
+    def forward(self, x: Array, noise: Array) -> Pass:
+        """Encode points, sample codes, decode them.
+
+        Parameters
+        ----------
+        x : (n, D) array
+            In the frame of the data.
+        noise : (n, L) array
+            Of variance 1.
+        """
+        xp, depth = self._xp, len(self.hidden) + 1
+        inner, both = self._through(x, self.layers[:depth])
+        mean, log_sigma = both[:, : self.latent_dim], both[:, self.latent_dim :]
+        sigma = xp.exp(log_sigma)
+        variance = sigma * sigma
+        code = mean + sigma * noise
+        outer, psi = self._through(code, self.layers[depth:])
+        kl = (0.5 * (mean * mean + variance - 1) - log_sigma).sum() / len(x)
+        psi = _sigmoid(xp, psi) if self.likelihood == "bernoulli" else psi
+        return Pass(mean, log_sigma, code, psi, kl, variance, inner, outer)
+
+    def backward(self, done: Pass, slopes: Array, out: Array | None = None) -> Array:
+        """Gradient of the mean KL plus a function of the reconstructions with given slopes, with respect to parameters.
+
+        Parameters
+        ----------
+        done : Pass
+        slopes : (n, D) array
+            Of the function with respect to the reconstructions; not kept.
+        out : (P,) array, optional
+            Where to put it.
+
+        Returns
+        -------
+        (P,) array
+        """
+        gradient = self._xp.empty_like(self.parameters) if out is None else out
+        views, depth, n = self._views(gradient), len(self.hidden) + 1, len(done.mean)
+        if self.likelihood == "bernoulli":
+            slopes = slopes * (done.reconstruction * (1 - done.reconstruction))
+        d_code = self._back(slopes, done.outer, self.layers[depth:], views[depth:]) @ self.layers[depth][0].T
+        d_inner = self._xp.empty((n, 2 * self.latent_dim), dtype=gradient.dtype)
+        d_inner[:, : self.latent_dim] = d_code + done.mean / n
+        d_inner[:, self.latent_dim :] = d_code * (done.code - done.mean) + (done.variance - 1) / n
+        self._back(d_inner, done.inner, self.layers[:depth], views[:depth])
+        return gradient
+
+    def _through(self, x: Array, layers: list[tuple[Array, Array]]) -> tuple[list[Trace], Array]:
+        """Inputs of all layers with the slopes of the activations that made them, and the output of the last."""
+        trace: list[Trace] = [(x, None)]
+        for weights, bias in layers[:-1]:
+            value = trace[-1][0] @ weights
+            value += bias
+            trace.append(_ACTIVATE[self.activation](self._xp, value))
+        weights, bias = layers[-1]
+        value = trace[-1][0] @ weights
+        value += bias
+        return trace, value
+
+    def _back(self, slopes: Array, trace: list[Trace], layers: list[Any], views: list[Any]) -> Array:
+        """Write gradients into the views; the slopes with respect to what went into the second layer."""
+        for (value, bend), (weights, _), (d_weights, d_bias) in zip(
+            trace[::-1], layers[::-1], views[::-1], strict=True
+        ):
+            self._xp.matmul(value.T, slopes, out=d_weights)
+            slopes.sum(axis=0, out=d_bias)
+            if bend is not None:
+                slopes = slopes @ weights.T
+                slopes *= bend
+        return slopes
+
+    # --- in units of the data, in blocks -----------------------------------------------------------------------------
+
+    def encode(self, x: Any) -> tuple[FloatArray, FloatArray]:
+        """Mean and log sigma (n, L) of q(z | x) of points (n, D).
+
+        Raises
+        ------
+        ValueError
+            If they are no finite points of that dimension.
+        """
+        x = check_data(x)
+        if x.shape[1] != self.dim:
+            raise ValueError(f"x must have {self.dim} columns like the data trained on, got {x.shape[1]}")
+        depth = len(self.hidden) + 1
+        found = [
+            to_host(self._through(self._inside(self.frame.inward(block)), self.layers[:depth])[1])
+            for block in self._blocks(np.asarray(x, dtype=np.float64))
+        ]
+        both = np.concatenate(found)
+        return both[:, : self.latent_dim], both[:, self.latent_dim :]
+
+    def decode(self, code: Any) -> FloatArray:
+        """Reconstructions (n, D), in units of x, of codes (n, L).
+
+        Raises
+        ------
+        ValueError
+            If they are no finite codes of that dimension.
+        """
+        code = check_data(code, "code")
+        if code.shape[1] != self.latent_dim:
+            raise ValueError(f"code must have {self.latent_dim} columns, got {code.shape[1]}")
+        depth, found = len(self.hidden) + 1, []
+        for block in self._blocks(code):
+            value = to_host(self._through(self._inside(block), self.layers[depth:])[1]).astype(np.float64)
+            found.append(_sigmoid(np, value) if self.likelihood == "bernoulli" else value)
+        return self.output_frame.outward(np.concatenate(found))
+
+    def reconstruct(self, x: Any) -> FloatArray:
+        """Reconstructions (n, D) of points from the means of their codes, in units of x."""
+        return self.decode(self.encode(x)[0])
+
+    def sample(self, n: int, seed: int = 0) -> FloatArray:
+        """Reconstructions (n, D) of n codes from the prior."""
+        rng = np.random.default_rng(check_count(seed, "seed", 0))
+        return self.decode(rng.standard_normal((check_count(n, "n"), self.latent_dim)))
+
+    def _inside(self, block: FloatArray) -> Array:
+        return self._xp.asarray(block, dtype=self.parameters.dtype)
+
+    def _blocks(self, x: FloatArray) -> Iterator[FloatArray]:
+        rows = max(1, _ENTRIES // max(self.dim, *self.hidden, 2 * self.latent_dim))
+        return (x[start : start + rows] for start in range(0, len(x), rows))
+
+
+def check_hidden(hidden: Any) -> tuple[int, ...]:
+    """Widths of hidden layers."""
+    if not isinstance(hidden, (tuple, list)):
+        raise ValueError(f"hidden must be a tuple of widths, () for the linear VAE, got {hidden!r}")
+    return tuple(check_count(width, "hidden") for width in hidden)
+
+
+def _tanh(xp: Any, u: Array) -> Trace:
+    value = xp.tanh(u)
+    return value, 1 - value * value
+
+
+def _relu(xp: Any, u: Array) -> Trace:
+    positive = u > 0
+    return u * positive, positive
+
+
+def _gelu(xp: Any, u: Array) -> Trace:
+    """u (1 + tanh w) / 2 with w = a (u + b u^3)."""
+    a, b = _GELU
+    square = u * u
+    t = xp.tanh(a * u * (1 + b * square))
+    return 0.5 * u * (1 + t), 0.5 * (1 + t) + 0.5 * a * u * (1 - t * t) * (1 + 3 * b * square)
+
+
+def _sigmoid(xp: Any, u: Array) -> Array:
+    return 0.5 * (1 + xp.tanh(0.5 * u))
+
+
+_ACTIVATE: dict[str, Callable[[Any, Array], Trace]] = {"tanh": _tanh, "relu": _relu, "gelu": _gelu}
+ACTIVATIONS = tuple(_ACTIVATE)

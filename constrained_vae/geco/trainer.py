@@ -1,0 +1,330 @@
+"""train(): GECO, the ELBO and beta-VAEs from one loop (T20)-(T22)."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from os import PathLike
+from typing import Any
+
+import numpy as np
+from array_api_compat import array_namespace
+from tqdm.auto import tqdm
+
+from .._checks import (
+    FloatArray,
+    check_callable,
+    check_choice,
+    check_count,
+    check_data,
+    check_dtype,
+    check_instance,
+    check_positive,
+)
+from ..constraints import RE, Constraint
+from ..frames import Frame
+from ..objectives import ELBO
+from ..solution import NotConvergedWarning
+from . import checkpoints
+from .multiplier import Multiplier
+from .networks import VAE, check_hidden
+from .reports import linear_floor, make_report
+from .runs import Run
+from .schedules import Ramp
+from .training import NotFiniteError, Training
+
+OBJECTIVES = ("geco", "elbo", "beta", "annealed")
+_BATCH = 128
+_RATE, _RATE_OF_WIDTH = 5e-3, 0.2
+_SHOWN = 50  # steps between two updates of the progress bar
+
+
+def train(
+    x: Any,
+    constraints: Any = None,
+    *,
+    latent_dim: int,
+    hidden: tuple[int, ...] = (64, 64),
+    activation: str = "tanh",
+    likelihood: str = "gaussian",
+    objective: str = "geco",
+    beta: float | Ramp | None = None,
+    sigma: float = 1.0,
+    multipliers: Mapping[str, Multiplier] | None = None,
+    steps: int = 20_000,
+    batch_size: int | None = None,
+    learning_rate: float | None = None,
+    seed: int = 0,
+    dtype: Any = None,
+    checkpoint: str | PathLike[str] | None = None,
+    checkpoint_every: int = 1000,
+    resume: Run | str | PathLike[str] | None = None,
+    progress: bool = False,
+    callback: Callable[[int, dict[str, float]], Any] | None = None,
+) -> Run:
+    """Train a Gaussian-latent VAE under constraints, or as an ELBO or beta-VAE.
+
+    Parameters
+    ----------
+    x : (N, D) array_like
+        Data. Those of CuPy stay on their device, and the training with them.
+    constraints : constraint or sequence of them
+        `RE`, `FRE`, `CLA`, `PNCC` or others. With an objective other than "geco" they are optional, and only watched.
+    latent_dim : int
+        L.
+    hidden : tuple of int
+        Widths of the hidden layers of the encoder, and in reverse of the decoder; () is the linear VAE.
+    activation : {"tanh", "relu", "gelu"}
+    likelihood : {"gaussian", "bernoulli"}
+        Whether reconstructions are any points, or within [0, 1]; and what "elbo", "beta" and "annealed" weigh: the
+        squared error over 2 sigma^2, or the cross-entropy.
+    objective : {"geco", "elbo", "beta", "annealed"}
+        KL + lambda C with multipliers that are learned (T20); KL - log p(x | z); KL - log p(x | z) / beta; the same
+        with a beta that moves.
+    beta : float, or Ramp for "annealed"
+    sigma : float
+        Of the Gaussian decoder, in units of x: for those objectives, and for the likelihoods that are reported.
+    multipliers : mapping of str to Multiplier, optional
+        By names of constraints, where other settings than the default are wanted, such as a schedule for kappa or a nu
+        by hand. They are copied. By default lambda starts at 1, and nu follows from the damping rule.
+    steps : int
+        To do in all, those before `resume` included.
+    batch_size : int, optional
+        By default 128, or all points where there are fewer.
+    learning_rate : float, optional
+        Of Adam, at the first step; at step t it is learning_rate / (1 + t / 6000)^2, whatever `steps` is. By default
+        0.005, and 0.2 / width where hidden layers are wider than 40: a step of Adam moves an output of a layer by the
+        rate times its inputs.
+    seed : int
+    dtype : {float64, float32}
+    checkpoint : path, optional
+        Where to write the state of training every `checkpoint_every` steps, and at the end.
+    resume : Run or path, optional
+        Go on from there, with the same data and settings: the result is that of an uninterrupted run, to the bit.
+    progress : bool
+        Show a progress bar with D, KL and lambda.
+    callback : callable, optional
+        Called after every step with its number and what was measured; a true return value stops.
+
+    Returns
+    -------
+    Run
+        Model, history and report; what there is, after Ctrl-C, or where a loss is no longer finite (with a warning).
+
+    Raises
+    ------
+    ValueError
+        For bad input.
+
+    Warns
+    -----
+    UserWarning
+        Where a threshold is above the variance of the data, or below what a linear code of that size can reach.
+    NotConvergedWarning
+        Where a constraint is out of reach, or training met a number that is not finite.
+
+    Examples
+    --------
+    >>> import constrained_vae as cv
+    >>> data = cv.datasets.gaussian((4.0, 2.0, 0.5), n=32)
+    >>> run = train(data.x, cv.RE.from_squared_error(1.2), latent_dim=3, hidden=(), steps=8000)  # the linear VAE
+    >>> run.report["RE"].status, abs(run.multipliers["RE"] / 1.25 - 1) < 0.05  # lambda* of section 5
+    ('met', True)
+    """
+    constraints = _constraints(constraints, objective)
+    host = check_data(x)
+    xp = array_namespace(x if hasattr(x, "__cuda_array_interface__") else host)
+    weight = _weight(objective, beta, sigma, likelihood)
+    ELBO(likelihood=likelihood).check(host)
+    for constraint in constraints:
+        constraint.check(host)
+        if constraint.labelled not in (None, len(host)):
+            raise ValueError(f"{constraint.name}: there are {constraint.labelled} labels for {len(host)} points")
+    batch_size = min(_BATCH, len(host)) if batch_size is None else check_count(batch_size, "batch_size")
+    if batch_size > len(host):
+        raise ValueError(f"batch_size must be at most {len(host)}, the number of points, got {batch_size}")
+    check_count(steps, "steps", 0)
+    check_count(checkpoint_every, "checkpoint_every")
+    check_callable(callback, "callback")
+    if learning_rate is None:
+        learning_rate = min(_RATE, _RATE_OF_WIDTH / max(check_hidden(hidden), default=1))
+    dtype = check_dtype(dtype)
+
+    centre = host.mean(axis=0, dtype=np.float64)
+    radius = float(np.sqrt(np.square(host - centre).sum(axis=1).mean()))
+    frame = Frame(centre, radius or 1.0)
+    model = VAE.initialised(
+        frame, latent_dim, hidden, activation=activation, likelihood=likelihood, seed=seed, dtype=dtype
+    )
+    floors = {c.name: linear_floor(c, host, latent_dim) for c in constraints}
+    training = Training.make(
+        np.asarray(host, dtype=np.float64),
+        model.with_parameters(xp.asarray(model.parameters)),
+        constraints,
+        _multipliers(constraints, multipliers, objective),
+        weight,
+        batch_size=batch_size,
+        learning_rate=check_positive(learning_rate, "learning_rate"),
+        seed=seed,
+        sigma=check_positive(sigma, "sigma"),
+    )
+    settings = checkpoints.settings(training, host, objective, beta, constraints)
+    if resume is not None:
+        training.restore(*checkpoints.state_of(resume, settings))
+    else:
+        _look_at_thresholds(host, constraints, floors, latent_dim, hidden)
+
+    def write() -> None:
+        if checkpoint is not None:
+            checkpoints.write(checkpoint, settings, training)
+
+    stopped = _loop(training, steps, write, checkpoint_every, progress, callback)
+    write()
+    run = Run(
+        x=host,
+        constraints=constraints,
+        model=training.model,
+        history=checkpoints.history(training, constraints),
+        settings=settings,
+        state=training.state(),
+        stopped=stopped,
+        report=make_report(training, constraints, floors),
+    )
+    _warn(run)
+    return run
+
+
+def _loop(
+    training: Training,
+    steps: int,
+    write: Callable[[], None],
+    every: int,
+    progress: bool,
+    callback: Callable[[int, dict[str, float]], Any] | None,
+) -> str:
+    """Train to that step; why it ended."""
+    columns = training.columns
+    shown = [column for column in columns if column.startswith("multiplier ")]
+    with tqdm(total=steps, initial=training.steps, disable=not progress, desc="training", unit="step") as bar:
+        try:
+            while training.steps < steps:
+                with _whole():
+                    row = dict(zip(columns, training.step(), strict=True))
+                bar.update()
+                if training.steps % _SHOWN == 0:
+                    numbers = {"D": row["distortion"], "KL": row["kl"], **{name[11:]: row[name] for name in shown}}
+                    bar.set_postfix({name: f"{value:.4g}" for name, value in numbers.items()}, refresh=False)
+                if training.steps % every == 0:
+                    write()
+                if callback and callback(training.steps, row):
+                    return f"stopped by the callback at step {training.steps}"
+        except KeyboardInterrupt:
+            return f"interrupted at step {training.steps}"
+        except NotFiniteError as error:
+            return f"not finite at step {training.steps}: {error}; the model is that of the step before"
+    return "finished"
+
+
+@contextmanager
+def _whole() -> Iterator[None]:
+    """Ctrl-C waits for the end of the step, so that what there is can be resumed."""
+    usual = signal.default_int_handler
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is not usual:
+        yield
+        return
+    asked: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, frame: asked.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)
+    if asked:
+        raise KeyboardInterrupt
+
+
+def _constraints(constraints: Any, objective: str) -> tuple[Constraint, ...]:
+    check_choice(objective, "objective", OBJECTIVES)
+    if constraints is None:
+        constraints = ()
+    constraints = tuple(constraints) if isinstance(constraints, Sequence) else (constraints,)
+    for constraint in constraints:
+        check_instance(constraint, "every constraint", Constraint, "RE(0.3)")
+    names = [constraint.name for constraint in constraints]
+    if objective == "geco" and not names:
+        raise ValueError("objective='geco' wants a constraint such as RE(0.3), got none")
+    if len(set(names)) < len(names) or "ELBO" in names:
+        raise ValueError(f"constraints must have names of their own, other than ELBO, got {names}: give name=")
+    return constraints
+
+
+def _weight(objective: str, beta: float | Ramp | None, sigma: float, likelihood: str) -> Callable[[int], ELBO] | None:
+    """The ELBO of a step; None under constraints."""
+    if (beta is None) != (objective in ("geco", "elbo")):
+        raise ValueError(f"beta belongs to the objectives 'beta' and 'annealed', got beta={beta!r} for {objective!r}")
+    if objective == "annealed":
+        check_instance(beta, "beta of an annealed objective", Ramp, "Ramp(10.0, 1.0, steps=5000)")
+    elif isinstance(beta, Ramp):
+        raise ValueError("a beta that moves wants objective='annealed'")
+    if objective == "geco":
+        return None
+    if isinstance(beta, Ramp):
+        ramp, proper = beta, ELBO(sigma=sigma, likelihood=likelihood)
+        return lambda step: proper.at(ramp(step))
+    fixed = ELBO(beta=1.0 if beta is None else beta, sigma=sigma, likelihood=likelihood)
+    return lambda step: fixed
+
+
+def _multipliers(
+    constraints: tuple[Constraint, ...], given: Mapping[str, Multiplier] | None, objective: str
+) -> dict[str, Multiplier]:
+    """Those that are learned, by name; none but under constraints."""
+    if objective != "geco":
+        if given:
+            raise ValueError(f"multipliers are learned with objective='geco' alone, got {objective!r}")
+        return {}
+    given = dict(given or {})
+    names = [constraint.name for constraint in constraints]
+    if unknown := sorted(set(given) - set(names)):
+        raise ValueError(f"multipliers must be named like constraints, {names}, got {unknown}")
+    for value in given.values():
+        check_instance(value, "every multiplier", Multiplier, "Multiplier(0.1)")
+    return {c.name: given[c.name].copy() if c.name in given else Multiplier(c.allowance) for c in constraints}
+
+
+def _look_at_thresholds(
+    x: FloatArray,
+    constraints: tuple[Constraint, ...],
+    floors: dict[str, float],
+    latent_dim: int,
+    hidden: tuple[int, ...],
+) -> None:
+    """Warn of thresholds that nothing, or no linear code, could meet or miss."""
+    for constraint in constraints:
+        floor = floors[constraint.name]
+        if not isinstance(constraint, RE):
+            continue
+        none = linear_floor(constraint, x, 0)
+        other = "total" if constraint.reduction == "sum" else "mean per dimension"
+        if constraint.allowance >= none:
+            text = f"is at least the variance {none:.4g} of the data: nothing need be coded, lambda goes to 0"
+        elif constraint.allowance < floor:
+            only = "so that it cannot be reached" if not len(hidden) else "so that it may be out of reach"
+            text = f"is below {floor:.4g}, the least that a linear code of {latent_dim} dimensions has, {only}"
+        else:
+            continue
+        warnings.warn(
+            f"{constraint.name}: kappa^2 = {constraint.allowance:.4g} ({other}) {text}; is kappa in the right unit "
+            "(reduction='sum' or 'mean')?",
+            stacklevel=3,
+        )
+
+
+def _warn(run: Run) -> None:
+    if run.stopped.startswith("not finite"):
+        warnings.warn(f"training: {run.stopped}", NotConvergedWarning, stacklevel=3)
+    for found in run.report.values():
+        if found.status == "unreachable":
+            warnings.warn(f"training: {found}", NotConvergedWarning, stacklevel=3)

@@ -1,0 +1,210 @@
+"""Training: the one loop of every objective; its state can be written down and taken up again, to the bit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from array_api_compat import array_namespace
+
+from .._arrays import numbers, to_host
+from .._checks import FloatArray
+from ..constraints import RE, Constraint
+from ..energies import CrossEntropy
+from ..equations import Array
+from ..objectives import ELBO
+from .adam import Adam
+from .multiplier import Multiplier
+from .networks import VAE
+from .terms import Term
+
+_LONG, _FALL = 6000, 2  # steps after which the learning rate begins to fall, and the power of time with which it does
+
+
+class NotFiniteError(FloatingPointError):
+    """A loss or its gradient is not finite; the parameters are those of the last good step."""
+
+
+@dataclass(eq=False)
+class Training:
+    """Model, optimiser, multipliers and random state in the middle of training.
+
+    Batches are drawn without replacement, epoch by epoch; the order of an epoch follows from the seed and its number.
+    """
+
+    model: VAE
+    x: Array  # (N, D), in the frame of the data
+    distortion: Term
+    likelihood: Term | None  # the Bernoulli one
+    terms: list[Term]  # those with a multiplier, and those that are only watched
+    batch_size: int
+    learning_rate: float
+    beta: Callable[[int], float] | None
+    seed: int
+    sigma: float
+    steps: int = 0
+    rows: list[list[float]] = field(default_factory=list)
+
+    @classmethod
+    def make(
+        cls,
+        x: FloatArray,
+        model: VAE,
+        constraints: Sequence[Constraint],
+        learned: dict[str, Multiplier],
+        weight: Callable[[int], ELBO] | None,
+        **settings: Any,
+    ) -> Training:
+        """Of data (N, D) on the host; the arrays that training needs go where the parameters of the model are.
+
+        Constraints without a multiplier are watched; `weight` is the ELBO at a step, by which likelihoods are weighed.
+        """
+        xp, out = array_namespace(model.parameters), model.output_frame
+        dtype = model.parameters.dtype
+        target = xp.asarray(out.inward(x), dtype=dtype)
+        error = Term.make(RE(0.0), target, out)
+        entropy = Term.make(CrossEntropy(), target, out) if model.likelihood == "bernoulli" else None
+        terms = [Term.make(constraint, target, out, learned.get(constraint.name)) for constraint in constraints]
+        if weight is not None:
+            terms.append((entropy or error).weighing("ELBO", lambda step: weight(step).multiplier))
+        return cls(
+            model=model,
+            x=xp.asarray(model.frame.inward(x), dtype=dtype),
+            distortion=error,
+            likelihood=entropy,
+            terms=terms,
+            beta=None if weight is None else lambda step: weight(step).beta,
+            **settings,
+        )
+
+    def __post_init__(self) -> None:
+        self.rng = np.random.default_rng([self.seed, 1])
+        self.adam = Adam(self.model.parameters)
+        self._xp: Any = array_namespace(self.x)
+        self._gradient = self._xp.empty_like(self.model.parameters)
+        self._epoch: int = -1
+        self._order: Array = None
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What `step` measures, in its order."""
+        names = ["kl", "distortion", "nll", "learning_rate"] + ["beta"] * (self.beta is not None)
+        for term in self.terms:
+            if term.name != "ELBO":
+                names.append(f"batch {term.name}")
+            if term.multiplier is not None:
+                names.append(f"multiplier {term.name}")
+            if isinstance(term.multiplier, Multiplier):
+                names += [f"{kind} {term.name}" for kind in ("average", "bound", "nu")]
+        return tuple(names)
+
+    def step(self) -> list[float]:
+        """One step of the network and of every multiplier (T20); what was measured, in the order of `columns`.
+
+        Raises
+        ------
+        NotFiniteError
+            If the loss or its gradient is not finite; nothing has moved then but the random state.
+        """
+        before = self.rng.bit_generator.state
+        try:
+            with np.errstate(all="ignore"):
+                return self._step()
+        except NotFiniteError:
+            self.rng.bit_generator.state = before
+            raise
+
+    def _step(self) -> list[float]:
+        model, n = self.model, self.batch_size
+        batch = self.batch()
+        noise = self.rng.standard_normal((n, model.latent_dim))
+        done = model.forward(self.x[batch], self._xp.asarray(noise, dtype=self.x.dtype))
+        watched = [self.distortion, *([self.likelihood] if self.likelihood else []), *self.terms]
+        found: dict[Any, tuple[Array, Array]] = {}
+        for term in watched:
+            if term.key not in found:
+                found[term.key] = term.at(batch, done.reconstruction)
+        kl, *energies = numbers(done.kl, *(found[term.key][0].sum() / n for term in watched))
+        if not np.isfinite([kl, *energies]).all():
+            raise NotFiniteError(f"the loss is not finite, KL {kl} and energies {energies}")
+        slopes = None
+        for term in self.terms:
+            if (lam := self.multiplier(term)) is not None:
+                part = found[term.key][1] * (lam / n)
+                slopes = part if slopes is None else slopes + part
+        gradient = model.backward(done, slopes, out=self._gradient)
+        if not math.isfinite(float(gradient @ gradient)):
+            raise NotFiniteError("the gradient is not finite")
+
+        rate = self.learning_rate / (1 + self.steps / _LONG) ** _FALL
+        row = [kl, energies[0], self.nll(energies), rate]
+        if self.beta is not None:
+            row.append(self.beta(self.steps))
+        for term, energy in zip(self.terms, energies[-len(self.terms) :], strict=True):
+            row += self.measure(term, energy)
+        self.adam.step(gradient, rate)
+        for term in self.terms:
+            if isinstance(term.multiplier, Multiplier):
+                term.multiplier.step()
+        self.steps += 1
+        self.rows.append(row)
+        return row
+
+    def multiplier(self, term: Term) -> float | None:
+        """lambda in force; None for what is only watched."""
+        given = term.multiplier
+        if given is None or isinstance(given, Multiplier):
+            return None if given is None else given.value
+        return given(self.steps)
+
+    def measure(self, term: Term, energy: float) -> list[float]:
+        """What is written down of a term; its multiplier takes note of the energy."""
+        lam, given = self.multiplier(term), term.multiplier
+        if lam is None:
+            return [energy - term.energy.allowance]
+        if not isinstance(given, Multiplier):
+            return [lam]
+        given.observe(energy)
+        return [energy - given.threshold_at(self.steps), lam, given.average, float(given.hit), given.nu]
+
+    def nll(self, energies: list[float]) -> float:
+        """-log p(x | z) of a batch."""
+        if self.likelihood is not None:
+            return energies[1]
+        return energies[0] / (2 * self.sigma**2) + self.model.dim / 2 * math.log(2 * math.pi * self.sigma**2)
+
+    def batch(self) -> Array:
+        """Rows of the batch of this step."""
+        per_epoch = len(self.x) // self.batch_size
+        epoch, place = divmod(self.steps, per_epoch)
+        if epoch != self._epoch:
+            order = np.random.default_rng([self.seed, 2, epoch]).permutation(len(self.x))
+            self._epoch, self._order = epoch, self._xp.asarray(order)
+        return self._order[place * self.batch_size : (place + 1) * self.batch_size]
+
+    def state(self) -> tuple[dict[str, FloatArray], dict[str, Any]]:
+        """All that changes: arrays, and what goes into JSON."""
+        arrays = {
+            "parameters": to_host(self.model.parameters).copy(),
+            "adam_mean": to_host(self.adam.mean).copy(),
+            "adam_square": to_host(self.adam.square).copy(),
+            "history": np.array(self.rows, dtype=np.float64).reshape(len(self.rows), len(self.columns)),
+        }
+        learned = {t.name: t.multiplier.state_dict() for t in self.terms if isinstance(t.multiplier, Multiplier)}
+        return arrays, {"steps": self.steps, "rng": self.rng.bit_generator.state, "multipliers": learned}
+
+    def restore(self, arrays: dict[str, FloatArray], numbers: dict[str, Any]) -> None:
+        """Go on from a state."""
+        xp = self._xp
+        self.model.parameters[...] = xp.asarray(arrays["parameters"])
+        self.adam.mean[...] = xp.asarray(arrays["adam_mean"])
+        self.adam.square[...] = xp.asarray(arrays["adam_square"])
+        self.adam.steps = self.steps = int(numbers["steps"])
+        self.rows = arrays["history"].tolist()
+        self.rng.bit_generator.state = numbers["rng"]
+        for term in self.terms:
+            if isinstance(term.multiplier, Multiplier):
+                term.multiplier.load_state_dict(numbers["multipliers"][term.name])

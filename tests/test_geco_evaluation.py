@@ -1,0 +1,122 @@
+"""What is measured of a trained model, against formulas written out and integrals."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.integrate import quad
+from scipy.stats import norm
+
+import constrained_vae as cv
+from constrained_vae.geco import VAE, train
+from constrained_vae.geco.evaluation import evaluate, log_ratio
+from constrained_vae.geco.reports import linear_floor
+
+
+def affine(encode, log_sigma, decode):
+    """The linear VAE of one dimension: mean a x, fixed log sigma, g(z) = d z."""
+    empty = VAE.initialised(cv.Frame(np.zeros(1), 1.0), 1, ())
+    return empty.with_parameters(np.array([encode, 0.0, 0.0, log_sigma, decode, 0.0]))
+
+
+def test_the_mixture_is_exact(rng):
+    mean, log_sigma, codes = rng.standard_normal((5, 3)), 0.3 * rng.standard_normal((5, 3)), rng.standard_normal((4, 3))
+    densities = norm.pdf(codes[:, None], mean, np.exp(log_sigma)).prod(axis=2).mean(axis=1)
+    np.testing.assert_allclose(log_ratio(codes, mean, log_sigma), np.log(densities / norm.pdf(codes).prod(axis=1)))
+
+
+def test_the_mixture_in_blocks(rng, monkeypatch):
+    mean, log_sigma, codes = rng.standard_normal((5, 3)), rng.standard_normal((5, 3)), rng.standard_normal((7, 3))
+    whole = log_ratio(codes, mean, log_sigma)
+    monkeypatch.setattr("constrained_vae.geco.evaluation._BLOCK", 10)  # two codes
+    np.testing.assert_allclose(log_ratio(codes, mean, log_sigma), whole, rtol=1e-12)
+
+
+def test_two_points_by_integration():
+    """Rate, distortion, marginal KL, holes and ELBO of a model of one dimension, within four standard errors."""
+    x, a, log_sigma, d = np.array([[-1.0], [1.0]]), 1.5, np.log(0.4), 0.6
+    sigma = np.exp(log_sigma)
+    found = evaluate(affine(a, log_sigma, d), x, (cv.RE(0.3),), sigma=0.5, samples=4000, seed=1)
+    assert found.rate == pytest.approx(0.5 * (a**2 + sigma**2 - 1) - log_sigma, rel=1e-12)
+    distortion = (1 - a * d) ** 2 + d**2 * sigma**2
+    assert abs(found.distortion - distortion) < 4 * found.distortion_error
+    spread = np.sqrt(4 * (1 - a * d) ** 2 * (d * sigma) ** 2 + 2 * (d * sigma) ** 4)  # of (1 - a d - d sigma e)^2
+    assert found.distortion_error == pytest.approx(spread / np.sqrt(8000), rel=0.1)
+    assert found.constraints["RE"] == (pytest.approx(found.distortion - 0.09), found.distortion_error)
+    assert found.nll == pytest.approx(found.distortion / (2 * 0.25) + 0.5 * np.log(2 * np.pi * 0.25), rel=1e-12)
+    assert found.elbo == pytest.approx(-found.nll - found.rate)
+
+    def mixture(z):
+        return 0.5 * (norm.pdf(z, -a, sigma) + norm.pdf(z, a, sigma))
+
+    exact = quad(lambda z: mixture(z) * np.log(mixture(z) / norm.pdf(z)), -6, 6, limit=200)[0]
+    assert abs(found.marginal_kl - exact) < 4 * found.marginal_kl_error
+    assert 0 < found.marginal_kl_error < 0.02
+    assert found.mutual_information == pytest.approx(np.log(2), abs=0.02)  # sigma tells the points apart
+    z = np.linspace(-8, 8, 100_001)
+    empty = (norm.pdf(z) * (mixture(z) < 0.1 * norm.pdf(z))).sum() * (z[1] - z[0])
+    assert abs(found.holes - empty) < 4 * np.sqrt(empty * (1 - empty) / 8000)
+    assert found.active.tolist() == [True]
+
+
+def test_a_code_of_nothing():
+    """The posterior is the prior: no rate, no marginal KL, no holes, no active unit; the variance is the error."""
+    x = np.array([[-1.0], [1.0], [3.0]])
+    found = evaluate(affine(0.0, 0.0, 0.0), x - 1, samples=8)
+    assert (found.rate, found.n_active, found.holes) == (0.0, 0, 0.0)
+    assert found.marginal_kl == pytest.approx(0, abs=1e-12)
+    assert found.distortion == pytest.approx(8 / 3)
+    assert found.distortion_error == 0.0
+
+
+def test_bernoulli_likelihoods():
+    x = cv.datasets.digits(50).x[:, 18:22]
+    run = train(x, objective="elbo", likelihood="bernoulli", latent_dim=2, hidden=(8,), steps=200)
+    found = run.evaluate(samples=64)
+    p = x.mean(axis=0)
+    nothing = -(x * np.log(p) + (1 - x) * np.log(1 - p)).sum(axis=1).mean()
+    assert found.nll + found.rate < nothing + 0.05
+    assert found.nll < run.history.nll[0]
+    assert run.history.tail().nll.mean() == pytest.approx(found.nll, rel=0.05)
+
+
+def test_other_data_and_labels():
+    data = cv.datasets.four_clusters()
+    classifier = cv.ClassProbabilities(np.eye(4, 2), np.zeros(4))
+    constraints = [cv.RE(1.0), cv.CLA(0.5, classifier, data.labels)]
+    run = train(data.x, constraints, latent_dim=2, hidden=(), steps=20)
+    assert set(run.evaluation.constraints) == {"RE", "CLA"}
+    assert set(run.evaluate(data.x[::2]).constraints) == {"RE"}
+    assert run.evaluation is run.evaluation
+    assert repr(run.evaluate(seed=3)) == repr(run.evaluate(seed=3)) != repr(run.evaluation)
+    with pytest.raises(ValueError, match="x must have 2 columns"):
+        run.evaluate(data.x[:, :1])
+    with pytest.raises(ValueError, match="samples must be a whole number of at least 2"):
+        run.evaluate(samples=1)
+
+
+def test_linear_floors():
+    x = cv.datasets.gaussian((4.0, 2.0, 0.5), n=8).x
+    assert linear_floor(cv.RE(1.0), x, 1) == pytest.approx(2.5)
+    assert linear_floor(cv.RE(1.0, reduction="mean"), x, 1) == pytest.approx(2.5 / 3)
+    assert linear_floor(cv.FRE(1.0, [[0.0, 0.0, 3.0], [1.0, 0.0, 0.0]]), x + 7, 1) == pytest.approx(4.0)
+    assert linear_floor(cv.RE(1.0), x, 3) == linear_floor(cv.RE(1.0), x, 5) == 0
+    assert np.isnan(linear_floor(cv.FRE(1.0, cv.FourierFeatures.random(3, 4)), x, 1))
+
+
+def test_placement_on_a_known_frontier():
+    """Two points: R(D) = log 2 - h((1 + sqrt(1 - D)) / 2); a model of known rate and error, split by hand."""
+    x = np.array([[-1.0], [1.0]])
+    curve = cv.rate_distortion(x, np.geomspace(0.99, 0.1, 60))
+    run = train(x, cv.RE(0.5), latent_dim=1, hidden=(), steps=1)
+    model = affine(1.0, np.log(0.5), 0.8)
+    found = evaluate(model, x, samples=20_000)
+    place = run.excess_over(curve, evaluation=found)
+    p = (1 + np.sqrt(1 - found.distortion)) / 2
+    exact = found.rate - (np.log(2) + p * np.log(p) + (1 - p) * np.log(1 - p))
+    assert place.gap.least - 1e-3 < exact < place.gap.most + 1e-3
+    m = np.sqrt(1 - found.distortion)
+    assert place.slope == pytest.approx(np.arctanh(m) / (2 * m), rel=0.02)
+    assert place.error == pytest.approx(place.slope * found.distortion_error)
+    assert place.rest_error == pytest.approx(np.hypot(place.error, found.marginal_kl_error))
+    assert place.rest.least == pytest.approx(place.gap.least - found.marginal_kl)

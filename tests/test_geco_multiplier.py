@@ -1,0 +1,231 @@
+"""Algorithm 1 (T20): what the multiplier does at every step, and how its step size finds itself."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from constrained_vae.geco import Multiplier, Ramp
+
+
+def drive(multiplier, energies):
+    """Penalties and multipliers of a sequence of batch means."""
+    penalties, values = [], []
+    for energy in energies:
+        penalties.append(multiplier.penalty(energy))
+        multiplier.step()
+        values.append(multiplier.value)
+    return penalties, values
+
+
+def test_the_algorithm_by_hand(rng):
+    """lambda <- lambda exp(nu C_ma), C_ma from the first value at t = 0; the penalty has the value lambda C_ma."""
+    energies, alpha, nu, kappa_squared = rng.uniform(0, 3, 50), 0.9, 0.05, 1.2
+    multiplier = Multiplier(kappa_squared, averaging=alpha, step_size=nu, burn_in=0)
+    penalties, values = drive(multiplier, energies)
+    lam, average = 1.0, None
+    for energy, penalty, value in zip(energies, penalties, values, strict=True):
+        c = energy - kappa_squared
+        average = c if average is None else alpha * average + (1 - alpha) * c
+        assert penalty == pytest.approx(lam * average, rel=1e-12, abs=1e-15)
+        lam *= math.exp(nu * average)
+        assert value == pytest.approx(lam, rel=1e-12)
+    assert multiplier.average == pytest.approx(average, rel=1e-12)
+
+
+class Dual:
+    """A number with a derivative: all that a library's scalar needs for the penalty."""
+
+    def __init__(self, value, slope):
+        self.value, self.slope = value, slope
+
+    def __float__(self):
+        assert not self.slope, "read with its gradient"
+        return self.value
+
+    def detach(self):
+        return Dual(self.value, 0.0)
+
+    def __add__(self, other):
+        return Dual(self.value + other, self.slope)
+
+    def __rmul__(self, other):
+        return Dual(self.value * other, self.slope * other)
+
+
+def test_the_value_is_that_of_the_average_and_the_gradient_that_of_the_batch():
+    multiplier = Multiplier(1.0, initial=3.0, step_size=0.0, burn_in=0)
+    multiplier.penalty(2.0)
+    multiplier.step()
+    found = multiplier.penalty(Dual(6.0, 0.7))
+    assert found.slope == pytest.approx(3.0 * 0.7, rel=1e-15)
+    assert found.value == pytest.approx(3.0 * (0.99 * 1.0 + 0.01 * 5.0), rel=1e-14)
+
+
+def test_scalar_arrays_pass():
+    multiplier = Multiplier(1.0, burn_in=0)
+    found = multiplier.penalty(np.array(2.0, dtype=np.float32))
+    assert float(found) == 1.0
+
+
+def test_a_constraint_that_is_met_leaves_lambda_alone():
+    for nu in (None, 0.3):
+        multiplier = Multiplier(0.75, initial=0.7, step_size=nu, burn_in=0)
+        _, values = drive(multiplier, [0.75] * 20)
+        assert set(values) == {multiplier.value}
+        assert multiplier.value == pytest.approx(0.7, rel=1e-15)
+
+
+def test_nothing_moves_before_the_end_of_the_burn_in():
+    multiplier = Multiplier(1.0, step_size=0.1, burn_in=3)
+    penalties, values = drive(multiplier, [9.0, 8.0, 7.0, 2.0])
+    assert penalties == pytest.approx([8.0, 7.0, 6.0, 1.0])  # raw batches, then the average from its first value
+    assert values == pytest.approx([1.0, 1.0, 1.0, math.exp(0.1)])
+    assert Multiplier(1.0).burn_in == 100
+
+
+def test_bounds_hold_without_windup():
+    multiplier = Multiplier(1.0, averaging=0.5, step_size=0.5, burn_in=0, bounds=(0.5, 4.0))
+    _, values = drive(multiplier, [11.0] * 30)
+    assert values[-1] == pytest.approx(4.0, rel=1e-15)
+    assert multiplier.hit == 1
+    drive(multiplier, [0.0] * 3)  # C_ma turns negative at the fourth: 10/16 - 15/16 < 0
+    assert multiplier.hit == 1
+    drive(multiplier, [0.0])
+    assert multiplier.value < 4.0
+    assert multiplier.hit == 0
+    drive(multiplier, [0.0] * 30)
+    assert (multiplier.value, multiplier.hit) == (pytest.approx(0.5), -1)
+
+
+def test_bounds_by_default_are_costs_in_nats():
+    assert Multiplier(4.0).bounds == (0.25e-6, 0.25e4)
+    assert Multiplier(0.0).bounds == (1e-6, 1e4)
+    assert Multiplier(1e-8, initial=1.0).bounds == (1.0, 1e12)
+
+
+def test_frozen_lambda_stays_and_the_average_goes_on():
+    multiplier = Multiplier(1.0, step_size=0.1, burn_in=0)
+    multiplier.freeze()
+    drive(multiplier, [3.0, 3.0])
+    assert (multiplier.value, multiplier.average, multiplier.frozen) == (1.0, 2.0, True)
+    multiplier.freeze(False)
+    drive(multiplier, [3.0])
+    assert multiplier.value == pytest.approx(math.exp(0.2))
+
+
+def test_thresholds_move():
+    ramp = Ramp(4.0, 1.0, steps=2)
+    multiplier = Multiplier(ramp, averaging=0.0, step_size=1.0, burn_in=0)
+    _, values = drive(multiplier, [4.0, 2.0, 1.0, 1.0])
+    assert values == pytest.approx([1.0] * 4)
+    assert [ramp(t) for t in (0, 1, 2, 99)] == [4.0, 2.0, 1.0, 1.0]
+    assert [multiplier.threshold_at(t) for t in (0, 2)] == [4.0, 1.0]
+
+
+def test_a_state_goes_on_to_the_bit(rng):
+    energies = rng.gamma(4.0, 0.3, 400)
+    whole, first = Multiplier(1.0), Multiplier(1.0)
+    drive(whole, energies)
+    drive(first, energies[:200])
+    second = Multiplier(1.0)
+    second.load_state_dict(json.loads(json.dumps(first.state_dict())))
+    copied = first.copy()
+    drive(second, energies[200:])
+    assert second.state_dict() == whole.state_dict()
+    assert copied.state_dict() == first.state_dict() != whole.state_dict()
+    with pytest.raises(ValueError, match="state must be what state_dict"):
+        second.load_state_dict({"lambda": 1.0})
+
+
+@pytest.mark.parametrize("nu", [None, 0.02])
+def test_the_unit_of_the_constraint_is_a_unit(rng, nu):
+    """A mean over D dimensions with nu D, lambda_0 D and scaled bounds is the sum (T20)."""
+    D, energies = 64, rng.gamma(4.0, 0.3, 500)
+    total = Multiplier(1.0, initial=0.5, step_size=nu, bounds=(0.1, 5.0))
+    mean = Multiplier(1.0 / D, initial=0.5 * D, step_size=None if nu is None else nu * D, bounds=(0.1 * D, 5.0 * D))
+    _, of_total = drive(total, energies)
+    _, of_mean = drive(mean, energies / D)
+    np.testing.assert_allclose(np.array(of_mean) / D, of_total, rtol=1e-11)
+    assert np.ptp(of_total) > 0.01
+
+
+def plant(multiplier, steps, response, settled=2.0, noise=0.05, lag=0.0, seed=0):
+    """Energies settled - response log(lambda / 2), late by `lag` steps, with noise; the multipliers on the way."""
+    rng, values, mean = np.random.default_rng(seed), [], None
+    for _ in range(steps):
+        now = settled - response * math.log(multiplier.value / 2)
+        mean = now if mean is None else mean + (now - mean) / (1 + lag)
+        multiplier.penalty(max(mean + noise * rng.standard_normal(), 0.0))
+        multiplier.step()
+        values.append(multiplier.value)
+    return np.array(values)
+
+
+@pytest.mark.parametrize("response", [1.0, 2.0, 4.0, 8.0])
+def test_the_response_is_estimated(response):
+    """From an energy of 2 as first guess, within a third, while log lambda still moves by 0.7."""
+    multiplier = Multiplier(2.0, burn_in=0)
+    plant(multiplier, 800, response, noise=0.01)
+    assert multiplier.response == pytest.approx(response, rel=1 / 3)
+    assert multiplier.nu == pytest.approx(0.01 / (4 * multiplier.response), rel=1e-12)
+
+
+@pytest.mark.parametrize("lag", [0.0, 100.0])
+@pytest.mark.parametrize("response", [0.5, 2.0, 8.0])
+def test_the_rule_damps(response, lag):
+    """lambda comes to 2 and stays, with an overshoot of less than a factor of 2, whatever the response and its lag."""
+    values = plant(Multiplier(2.0), 20_000, response, lag=lag)
+    assert values[-2000:].mean() == pytest.approx(2.0, rel=0.01)
+    assert values[-2000:].std() < 0.04
+    assert values.max() < 4.0
+
+
+def test_too_large_a_step_oscillates():
+    """A lag of 100 steps diverges where nu s > (1 - alpha) + 1 / lag (section 7), and not below half of that."""
+    limit = (0.01 + 0.01) / 2.0
+    calm = plant(Multiplier(2.0, step_size=limit / 2), 5000, 2.0, noise=1e-3, lag=100)
+    wild = plant(Multiplier(2.0, step_size=limit * 1.5), 5000, 2.0, noise=1e-3, lag=100)
+    assert np.ptp(np.log(calm[-1000:])) < 0.01
+    assert np.ptp(np.log(wild[-1000:])) > 0.5
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"threshold": -1.0}, "threshold must be finite and at least 0"),
+        ({"threshold": math.nan}, "threshold must be finite"),
+        ({"threshold": 1.0, "initial": 0.0}, "initial must be positive"),
+        ({"threshold": 1.0, "averaging": 1.0}, "averaging must be at least 0 and below 1, got 1.0"),
+        ({"threshold": 1.0, "step_size": -1.0}, "step_size"),
+        ({"threshold": 1.0, "burn_in": -1}, "burn_in must be a whole number of at least 0"),
+        ({"threshold": 1.0, "bounds": (2.0, 3.0)}, "bounds must hold the initial multiplier 1.0"),
+        ({"threshold": 1.0, "bounds": (0.0, 3.0)}, "bounds must be positive"),
+        ({"threshold": Ramp(1.0, 2.0, 3), "bounds": (3.0, 0.5)}, "bounds must hold"),
+    ],
+)
+def test_bad_settings(options, message):
+    with pytest.raises(ValueError, match=message):
+        Multiplier(**options)
+
+
+@pytest.mark.parametrize(("energy", "message"), [(math.nan, "finite"), (math.inf, "finite"), (-0.1, "at least 0")])
+def test_bad_energies_name_the_step(energy, message):
+    multiplier = Multiplier(1.0)
+    multiplier.penalty(1.0)
+    before = multiplier.state_dict()
+    with pytest.raises(ValueError, match=f"{message}.* at step 1"):
+        multiplier.penalty(energy)
+    assert str(multiplier.state_dict()) == str(before)
+    Multiplier(1.0, step_size=0.1).penalty(-0.1)  # any number, with nu by hand
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"), [((0.0, 1.0, 2), "start"), ((1.0, math.inf, 2), "end"), ((1, 2, 0), "steps")]
+)
+def test_bad_ramps(arguments, name):
+    with pytest.raises(ValueError, match=name):
+        Ramp(*arguments)

@@ -1,0 +1,380 @@
+"""geco.train: one loop for every objective, what it reports, and how it is taken up again."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import warnings
+
+import numpy as np
+import pytest
+from device import namespace as device_namespace
+from device import upload
+
+import constrained_vae as cv
+from constrained_vae.geco import Multiplier, Ramp, train
+
+DATA = cv.datasets.gaussian((4.0, 2.0, 0.5), n=32)  # 256 points, covariance exactly diag(4, 2, 0.5)
+SMALL = {"latent_dim": 2, "hidden": (8,), "steps": 30, "batch_size": 32}
+OBJECTIVES = {
+    "geco": {"constraints": cv.RE(1.0)},
+    "elbo": {"objective": "elbo", "sigma": 0.7},
+    "beta": {"objective": "beta", "beta": 2.0, "constraints": cv.RE(1.0)},
+    "annealed": {"objective": "annealed", "beta": Ramp(10.0, 1.0, 100)},
+}
+
+
+def run(constraints=None, x=DATA.x, **options):
+    return train(x, constraints, **{**SMALL, **options})
+
+
+def same(a, b):
+    """Whether two runs are the same to the bit."""
+    np.testing.assert_array_equal(a.model.parameters, b.model.parameters)
+    np.testing.assert_array_equal(a.history.table, b.history.table)
+    assert json.dumps(a.state[1]) == json.dumps(b.state[1])  # as text, where NaN is NaN
+
+
+# --- the loop --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", OBJECTIVES.values(), ids=OBJECTIVES)
+def test_seeds(options):
+    first = run(**options)
+    same(first, run(**options))
+    assert (first.model.parameters != run(**options, seed=1).model.parameters).any()
+    assert first.stopped == "finished"
+    assert len(first.history) == 30
+
+
+def test_the_first_step_by_hand():
+    """Adam's first step is -rate times the sign of the gradient of KL + lambda C, lambda = 1, at the first batch."""
+    start, stepped = run(cv.RE(1.0), steps=0), run(cv.RE(1.0), steps=1)
+    rows = np.random.default_rng([0, 2, 0]).permutation(256)[:32]
+    noise = np.random.default_rng([0, 1]).standard_normal((32, 2))
+    frame, x = start.model.frame, DATA.x[rows]
+    done = start.model.forward(frame.inward(x), noise)
+    error = x - frame.outward(done.reconstruction)
+    slopes = -2 * frame.scale * error / 32
+    gradient = start.model.backward(done, slopes)
+    moved = stepped.model.parameters - start.model.parameters
+    np.testing.assert_allclose(moved, -5e-3 * gradient / (np.abs(gradient) + 1e-8), rtol=1e-6, atol=1e-9)
+    history = stepped.history
+    assert history.kl[0] == pytest.approx(done.kl)
+    assert history.distortion[0] == pytest.approx(np.square(error).sum(axis=1).mean())
+    assert history.values["RE"][0] == pytest.approx(history.distortion[0] - 1.0)
+
+
+def test_an_epoch_takes_every_point_once():
+    frame = DATA.x.copy()
+    seen = []
+    step = cv.geco.training.Training.batch
+
+    def recorded(self):
+        seen.append(step(self))
+        return seen[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cv.geco.training.Training, "batch", recorded)
+        run(cv.RE(1.0), steps=16)
+    first, second = np.concatenate(seen[:8]), np.concatenate(seen[8:])
+    np.testing.assert_array_equal(np.sort(first), np.arange(256))
+    np.testing.assert_array_equal(np.sort(second), np.arange(256))
+    assert (first != second).any()
+    np.testing.assert_array_equal(DATA.x, frame)
+
+
+def test_what_is_written_down():
+    both = [cv.RE(1.0), cv.FRE(0.5, np.eye(3)[:1])]
+    history = run(both, sigma=0.5).history
+    assert set(history.multipliers) == set(history.values) == set(history.averages) == {"RE", "FRE"}
+    assert {len(values) for values in history.bounds.values()} == {30}
+    np.testing.assert_allclose(history.values["RE"], history.distortion - 1, rtol=1e-12)
+    np.testing.assert_allclose(history.per_dimension, history.distortion / 3)
+    np.testing.assert_allclose(history.nll, 2 * history.distortion + 1.5 * np.log(2 * np.pi * 0.25), rtol=1e-12)
+    np.testing.assert_allclose(history.equivalent_beta, 2 / history.multipliers["RE"], rtol=1e-12)
+    np.testing.assert_allclose(history.learning_rate, 5e-3 / (1 + np.arange(30) / 6000) ** 2)
+    assert len(history.tail()) == 3
+    assert len(history[10:]) == 20
+    history = run(**OBJECTIVES["annealed"]).history
+    np.testing.assert_allclose(history.equivalent_beta, [Ramp(10.0, 1.0, 100)(t) for t in range(30)])
+    np.testing.assert_allclose(history.multipliers["ELBO"], 1 / (2 * history.equivalent_beta))
+    assert np.isnan(run(cv.FRE(0.5, np.eye(3)[:1])).history.equivalent_beta).all()
+
+
+def test_lambda_follows_the_averages():
+    """The multiplier of the trainer is the one of the algorithm, fed with the batch means."""
+    found = run(cv.RE(1.0), steps=300)
+    by_hand = Multiplier(1.0)
+    for c, lam, average in zip(
+        found.history.values["RE"], found.history.multipliers["RE"], found.history.averages["RE"], strict=True
+    ):
+        assert lam == by_hand.value
+        by_hand.penalty(c + 1.0)
+        assert average == pytest.approx(by_hand.average, rel=1e-12, nan_ok=True)
+        by_hand.load_state_dict({**by_hand.state_dict(), "average": average})
+        by_hand.step()
+    assert found.history.multipliers["RE"][-1] != 1.0
+
+
+def test_mean_and_sum_are_units():
+    """The mean over D with nu D, lambda_0 D and scaled bounds trains the same model, to rounding."""
+    settings = {"step_size": 1e-3, "bounds": (0.5, 30.0), "burn_in": 5}
+    of_sum = {"RE": Multiplier(1.0, **settings)}
+    of_mean = {"RE": Multiplier(1 / 3, initial=3.0, step_size=3e-3, bounds=(1.5, 90.0), burn_in=5)}
+    one = run(cv.RE(1.0), multipliers=of_sum, steps=200)
+    other = run(cv.RE(np.sqrt(1 / 3), reduction="mean"), multipliers=of_mean, steps=200)
+    np.testing.assert_allclose(other.history.multipliers["RE"] / 3, one.history.multipliers["RE"], rtol=1e-7)
+    np.testing.assert_allclose(other.model.parameters, one.model.parameters, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(other.history.equivalent_beta, one.history.equivalent_beta, rtol=1e-7)
+    assert of_sum["RE"].value == 1.0  # given multipliers are not touched
+
+
+def test_units_and_offsets_of_the_data_cost_nothing():
+    scaled = run(cv.RE(1e3), x=1e3 * DATA.x + 5e4, multipliers={"RE": Multiplier(1e6, initial=1e-6)}, steps=200)
+    plain = run(cv.RE(1.0), steps=200)
+    np.testing.assert_allclose(scaled.history.kl, plain.history.kl, rtol=1e-6)
+    np.testing.assert_allclose(scaled.history.multipliers["RE"] * 1e6, plain.history.multipliers["RE"], rtol=1e-6)
+
+
+def test_schedules_for_kappa():
+    found = run(cv.RE(1.0), multipliers={"RE": Multiplier(Ramp(4.0, 1.0, 20))})
+    np.testing.assert_allclose(
+        found.history.distortion - found.history.values["RE"], [Ramp(4.0, 1.0, 20)(t) for t in range(30)]
+    )
+    assert found.report["RE"].threshold == 1.0
+
+
+# --- going on --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", OBJECTIVES.values(), ids=OBJECTIVES)
+@pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])
+def test_a_hundred_and_a_hundred_are_two_hundred(options, likelihood, tmp_path):
+    options = {**options, "likelihood": likelihood, "x": np.clip(0.5 + DATA.x / 4, 0, 1)}
+    if "constraints" in options:
+        options["constraints"] = cv.RE(0.3)
+    whole, half = run(**options, steps=200), run(**options, steps=100)
+    same(run(**options, steps=200, resume=half), whole)
+    half.save(tmp_path / "half.npz")
+    same(run(**options, steps=200, resume=tmp_path / "half.npz"), whole)
+    assert len(half.history) == 100
+    same(run(**options, steps=100, resume=half), half)
+
+
+def test_checkpoints_are_written_on_the_way(tmp_path):
+    path, seen = tmp_path / "state.npz", []
+    options = {"constraints": cv.RE(1.0), "checkpoint": path, "checkpoint_every": 10}
+    whole = run(**options, callback=lambda step, row: seen.append(path.exists()))
+    assert seen == [False] * 9 + [True] * 21
+    same(run(cv.RE(1.0), resume=path), whole)
+    assert [found.name for found in tmp_path.iterdir()] == ["state.npz"]
+
+
+def test_interrupted_runs_give_what_there_is():
+    def interrupt(step, row):
+        if step == 12:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    half = run(cv.RE(1.0), callback=interrupt)
+    assert half.stopped == f"interrupted at step {len(half.history)}"
+    assert len(half.history) in (12, 13)
+    same(run(cv.RE(1.0), resume=half), run(cv.RE(1.0)))
+
+
+def test_ctrl_c_waits_for_the_end_of_a_step(monkeypatch):
+    backward = cv.geco.VAE.backward
+    calls = []
+
+    def interrupted(*arguments, **options):
+        calls.append(1)
+        if len(calls) == 7:
+            os.kill(os.getpid(), signal.SIGINT)
+        return backward(*arguments, **options)
+
+    monkeypatch.setattr(cv.geco.VAE, "backward", interrupted)
+    half = run(cv.RE(1.0))
+    assert len(half.history) == 7
+    same(run(cv.RE(1.0), resume=half), run(cv.RE(1.0)))
+
+
+def test_runs_train_in_threads_and_beside_other_handlers():
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(1) as pool:
+        there = pool.submit(run, cv.RE(1.0)).result()
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        same(run(cv.RE(1.0)), there)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_the_callback_sees_every_step_and_stops():
+    seen = []
+
+    def look(step, row):
+        seen.append((step, row["kl"], row["multiplier RE"]))
+        return step == 8
+
+    found = run(cv.RE(1.0), callback=look)
+    assert found.stopped == "stopped by the callback at step 8"
+    assert [kl for _, kl, _ in seen] == found.history.kl.tolist()
+    assert [step for step, *_ in seen] == list(range(1, 9))
+
+
+def test_resuming_something_else(tmp_path):
+    half = run(cv.RE(1.0), steps=5)
+    with pytest.raises(ValueError, match=r"resume wants the data and settings of before, got seed 1 \(was 0\)"):
+        run(cv.RE(1.0), seed=1, resume=half)
+    for options in ({"constraints": cv.RE(1.1)}, {"hidden": (9,)}, {"x": DATA.x + 1}, {"learning_rate": 1.0}):
+        with pytest.raises(ValueError, match="resume wants the data"):
+            run(**{"constraints": cv.RE(1.0), "resume": half, **options})
+    np.savez(tmp_path / "other.npz", a=1)
+    with pytest.raises(ValueError, match="does not hold a saved state of training"):
+        run(cv.RE(1.0), resume=tmp_path / "other.npz")
+
+
+def test_a_number_that_is_not_finite_stops_and_keeps_the_last_good_state():
+    with pytest.warns(cv.NotConvergedWarning, match=r"not finite at step \d+: .* is not finite"):
+        found = run(cv.RE(1.0), learning_rate=1e100)
+    assert found.stopped.startswith(f"not finite at step {len(found.history)}: ")
+    assert np.isfinite(found.model.parameters).all()
+    assert np.isfinite(found.history.column("kl")).all()
+    same(run(cv.RE(1.0), learning_rate=1e100, steps=len(found.history)), found)
+
+
+def test_a_gradient_that_is_not_finite_is_never_taken():
+    calls = []
+
+    def product(x, df):
+        calls.append(len(x))
+        return df * (np.nan if len(calls) > 20 else 1.0)
+
+    with pytest.warns(cv.NotConvergedWarning, match="the gradient is not finite; the model is that of the step before"):
+        found = run([cv.RE(1.0), cv.FRE(1.0, cv.Features(lambda x: 1.0 * x, product))])
+    assert 5 < len(found.history) < 20
+    assert np.isfinite(found.model.parameters).all()
+    assert found.state[1]["multipliers"]["FRE"]["steps"] == len(found.history)
+
+
+def test_evaluation_moves_nothing():
+    half = run(cv.RE(1.0), steps=100)
+    before = {name: array.copy() for name, array in half.state[0].items()}, str(half.state[1])
+    half.evaluate()
+    half.evaluate(DATA.x[:50], samples=3, seed=4)
+    half.model.sample(10)
+    np.random.default_rng(0)
+    for name, array in half.state[0].items():
+        np.testing.assert_array_equal(array, before[0][name])
+    assert str(half.state[1]) == before[1]
+    same(run(cv.RE(1.0), steps=200, resume=half), run(cv.RE(1.0), steps=200))
+
+
+def test_progress_shows_distortion_kl_and_lambda(capsys):
+    run(cv.RE(1.0), steps=50, progress=True)
+    shown = capsys.readouterr().err
+    assert all(f"{name}=" in shown for name in ("D", "KL", "RE"))
+
+
+# --- elsewhere -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])
+@pytest.mark.parametrize("dtype", [None, np.float32])
+def test_arrays_of_a_device(likelihood, dtype, tmp_path):
+    """On a stand-in that refuses what CuPy refuses the bits are those of the host, checkpoints included."""
+    x = cv.datasets.digits(40).x[:, 20:24]
+    options = {**SMALL, "likelihood": likelihood, "dtype": dtype, "activation": "gelu", "steps": 20}
+    both = [cv.RE(0.2, reduction="mean"), cv.FRE(0.2, cv.FourierFeatures.random(4, 8))]
+    here, there = train(x, both, **options), train(upload(x), both, **options)
+    assert there.model.parameters.__array_namespace__() is device_namespace
+    np.testing.assert_array_equal(there.model.parameters.get(), here.model.parameters)
+    np.testing.assert_array_equal(there.history.table, here.history.table)
+    there.save(tmp_path / "state.npz")
+    same(
+        train(x, both, **{**options, "steps": 30}, resume=tmp_path / "state.npz"),
+        train(x, both, **{**options, "steps": 30}),
+    )
+    assert repr(there.evaluate()) == repr(here.evaluate())
+    elbo = {**options, "objective": "elbo"}
+    np.testing.assert_array_equal(train(upload(x), **elbo).model.parameters.get(), train(x, **elbo).model.parameters)
+
+
+@pytest.mark.gpu
+def test_arrays_of_cupy():
+    import cupy
+
+    here, there = run(cv.RE(1.0)), run(cv.RE(1.0), x=cupy.asarray(DATA.x))
+    # Sums of another order, thirty steps of Adam, which magnifies rounding where a gradient is near zero.
+    np.testing.assert_allclose(there.model.parameters.get(), here.model.parameters, atol=1e-6)
+    np.testing.assert_allclose(there.history.kl, here.history.kl, rtol=1e-6)
+
+
+# --- what is refused, and warned of ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 257}, "batch_size must be at most 256, the number of points, got 257"),
+        ({"batch_size": 0}, "batch_size must be a whole number of at least 1"),
+        ({"constraints": None}, "objective='geco' wants a constraint such as RE"),
+        ({"constraints": [cv.RE(1.0), cv.RE(2.0)]}, "constraints must have names of their own"),
+        ({"constraints": 1.0}, "every constraint must be an instance of Constraint"),
+        ({"objective": "vae"}, "objective must be one of"),
+        ({"objective": "beta"}, "beta belongs to the objectives 'beta' and 'annealed', got beta=None for 'beta'"),
+        ({"beta": 2.0}, "beta belongs to the objectives 'beta' and 'annealed', got beta=2.0 for 'geco'"),
+        ({"objective": "annealed", "beta": 2.0}, "beta of an annealed objective must be an instance of Ramp"),
+        ({"objective": "beta", "beta": Ramp(2.0, 1.0, 5)}, "wants objective='annealed'"),
+        ({"objective": "beta", "beta": -1.0}, "beta must be positive"),
+        (
+            {"multipliers": {"FRE": Multiplier(1.0)}},
+            r"multipliers must be named like constraints, \['RE'\], got \['FRE'\]",
+        ),
+        (
+            {"objective": "elbo", "multipliers": {"RE": Multiplier(1.0)}},
+            "with objective='geco' alone, got 'elbo'",
+        ),
+        ({"multipliers": {"RE": 1.0}}, "every multiplier must be an instance of Multiplier"),
+        ({"likelihood": "bernoulli"}, r"the Bernoulli likelihood wants data in \[0, 1\]"),
+        ({"likelihood": "poisson"}, "likelihood must be one of"),
+        ({"activation": "sine"}, "activation must be one of"),
+        ({"latent_dim": 0}, "latent_dim"),
+        ({"learning_rate": 0.0}, "learning_rate must be positive"),
+        ({"sigma": 0.0}, "sigma must be positive"),
+        ({"steps": -1}, "steps"),
+        ({"checkpoint_every": 0}, "checkpoint_every"),
+        ({"seed": -1}, "seed"),
+        ({"dtype": np.int64}, "dtype must be float64 or float32"),
+        ({"callback": 3}, "callback must be callable"),
+        ({"x": [[np.nan, 1.0]]}, "x must be finite"),
+        ({"constraints": cv.PNCC(0.5, (2, 2), 2)}, "wants 4 values in every row of x"),
+        ({"constraints": cv.CLA(0.5, cv.ClassProbabilities(np.ones((2, 3)), np.ones(2)), [0, 1])}, "2 labels for 256"),
+    ],
+)
+def test_bad_input(options, message):
+    with pytest.raises(ValueError, match=message):
+        run(**{"constraints": cv.RE(1.0), **options})
+
+
+@pytest.mark.parametrize(
+    ("constraint", "hidden", "message"),
+    [
+        (cv.RE(2.6), (8,), r"kappa\^2 = 6.76 \(total\) is at least the variance 6.5 of the data.*right unit"),
+        (cv.RE(1.5, reduction="mean"), (8,), r"kappa\^2 = 2.25 \(mean per dimension\) is at least the variance 2.167"),
+        (cv.RE(0.6), (8,), r"is below 0.5, the least that a linear code of 2 dimensions has, so that it may be out"),
+        (cv.RE(0.6), (), "so that it cannot be reached"),
+    ],
+)
+def test_thresholds_of_a_wrong_unit_are_warned_of(constraint, hidden, message):
+    with pytest.warns(UserWarning, match=message):
+        run(constraint, hidden=hidden, steps=1)
+
+
+def test_a_threshold_within_reach_is_not_warned_of():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run(cv.RE(1.0), steps=1)
