@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm.auto import tqdm
 
+from ._blas import single_threaded_blas
 from ._checks import FloatArray, check_count, check_data, check_weights
 from .iteration import solve
 from .objectives import ELBO
@@ -385,10 +386,11 @@ def compare_spectral(
     def compare(s: FixedPoint) -> SpectralComparison:
         distinct = len(s.distinct)
         k = min(distinct, n) if n_clusters is None else n_clusters
-        if k not in baselines:
-            baselines[k] = {name: _baseline(name, s, k, seed) for name in _BASELINES}
         partitions = {"solution": s.labels}
-        partitions |= {name: _spectral(name, s, k, seed) for name in names}
+        with single_threaded_blas():  # with threads that wait for each other it takes many times as long
+            partitions |= {name: _spectral(name, s, k, seed) for name in names}
+            if k not in baselines:
+                baselines[k] = {name: _baseline(name, s, k, seed) for name in _BASELINES}
         return SpectralComparison(s.beta, distinct, k, names, partitions | baselines[k], spectrum(s), classes)
 
     found = tuple(compare(s) for s in tqdm(solutions, disable=not progress, desc="comparing", unit="beta"))
