@@ -22,7 +22,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -265,21 +265,35 @@ def draw(arrays: dict[str, np.ndarray]) -> Figure:
     import matplotlib.pyplot as plt
 
     sets = arrays["sets"].tolist()
-    planar = [name for name in sets if f"{name}_widths" in arrays]
-    heights = [0.62 * len(sets) + 0.3, 1.0 * len(sets) + 0.45] + [1.5] * bool(planar)
+    planar = [name for name in sets if f"{name}_widths" in arrays and name != "four_clusters"]  # with which all is easy
+    rows = {"partitions": 0.64 * len(sets), "curves": 0.95 * len(sets), "widths": 1.05 * bool(planar)}
+    above, below = (
+        {"partitions": 0.3, "curves": 0.42, "widths": 0.42},
+        {"partitions": 0.0, "curves": 0.3, "widths": 0.3},
+    )
+    height = sum(rows[key] + above[key] + below[key] for key in rows if rows[key])
     with plt.rc_context(_command.STYLE | {"font.size": 7, "axes.titlesize": 6.5, "lines.solid_capstyle": "butt"}):
-        figure = plt.figure(figsize=(3.5, sum(heights)))
-        figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)
-        parts = np.atleast_1d(cast("np.ndarray", figure.subfigures(len(heights), 1, height_ratios=heights)))
-        _partitions(arrays, sets, parts[0])
-        _curves(arrays, sets, parts[1])
-        if planar:
-            _widths(arrays, planar, parts[2])
+        figure = plt.figure(figsize=(3.5, height))
+        top = height
+        for key, fill in (("partitions", _partitions), ("curves", _curves), ("widths", _widths)):
+            if not rows[key]:
+                continue
+            top -= above[key]
+            bottom = top - rows[key]
+            first = len(figure.axes)
+            fill(arrays, planar if key == "widths" else sets, figure, (bottom / height, top / height))
+            legend = figure.axes[first].get_legend_handles_labels()
+            if legend[0]:
+                place = (0.52, (top + 0.16) / height)
+                style: dict[str, Any] = {"fontsize": 5.8, "frameon": False, "columnspacing": 0.8, "handletextpad": 0.4}
+                figure.legend(*legend, loc="lower center", bbox_to_anchor=place, ncols=5, borderpad=0, **style)
+            top = bottom - below[key]
     return figure
 
 
-def _partitions(arrays: dict[str, np.ndarray], sets: list[str], figure: Any) -> None:
-    axes = figure.subplots(len(sets), len(_SHOWN), squeeze=False)
+def _partitions(arrays: dict[str, np.ndarray], sets: list[str], figure: Figure, span: tuple[float, float]) -> None:
+    grid = figure.add_gridspec(len(sets), len(_SHOWN), left=0.02, right=0.99, bottom=span[0], top=span[1], wspace=0.04)
+    axes = grid.subplots(squeeze=False)
     for row, name in zip(axes, sets, strict=True):
         points = arrays[f"{name}_points"]
         for ax, method in zip(row, _SHOWN, strict=True):
@@ -293,7 +307,9 @@ def _partitions(arrays: dict[str, np.ndarray], sets: list[str], figure: Any) -> 
             colors = np.array(_MUTED)[arrays[key] % len(_MUTED)]
             size = 2.5 if len(points) < 500 else 0.5
             ax.scatter(*points.T, s=size, c=colors, linewidths=0, rasterized=True)
-            if method != "truth":
+            if method == "truth":
+                ax.text(0.5, -0.04, "ARI", ha="center", va="top", fontsize=5.5, transform=ax.transAxes)
+            else:
                 text = f"{arrays[f'{name}_scores_{method}'][0]:.2f}"
                 ax.text(0.5, -0.04, text, ha="center", va="top", fontsize=5.5, transform=ax.transAxes)
             low, high = points.min(axis=0), points.max(axis=0)
@@ -304,8 +320,11 @@ def _partitions(arrays: dict[str, np.ndarray], sets: list[str], figure: Any) -> 
             )
 
 
-def _curves(arrays: dict[str, np.ndarray], sets: list[str], figure: Any) -> None:
-    axes = figure.subplots(len(sets), 3, squeeze=False, sharex="row")
+def _curves(arrays: dict[str, np.ndarray], sets: list[str], figure: Figure, span: tuple[float, float]) -> None:
+    grid = figure.add_gridspec(
+        len(sets), 3, left=0.13, right=0.98, bottom=span[0], top=span[1], wspace=0.14, hspace=0.28
+    )
+    axes = grid.subplots(squeeze=False, sharex="row")
     for row, name in zip(axes, sets, strict=True):
         betas = arrays[f"{name}_betas"]
         for ax, score in zip(row, ("ari", "ami"), strict=False):
@@ -331,12 +350,11 @@ def _curves(arrays: dict[str, np.ndarray], sets: list[str], figure: Any) -> None
             ax.tick_params(labelsize=6, pad=1.5)
         for ax in row[1:]:
             ax.tick_params(labelleft=False)
+    figure.align_ylabels(axes[:, 0])
     for ax, title in zip(axes[0], ("ARI with classes", "AMI with classes", "eigenvalues of $P$"), strict=True):
         ax.set_title(title)
     for ax in axes[-1]:
         ax.set_xlabel(r"temperature $\beta$")
-    handles, names = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside upper center", ncols=5, fontsize=5.5, frameon=False, columnspacing=0.8)
 
 
 def _runs(betas: np.ndarray, wrong: np.ndarray) -> list[tuple[float, float]]:
@@ -348,8 +366,9 @@ def _runs(betas: np.ndarray, wrong: np.ndarray) -> list[tuple[float, float]]:
     return [(float(edges[begin]), float(edges[end])) for begin, end in change.reshape(-1, 2)]
 
 
-def _widths(arrays: dict[str, np.ndarray], planar: list[str], figure: Any) -> None:
-    axes = figure.subplots(1, len(planar), squeeze=False, sharey=True)[0]
+def _widths(arrays: dict[str, np.ndarray], planar: list[str], figure: Figure, span: tuple[float, float]) -> None:
+    grid = figure.add_gridspec(1, len(planar), left=0.13, right=0.98, bottom=span[0], top=span[1], wspace=0.14)
+    axes = grid.subplots(squeeze=False, sharey=True)[0]
     for ax, name in zip(axes, planar, strict=True):
         widths = arrays[f"{name}_widths"]
         ax.plot(widths, arrays[f"{name}_width_tiles"], "o-", color="black", ms=2, lw=1.1, label="tiles, feature space")
@@ -358,15 +377,17 @@ def _widths(arrays: dict[str, np.ndarray], planar: list[str], figure: Any) -> No
         ax.axhline(plain, color="#D55E00", lw=1, ls=":", label="tiles, data space")
         ax.plot(float(arrays[f"{name}_width"]), -0.08, "^", color="0.4", ms=3, clip_on=False)
         ax.set(
-            xscale="log", ylim=(-0.08, 1.08), yticks=(0, 0.5, 1), title=name.replace("_", " "), xlabel="kernel width"
+            xscale="log",
+            ylim=(-0.08, 1.08),
+            yticks=(0, 0.5, 1),
+            title=name.replace("_", " "),
+            xlabel="kernel width  (units of $x$)",
         )
         ax.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
         ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         ax.xaxis.set_minor_formatter(NullFormatter())
         ax.tick_params(labelsize=6, pad=1.5)
     axes[0].set_ylabel("ARI with classes")
-    handles, names = axes[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside upper center", ncols=3, fontsize=5.5, frameon=False, columnspacing=0.8)
 
 
 def table(arrays: dict[str, np.ndarray]) -> str:
