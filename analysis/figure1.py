@@ -292,8 +292,8 @@ def _data_space(arrays: dict[str, np.ndarray], ax: Any) -> None:
     ax.scatter(*sites.T, s=18, color="#D55E00", edgecolors="white", linewidths=0.5, zorder=3, label="reconstructions")
     colors = [*_COLORS, *["0.6"] * (len(points) - _SHOWN)]
     ax.scatter(*points.T, s=26, marker="s", c=colors, edgecolors="black", linewidths=0.5, zorder=2, label="data")
-    for i, point in enumerate(points):
-        ax.annotate(f"$x_{i + 1}$", point, (0, 5), textcoords="offset points", ha="center", fontsize=6.5)
+    for number, point in enumerate(points, start=1):
+        ax.annotate(f"$x_{number}$", point, (0, 5), textcoords="offset points", ha="center", fontsize=6.5)
     ax.set(xlim=(-1.35, 1.35), ylim=(-1.6, 1.1), xticks=(-1, 0, 1), yticks=(-1, 0, 1), aspect="equal")
     ax.set(xlabel="first coordinate of $x$", ylabel="second coordinate of $x$")
     ax.yaxis.labelpad = 0
@@ -314,7 +314,7 @@ def _data_space(arrays: dict[str, np.ndarray], ax: Any) -> None:
 def _digits(arrays: dict[str, np.ndarray], number: int, ax: Any) -> None:
     height, width = map(int, arrays["image_shape"])
     images = arrays[f"panel{number}_decoder"]
-    side = int(round(len(images) ** 0.5))
+    side = round(len(images) ** 0.5)
     sheet = images.reshape(side, side, height, width).transpose(0, 2, 1, 3).reshape(side * height, side * width)
     ax.imshow(sheet, cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
     empty = arrays[f"panel{number}_holes"]

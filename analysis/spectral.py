@@ -93,8 +93,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _options() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(prog="python -m analysis.spectral", description=(__doc__ or "").split("\n\n")[0])
     result.add_argument("--sets", nargs="+", choices=SETS, default=SETS, help="which data sets (default all)")
-    result.add_argument("--tiles", type=int, default=24, help="latent tiles of the branches (default 24)")
-    result.add_argument("--count", type=int, default=28, help="temperatures of a branch (default 28)")
+    result.add_argument("--tiles", type=int, default=16, help="latent tiles of the branches (default 16)")
+    result.add_argument("--count", type=int, default=22, help="temperatures of a branch (default 22)")
     result.add_argument("--seed", type=int, default=0, help="of the data, and of scikit-learn's clusterings")
     result.add_argument("--backend", choices=("auto", *cv.backends.NAMES), default="auto")
     result.add_argument("--out", type=Path, default=Path("analysis/figures/spectral"), help="path without its suffix")
@@ -105,8 +105,8 @@ def _options() -> argparse.ArgumentParser:
 def compute(
     sets: tuple[str, ...] = SETS,
     *,
-    n_tiles: int = 24,
-    count: int = 28,
+    n_tiles: int = 16,
+    count: int = 22,
     n: int | None = None,
     seed: int = 0,
     backend: str = "auto",
