@@ -310,7 +310,7 @@ def _partitions(arrays: dict[str, np.ndarray], sets: list[str], figure: Figure, 
             if method == "truth":
                 ax.text(0.5, -0.04, "ARI", ha="center", va="top", fontsize=5.5, transform=ax.transAxes)
             else:
-                text = f"{arrays[f'{name}_scores_{method}'][0]:.2f}"
+                text = f"{max(arrays[f'{name}_scores_{method}'][0], 0):.2f}"
                 ax.text(0.5, -0.04, text, ha="center", va="top", fontsize=5.5, transform=ax.transAxes)
             low, high = points.min(axis=0), points.max(axis=0)
             reach = 0.55 * (high - low).max()
@@ -393,33 +393,34 @@ def _widths(arrays: dict[str, np.ndarray], planar: list[str], figure: Figure, sp
 def table(arrays: dict[str, np.ndarray]) -> str:
     """Scores of every method with as many parts as classes, the best marked, and what the branches say."""
     sets = arrays["sets"].tolist()
-    lines = ["ARI / AMI with the classes, as many parts as classes (* best ARI of a set)"]
-    lines.append(f"{'':15}" + "".join(f"{method:>16}" for method in METHODS))
+    lines = ["ARI / AMI with the classes, as many parts as classes (* best of a set)"]
+    lines.append(f"{'':15}" + "".join(f"{method:>17}" for method in METHODS))
     for name in sets:
-        scores = {m: arrays[f"{name}_scores_{m}"] for m in METHODS if f"{name}_scores_{m}" in arrays}
-        best = max(round(float(s[0]), 3) for s in scores.values())
-        cells = []
-        for method in METHODS:
-            if method not in scores:
-                cells.append(f"{'-':>16}")
-                continue
-            ari, ami = scores[method]
-            cells.append(f"{f'{ari:.3f} / {ami:.3f}' + ('*' if round(float(ari), 3) == best else ' '):>16}")
-        lines.append(f"{name:15}" + "".join(cells))
-    lines.append("along the branch, as many parts as distinct reconstructions")
+        scores = {m: np.round(arrays[f"{name}_scores_{m}"], 3) for m in METHODS if f"{name}_scores_{m}" in arrays}
+        best = np.max(list(scores.values()), axis=0)
+        cells = {
+            method: " / ".join(
+                f"{value:.3f}" + ("*" if value == top else " ") for value, top in zip(pair, best, strict=True)
+            )
+            for method, pair in scores.items()
+        }
+        lines.append(f"{name:15}" + "".join(f"{cells.get(method, '-  '):>17}" for method in METHODS))
     lines.append(
-        f"{'':15}{'beta':>18}{'reconstructions':>18}{'ARI with P, least':>20}{'median':>8}"
-        f"{'eigengap right':>16}{'best AMI, solution':>20}{'mean':>8}{'k-means mean':>14}"
+        "along the branch, as many parts as distinct reconstructions; AMI with the classes, mean over all beta"
+    )
+    lines.append(
+        f"{'':15}{'beta':>18}{'parts':>9}{'ARI with P, least':>19}{'median':>8}{'eigengap right':>16}"
+        + "".join(f"{method:>11}" for method in _STYLES)
     )
     for name in sets:
         betas, distinct = arrays[f"{name}_betas"], arrays[f"{name}_n_distinct"]
         several = distinct > 1
-        agree, ami = arrays[f"{name}_agreement"][several], arrays[f"{name}_ami_solution"]
+        agree = arrays[f"{name}_agreement"][several]
         right = np.mean(arrays[f"{name}_eigengap"][several] == distinct[several])
         lines.append(
-            f"{name:15}{f'{betas.min():.4g} to {betas.max():.4g}':>18}{f'{distinct.min()} to {distinct.max()}':>18}"
-            f"{agree.min():>20.3f}{np.median(agree):>8.3f}{right:>16.0%}{ami.max():>20.3f}{ami.mean():>8.3f}"
-            f"{arrays[f'{name}_ami_kmeans'].mean():>14.3f}"
+            f"{name:15}{f'{betas.min():.4g} to {betas.max():.4g}':>18}{f'{distinct.min()} to {distinct.max()}':>9}"
+            f"{agree.min():>19.3f}{np.median(agree):>8.3f}{right:>16.0%}"
+            + "".join(f"{arrays[f'{name}_ami_{method}'].mean():>11.3f}" for method in _STYLES)
         )
         failed = int((~arrays[f"{name}_converged"]).sum())
         if failed:
