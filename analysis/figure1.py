@@ -9,8 +9,9 @@ that share them (lines); and, in the inset, the reconstructions of the hole, at 
 posterior mass is left to them in double precision: the free energy is the same number, so nothing constrains them.
 
 Bottom: digits decoded on a grid of tiles of equal mass of a two-dimensional Gaussian latent space, at three
-temperatures (beta, and the rate in nats), from a start that is smooth there, the plane of the first two principal components. Tiles with a red
-corner are holes, which get less than half of the data that their prior mass would have them get.
+temperatures (above them beta and the rate), from a start that is smooth there, the plane of the first two principal
+components. Tiles with a red corner are holes, which get less than half of the data that their prior mass would have
+them get.
 
 Writes PNG, PDF and an .npz of every plotted array with its settings, and prints what is seen.
 """
