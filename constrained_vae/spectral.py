@@ -407,8 +407,9 @@ def _spectral(name: str, solution: FixedPoint, k: int, seed: int) -> npt.NDArray
     """Partition by scikit-learn's spectral clustering."""
     from sklearn.cluster import SpectralClustering
 
-    if k == 1:
-        return np.zeros(len(solution.weights), dtype=np.intp)
+    n = len(solution.weights)
+    if k in (1, n):  # all points, or single ones
+        return np.arange(n) * (k > 1)
     if name == "posterior":
         cluster, given = SpectralClustering(k, affinity="precomputed", random_state=seed), affinity(solution)
     else:
