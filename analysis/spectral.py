@@ -170,7 +170,9 @@ def one_set(
             data.x, beta_range=(low, float(betas[-1])), tiling=tiling, limit=_LIMIT[name], backend=backend
         )
     partitions = {"truth": data.labels, **side.partitions}
+    split = cv.first_split(data.x, backend=backend)
     found = {
+        "first_split": np.array([split.agreement, split.degeneracy]),
         "betas": along.betas,
         "n_distinct": along.n_distinct,
         "eigengap": along.eigengap_k,
@@ -191,6 +193,7 @@ def one_set(
         tiles = [in_feature_space(distances, width * local, classes, quiet) for width in _WIDTHS]
         kernels = [_on_kernel(distances, width * local, classes, seed) for width in _WIDTHS]
         found["widths"] = _WIDTHS * local
+        found["kernel_agreement"] = np.array(kernel_agreement(kernel_features(distances, _WIDTH * local)))
         found["width"] = np.array(_WIDTH * local)
         found["width_tiles"] = np.array([adjusted_rand_score(data.labels, labels) for labels in tiles])
         found["width_spectral"] = np.array([adjusted_rand_score(data.labels, labels) for labels in kernels])
@@ -225,12 +228,24 @@ def in_feature_space(distances: np.ndarray, width: float, classes: int, options:
 
     The ELBO on f(x), where f are all coordinates of kernel PCA: their squared distances are those of the kernel.
     """
+    features = kernel_features(distances, width)
+    beta = _DEPTH * cv.first_critical_beta(features, backend=options["backend"])
+    return _whole(cv.sweep(features, betas=[beta], tiling=cv.Tiling.uniform(classes), **options), 1)[0].labels
+
+
+def kernel_features(distances: np.ndarray, width: float) -> np.ndarray:
+    """Coordinates of kernel PCA, those that are above rounding, leading ones first."""
     gram = np.exp(-0.5 * (distances / width) ** 2)
     with single_threaded_blas():
         pca = KernelPCA(None, kernel="precomputed", eigen_solver="dense").fit(gram)
-        features = np.ascontiguousarray(pca.transform(gram)[:, pca.eigenvalues_ > _RANK * pca.eigenvalues_[0]])
-    beta = _DEPTH * cv.first_critical_beta(features, backend=options["backend"])
-    return _whole(cv.sweep(features, betas=[beta], tiling=cv.Tiling.uniform(classes), **options), 1)[0].labels
+        return np.ascontiguousarray(pca.transform(gram)[:, pca.eigenvalues_ > _RANK * pca.eigenvalues_[0]])
+
+
+def kernel_agreement(features: np.ndarray) -> float:
+    """Share of points that the first split in feature space parts as the first axis of kernel PCA does (T19)."""
+    found = cv.first_split(features)
+    side = found.log_odds * np.sign(found.log_odds @ features[:, 0]) > 0
+    return float(np.mean(side == (features[:, 0] > 0), where=found.clear))
 
 
 def _on_kernel(distances: np.ndarray, width: float, classes: int, seed: int) -> np.ndarray:
@@ -422,9 +437,19 @@ def table(arrays: dict[str, np.ndarray]) -> str:
             f"{agree.min():>19.3f}{np.median(agree):>8.3f}{right:>16.0%}"
             + "".join(f"{arrays[f'{name}_ami_{method}'].mean():>11.3f}" for method in _STYLES)
         )
+    lines.append(
+        "first split: points on the side that the leading eigenvector of the Gram matrix, or of a kernel, says"
+    )
+    for name in sets:
+        agreement, second = arrays[f"{name}_first_split"]
+        text = f"{name:15}{agreement:>8.1%} (second eigenvalue {second:.3f} of the first)"
+        if (key := f"{name}_kernel_agreement") in arrays:
+            text += f"; in feature space {float(arrays[key]):.1%} by kernel PCA"
+        lines.append(text)
+    for name in sets:
         failed = int((~arrays[f"{name}_converged"]).sum())
         if failed:
-            lines.append(f"{'':15}{failed} of {len(betas)} temperatures did not converge to {_TOL:g} (crosses)")
+            lines.append(f"{name:15}{failed} temperatures did not converge to {_TOL:g} (crosses)")
     return "\n".join(lines)
 
 
