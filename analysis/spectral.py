@@ -8,9 +8,9 @@ Gaussian kernel exp(-lambda ||x - y||^2); a Gaussian mixture; and, in the plane,
 Gaussian kernel as wide as 1.5 times the median distance to the seventh neighbour, a rule that knows no classes.
 
 Middle: along the branch of many tiles, scores of the same partitions against the true classes, all methods asked for
-as many clusters as there are distinct reconstructions, and the eigenvalues of P. Grey lines are critical temperatures,
-shaded is where the eigengap does not count the reconstructions. Bottom: the decoder in feature space for kernels of
-every width, beside spectral clustering on the same kernel.
+as many clusters as there are distinct reconstructions, and the eigenvalues of P. Grey lines are critical temperatures
+(the hottest eight at most, of the digits two), shaded is where the eigengap does not count the reconstructions.
+Bottom: the decoder in feature space for kernels of every width, beside spectral clustering on the same kernel.
 
 Writes PNG, PDF and an .npz of every plotted array with its settings, and prints a table of who wins where.
 """
@@ -450,6 +450,9 @@ def table(arrays: dict[str, np.ndarray]) -> str:
         failed = int((~arrays[f"{name}_converged"]).sum())
         if failed:
             lines.append(f"{name:15}{failed} temperatures did not converge to {_TOL:g} (crosses)")
+        if not arrays[f"{name}_all_critical"]:
+            hottest = len(arrays[f"{name}_critical"])
+            lines.append(f"{name:15}critical temperatures were looked for up to the {hottest} hottest only")
     return "\n".join(lines)
 
 
