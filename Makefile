@@ -6,11 +6,17 @@ VENV = .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --quiet --disable-pip-version-check
 
+figure1: $(VENV)/installed
+	$(BIN)/python -m analysis.figure1 $(ARGS)
+
 figure2: $(VENV)/installed
 	$(BIN)/python -m analysis.figure2 $(ARGS)
 
 transitions: $(VENV)/installed
 	$(BIN)/python -m analysis.transitions $(ARGS)
+
+spectral: $(VENV)/installed
+	$(BIN)/python -m analysis.spectral $(ARGS)
 
 constraints: $(VENV)/installed
 	$(BIN)/python -m analysis.constraints $(ARGS)
@@ -60,4 +66,4 @@ $(VENV)/installed-bench: pyproject.toml
 
 # Two installations into one environment must not run side by side.
 .NOTPARALLEL:
-.PHONY: figure2 transitions constraints frontier test test-slow bench check clean
+.PHONY: figure1 figure2 transitions spectral constraints frontier test test-slow bench check clean

@@ -11,13 +11,14 @@ import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import backends, datasets, equations, geco, plotting
+    from . import backends, datasets, diagnostics, equations, geco, plotting, spectral
     from ._checks import TooLargeError
     from .backends import BackendNotAvailableError
     from .branches import default_betas, sweep
     from .constraints import CLA, FRE, PNCC, RE, Constraint
     from .critical import Transition, match_peaks, transitions
     from .detection import Peak
+    from .diagnostics import Blur, Report, report
     from .dual import ConstrainedFixedPoint, solve_constrained
     from .equations import Expectations, bits
     from .features import (
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from .rows import RowBlocks
     from .sites import Sites
     from .solution import Branch, FixedPoint, NotConvergedError, NotConvergedWarning, Status
+    from .spectral import BranchComparison, FirstSplit, SpectralComparison, compare_spectral, first_split
     from .stability import NearestSplit, first_critical_beta, nearest_split
     from .tiling import Tiling
 
@@ -53,6 +55,7 @@ _ROOMS = {
     "constraints": ("CLA", "FRE", "PNCC", "RE", "Constraint"),
     "critical": ("Transition", "match_peaks", "transitions"),
     "detection": ("Peak",),
+    "diagnostics": ("Blur", "Report", "report"),
     "dual": ("ConstrainedFixedPoint", "solve_constrained"),
     "equations": ("Expectations", "bits"),
     "iteration": ("solve",),
@@ -76,12 +79,13 @@ _ROOMS = {
     "rows": ("RowBlocks",),
     "sites": ("Sites",),
     "solution": ("Branch", "FixedPoint", "NotConvergedError", "NotConvergedWarning", "Status"),
+    "spectral": ("BranchComparison", "FirstSplit", "SpectralComparison", "compare_spectral", "first_split"),
     "stability": ("NearestSplit", "first_critical_beta", "nearest_split"),
     "support": ("SupportChange",),
     "tiling": ("Tiling",),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
-_MODULES = ("backends", "datasets", "equations", "geco", "plotting")
+_MODULES = ("backends", "datasets", "diagnostics", "equations", "geco", "plotting", "spectral")
 
 __all__ = [
     "CLA",
@@ -90,7 +94,9 @@ __all__ = [
     "PNCC",
     "RE",
     "BackendNotAvailableError",
+    "Blur",
     "Branch",
+    "BranchComparison",
     "Certificate",
     "CertifiedFixedPoint",
     "ClassProbabilities",
@@ -101,6 +107,7 @@ __all__ = [
     "Expectations",
     "FeatureMap",
     "Features",
+    "FirstSplit",
     "FixedPoint",
     "FourierFeatures",
     "Frame",
@@ -116,8 +123,10 @@ __all__ = [
     "NotConvergedWarning",
     "Peak",
     "RateDistortionCurve",
+    "Report",
     "RowBlocks",
     "Sites",
+    "SpectralComparison",
     "Status",
     "SupportChange",
     "Tangent",
@@ -128,10 +137,13 @@ __all__ = [
     "bits",
     "block_expectations",
     "certify",
+    "compare_spectral",
     "datasets",
     "default_betas",
+    "diagnostics",
     "equations",
     "first_critical_beta",
+    "first_split",
     "geco",
     "global_solution",
     "hysteresis_interval",
@@ -140,8 +152,10 @@ __all__ = [
     "nucleation_beta",
     "plotting",
     "rate_distortion",
+    "report",
     "solve",
     "solve_constrained",
+    "spectral",
     "sweep",
     "tangent",
     "transitions",

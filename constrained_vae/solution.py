@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cached_property
 from os import PathLike
@@ -280,8 +280,22 @@ class FixedPoint:
         """Distinct reconstruction of largest posterior mass per data point, (N,)."""
         order = np.argsort(self.distinct.index, kind="stable")  # tiles of one site side by side
         first = np.searchsorted(self.distinct.index[order], np.arange(len(self.distinct)))
-        sums = (np.add.reduceat(q[:, order], first, axis=1) for q in self._encode_blocks(self.x))
+        sums = (np.add.reduceat(q[:, order], first, axis=1) for q in self.encoder_blocks())
         return np.concatenate([q.argmax(axis=1) for q in sums])
+
+    def encoder_blocks(self) -> Iterator[FloatArray]:
+        """The rows of the encoder in blocks (n, K), for sums over data for which it is too large whole."""
+        return self._encode_blocks(self.x)
+
+    def tied(self) -> FixedPoint:
+        """The same solution with one tile for each distinct reconstruction, of their summed mass.
+
+        Nothing changes in F, R, D, and the posterior masses of tiles that coincide are added up.
+        """
+        sites = self.distinct
+        assert sites.marginal is not None
+        tiling = Tiling(sites.masses / sites.masses.sum())
+        return replace(self, decoder=sites.decoder, tiling=tiling, marginal=sites.marginal, trajectory=None)
 
     def encode(self, x: Any) -> FloatArray:
         """Posterior masses of the tiles for new points (n, D): q (n, K), rows summing to 1 (T1).

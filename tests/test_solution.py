@@ -214,3 +214,15 @@ def test_a_branch_is_a_sequence_of_its_solutions(branch):
     # The nearest in log beta: sqrt(2) and sqrt(0.4) part the three.
     for beta, index in ((2, 0), (1.42, 0), (1.41, 1), (0.64, 1), (0.63, 2), (0.4, 2)):
         assert branch.at(beta) is branch[index]
+
+
+def test_tied_tiles_are_the_same_solution():
+    """Splitting a tile changes nothing in q, F, R or D (section 5), nor does tying."""
+    s = cv.solve(cv.datasets.moons(60).x, beta=0.1, tiling=cv.Tiling.uniform(24))
+    tied = s.tied()
+    assert len(tied.decoder) == len(s.distinct) < 24
+    assert tied.recomputed_free_energy() == pytest.approx(s.free_energy, rel=1e-12)
+    sums = np.stack([s.encoder[:, s.distinct.index == a].sum(axis=1) for a in range(len(tied.decoder))], axis=1)
+    np.testing.assert_allclose(tied.encoder, sums, atol=1e-9)
+    np.testing.assert_array_equal(np.concatenate(list(tied.encoder_blocks())), tied.encoder)
+    assert tied.labels.tolist() == s.labels.tolist()

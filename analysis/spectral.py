@@ -1,0 +1,460 @@
+"""What the fixed points have to do with spectral clustering: four clusters, rings, moons, digits.
+
+    python -m analysis.spectral [--sets NAME ...] [--tiles K] [--count N] ...
+
+Top: partitions into as many parts as there are classes, side by side: true classes; a solution with a tile for each
+class, annealed to the coldest temperature drawn; spectral clustering on its posterior overlap diag(rho) P and on the
+Gaussian kernel exp(-lambda ||x - y||^2); a Gaussian mixture; and, in the plane, a decoder in the feature space of a
+Gaussian kernel as wide as 1.5 times the median distance to the seventh neighbour, a rule that knows no classes.
+
+Middle: along the branch of many tiles, scores of the same partitions against the true classes, all methods asked for
+as many clusters as there are distinct reconstructions, and the eigenvalues of P. Grey lines are critical temperatures
+(the hottest eight at most, of the digits two), shaded is where the eigengap does not count the reconstructions.
+Bottom: the decoder in feature space for kernels of every width, beside spectral clustering on the same kernel.
+
+Writes PNG, PDF and an .npz of every plotted array with its settings, and prints a table of who wins where.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+from scipy.optimize import linear_sum_assignment
+from scipy.spatial.distance import cdist
+from sklearn.cluster import SpectralClustering
+from sklearn.decomposition import KernelPCA
+from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score
+from sklearn.metrics.cluster import contingency_matrix
+from tqdm.auto import tqdm
+
+import constrained_vae as cv
+from analysis import _command
+from constrained_vae._blas import single_threaded_blas
+
+SETS = ("four_clusters", "rings", "moons", "digits")
+METHODS = ("solution", "posterior", "rbf", "kmeans", "mixture", "feature space")
+_SHOWN = ("truth", "solution", "posterior", "rbf", "mixture", "feature space")  # columns of partitions
+_TITLES = {
+    "truth": "classes",
+    "solution": "tiles",
+    "posterior": "spectral, $P$",
+    "rbf": "spectral,\nkernel",
+    "kmeans": "k-means",
+    "mixture": "mixture",
+    "feature space": "tiles, feature\nspace",
+}
+_COLDEST = {"four_clusters": 50.0, "rings": 8.0, "moons": 50.0, "digits": 20.0}  # beta_c over the coldest temperature
+_LIMIT = {"four_clusters": 8, "rings": 8, "moons": 8, "digits": 2}  # transitions that are looked for, hottest first
+_ABOVE = 1.25  # the hottest, in units of the first critical temperature
+_TOL = 1e-6  # of solutions, relative to the radius of the data: far below what changes a partition
+_MAPS = 5000  # for every temperature
+_NEIGHBOUR, _WIDTH = 7, 1.5  # the kernel of the decoder in feature space
+_WIDTHS = np.geomspace(0.4, 8, 12)  # the others, in units of the same distance
+_DEPTH = 0.5  # temperature there, in units of the first critical one of the features
+_RANK = 1e-6  # eigenvalues of a kernel below this, relatively, are left out
+_MUTED = "#332288 #CC6677 #DDCC77 #88CCEE #117733 #AA4499 #999933 #44AA99 #882255 #BBBBBB".split()  # of Paul Tol
+_STYLES: dict[str, dict[str, Any]] = {  # colours of Okabe and Ito, as in constrained_vae.plotting
+    "solution": {"color": "black", "ls": "-", "lw": 1.3, "zorder": 4},
+    "posterior": {"color": "#E69F00", "ls": "--", "lw": 1.3, "zorder": 5},
+    "rbf": {"color": "#0072B2", "ls": "-.", "lw": 1.0},
+    "kmeans": {"color": "#D55E00", "ls": ":", "lw": 1.2},
+    "mixture": {"color": "#009E73", "ls": (0, (3, 1, 1, 1, 1, 1)), "lw": 1.0},
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = _options().parse_args(argv)
+    try:
+        arrays, settings = compute(
+            tuple(args.sets),
+            n_tiles=args.tiles,
+            count=args.count,
+            seed=args.seed,
+            backend=args.backend,
+            progress=not args.quiet,
+        )
+    except ValueError as error:
+        print(f"spectral: {error}", file=sys.stderr)
+        return 2
+    if not settings["sets"]:
+        print("spectral: interrupted before the first set was done: nothing to draw", file=sys.stderr)
+        return 130
+    return _command.publish(args.out, arrays, settings, draw, table)
+
+
+def _options() -> argparse.ArgumentParser:
+    result = argparse.ArgumentParser(prog="python -m analysis.spectral", description=(__doc__ or "").split("\n\n")[0])
+    result.add_argument("--sets", nargs="+", choices=SETS, default=SETS, help="which data sets (default all)")
+    result.add_argument("--tiles", type=int, default=16, help="latent tiles of the branches (default 16)")
+    result.add_argument("--count", type=int, default=22, help="temperatures of a branch (default 22)")
+    result.add_argument("--seed", type=int, default=0, help="of the data, and of scikit-learn's clusterings")
+    result.add_argument("--backend", choices=("auto", *cv.backends.NAMES), default="auto")
+    result.add_argument("--out", type=Path, default=Path("analysis/figures/spectral"), help="path without its suffix")
+    result.add_argument("--quiet", action="store_true", help="no progress bar")
+    return result
+
+
+def compute(
+    sets: tuple[str, ...] = SETS,
+    *,
+    n_tiles: int = 16,
+    count: int = 22,
+    n: int | None = None,
+    seed: int = 0,
+    backend: str = "auto",
+    progress: bool = False,
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Every array of the figure, and the settings it was computed with. Ctrl-C ends it with the sets that are done.
+
+    `n` takes other numbers of points than there are by default, of every set.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    done: list[str] = []
+    if count < 3:
+        raise ValueError(f"count must be at least 3 temperatures, got {count}")
+    interrupted, converged = False, True
+    try:
+        for name in tqdm(sets, disable=not progress, unit="set"):
+            found = one_set(name, n_tiles=n_tiles, count=count, n=n, seed=seed, backend=backend, progress=progress)
+            converged &= bool(found["converged"].all())
+            arrays |= {f"{name}_{key}": value for key, value in found.items()}
+            done.append(name)
+    except KeyboardInterrupt:
+        interrupted = True
+    settings = {
+        "sets": done,
+        "n_tiles": n_tiles,
+        "count": count,
+        "coldest": _COLDEST,
+        "n": n,
+        "seed": seed,
+        "backend": backend,
+        "version": cv.__version__,
+        "interrupted": interrupted,
+        "converged": converged,
+    }
+    return arrays | {"sets": np.array(done, dtype=str)}, settings
+
+
+def one_set(
+    name: str, *, n_tiles: int, count: int, n: int | None, seed: int, backend: str, progress: bool
+) -> dict[str, np.ndarray]:
+    """The branch of one data set, its comparisons, its transitions, and partitions into its classes."""
+    data = _data(name, n, seed)
+    assert data.labels is not None
+    classes = len(np.unique(data.labels))
+    first = cv.first_critical_beta(data.x, backend=backend)
+    betas = np.geomspace(first / _COLDEST[name], _ABOVE * first, count)
+    options: dict[str, Any] = {"tol": _TOL, "max_maps": _MAPS, "backend": backend}
+    quiet: dict[str, Any] = {**options, "on_failure": "return"}
+    tiling = cv.Tiling.uniform(n_tiles)
+    branch = _whole(cv.sweep(data.x, betas=betas, tiling=tiling, progress=progress, **quiet), count)
+    low = float(betas[0])
+    one_each = _whole(cv.sweep(data.x, betas=[low], tiling=cv.Tiling.uniform(classes), **quiet), 1)[0]
+    # Where a temperature did not converge `converged` says so, and the figure does.
+    sure = np.array([s.converged for s in branch])
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", cv.NotConvergedWarning)
+        along = cv.compare_spectral(branch, labels=data.labels, seed=seed, progress=progress)
+        side = cv.compare_spectral(one_each, classes, labels=data.labels, seed=seed)
+        critical = cv.transitions(
+            data.x, beta_range=(low, float(betas[-1])), tiling=tiling, limit=_LIMIT[name], backend=backend
+        )
+    partitions = {"truth": data.labels, **side.partitions}
+    split = cv.first_split(data.x, backend=backend)
+    found = {
+        "first_split": np.array([split.agreement, split.degeneracy]),
+        "betas": along.betas,
+        "n_distinct": along.n_distinct,
+        "eigengap": along.eigengap_k,
+        "eigenvalues": along.eigenvalues,
+        "agreement": along.ari["posterior"],
+        "agreement_ami": along.ami["posterior"],
+        "converged": sure,
+        "critical": np.array([t.beta for t in critical]),
+        "all_critical": np.array(len(critical) < _LIMIT[name]),
+        "points": _plane(data.x),
+    }
+    for score, values in (("ari", along.true_ari), ("ami", along.true_ami)):
+        found |= {f"{score}_{method}": curve for method, curve in values.items()}
+    if data.x.shape[1] == 2:
+        distances = cdist(data.x, data.x)
+        local = float(np.median(np.sort(distances, axis=1)[:, _NEIGHBOUR]))
+        partitions["feature space"] = in_feature_space(distances, _WIDTH * local, classes, quiet)
+        tiles = [in_feature_space(distances, width * local, classes, quiet) for width in _WIDTHS]
+        kernels = [_on_kernel(distances, width * local, classes, seed) for width in _WIDTHS]
+        found["widths"] = _WIDTHS * local
+        found["kernel_agreement"] = np.array(kernel_agreement(kernel_features(distances, _WIDTH * local)))
+        found["width"] = np.array(_WIDTH * local)
+        found["width_tiles"] = np.array([adjusted_rand_score(data.labels, labels) for labels in tiles])
+        found["width_spectral"] = np.array([adjusted_rand_score(data.labels, labels) for labels in kernels])
+    for method, labels in partitions.items():
+        found[f"partition_{method}"] = _matched(labels, data.labels)
+        if method != "truth":
+            scores = adjusted_rand_score(data.labels, labels), adjusted_mutual_info_score(data.labels, labels)
+            found[f"scores_{method}"] = np.array(scores)
+    return found
+
+
+def _data(name: str, n: int | None, seed: int) -> cv.datasets.DataSet:
+    if name == "digits":
+        return cv.datasets.digits(n)
+    if name == "four_clusters":
+        return cv.datasets.four_clusters(seed=seed) if n is None else cv.datasets.four_clusters(n // 4, seed=seed)
+    if name == "rings":
+        return cv.datasets.rings(seed=seed) if n is None else cv.datasets.rings(n, seed=seed)
+    return cv.datasets.moons(seed=seed) if n is None else cv.datasets.moons(n, seed=seed)
+
+
+def _whole(branch: Any, count: int) -> cv.Branch:
+    """A branch that nobody has interrupted."""
+    assert isinstance(branch, cv.Branch)
+    if len(branch) < count or any(s.status is cv.Status.INTERRUPTED for s in branch):
+        raise KeyboardInterrupt
+    return branch
+
+
+def in_feature_space(distances: np.ndarray, width: float, classes: int, options: dict[str, Any]) -> np.ndarray:
+    """Partition by a decoder in the feature space of a Gaussian kernel (T19), with a tile for each class.
+
+    The ELBO on f(x), where f are all coordinates of kernel PCA: their squared distances are those of the kernel.
+    """
+    features = kernel_features(distances, width)
+    beta = _DEPTH * cv.first_critical_beta(features, backend=options["backend"])
+    return _whole(cv.sweep(features, betas=[beta], tiling=cv.Tiling.uniform(classes), **options), 1)[0].labels
+
+
+def kernel_features(distances: np.ndarray, width: float) -> np.ndarray:
+    """Coordinates of kernel PCA, those that are above rounding, leading ones first."""
+    gram = np.exp(-0.5 * (distances / width) ** 2)
+    with single_threaded_blas():
+        pca = KernelPCA(None, kernel="precomputed", eigen_solver="dense").fit(gram)
+        return np.ascontiguousarray(pca.transform(gram)[:, pca.eigenvalues_ > _RANK * pca.eigenvalues_[0]])
+
+
+def kernel_agreement(features: np.ndarray) -> float:
+    """Share of points that the first split in feature space parts as the first axis of kernel PCA does (T19)."""
+    found = cv.first_split(features)
+    side = found.log_odds * np.sign(found.log_odds @ features[:, 0]) > 0
+    return float(np.mean(side == (features[:, 0] > 0), where=found.clear))
+
+
+def _on_kernel(distances: np.ndarray, width: float, classes: int, seed: int) -> np.ndarray:
+    """Partition by spectral clustering on the same kernel."""
+
+    with warnings.catch_warnings(), single_threaded_blas():
+        warnings.filterwarnings("ignore", "Graph is not fully connected", UserWarning)
+        cluster = SpectralClustering(classes, affinity="precomputed", random_state=seed)
+        return np.asarray(cluster.fit_predict(np.exp(-0.5 * (distances / width) ** 2)))
+
+
+def _plane(x: np.ndarray) -> np.ndarray:
+    """Points of a picture: first two principal components in more than two dimensions."""
+    if x.shape[1] == 2:
+        return np.array(x)
+    mean, axes = _command.principal_axes(x)
+    return (x - mean) @ axes.T
+
+
+def _matched(labels: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Parts numbered like the classes with which they have most points in common, each class once; then the rest."""
+    table = contingency_matrix(truth, labels)
+    number = np.full(table.shape[1], -1)
+    rows, columns = linear_sum_assignment(-table)
+    number[columns] = rows
+    number[number < 0] = table.shape[0] + np.arange(int((number < 0).sum()))
+    return number[np.unique(labels, return_inverse=True)[1]]
+
+
+def draw(arrays: dict[str, np.ndarray]) -> Figure:
+    """The figure, a function of its arrays alone."""
+    import matplotlib.pyplot as plt
+
+    sets = arrays["sets"].tolist()
+    planar = [name for name in sets if f"{name}_widths" in arrays and name != "four_clusters"]  # with which all is easy
+    rows = {"partitions": 0.64 * len(sets), "curves": 0.95 * len(sets), "widths": 1.05 * bool(planar)}
+    above, below = (
+        {"partitions": 0.3, "curves": 0.42, "widths": 0.42},
+        {"partitions": 0.0, "curves": 0.3, "widths": 0.3},
+    )
+    height = sum(rows[key] + above[key] + below[key] for key in rows if rows[key])
+    with plt.rc_context(_command.STYLE | {"font.size": 7, "axes.titlesize": 6.5, "lines.solid_capstyle": "butt"}):
+        figure = plt.figure(figsize=(3.5, height))
+        top = height
+        for key, fill in (("partitions", _partitions), ("curves", _curves), ("widths", _widths)):
+            if not rows[key]:
+                continue
+            top -= above[key]
+            bottom = top - rows[key]
+            first = len(figure.axes)
+            fill(arrays, planar if key == "widths" else sets, figure, (bottom / height, top / height))
+            legend = figure.axes[first].get_legend_handles_labels()
+            if legend[0]:
+                place = (0.52, (top + 0.16) / height)
+                style: dict[str, Any] = {"fontsize": 5.8, "frameon": False, "columnspacing": 0.8, "handletextpad": 0.4}
+                figure.legend(*legend, loc="lower center", bbox_to_anchor=place, ncols=5, borderpad=0, **style)
+            top = bottom - below[key]
+    return figure
+
+
+def _partitions(arrays: dict[str, np.ndarray], sets: list[str], figure: Figure, span: tuple[float, float]) -> None:
+    grid = figure.add_gridspec(len(sets), len(_SHOWN), left=0.02, right=0.99, bottom=span[0], top=span[1], wspace=0.04)
+    axes = grid.subplots(squeeze=False)
+    for row, name in zip(axes, sets, strict=True):
+        points = arrays[f"{name}_points"]
+        for ax, method in zip(row, _SHOWN, strict=True):
+            ax.set(xticks=[], yticks=[])
+            ax.set_axis_off()
+            if ax in axes[0]:
+                ax.set_title(_TITLES[method], fontsize=6, pad=2)
+            if (key := f"{name}_partition_{method}") not in arrays:
+                ax.text(0.5, 0.5, "not\ncomputed", ha="center", va="center", fontsize=5, color="0.5")
+                continue
+            colors = np.array(_MUTED)[arrays[key] % len(_MUTED)]
+            size = 2.5 if len(points) < 500 else 0.5
+            ax.scatter(*points.T, s=size, c=colors, linewidths=0, rasterized=True)
+            if method == "truth":
+                ax.text(0.5, -0.04, "ARI", ha="center", va="top", fontsize=5.5, transform=ax.transAxes)
+            else:
+                text = f"{max(arrays[f'{name}_scores_{method}'][0], 0):.2f}"
+                ax.text(0.5, -0.04, text, ha="center", va="top", fontsize=5.5, transform=ax.transAxes)
+            low, high = points.min(axis=0), points.max(axis=0)
+            reach = 0.55 * (high - low).max()
+            middle = (low + high) / 2
+            ax.set(
+                xlim=(middle[0] - reach, middle[0] + reach), ylim=(middle[1] - reach, middle[1] + reach), aspect="equal"
+            )
+
+
+def _curves(arrays: dict[str, np.ndarray], sets: list[str], figure: Figure, span: tuple[float, float]) -> None:
+    grid = figure.add_gridspec(
+        len(sets), 3, left=0.13, right=0.98, bottom=span[0], top=span[1], wspace=0.14, hspace=0.28
+    )
+    axes = grid.subplots(squeeze=False, sharex="row")
+    for row, name in zip(axes, sets, strict=True):
+        betas = arrays[f"{name}_betas"]
+        for ax, score in zip(row, ("ari", "ami"), strict=False):
+            for method, style in _STYLES.items():
+                ax.plot(betas, arrays[f"{name}_{score}_{method}"], **style, label=_TITLES[method].replace("\n", " "))
+            ax.set(ylim=(-0.05, 1.05), yticks=(0, 0.5, 1))
+        row[0].set_ylabel(name.replace("_", " "))
+        ax = row[2]
+        ax.plot(betas, arrays[f"{name}_eigenvalues"], color="black", lw=0.7)
+        ax.set(ylim=(-0.05, 1.05), yticks=(0, 0.5, 1))
+        for low, high in _runs(betas, arrays[f"{name}_eigengap"] != arrays[f"{name}_n_distinct"]):
+            ax.axvspan(low, high, color="#F0E442", alpha=0.45, lw=0, zorder=0)
+        for ax in row:
+            ax.set_xscale("log")
+            for beta in arrays[f"{name}_critical"]:
+                ax.axvline(beta, color="0.7", lw=0.7, zorder=1)
+            failed = ~arrays[f"{name}_converged"]
+            ax.plot(betas[failed], np.full(failed.sum(), -0.02), "x", color="#D55E00", ms=2.5, mew=0.6, clip_on=False)
+            wide = betas.max() > 12 * betas.min()
+            ax.xaxis.set_major_locator(LogLocator(subs=(1,) if wide else (1, 2, 5)))
+            ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            ax.xaxis.set_minor_formatter(NullFormatter())
+            ax.tick_params(labelsize=6, pad=1.5)
+        for ax in row[1:]:
+            ax.tick_params(labelleft=False)
+    figure.align_ylabels(axes[:, 0])
+    for ax, title in zip(axes[0], ("ARI with classes", "AMI with classes", "eigenvalues of $P$"), strict=True):
+        ax.set_title(title)
+    for ax in axes[-1]:
+        ax.set_xlabel(r"temperature $\beta$")
+
+
+def _runs(betas: np.ndarray, wrong: np.ndarray) -> list[tuple[float, float]]:
+    """Intervals of temperatures at which something holds, each reaching half way to the neighbours on a log scale."""
+    order = np.argsort(betas)
+    grid, marked = np.log(betas[order]), wrong[order]
+    edges = np.exp(np.concatenate([grid[:1], (grid[1:] + grid[:-1]) / 2, grid[-1:]]))
+    change = np.flatnonzero(np.diff(np.concatenate([[False], marked, [False]]).astype(int)))
+    return [(float(edges[begin]), float(edges[end])) for begin, end in change.reshape(-1, 2)]
+
+
+def _widths(arrays: dict[str, np.ndarray], planar: list[str], figure: Figure, span: tuple[float, float]) -> None:
+    grid = figure.add_gridspec(1, len(planar), left=0.13, right=0.98, bottom=span[0], top=span[1], wspace=0.14)
+    axes = grid.subplots(squeeze=False, sharey=True)[0]
+    for ax, name in zip(axes, planar, strict=True):
+        widths = arrays[f"{name}_widths"]
+        ax.plot(widths, arrays[f"{name}_width_tiles"], "o-", color="black", ms=2, lw=1.1, label="tiles, feature space")
+        ax.plot(widths, arrays[f"{name}_width_spectral"], "s--", color="#0072B2", ms=2, lw=1, label="spectral, kernel")
+        plain = float(arrays[f"{name}_scores_solution"][0])
+        ax.axhline(plain, color="#D55E00", lw=1, ls=":", label="tiles, data space")
+        ax.plot(float(arrays[f"{name}_width"]), -0.08, "^", color="0.4", ms=3, clip_on=False)
+        ax.set(
+            xscale="log",
+            ylim=(-0.08, 1.08),
+            yticks=(0, 0.5, 1),
+            title=name.replace("_", " "),
+            xlabel="kernel width  (units of $x$)",
+        )
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+        ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        ax.xaxis.set_minor_formatter(NullFormatter())
+        ax.tick_params(labelsize=6, pad=1.5)
+    axes[0].set_ylabel("ARI with classes")
+
+
+def table(arrays: dict[str, np.ndarray]) -> str:
+    """Scores of every method with as many parts as classes, the best marked, and what the branches say."""
+    sets = arrays["sets"].tolist()
+    lines = ["ARI / AMI with the classes, as many parts as classes (* best of a set)"]
+    lines.append(f"{'':15}" + "".join(f"{method:>17}" for method in METHODS))
+    for name in sets:
+        scores = {m: np.round(arrays[f"{name}_scores_{m}"], 3) for m in METHODS if f"{name}_scores_{m}" in arrays}
+        best = np.max(list(scores.values()), axis=0)
+        cells = {
+            method: " / ".join(
+                f"{value:.3f}" + ("*" if value == top else " ") for value, top in zip(pair, best, strict=True)
+            )
+            for method, pair in scores.items()
+        }
+        lines.append(f"{name:15}" + "".join(f"{cells.get(method, '-  '):>17}" for method in METHODS))
+    lines.append(
+        "along the branch, as many parts as distinct reconstructions; AMI with the classes, mean over all beta"
+    )
+    lines.append(
+        f"{'':15}{'beta':>18}{'parts':>9}{'ARI with P, least':>19}{'median':>8}{'eigengap right':>16}"
+        + "".join(f"{method:>11}" for method in _STYLES)
+    )
+    for name in sets:
+        betas, distinct = arrays[f"{name}_betas"], arrays[f"{name}_n_distinct"]
+        several = distinct > 1
+        agree = arrays[f"{name}_agreement"][several]
+        right = np.mean(arrays[f"{name}_eigengap"][several] == distinct[several])
+        lines.append(
+            f"{name:15}{f'{betas.min():.4g} to {betas.max():.4g}':>18}{f'{distinct.min()} to {distinct.max()}':>9}"
+            f"{agree.min():>19.3f}{np.median(agree):>8.3f}{right:>16.0%}"
+            + "".join(f"{arrays[f'{name}_ami_{method}'].mean():>11.3f}" for method in _STYLES)
+        )
+    lines.append(
+        "first split: points on the side that the leading eigenvector of the Gram matrix, or of a kernel, says"
+    )
+    for name in sets:
+        agreement, second = arrays[f"{name}_first_split"]
+        text = f"{name:15}{agreement:>8.1%} (second eigenvalue {second:.3f} of the first)"
+        if (key := f"{name}_kernel_agreement") in arrays:
+            text += f"; in feature space {float(arrays[key]):.1%} by kernel PCA"
+        lines.append(text)
+    for name in sets:
+        failed = int((~arrays[f"{name}_converged"]).sum())
+        if failed:
+            lines.append(f"{name:15}{failed} temperatures did not converge to {_TOL:g} (crosses)")
+        if not arrays[f"{name}_all_critical"]:
+            hottest = len(arrays[f"{name}_critical"])
+            lines.append(f"{name:15}critical temperatures were looked for up to the {hottest} hottest only")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

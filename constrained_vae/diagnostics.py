@@ -1,0 +1,253 @@
+"""Diagnostics: what a solution does with its latent space and its data; holes, blur, overlap (T15).
+
+Plain functions of a `FixedPoint`, streamed over rows, and `report`, which puts them into words.
+"""
+
+from __future__ import annotations
+
+import html
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import xlogy
+
+from ._checks import FloatArray, check_instance, check_positive
+from .overlap import eigengap, overlap_matrix, spectrum
+from .rows import row_blocks
+from .solution import FixedPoint
+
+__all__ = ["Blur", "Report", "active_tiles", "blur", "coverage", "holes", "marginal_kl", "overlap_matrix", "report"]
+
+_HOLE = 0.5  # a tile is a hole if it gets less than this of the data that its prior mass would have it get
+_BLOCK = 2**22  # entries of a block of distances
+_LISTED = 12  # reconstructions in the table of a report
+
+
+def marginal_kl(solution: FixedPoint) -> float:
+    """KL(m || pi) in nats: what is paid for covering the prior unevenly, zero at the global optimum (T15)."""
+    return _checked(solution).marginal_kl
+
+
+def coverage(solution: FixedPoint) -> FloatArray:
+    """m_a / pi_a of every tile, (K,): 1 where the marginal posterior is the prior; NaN for tiles without prior mass."""
+    masses = _checked(solution).tiling.masses
+    return np.divide(solution.marginal, masses, out=np.full(len(masses), np.nan), where=masses > 0)
+
+
+def holes(solution: FixedPoint, threshold: float = _HOLE) -> npt.NDArray[np.intp]:
+    """Tiles whose m_a is below `threshold` times their prior mass, (n,): samples of the prior that few data decode.
+
+    Raises
+    ------
+    ValueError
+        For bad input.
+    """
+    return np.flatnonzero(coverage(solution) < check_positive(threshold, "threshold"))
+
+
+def active_tiles(solution: FixedPoint, threshold: float = _HOLE) -> npt.NDArray[np.intp]:
+    """Tiles with prior mass that are no holes, (n,)."""
+    return np.flatnonzero(coverage(solution) >= check_positive(threshold, "threshold"))
+
+
+@dataclass(frozen=True, eq=False)
+class Blur:
+    """How many data points a reconstruction averages, and how far it is from any of them; a value per tile.
+
+    Attributes
+    ----------
+    entropy : (K,) array
+        -sum_i w_ia log w_ia in nats, of the weights w with which data enter a reconstruction; NaN for a dead tile.
+    distance : (K,) array
+        To the nearest data point that has weight, in units of x.
+    """
+
+    entropy: FloatArray
+    distance: FloatArray
+
+    @property
+    def n_points(self) -> FloatArray:
+        """exp(entropy), the effective number of data points in a reconstruction, (K,)."""
+        return np.exp(self.entropy)
+
+
+def blur(solution: FixedPoint) -> Blur:
+    """Entropy of the weights of every tile, and distance of its reconstruction from the nearest data point.
+
+    Parameters
+    ----------
+    solution : FixedPoint
+
+    Raises
+    ------
+    ValueError
+        For anything else.
+
+    Examples
+    --------
+    >>> from constrained_vae import Tiling, solve
+    >>> found = blur(solve([[-1.0], [1.0]], beta=2.0, tiling=Tiling.uniform(2)))  # above the transition: one mean
+    >>> found.n_points.round(6), found.distance.round(6)
+    (array([2., 2.]), array([1., 1.]))
+    """
+    tied, index = _checked(solution).tied(), solution.distinct.index
+    # -sum_i w log w = log m - sum_i (rho q) log(rho q) / m.
+    mass, products, start = np.zeros(len(tied.decoder)), np.zeros(len(tied.decoder)), 0
+    for q in tied.encoder_blocks():
+        joint = tied.weights[start : start + len(q), None] * q
+        mass += joint.sum(axis=0)
+        products += xlogy(joint, joint).sum(axis=0)
+        start += len(q)
+    alive = mass > 0
+    scale = np.where(alive, mass, 1.0)
+    entropy = np.where(alive, np.log(scale) - products / scale, np.nan).clip(min=0)
+    return Blur(entropy[index], _nearest(tied)[index])
+
+
+def _nearest(tied: FixedPoint) -> FloatArray:
+    """Distance of every reconstruction from the nearest data point, (k,); found by products, taken by differences."""
+    psi = tied.frame.inward(tied.decoder)
+    square = np.square(psi).sum(axis=1)
+    best, chosen = np.full(len(psi), np.inf), np.zeros_like(tied.decoder)
+    for rows, block in row_blocks(tied.x, max(1, _BLOCK // max(psi.shape))):
+        points = np.asarray(block, dtype=np.float64)[tied.weights[rows] > 0]
+        if not len(points):
+            continue
+        x = tied.frame.inward(points)
+        distances = np.square(x).sum(axis=1) - 2 * psi @ x.T
+        nearest = distances.argmin(axis=1)
+        found = distances[np.arange(len(psi)), nearest] + square
+        chosen = np.where((found < best)[:, None], points[nearest], chosen)
+        best = np.minimum(best, found)
+    return np.linalg.norm(chosen - tied.decoder, axis=1)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Report:
+    """What there is to say of a solution: text where it is printed, a table in a notebook.
+
+    Attributes
+    ----------
+    title : str
+    facts : tuple of (str, str)
+        Names and values.
+    header : tuple of str
+    rows : tuple of tuple of str
+        The distinct reconstructions of largest marginal mass.
+    omitted : int
+        How many more there are.
+    """
+
+    title: str
+    facts: tuple[tuple[str, str], ...]
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    omitted: int
+
+    def __repr__(self) -> str:
+        width = max(len(name) for name, _ in self.facts)
+        columns = [max(map(len, column)) for column in zip(self.header, *self.rows, strict=True)]
+        table = ["  ".join(f"{c:>{w}}" for c, w in zip(row, columns, strict=True)) for row in (self.header, *self.rows)]
+        more = [f"and {self.omitted} more"] if self.omitted else []
+        return "\n".join([self.title, *(f"{name:<{width}}  {value}" for name, value in self.facts), "", *table, *more])
+
+    def _repr_html_(self) -> str:
+        def line(cells: tuple[str, ...], tag: str = "td") -> str:
+            return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+        facts = "".join(line(fact) for fact in self.facts)
+        table = line(self.header, "th") + "".join(line(row) for row in self.rows)
+        more = f"<p>and {self.omitted} more</p>" if self.omitted else ""
+        return f"<p><b>{html.escape(self.title)}</b></p><table>{facts}</table><table>{table}</table>{more}"
+
+
+def report(solution: FixedPoint, threshold: float = _HOLE) -> Report:
+    """A readable summary: rate, marginal KL, holes, blur, and the distinct reconstructions.
+
+    Parameters
+    ----------
+    solution : FixedPoint
+    threshold : float
+        Of `holes`.
+
+    Raises
+    ------
+    ValueError
+        For bad input.
+
+    Examples
+    --------
+    >>> from constrained_vae import Tiling, solve
+    >>> report(solve([[-1.0], [1.0]], beta=0.5, tiling=Tiling.uniform(2)))
+    beta = 0.5: 2 data points in 1 dimension, 2 tiles
+    status              converged: the estimated error is below the tolerance
+    rate                0.5903 nats
+    distortion          0.08319 (units of x^2)
+    free energy         0.6735 nats
+    marginal KL         0 nats
+    reconstructions     2 distinct; 2 clusters by the eigengap of the overlap
+    holes (m < 0.5 pi)  0 of 2 tiles, prior mass 0
+    blur                1.108 points averaged, nearest point 0.0425 of the data's radius away
+    <BLANKLINE>
+    reconstruction  tiles  prior mass  posterior mass  coverage  points averaged  nearest point
+                 0      1         0.5             0.5         1            1.108         0.0425
+                 1      1         0.5             0.5         1            1.108         0.0425
+    """
+    solution, sites = _checked(solution), solution.distinct
+    found, empty = blur(solution), holes(solution, threshold)
+    assert sites.marginal is not None
+    first = np.unique(sites.index, return_index=True)[1]  # a tile of every reconstruction
+    points, distance = found.n_points[first], found.distance[first]
+    n, dim = solution.x.shape
+    order = np.argsort(-sites.marginal, kind="stable")
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = sites.marginal / sites.masses
+    # Means over the marginal posterior, with the logarithm of the number of points: of what is decoded from data.
+    averaged = float(np.exp(np.nansum(sites.marginal * np.log(points))))
+    away = float(sites.marginal @ distance) / solution.frame.scale
+    return Report(
+        title=f"beta = {solution.beta:.6g}: {n} data points in {dim} dimension{'s' * (dim > 1)}, "
+        f"{len(solution.tiling)} tiles",
+        facts=(
+            ("status", solution.status.value),
+            ("rate", f"{solution.rate:.4g} nats"),
+            ("distortion", f"{solution.distortion:.4g} (units of x^2)"),
+            ("free energy", f"{solution.free_energy:.4g} nats"),
+            ("marginal KL", f"{solution.marginal_kl:.4g} nats"),
+            (
+                "reconstructions",
+                f"{len(sites)} distinct; {eigengap(spectrum(solution))} clusters by the eigengap of the overlap",
+            ),
+            (
+                f"holes (m < {threshold:g} pi)",
+                f"{len(empty)} of {len(solution.tiling)} tiles, prior mass {solution.tiling.masses[empty].sum():.3g}",
+            ),
+            ("blur", f"{averaged:.4g} points averaged, nearest point {away:.3g} of the data's radius away"),
+        ),
+        header=(
+            "reconstruction",
+            "tiles",
+            "prior mass",
+            "posterior mass",
+            "coverage",
+            "points averaged",
+            "nearest point",
+        ),
+        rows=tuple(
+            (
+                str(a),
+                str(sites.counts[a]),
+                *(f"{v[a]:.3g}" for v in (sites.masses, sites.marginal, ratio)),
+                f"{points[a]:.4g}",
+                f"{distance[a]:.3g}",
+            )
+            for a in order[:_LISTED]
+        ),
+        omitted=max(0, len(sites) - _LISTED),
+    )
+
+
+def _checked(solution: FixedPoint) -> FixedPoint:
+    check_instance(solution, "solution", FixedPoint, "solve(x)")
+    return solution

@@ -1,0 +1,179 @@
+"""analysis.spectral from outside: files, curves, partitions, table, options, Ctrl-C."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score
+
+import constrained_vae as cv
+from analysis import spectral as figure
+
+OPTIONS = {"n_tiles": 6, "count": 6}
+
+
+@pytest.fixture(autouse=True)
+def close():
+    yield
+    import matplotlib.pyplot as plt
+
+    plt.close("all")
+
+
+@pytest.fixture(scope="module")
+def small():
+    """All four sets, with few points each, and kernels of two widths."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figure, "_WIDTHS", np.array([1.0, 3.0]))
+        return figure.compute(n=40, **OPTIONS)
+
+
+@pytest.fixture
+def quick(monkeypatch, small):
+    """The computation is tested by itself: what the command does with it takes no more."""
+    monkeypatch.setattr(figure, "compute", lambda sets, **options: small)
+
+
+def test_writes_picture_arrays_and_table(tmp_path, capsys, quick):
+    out = tmp_path / "sub" / "figure"
+    assert figure.main(["--out", str(out), "--quiet"]) == 0
+    with np.load(out.with_suffix(".npz")) as file:
+        arrays = {name: file[name] for name in file.files}
+    settings = json.loads(str(arrays.pop("settings")))
+    assert settings["sets"] == ["four_clusters", "rings", "moons", "digits"]
+    png = out.with_suffix(".png").read_bytes()
+    assert png.startswith(b"\x89PNG")
+    assert out.with_suffix(".pdf").read_bytes().startswith(b"%PDF")
+    text = capsys.readouterr().out
+    assert figure.table(arrays) in text
+    # A function of the arrays alone.
+    figure._command.write(tmp_path / "again", arrays, settings, figure.draw)
+    assert (tmp_path / "again.png").read_bytes() == png
+
+
+def test_curves_are_those_of_the_library(small):
+    arrays, settings = small
+    data = cv.datasets.four_clusters(10)
+    betas = np.geomspace(1 / 50, 1.25, 6) * cv.first_critical_beta(data.x)
+    branch = cv.sweep(data.x, betas=betas, tiling=cv.Tiling.uniform(6), tol=figure._TOL)
+    expected = cv.compare_spectral(branch, labels=data.labels)
+    np.testing.assert_allclose(arrays["four_clusters_betas"], expected.betas)
+    np.testing.assert_allclose(arrays["four_clusters_eigenvalues"], expected.eigenvalues, atol=1e-9)
+    np.testing.assert_array_equal(arrays["four_clusters_eigengap"], expected.eigengap_k)
+    for method in ("solution", "posterior", "rbf", "kmeans", "mixture"):
+        np.testing.assert_allclose(arrays[f"four_clusters_ari_{method}"], expected.true_ari[method], atol=1e-12)
+        np.testing.assert_allclose(arrays[f"four_clusters_ami_{method}"], expected.true_ami[method], atol=1e-12)
+    np.testing.assert_allclose(arrays["four_clusters_agreement"], 1)
+    found = cv.transitions(data.x, beta_range=(betas[0], betas[-1]), tiling=cv.Tiling.uniform(6))
+    np.testing.assert_allclose(arrays["four_clusters_critical"], [t.beta for t in found])
+    # The whole curve of every set, to the last temperature.
+    for name in figure.SETS:
+        assert len(arrays[f"{name}_ami_solution"]) == len(arrays[f"{name}_betas"]) == settings["count"]
+
+
+def test_partitions_are_matched_to_the_classes_and_scored(small):
+    arrays, _ = small
+    for name, classes in (("four_clusters", 4), ("rings", 2), ("moons", 2), ("digits", 10)):
+        truth = arrays[f"{name}_partition_truth"]
+        assert len(np.unique(truth)) == classes
+        for method in figure.METHODS:
+            if (key := f"{name}_partition_{method}") not in arrays:
+                assert (name, method) == ("digits", "feature space")
+                continue
+            labels = arrays[key]
+            scores = adjusted_rand_score(truth, labels), adjusted_mutual_info_score(truth, labels)
+            np.testing.assert_allclose(arrays[f"{name}_scores_{method}"], scores, atol=1e-12)
+            # No other numbering of two parts has more points in common with the classes.
+            if classes == 2:
+                assert np.mean(labels == truth) >= 0.5
+    np.testing.assert_array_equal(arrays["four_clusters_partition_solution"], arrays["four_clusters_partition_truth"])
+
+
+def test_matching_numbers_parts_beyond_the_classes():
+    truth = np.repeat([0, 1], 6)
+    labels = np.array([7, 7, 7, 7, 3, 3, 5, 5, 5, 5, 5, 5])
+    np.testing.assert_array_equal(figure._matched(labels, truth), [0, 0, 0, 0, 2, 2, 1, 1, 1, 1, 1, 1])
+
+
+def test_a_wide_kernel_sees_what_the_data_space_does():
+    """Its features are linear in x, so that the partition is that of the data; a narrow one is another thing."""
+    data = cv.datasets.moons(120)
+    distances = figure.cdist(data.x, data.x)
+    options = {"backend": "auto", "tol": 1e-8}
+    beta = figure._DEPTH * cv.first_critical_beta(data.x)
+    plain = cv.sweep(data.x, betas=[beta], tiling=cv.Tiling.uniform(2))[0].labels
+    wide = figure.in_feature_space(distances, 30.0, 2, options)
+    assert adjusted_rand_score(plain, wide) == 1
+    # In between there is one that parts the moons better than the space of the data does.
+    scores = [adjusted_rand_score(data.labels, figure.in_feature_space(distances, w, 2, options)) for w in (0.2, 0.3)]
+    assert max(scores) > adjusted_rand_score(data.labels, plain) + 0.3
+
+
+def test_features_have_the_distances_of_the_kernel(monkeypatch):
+    data = cv.datasets.rings(40)
+    distances = figure.cdist(data.x, data.x)
+    seen = []
+    monkeypatch.setattr(figure.cv, "first_critical_beta", lambda f, **options: seen.append(f) or 1.0)
+    monkeypatch.setattr(figure, "_whole", lambda branch, count: branch)
+    figure.in_feature_space(distances, 0.5, 2, {"backend": "auto", "tol": 1e-4, "on_failure": "return"})
+    (f,) = seen
+    gram = np.exp(-2 * distances**2)
+    expected = np.diag(gram)[:, None] + np.diag(gram) - 2 * gram
+    # What is left out are eigenvalues below 1e-6 of the first, of which there are at most 40.
+    np.testing.assert_allclose(np.square(f[:, None] - f).sum(axis=2), expected, atol=4 * 40 * 1e-6 * 40)
+
+
+def test_table(small):
+    text = figure.table(small[0])
+    lines = text.splitlines()
+    for name in figure.SETS:  # few points, of which some sets are near to symmetric: but for those all agree
+        agreement, second = small[0][f"{name}_first_split"]
+        assert agreement == 1 or second > 0.99
+    assert re.search(r"^moons +100.0% \(second eigenvalue 0\.\d+ of the first\); in feature space", text, re.MULTILINE)
+    assert [line.split()[0] for line in lines[2:6]] == ["four_clusters", "rings", "moons", "digits"]
+    assert lines[2].count("*") == 12  # on four clusters all win
+    for line in lines[3:6]:
+        pairs = re.findall(r"(-?\d\.\d+)(\*?)\s*/\s*(-?\d\.\d+)(\*?)", line)
+        assert len(pairs) >= 5
+        for values in ([(float(p[0]), p[1]) for p in pairs], [(float(p[2]), p[3]) for p in pairs]):
+            best = max(value for value, _ in values)
+            assert all((mark == "*") == (value == best) for value, mark in values)
+
+
+def test_intervals_of_a_mask():
+    betas = np.array([1.0, 10.0, 100.0, 1000.0])
+    found = figure._runs(betas[::-1], np.array([True, False, True, True]))
+    np.testing.assert_allclose(found, [(1.0, 10**1.5), (10**2.5, 1000.0)])
+    assert figure._runs(betas, np.zeros(4, dtype=bool)) == []
+
+
+def test_interrupted(monkeypatch, tmp_path, capsys):
+    """The sets that are done are drawn; without any there is nothing."""
+    real = figure.one_set
+
+    def stop_at(name):
+        def one_set(set_name, **options):
+            if set_name == name:
+                raise KeyboardInterrupt
+            return real(set_name, **{**options, "n": 16})
+
+        return one_set
+
+    monkeypatch.setattr(figure, "one_set", stop_at("rings"))
+    assert figure.main(["--tiles", "4", "--count", "5", "--quiet", "--out", str(tmp_path / "figure")]) == 130
+    with np.load(tmp_path / "figure.npz") as file:
+        assert file["sets"].tolist() == ["four_clusters"]
+    assert "interrupted: this is what had been computed" in capsys.readouterr().err
+    monkeypatch.setattr(figure, "one_set", stop_at("four_clusters"))
+    assert figure.main(["--quiet", "--out", str(tmp_path / "none")]) == 130
+    assert not (tmp_path / "none.npz").exists()
+
+
+def test_bad_input(tmp_path, capsys):
+    out = ["--quiet", "--out", str(tmp_path / "figure")]
+    assert figure.main(["--count", "2", *out]) == 2
+    assert "spectral: count must be at least 3 temperatures, got 2" in capsys.readouterr().err
+    assert figure.main(["--tiles", "0", *out]) == 2
+    with pytest.raises(SystemExit):
+        figure.main(["--sets", "iris", *out])
