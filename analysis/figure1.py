@@ -183,7 +183,7 @@ def manifold(data: cv.datasets.DataSet, beta: float, side: int, backend: str) ->
     """Digits under side x side tiles of equal mass, from the plane of the first two principal components."""
     middle = ndtri((np.arange(side) + 0.5) / side)
     z = np.stack(np.meshgrid(middle, -middle), axis=-1).reshape(-1, 2)  # rows from the top of the picture
-    mean, axes = _command.principal_axes(data.x)
+    mean, axes = cv.plotting.principal_axes(data.x)
     scale = ((data.x - mean) @ axes.T).std(axis=0)
     tiling = cv.Tiling(np.full(len(z), 1 / len(z)), z)
     start = mean + (z * scale) @ axes

@@ -261,7 +261,7 @@ def _plane(x: np.ndarray) -> np.ndarray:
     """Points of a picture: first two principal components in more than two dimensions."""
     if x.shape[1] == 2:
         return np.array(x)
-    mean, axes = _command.principal_axes(x)
+    mean, axes = cv.plotting.principal_axes(x)
     return (x - mean) @ axes.T
 
 

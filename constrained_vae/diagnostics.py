@@ -1,6 +1,13 @@
 """Diagnostics: what a solution does with its latent space and its data; holes, blur, overlap (T15).
 
 Plain functions of a `FixedPoint`, streamed over rows, and `report`, which puts them into words.
+
+Examples
+--------
+>>> from constrained_vae import Tiling, solve
+>>> s = solve([[-1.0], [1.0]], beta=0.1, tiling=Tiling.uniform(4))
+>>> round(marginal_kl(s), 6), active_tiles(s)
+(0.143841, array([0, 1, 2, 3]))
 """
 
 from __future__ import annotations
@@ -25,12 +32,26 @@ _LISTED = 12  # reconstructions in the table of a report
 
 
 def marginal_kl(solution: FixedPoint) -> float:
-    """KL(m || pi) in nats: what is paid for covering the prior unevenly, zero at the global optimum (T15)."""
+    """KL(m || pi) in nats: what is paid for covering the prior unevenly, zero at the global optimum (T15).
+
+    Examples
+    --------
+    >>> from constrained_vae import Tiling, solve
+    >>> round(marginal_kl(solve([[-1.0], [1.0]], beta=0.1, tiling=Tiling.uniform(3), weights=[0.5, 0.5])), 3)
+    0.059
+    """
     return _checked(solution).marginal_kl
 
 
 def coverage(solution: FixedPoint) -> FloatArray:
-    """m_a / pi_a of every tile, (K,): 1 where the marginal posterior is the prior; NaN for tiles without prior mass."""
+    """m_a / pi_a of every tile, (K,): 1 where the marginal posterior is the prior; NaN for tiles without prior mass.
+
+    Examples
+    --------
+    >>> from constrained_vae import Tiling, solve
+    >>> coverage(solve([[-1.0], [1.0]], beta=0.1, tiling=Tiling.uniform(2))).round(3)
+    array([1., 1.])
+    """
     masses = _checked(solution).tiling.masses
     return np.divide(solution.marginal, masses, out=np.full(len(masses), np.nan), where=masses > 0)
 
@@ -42,12 +63,26 @@ def holes(solution: FixedPoint, threshold: float = _HOLE) -> npt.NDArray[np.intp
     ------
     ValueError
         For bad input.
+
+    Examples
+    --------
+    >>> from constrained_vae import Tiling, solve
+    >>> s = solve([[-1.0], [1.0]], beta=0.1, tiling=Tiling.uniform(2))
+    >>> holes(s), holes(s, threshold=1.1)
+    (array([], dtype=int64), array([0, 1]))
     """
     return np.flatnonzero(coverage(solution) < check_positive(threshold, "threshold"))
 
 
 def active_tiles(solution: FixedPoint, threshold: float = _HOLE) -> npt.NDArray[np.intp]:
-    """Tiles with prior mass that are no holes, (n,)."""
+    """Tiles with prior mass that are no holes, (n,).
+
+    Examples
+    --------
+    >>> from constrained_vae import Tiling, solve
+    >>> active_tiles(solve([[-1.0], [1.0]], beta=0.1, tiling=Tiling.uniform(2)))
+    array([0, 1])
+    """
     return np.flatnonzero(coverage(solution) >= check_positive(threshold, "threshold"))
 
 
@@ -61,6 +96,12 @@ class Blur:
         -sum_i w_ia log w_ia in nats, of the weights w with which data enter a reconstruction; NaN for a dead tile.
     distance : (K,) array
         To the nearest data point that has weight, in units of x.
+
+    Examples
+    --------
+    >>> from constrained_vae import Tiling, solve
+    >>> blur(solve([[-1.0], [1.0]], beta=2.0, tiling=Tiling.uniform(2))).entropy.round(6)  # log 2
+    array([0.693147, 0.693147])
     """
 
     entropy: FloatArray
@@ -137,6 +178,12 @@ class Report:
         The distinct reconstructions of largest marginal mass.
     omitted : int
         How many more there are.
+
+    Examples
+    --------
+    >>> from constrained_vae import Tiling, solve
+    >>> report(solve([[-1.0], [1.0]], beta=0.5, tiling=Tiling.uniform(2))).facts[1]
+    ('rate', '0.5903 nats')
     """
 
     title: str

@@ -1,4 +1,12 @@
-"""Spectral clustering: what a solution has to do with it, from the first split on (T18), (T19)."""
+"""Spectral clustering: what a solution has to do with it, from the first split on (T18), (T19).
+
+Examples
+--------
+>>> from constrained_vae import Tiling, solve
+>>> s = solve([[-2.0], [-1.0], [3.0]], beta=0.5, tiling=Tiling.uniform(4))
+>>> eigengap(spectrum(s)), walk(s).shape
+(2, (3, 3))
+"""
 
 from __future__ import annotations
 
@@ -57,6 +65,11 @@ class FirstSplit:
         with the sign of the log odds.
     degeneracy : float
         Second eigenvalue of that matrix over the first; the axis is not the only one where this is 1.
+
+    Examples
+    --------
+    >>> first_split([[-2.0, 0.0], [-1.0, 1.0], [3.0, -1.0]]).clear
+    array([ True,  True,  True])
     """
 
     beta: float
@@ -134,6 +147,14 @@ class SpectralComparison:
         Non-zero spectrum of the walk P, descending (T18).
     labels : (N,) array or None
         True classes, where they were given.
+
+    Examples
+    --------
+    >>> from constrained_vae import Tiling, solve
+    >>> s = solve([[-2.0], [-1.8], [1.8], [2.0]], beta=0.5, tiling=Tiling.uniform(4))
+    >>> compared = compare_spectral(s)
+    >>> compared.n_distinct, compared.ari["posterior"]
+    (2, 1.0)
     """
 
     beta: float
@@ -211,6 +232,13 @@ class BranchComparison:
     ----------
     comparisons : tuple of SpectralComparison
         In the order of the branch.
+
+    Examples
+    --------
+    >>> from constrained_vae import Tiling, sweep
+    >>> branch = sweep([[-2.0], [-1.8], [1.8], [2.0]], betas=[5.0, 0.5], tiling=Tiling.uniform(4))
+    >>> compare_spectral(branch).n_distinct
+    array([1, 2])
     """
 
     comparisons: tuple[SpectralComparison, ...]
@@ -398,7 +426,14 @@ def compare_spectral(
 
 
 def multiplier(solution: FixedPoint) -> float | None:
-    """lambda of the energy lambda ||x - psi||^2, in inverse squared units of x; None for any other energy."""
+    """lambda of the energy lambda ||x - psi||^2, in inverse squared units of x; None for any other energy.
+
+    Examples
+    --------
+    >>> from constrained_vae import solve
+    >>> multiplier(solve([[-1.0], [1.0]], beta=0.5))
+    1.0
+    """
     quadratic = solution.objective.in_frame(solution.frame).quadratic
     return None if quadratic is None else quadratic / solution.frame.scale**2
 
