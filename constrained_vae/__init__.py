@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .detection import Peak
     from .dual import ConstrainedFixedPoint, solve_constrained
     from .equations import Expectations
+    from .estimator import FixedPointVAE
     from .features import (
         ClassProbabilities,
         FeatureMap,
@@ -55,6 +56,7 @@ _ROOMS = {
     "detection": ("Peak",),
     "dual": ("ConstrainedFixedPoint", "solve_constrained"),
     "equations": ("Expectations",),
+    "estimator": ("FixedPointVAE",),
     "iteration": ("solve",),
     "jacobian": ("Eigenpairs", "Jacobian", "Tangent", "tangent"),
     "optimum": ("Certificate", "CertifiedFixedPoint", "certify", "global_solution"),
@@ -102,6 +104,7 @@ __all__ = [
     "FeatureMap",
     "Features",
     "FixedPoint",
+    "FixedPointVAE",
     "FourierFeatures",
     "Frame",
     "Iterate",

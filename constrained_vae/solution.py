@@ -227,10 +227,7 @@ class FixedPoint:
     @cached_property
     def labels(self) -> npt.NDArray[np.intp]:
         """Distinct reconstruction of largest posterior mass per data point, (N,)."""
-        order = np.argsort(self.distinct.index, kind="stable")  # tiles of one site side by side
-        first = np.searchsorted(self.distinct.index[order], np.arange(len(self.distinct)))
-        sums = (np.add.reduceat(q[:, order], first, axis=1) for q in self._encode_blocks(self.x))
-        return np.concatenate([q.argmax(axis=1) for q in sums])
+        return np.concatenate([self.distinct.total(q).argmax(axis=1) for q in self._encode_blocks(self.x)])
 
     def encode(self, x: Any) -> FloatArray:
         """Posterior masses of the tiles for new points (n, D): q (n, K), rows summing to 1 (T1).
