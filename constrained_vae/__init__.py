@@ -11,7 +11,7 @@ import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import backends, datasets, equations, plotting
+    from . import backends, datasets, equations, plotting, testing
     from ._checks import TooLargeError
     from .backends import BackendNotAvailableError
     from .branches import default_betas, sweep
@@ -83,7 +83,7 @@ _ROOMS = {
     "tiling": ("Tiling",),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
-_MODULES = ("backends", "datasets", "equations", "plotting")
+_MODULES = ("backends", "datasets", "equations", "plotting", "testing")
 
 __all__ = [
     "CLA",
@@ -145,6 +145,7 @@ __all__ = [
     "solve_constrained",
     "sweep",
     "tangent",
+    "testing",
     "transitions",
 ]
 

@@ -6,8 +6,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from closed_forms import curie_weiss
-from naive import naive_bernoulli, naive_expectations
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV
@@ -17,6 +15,7 @@ from sklearn.utils.estimator_checks import estimator_checks_generator
 
 import constrained_vae as cv
 from constrained_vae.backends import reference
+from constrained_vae.testing import curie_weiss, naive_bernoulli, naive_expectations
 
 
 @pytest.fixture(scope="module")
