@@ -90,6 +90,8 @@ class RE(_Constraint):
         sum.
     name : str
         Under which results are found; "RE" by default.
+    frame : Frame, optional
+        Set by the solver: coordinates in which it gives points.
 
     Raises
     ------
@@ -213,6 +215,8 @@ class FRE(_Mapped):
         f with its vector-Jacobian product; a matrix stands for the linear map.
     name : str
         Under which results are found; "FRE" by default.
+    frame : Frame, optional
+        Set by the solver: coordinates in which it gives points.
 
     Raises
     ------
@@ -306,6 +310,8 @@ class CLA(_Similarity):
         its class, from 0.
     name : str
         Under which results are found; "CLA" by default.
+    frame : Frame, optional
+        Set by the solver: coordinates in which it gives points.
 
     Raises
     ------
@@ -398,6 +404,8 @@ class PNCC(_Similarity):
         Distance of neighbouring patches; that of their size by default, so that they tile the image.
     name : str
         Under which results are found; "PNCC" by default.
+    frame : Frame, optional
+        Set by the solver: coordinates in which it gives points.
 
     Raises
     ------

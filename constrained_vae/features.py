@@ -79,6 +79,7 @@ class LinearFeatures:
     Parameters
     ----------
     matrix : (S, D) array_like
+        A, in units of the features per unit of x.
     """
 
     matrix: FloatArray
@@ -137,6 +138,7 @@ class FourierFeatures:
         gamma : float
             Of the kernel, in inverse squared units of x.
         seed : int
+            Of the random frequencies and phases.
 
         Raises
         ------

@@ -12,7 +12,15 @@ from .equations import Array
 
 @dataclass(frozen=True)
 class Frame:
-    """Standardised coordinates (x - centre) / scale, so that offsets and units of the data cost no accuracy."""
+    """Standardised coordinates (x - centre) / scale, so that offsets and units of the data cost no accuracy.
+
+    Attributes
+    ----------
+    centre : (D,) array
+        In units of x.
+    scale : float
+        In units of x.
+    """
 
     centre: FloatArray
     scale: float

@@ -76,10 +76,12 @@ def certify(solution: FixedPoint) -> Certificate:
     Parameters
     ----------
     solution : FixedPoint
+        Of an `ELBO`.
 
     Returns
     -------
     Certificate
+        Bounds of the global optimum, in nats, and whether they are proven.
 
     Raises
     ------
@@ -108,6 +110,7 @@ class CertifiedFixedPoint(FixedPoint):
     Attributes
     ----------
     certificate : Certificate
+        Bounds of the global optimum (T14).
     """
 
     certificate: Certificate = field(kw_only=True)

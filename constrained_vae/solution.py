@@ -291,6 +291,7 @@ class FixedPoint:
         Parameters
         ----------
         path : path
+            A file that `save` wrote.
         objective : Objective, optional
             Under which it was solved; only an `ELBO` is in the file, a `Lagrangian` and its constraints are not.
 

@@ -221,8 +221,10 @@ def water_filling(eigenvalues: Sequence[float], theta: float) -> tuple[float, fl
 
     Returns
     -------
-    distortion, rate : float
-        sum_j min(l_j, theta), in squared units, and 1/2 sum_j log+(l_j / theta), in nats.
+    distortion : float
+        D = sum_j min(l_j, theta), in squared units.
+    rate : float
+        R = 1/2 sum_j log+(l_j / theta), in nats.
 
     Examples
     --------
