@@ -214,7 +214,7 @@ class FixedPointVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
             If there is not one mass per reconstruction.
         """
         check_is_fitted(self)
-        q = check_array(X, dtype=(np.float64, np.float32))
+        q = check_array(X, dtype=np.float64)
         if q.shape[1] != self._n_features_out:
             raise ValueError(
                 f"X must hold one mass for each of the {self._n_features_out} reconstructions, as transform returns "

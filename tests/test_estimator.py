@@ -112,9 +112,10 @@ def test_score_of_two_points(relative_beta):
     assert vae.score(problem.x) == pytest.approx(expected, abs=1e-9)
 
 
-def test_score_of_points_held_out(data, rng):
+@pytest.mark.parametrize("masses", ["fixed", "free"])
+def test_score_of_points_held_out(data, rng, masses):
     """Against the naive loops: the encoder of the temperature fitted at, the bound of beta = 1."""
-    vae = cv.FixedPointVAE(2.0, sigma=0.8, n_tiles=8, masses="free").fit(data.x)
+    vae = cv.FixedPointVAE(2.0, sigma=0.8, n_tiles=7, masses=masses).fit(data.x)
     x, rho = rng.normal(scale=3, size=(15, 2)), rng.uniform(size=15)
     psi, pi = vae.solution_.decoder, vae.solution_.tiling.masses
     q = naive_expectations(x, rho, psi, pi, 0.8**2 * 2.0).encoder
