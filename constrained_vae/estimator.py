@@ -27,9 +27,9 @@ _STARTS = {"mean": None, "data": "data"}  # as `solve` calls them
 class FixedPointVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin, BaseEstimator):
     """A beta-VAE of high capacity at its fixed point (T1)-(T3): soft clusters at a temperature, not of a number.
 
-    The clusters are the distinct reconstructions; their number follows from beta, from one above the first critical
-    temperature on (`first_critical_beta`, T9). With free masses and beta = 1 it is a mixture of Gaussians of covariance
-    sigma^2 I, fitted to maximum likelihood (T14).
+    The clusters are the distinct reconstructions, and beta decides how many there are: with equal masses one alone above
+    the first critical temperature (`first_critical_beta`, T9). With free masses it is the mixture of Gaussians of
+    covariance sigma^2 beta I at a local maximum of the likelihood (T14).
 
     Parameters
     ----------
@@ -59,9 +59,11 @@ class FixedPointVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
     Attributes
     ----------
     solution_ : FixedPoint
-        The solution, on which everything else that the package computes can be asked. It holds the training data.
+        The solution, of which everything else that the package computes can be asked. It holds the training data, and
+        with them so does a pickle.
     cluster_centers_ : (k, D) array
-        Distinct reconstructions, in units of X, in lexicographic order of their coordinates.
+        Distinct reconstructions, in units of X, in lexicographic order of their coordinates, which need not be that of
+        ``solution_.distinct``.
     labels_ : (N,) int array
         Reconstruction of largest posterior mass of every training point.
     n_features_in_ : int

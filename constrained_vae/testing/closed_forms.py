@@ -29,7 +29,7 @@ class TwoPoints(NamedTuple):
     p : float
         Weight of the point a.
     beta, sigma : float
-        Temperature, and standard deviation of the Gaussian decoder in units of a.
+        Temperature, and standard deviation of the Gaussian decoder in the units of a.
     """
 
     a: float
@@ -108,7 +108,7 @@ def curie_weiss(a: float, relative_beta: float, sigma: float = 1.0) -> tuple[Two
     relative_beta : float
         beta over the critical a^2 / sigma^2.
     sigma : float
-        Standard deviation of the Gaussian decoder, in units of a.
+        Standard deviation of the Gaussian decoder, in the units of a.
 
     Returns
     -------
