@@ -27,8 +27,8 @@ _STARTS = {"mean": None, "data": "data"}  # as `solve` calls them
 class FixedPointVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin, BaseEstimator):
     """A beta-VAE of high capacity at its fixed point (T1)-(T3): soft clusters at a temperature, not of a number.
 
-    The clusters are the distinct reconstructions, and beta decides how many there are: with equal masses one alone above
-    the first critical temperature (`first_critical_beta`, T9). With free masses it is the mixture of Gaussians of
+    The clusters are the distinct reconstructions, and beta decides how many there are: with equal masses one above the
+    first critical temperature (`first_critical_beta`, T9). With free masses it is the mixture of Gaussians of
     covariance sigma^2 beta I at a local maximum of the likelihood (T14).
 
     Parameters
@@ -41,7 +41,8 @@ class FixedPointVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
     likelihood : {"gaussian", "bernoulli"}
         Bernoulli wants data in [0, 1] and has no sigma.
     n_tiles : int
-        Tiles of the latent space: at most so many reconstructions.
+        Tiles of the latent space: at most so many reconstructions. With free masses the solution takes all the longer,
+        the more of them are left to split: three times as long on the digits with 32 of them as with 16.
     masses : {"free", "fixed"}
         Whether the prior masses of the tiles are optimised, or are equal.
     start : {"mean", "data", "anneal"}
@@ -91,7 +92,7 @@ class FixedPointVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
         *,
         sigma: float = 1.0,
         likelihood: str = "gaussian",
-        n_tiles: int = 64,
+        n_tiles: int = 32,
         masses: str = "free",
         start: str = "mean",
         tol: float = 1e-10,
