@@ -42,7 +42,7 @@ class FixedPointVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
         Bernoulli wants data in [0, 1] and has no sigma.
     n_tiles : int
         Tiles of the latent space: at most so many reconstructions. With free masses the solution takes all the longer,
-        the more of them are left to split: three times as long on the digits with 32 of them as with 16.
+        the more of them are left to split: on the digits at beta = 100, some five times as long with 32 as with 16.
     masses : {"free", "fixed"}
         Whether the prior masses of the tiles are optimised, or are equal.
     start : {"mean", "data", "anneal"}
