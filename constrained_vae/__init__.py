@@ -11,7 +11,7 @@ import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import backends, datasets, diagnostics, equations, geco, plotting, spectral
+    from . import backends, datasets, diagnostics, equations, geco, plotting, spectral, testing
     from ._checks import TooLargeError
     from .backends import BackendNotAvailableError
     from .branches import default_betas, sweep
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .diagnostics import Blur, Report, report
     from .dual import ConstrainedFixedPoint, solve_constrained
     from .equations import Expectations, bits
+    from .estimator import FixedPointVAE
     from .features import (
         ClassProbabilities,
         FeatureMap,
@@ -58,6 +59,7 @@ _ROOMS = {
     "diagnostics": ("Blur", "Report", "report"),
     "dual": ("ConstrainedFixedPoint", "solve_constrained"),
     "equations": ("Expectations", "bits"),
+    "estimator": ("FixedPointVAE",),
     "iteration": ("solve",),
     "jacobian": ("Eigenpairs", "Jacobian", "Tangent", "tangent"),
     "optimum": ("Certificate", "CertifiedFixedPoint", "certify", "global_solution"),
@@ -85,7 +87,7 @@ _ROOMS = {
     "tiling": ("Tiling",),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
-_MODULES = ("backends", "datasets", "diagnostics", "equations", "geco", "plotting", "spectral")
+_MODULES = ("backends", "datasets", "diagnostics", "equations", "geco", "plotting", "spectral", "testing")
 
 __all__ = [
     "CLA",
@@ -109,6 +111,7 @@ __all__ = [
     "Features",
     "FirstSplit",
     "FixedPoint",
+    "FixedPointVAE",
     "FourierFeatures",
     "Frame",
     "Iterate",
@@ -158,6 +161,7 @@ __all__ = [
     "spectral",
     "sweep",
     "tangent",
+    "testing",
     "transitions",
 ]
 

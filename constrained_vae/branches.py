@@ -173,6 +173,24 @@ def default_betas(
     temperatures the grid ends in the last gap wider than a factor 8, half way down at the most; without such a gap at
     half the 16th.
 
+    Parameters
+    ----------
+    x : (N, D) array_like, memory map or RowBlocks
+        Data.
+    objective : Objective, optional
+        `ELBO()` by default; its beta plays no part.
+    weights : (N,) array_like, optional
+        Data weights, uniform by default.
+    count : int
+        How many, at least two.
+    backend : {"auto", "numba", "cupy", "reference"}
+        Where to compute.
+
+    Returns
+    -------
+    (count,) array
+        Temperatures, ascending.
+
     Raises
     ------
     ValueError

@@ -96,6 +96,8 @@ class RE(_Constraint):
         sum.
     name : str
         Under which results are found; "RE" by default.
+    frame : Frame, optional
+        Set by the solver: coordinates in which it gives points.
 
     Raises
     ------
@@ -219,6 +221,8 @@ class FRE(_Mapped):
         f with its vector-Jacobian product; a matrix stands for the linear map.
     name : str
         Under which results are found; "FRE" by default.
+    frame : Frame, optional
+        Set by the solver: coordinates in which it gives points.
 
     Raises
     ------
@@ -317,6 +321,8 @@ class CLA(_Similarity):
         its class, from 0.
     name : str
         Under which results are found; "CLA" by default.
+    frame : Frame, optional
+        Set by the solver: coordinates in which it gives points.
 
     Raises
     ------
@@ -414,6 +420,8 @@ class PNCC(_Similarity):
         Distance of neighbouring patches; that of their size by default, so that they tile the image.
     name : str
         Under which results are found; "PNCC" by default.
+    frame : Frame, optional
+        Set by the solver: coordinates in which it gives points.
 
     Raises
     ------

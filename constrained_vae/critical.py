@@ -156,15 +156,15 @@ def transitions(
     list of Transition
         Empty if there is none in the range. What had been found, after Ctrl-C.
 
-    Warns
-    -----
-    NotConvergedWarning
-        If a solution on the way does not reach the tolerance, and after Ctrl-C.
-
     Raises
     ------
     ValueError
         For bad input, or an empty range.
+
+    Warns
+    -----
+    NotConvergedWarning
+        If a solution on the way does not reach the tolerance, and after Ctrl-C.
 
     Examples
     --------

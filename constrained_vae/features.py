@@ -93,6 +93,7 @@ class LinearFeatures:
     Parameters
     ----------
     matrix : (S, D) array_like
+        A, in units of the features per unit of x.
 
     Examples
     --------
@@ -165,6 +166,7 @@ class FourierFeatures:
         gamma : float
             Of the kernel, in inverse squared units of x.
         seed : int
+            Of the random frequencies and phases.
 
         Raises
         ------

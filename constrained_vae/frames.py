@@ -14,6 +14,13 @@ from .equations import Array
 class Frame:
     """Standardised coordinates (x - centre) / scale, so that offsets and units of the data cost no accuracy.
 
+    Attributes
+    ----------
+    centre : (D,) array
+        In units of x.
+    scale : float
+        In units of x.
+
     Examples
     --------
     >>> import numpy as np

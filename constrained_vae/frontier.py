@@ -39,7 +39,12 @@ _FINEST = 1e-10  # relative accuracy of the temperature of nucleation
 
 @dataclass(frozen=True)
 class Excess:
-    """How many nats a model of some rate and distortion is above the frontier: at least `least`, at most `most`.
+    """How many nats a model of some rate and distortion is above the frontier.
+
+    Attributes
+    ----------
+    least, most : float
+        At least and at most, in nats.
 
     Examples
     --------
@@ -333,9 +338,18 @@ def nucleation_beta(x: Any, objective: ELBO | None = None, *, weights: Any = Non
     Parameters
     ----------
     x : (N, D) array_like, memory map or RowBlocks
+        Data.
     objective : ELBO, optional
         Its beta plays no part.
     weights : (N,) array_like, optional
+        Data weights, uniform by default.
+    backend : {"auto", "numba", "cupy", "reference"}
+        Where to compute.
+
+    Returns
+    -------
+    float
+        beta.
 
     Raises
     ------
@@ -363,14 +377,18 @@ def hysteresis_interval(
     Parameters
     ----------
     x : (N, D) array_like, memory map or RowBlocks
+        Data.
     objective : ELBO, optional
         Its beta plays no part.
     weights : (N,) array_like, optional
+        Data weights, uniform by default.
     backend : {"auto", "numba", "cupy", "reference"}
+        Where to compute.
 
     Returns
     -------
-    (low, high) : tuple of float
+    (float, float)
+        The lower and the upper beta.
 
     Raises
     ------

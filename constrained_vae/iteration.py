@@ -92,6 +92,7 @@ def solve(
     Returns
     -------
     FixedPoint
+        A local minimum of the free energy, or what there is without convergence: its status says which.
 
     Raises
     ------

@@ -108,6 +108,7 @@ class Jacobian:
         Parameters
         ----------
         solution : FixedPoint
+            Where.
         masses : {"fixed", "free"}, optional
             Whether the prior masses are part of the map; as they were solved for by default.
         merge : bool
@@ -328,6 +329,11 @@ def tangent(at: FixedPoint | Jacobian) -> Tangent:
     ----------
     at : FixedPoint or Jacobian
         Where; with the Jacobian at hand it need not be computed anew.
+
+    Returns
+    -------
+    Tangent
+        Derivatives with respect to beta.
 
     Raises
     ------

@@ -50,6 +50,8 @@ class Lagrangian:
     anchor : float
         Multiplier at beta = 1 of a squared error ||x - psi||^2 that is no constraint. Energies without a minimiser (CLA
         and PNCC without RE or FRE) need a small one, or a box.
+    frame : Frame, optional
+        Set by the solver: coordinates in which it gives points.
 
     Raises
     ------

@@ -81,10 +81,12 @@ def certify(solution: FixedPoint) -> Certificate:
     Parameters
     ----------
     solution : FixedPoint
+        Of an `ELBO`.
 
     Returns
     -------
     Certificate
+        Bounds of the global optimum, in nats, and whether they are proven.
 
     Raises
     ------
@@ -113,6 +115,7 @@ class CertifiedFixedPoint(FixedPoint):
     Attributes
     ----------
     certificate : Certificate
+        Bounds of the global optimum (T14).
 
     Examples
     --------

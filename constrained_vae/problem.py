@@ -226,6 +226,7 @@ def block_expectations(
     decoder : (K, D) array_like
         Reconstruction vectors, in units of x.
     objective : Objective
+        Energies and temperature.
     masses : (K,) array_like, optional
         Prior masses; equal ones by default.
     weights : (n,) array_like, optional

@@ -97,6 +97,12 @@ class Sites:
         rest = Sites(self.decoder[keep], number[self.index], self.tile_masses, self.marginal[keep])
         return rest.with_masses(self.masses[keep] / self.masses[keep].sum())
 
+    def total(self, q: FloatArray) -> FloatArray:
+        """Posterior masses of the tiles (n, K), summed over those of every site: (n, k)."""
+        order = np.argsort(self.index, kind="stable")  # tiles of one site side by side
+        first = np.searchsorted(self.index[order], np.arange(len(self)))
+        return np.add.reduceat(q[:, order], first, axis=1)
+
     def can_split(self, free: bool) -> npt.NDArray[np.bool_]:
         """Which sites can split: those of two tiles or more; with free masses any, while a tile can be spared."""
         several = self.counts > 1

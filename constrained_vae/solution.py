@@ -278,10 +278,7 @@ class FixedPoint:
     @cached_property
     def labels(self) -> npt.NDArray[np.intp]:
         """Distinct reconstruction of largest posterior mass per data point, (N,)."""
-        order = np.argsort(self.distinct.index, kind="stable")  # tiles of one site side by side
-        first = np.searchsorted(self.distinct.index[order], np.arange(len(self.distinct)))
-        sums = (np.add.reduceat(q[:, order], first, axis=1) for q in self.encoder_blocks())
-        return np.concatenate([q.argmax(axis=1) for q in sums])
+        return np.concatenate([self.distinct.total(q).argmax(axis=1) for q in self.encoder_blocks()])
 
     def encoder_blocks(self) -> Iterator[FloatArray]:
         """The rows of the encoder in blocks (n, K), for sums over data for which it is too large whole."""
@@ -359,6 +356,7 @@ class FixedPoint:
         Parameters
         ----------
         path : path
+            A file that `save` wrote.
         objective : Objective, optional
             Under which it was solved; only an `ELBO` is in the file, a `Lagrangian` and its constraints are not.
 

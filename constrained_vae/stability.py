@@ -173,6 +173,12 @@ def nearest_split(solution: FixedPoint) -> NearestSplit:
     Parameters
     ----------
     solution : FixedPoint
+        Of any objective.
+
+    Returns
+    -------
+    NearestSplit
+        Which, at which temperature, and along which axis.
 
     Raises
     ------
@@ -210,10 +216,19 @@ def first_critical_beta(
 
     Parameters
     ----------
-    x : (N, D) array_like
+    x : (N, D) array_like, memory map or RowBlocks
+        Data.
     objective : Objective, optional
         `ELBO()` by default; its beta plays no part.
     weights : (N,) array_like, optional
+        Data weights, uniform by default.
+    backend : {"auto", "numba", "cupy", "reference"}
+        Where to compute.
+
+    Returns
+    -------
+    float
+        beta; 0 if all points coincide.
 
     Raises
     ------

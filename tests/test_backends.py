@@ -1,4 +1,4 @@
-"""Every backend against the naive loops of `naive.py`, which know nothing of the package."""
+"""Every backend against the loops of `testing.naive`, which know nothing of the package."""
 
 import importlib.util
 import tracemalloc
@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from naive import Naive, naive_bernoulli, naive_expectations, naive_jacobian, naive_linear
 
 from constrained_vae._blas import _libraries
 from constrained_vae.backends import BackendNotAvailableError, get_backend, reference
 from constrained_vae.backends import numba as kernels
+from constrained_vae.testing import Naive, naive_bernoulli, naive_expectations, naive_jacobian, naive_linear
 
 KINDS = [("reference", np.float64), ("numba", np.float64), ("numba", np.float32)]
 FORMS = ["gaussian", "linear", "bernoulli"]

@@ -10,11 +10,11 @@ import warnings
 
 import numpy as np
 import pytest
-from naive import naive_expectations
 
 from analysis.benchmarks import _floor, _methods, _worker
 from analysis.benchmarks import map as benchmark
 from analysis.benchmarks._methods import METHODS, Case, MissingError
+from constrained_vae.testing import naive_expectations
 
 N, K = 60, 7
 SOFT = [name for name in METHODS if name != "kmeans"]

@@ -7,21 +7,21 @@ from decimal import Decimal
 
 import numpy as np
 import pytest
-from closed_forms import (
-    EPS,
-    all_curie_weiss,
-    curie_weiss,
-    field,
-    log2_less_entropy,
-    nucleation_theta,
-    unequal_points,
-    water_filling,
-)
-from naive import naive_expectations, naive_jacobian
 from scipy.special import entr
 
 import constrained_vae as cv
 from constrained_vae.acceleration import ACCELERATORS
+from constrained_vae.testing import (
+    EPS,
+    all_curie_weiss,
+    curie_weiss,
+    naive_expectations,
+    naive_jacobian,
+    nucleation_theta,
+    unequal_points,
+    water_filling,
+)
+from constrained_vae.testing.closed_forms import field, log2_less_entropy
 
 CURIE_WEISS = [pytest.param(*case, id=f"a={case[0].a}-beta={case[0].beta:.4g}") for case in all_curie_weiss()]
 

@@ -2,15 +2,20 @@
 
 import numpy as np
 import pytest
-from closed_forms import EPS
 from hypothesis import given
 from hypothesis import strategies as st
-from naive import naive_class_error, naive_correlation_error, naive_feature_error, naive_squared_error
 from sklearn.linear_model import LogisticRegression
 
 import constrained_vae as cv
 from constrained_vae import equations
 from constrained_vae.frames import Frame
+from constrained_vae.testing import (
+    EPS,
+    naive_class_error,
+    naive_correlation_error,
+    naive_feature_error,
+    naive_squared_error,
+)
 
 SHAPE, D = (2, 3), 6
 

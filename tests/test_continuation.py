@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from closed_forms import curie_weiss
 from scipy.special import ndtri
 from scipy.stats import qmc
 
@@ -11,6 +10,7 @@ from constrained_vae.continuation import Continuation, Split, _provided
 from constrained_vae.loop import Options
 from constrained_vae.problem import Problem
 from constrained_vae.sites import Sites
+from constrained_vae.testing import curie_weiss
 
 TWO = cv.Tiling.uniform(2)
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from naive import naive_expectations, naive_linear
 
 from constrained_vae import equations
+from constrained_vae.testing import naive_expectations, naive_linear
 
 EPS = float(np.finfo(float).eps)
 

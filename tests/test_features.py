@@ -4,16 +4,15 @@ import inspect
 
 import numpy as np
 import pytest
-from closed_forms import EPS
 from hypothesis import given
 from hypothesis import strategies as st
-from naive import naive_correlation_error
 from sklearn.linear_model import LogisticRegression, SGDClassifier
 from sklearn.multiclass import OneVsRestClassifier
 
 import constrained_vae as cv
 from constrained_vae import features
 from constrained_vae.features import as_features, check_features
+from constrained_vae.testing import EPS, naive_correlation_error
 
 
 def table():

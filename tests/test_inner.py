@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from closed_forms import EPS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
 import constrained_vae as cv
 from constrained_vae.inner import hessians, minimise, readout_slopes
+from constrained_vae.testing import EPS
 
 UNBOUNDED = (-np.inf, np.inf)
 

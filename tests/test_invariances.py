@@ -6,16 +6,16 @@ branches can turn rounding into another, equally good solution.
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from naive import naive_bernoulli, naive_expectations
-from strategies import EPS, small_problems
 
 import constrained_vae as cv
 from constrained_vae.acceleration import ACCELERATORS
+from constrained_vae.testing import EPS, naive_bernoulli, naive_expectations, small_problems
 
 N_MAPS = 4
 fewer = settings(max_examples=max(10, settings.default.max_examples // 2))  # of whatever profile is loaded
@@ -66,8 +66,8 @@ def assert_same(moved, plain, problem, offset=0.0, scale=1.0, extra=0.0):
 
 @given(masses=masses_kinds, problem=small_problems(), t=st.floats(-100, 100))
 def test_translation(backend, masses, problem, t):
-    moved = problem.with_(x=problem.x + t, start=problem.start + t)
-    extra = 16 * EPS * abs(t) * (1 + problem.lam) * max(1, problem.rounding(N_MAPS) / EPS)
+    moved = replace(problem, x=problem.x + t, start=problem.start + t)
+    extra = 16 * EPS * abs(t) * (1 + problem.multiplier) * max(1, problem.rounding(N_MAPS) / EPS)
     assert_same(
         plain_maps(moved, backend, masses), plain_maps(problem, backend, masses), problem, offset=t, extra=extra
     )
@@ -77,7 +77,7 @@ def test_translation(backend, masses, problem, t):
 def test_rotation_and_reflection(backend, masses, problem, seed):
     dim = problem.x.shape[1]
     Q = np.linalg.qr(np.random.default_rng(seed).normal(size=(dim, dim)))[0]
-    moved = plain_maps(problem.with_(x=problem.x @ Q, start=problem.start @ Q), backend, masses)
+    moved = plain_maps(replace(problem, x=problem.x @ Q, start=problem.start @ Q), backend, masses)
     plain = plain_maps(problem, backend, masses)
     object.__setattr__(moved, "trajectory", moved.trajectory @ Q.T)
     assert_same(moved, plain, problem)
@@ -87,7 +87,7 @@ def test_rotation_and_reflection(backend, masses, problem, seed):
 def test_scaling(backend, masses, problem, log_scale, sigma):
     """x -> s x with beta -> s^2 beta leaves q, R, F and sends D -> s^2 D; so does sigma^2 beta as one."""
     scale = 10**log_scale
-    moved = problem.with_(x=problem.x * scale, start=problem.start * scale, beta=problem.beta * (scale / sigma) ** 2)
+    moved = replace(problem, x=problem.x * scale, start=problem.start * scale, beta=problem.beta * (scale / sigma) ** 2)
     assert_same(
         plain_maps(moved, backend, masses, sigma=sigma), plain_maps(problem, backend, masses), problem, scale=scale
     )
@@ -96,7 +96,7 @@ def test_scaling(backend, masses, problem, log_scale, sigma):
 @given(masses=masses_kinds, problem=small_problems(least_tiles=2), data=st.data())
 def test_permuting_tiles(backend, masses, problem, data):
     order = np.array(data.draw(st.permutations(range(len(problem.masses)))))
-    moved = plain_maps(problem.with_(masses=problem.masses[order], start=problem.start[order]), backend, masses)
+    moved = plain_maps(replace(problem, masses=problem.masses[order], start=problem.start[order]), backend, masses)
     plain = plain_maps(problem, backend, masses)
     back = np.argsort(order)
     for name in ("trajectory", "encoder"):
@@ -112,7 +112,8 @@ def test_permuting_and_duplicating_points(backend, masses, problem, data):
     n = len(problem.x)
     order = np.array(data.draw(st.permutations(range(2 * n))))
     share = data.draw(st.floats(0, 1))
-    twice = problem.with_(
+    twice = replace(
+        problem,
         x=np.concatenate([problem.x, problem.x])[order],
         weights=np.concatenate([share * problem.weights, (1 - share) * problem.weights])[order],
     )
@@ -127,7 +128,8 @@ def test_splitting_a_tile(backend, masses, problem, share, data):
     split = data.draw(st.integers(0, len(problem.masses) - 1))
     first = np.where(np.arange(len(problem.masses)) == split, share, 1.0) * problem.masses
     moved = plain_maps(
-        problem.with_(
+        replace(
+            problem,
             masses=np.append(first, (1 - share) * problem.masses[split]),
             start=np.vstack([problem.start, problem.start[split]]),
         ),
@@ -154,7 +156,7 @@ def test_splitting_a_tile(backend, masses, problem, share, data):
 def test_bernoulli_knows_no_order_of_pixels_and_no_colour(backend, problem, data):
     """Permuted pixels, and 0 and 1 exchanged: the cross-entropy is the same."""
     order = np.array(data.draw(st.permutations(range(problem.x.shape[1]))))
-    moved = problem.with_(x=1 - problem.x[:, order], start=1 - problem.start[:, order])
+    moved = replace(problem, x=1 - problem.x[:, order], start=1 - problem.start[:, order])
     one = plain_maps(moved, backend, likelihood="bernoulli")
     two = plain_maps(problem, backend, likelihood="bernoulli")
     # A map averages over points: a change delta of psi returns as at most lambda delta / (psi (1 - psi)). After one map
@@ -169,8 +171,8 @@ def test_bernoulli_knows_no_order_of_pixels_and_no_colour(backend, problem, data
 @given(problem=small_problems())
 def test_offset_and_units_cost_no_accuracy(backend, offset, scale, problem):
     """The encoder of the plain data to 1e-6. (The offset data itself is rounded: to 1e6 eps = 2e-10 of the radius.)"""
-    moved = problem.with_(x=problem.x * scale + offset, start=problem.start * scale + offset)
-    one = plain_maps(moved.with_(beta=problem.beta), backend, sigma=scale)
+    moved = replace(problem, x=problem.x * scale + offset, start=problem.start * scale + offset)
+    one = plain_maps(replace(moved, beta=problem.beta), backend, sigma=scale)
     two = plain_maps(problem, backend)
     assume(problem.rounding(N_MAPS) < 1e-12)  # growth of up to about 100 remains
     np.testing.assert_allclose(one.encoder, two.encoder, rtol=0, atol=1e-6)
@@ -223,7 +225,7 @@ def test_every_plain_step_descends_by_what_T6_promises(backend, likelihood, mass
     The free energies are the solver's, the masses and images those of the naive map, which the iterates must follow.
     """
     problem = data.draw(small_problems(bernoulli=likelihood == "bernoulli", relative_beta=(0.05, 2.0)))
-    lam = 1 / problem.beta if likelihood == "bernoulli" else problem.lam
+    lam = 1 / problem.beta if likelihood == "bernoulli" else problem.multiplier
     iterates = []
     cv.solve(
         problem.x,

@@ -6,12 +6,11 @@ import warnings
 
 import numpy as np
 import pytest
-from closed_forms import EPS, curie_weiss
-from naive import naive_bernoulli, naive_expectations
 
 import constrained_vae as cv
 from constrained_vae.acceleration import ACCELERATORS
 from constrained_vae.backends import get_backend
+from constrained_vae.testing import EPS, curie_weiss, naive_bernoulli, naive_expectations
 
 PAIR = np.array([[-1.0], [1.0]])
 on_every_accelerator = pytest.mark.parametrize("accelerate", ACCELERATORS)

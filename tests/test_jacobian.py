@@ -5,16 +5,22 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from closed_forms import curie_weiss, field, unequal_points
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from naive import naive_bernoulli, naive_expectations, naive_jacobian
-from strategies import small_problems
 
 import constrained_vae as cv
 from constrained_vae import jacobian
 from constrained_vae.jacobian import Jacobian, tangent
 from constrained_vae.rows import RowBlocks, row_blocks
+from constrained_vae.testing import (
+    curie_weiss,
+    naive_bernoulli,
+    naive_expectations,
+    naive_jacobian,
+    small_problems,
+    unequal_points,
+)
+from constrained_vae.testing.closed_forms import field
 
 BOTH = pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])
 MASSES = pytest.mark.parametrize("masses", ["fixed", "free"])

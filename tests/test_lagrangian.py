@@ -2,16 +2,15 @@
 
 import numpy as np
 import pytest
-from closed_forms import EPS, multiplier_of_error
 from hypothesis import Phase, given, settings
-from naive import naive_slope
+from mixtures import KINDS, all_kinds, mixture, mixtures, ways_to_keep
 from scipy.optimize import root
 from sklearn.decomposition import KernelPCA
 from sklearn.linear_model import LogisticRegression
-from strategies import KINDS, all_kinds, mixture, mixtures, ways_to_keep
 
 import constrained_vae as cv
 from constrained_vae import equations
+from constrained_vae.testing import EPS, multiplier_of_error, naive_slope
 
 FEW = settings.default.max_examples // 12  # examples of each pair of constraints, which are 15
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import small_problems
 
 import constrained_vae as cv
 from constrained_vae.coverage import Coverage
 from constrained_vae.optimum import _Data
 from constrained_vae.stability import problem_of
+from constrained_vae.testing import small_problems
 
 
 def binary_entropy(p):

@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from closed_forms import EPS
-from naive import naive_class_error, naive_from_energies, naive_squared_error
 
 import constrained_vae as cv
 from constrained_vae import constraints, energies
 from constrained_vae.acceleration import ACCELERATORS
 from constrained_vae.frames import Frame
 from constrained_vae.objectives import Objective
+from constrained_vae.testing import EPS, naive_class_error, naive_from_energies, naive_squared_error
 
 # --- derivatives of every energy --------------------------------------------------------------------------------------
 

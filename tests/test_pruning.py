@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
-from naive import naive_expectations
 
 import constrained_vae as cv
 from constrained_vae.backends import get_backend, pruning
+from constrained_vae.testing import naive_expectations
 
 on_both_precisions = pytest.mark.parametrize("dtype", [np.float64, np.float32])
 ZERO = {np.float64: -650.0, np.float32: -60.0}  # the log of an encoder entry below which a kernel says zero

@@ -5,10 +5,10 @@ from dataclasses import FrozenInstanceError, fields, replace
 
 import numpy as np
 import pytest
-from naive import naive_bernoulli, naive_expectations
 
 import constrained_vae as cv
 from constrained_vae import datasets, equations, solution
+from constrained_vae.testing import naive_bernoulli, naive_expectations
 
 KINDS = ["gaussian", "free masses", "bernoulli"]
 

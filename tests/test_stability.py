@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from naive import naive_bernoulli, naive_expectations, naive_jacobian
 
 import constrained_vae as cv
 from constrained_vae import datasets, stability
 from constrained_vae.problem import Problem
 from constrained_vae.stability import split_condition
+from constrained_vae.testing import naive_bernoulli, naive_expectations, naive_jacobian
 
 BOTH = pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])
 

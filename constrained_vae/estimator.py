@@ -1,0 +1,281 @@
+"""FixedPointVAE: the fixed point as a scikit-learn estimator, a clusterer and a transformer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
+from sklearn.utils import check_array, check_random_state, gen_batches
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from . import equations
+from ._checks import FloatArray, check_choice, check_weights
+from .branches import sweep
+from .iteration import report_failure, solve
+from .objectives import ELBO
+from .solution import Branch, FixedPoint, Status
+from .tiling import Tiling
+
+_BLOCK = 2**22  # entries of a block of posterior masses of tiles
+_ROUND = 1e-6  # of the data's radius: nearer coordinates are equal, so that rounding leaves the order as it is
+_STARTS = {"mean": None, "data": "data"}  # as `solve` calls them
+
+
+class FixedPointVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin, BaseEstimator):
+    """A beta-VAE of high capacity at its fixed point (T1)-(T3): soft clusters at a temperature, not of a number.
+
+    The clusters are the distinct reconstructions, and beta decides how many there are: with equal masses one above the
+    first critical temperature (`first_critical_beta`, T9). With free masses it is the mixture of Gaussians of
+    covariance sigma^2 beta I at a local maximum of the likelihood (T14).
+
+    Parameters
+    ----------
+    beta : float
+        Temperature, relative to the decoder's variance.
+    sigma : float
+        Standard deviation of the Gaussian decoder, in units of X: theta = sigma^2 beta, in squared units, is the scale
+        below which variance is not resolved. Standardise features of different units.
+    likelihood : {"gaussian", "bernoulli"}
+        Bernoulli wants data in [0, 1] and has no sigma.
+    n_tiles : int
+        Tiles of the latent space: at most so many reconstructions. With free masses the solution takes all the longer,
+        the more of them are left to split: on the digits at beta = 100, some five times as long with 32 as with 16.
+    masses : {"free", "fixed"}
+        Whether the prior masses of the tiles are optimised, or are equal.
+    start : {"mean", "data", "anneal"}
+        From the mean with a little noise, from random data points, or cooled from above the first transition (`sweep`):
+        the last finds better optima with fixed masses (T17) and takes far longer where there are many transitions.
+    tol : float
+        Tolerance on the error estimate, relative to the root-mean-square radius of the data.
+    max_maps : int
+        Budget of evaluations of the map.
+    backend : {"auto", "numba", "cupy", "reference"}
+        Where to compute.
+    random_state : int, RandomState or None
+        Of the start; a cooled one has no randomness.
+
+    Attributes
+    ----------
+    solution_ : FixedPoint
+        The solution, of which everything else that the package computes can be asked. It holds the training data, and
+        with them so does a pickle.
+    cluster_centers_ : (k, D) array
+        Distinct reconstructions, in units of X, in lexicographic order of their coordinates, which need not be that of
+        ``solution_.distinct``.
+    labels_ : (N,) int array
+        Reconstruction of largest posterior mass of every training point.
+    n_features_in_ : int
+        Number of features D.
+    feature_names_in_ : (D,) array of str
+        Their names, where X was a data frame with names.
+
+    See Also
+    --------
+    solve : The same as a function, with more to choose.
+    transitions : The temperatures at which the number of clusters changes.
+
+    Examples
+    --------
+    >>> from constrained_vae.datasets import four_clusters
+    >>> x = four_clusters(seed=0).x
+    >>> vae = FixedPointVAE(beta=0.5).fit(x)
+    >>> vae.cluster_centers_.shape, vae.transform(x).shape
+    ((3, 2), (200, 3))
+    """
+
+    def __init__(
+        self,
+        beta: float = 1.0,
+        *,
+        sigma: float = 1.0,
+        likelihood: str = "gaussian",
+        n_tiles: int = 32,
+        masses: str = "free",
+        start: str = "mean",
+        tol: float = 1e-10,
+        max_maps: int = 100_000,
+        backend: str = "auto",
+        random_state: Any = 0,
+    ) -> None:
+        self.beta = beta
+        self.sigma = sigma
+        self.likelihood = likelihood
+        self.n_tiles = n_tiles
+        self.masses = masses
+        self.start = start
+        self.tol = tol
+        self.max_maps = max_maps
+        self.backend = backend
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> FixedPointVAE:
+        """Solve for the reconstructions of the data.
+
+        Parameters
+        ----------
+        X : (N, D) array_like or data frame
+            Data.
+        y : None
+            Plays no part.
+        sample_weight : (N,) array_like, optional
+            Weights of the points; their scale plays no part.
+
+        Returns
+        -------
+        FixedPointVAE
+            Itself.
+
+        Raises
+        ------
+        ValueError
+            For bad parameters or data: the message says what was wanted.
+
+        Warns
+        -----
+        NotConvergedWarning
+            Where the tolerance was not reached.
+        """
+        X = self._validated(X, reset=True)
+        check_choice(self.start, "start", (*_STARTS, "anneal"))
+        common: dict[str, Any] = {
+            "tiling": Tiling.uniform(self.n_tiles),
+            "weights": sample_weight,
+            "masses": self.masses,
+            "tol": self.tol,
+            "max_maps": self.max_maps,
+            "backend": self.backend,
+            "seed": int(check_random_state(self.random_state).randint(2**31 - 1)),
+            "on_failure": "return",
+        }
+        objective = ELBO(self.beta, self.sigma, self.likelihood)
+        if self.start == "anneal":
+            found = list(cast(Branch, sweep(X, objective, betas=[objective.beta], **common)))
+        else:
+            found = [solve(X, objective, start=_STARTS[self.start], **common)]
+        if not found or found[0].status is Status.INTERRUPTED:
+            raise KeyboardInterrupt  # a grid search is to end, not to go on with half a solution
+        self.solution_: FixedPoint = found[0]
+        report_failure(self.solution_, "warn", stacklevel=3)
+        distinct, frame = self.solution_.distinct, self.solution_.frame
+        rounded = np.round(frame.inward(distinct.decoder) / _ROUND)
+        self._order = np.lexsort(rounded.T[::-1])
+        self.cluster_centers_ = distinct.decoder[self._order]
+        self.labels_ = self._posterior(X).argmax(axis=1)
+        return self
+
+    def predict(self, X: Any) -> npt.NDArray[np.intp]:
+        """Reconstruction of largest posterior mass, an index of `cluster_centers_`.
+
+        Parameters
+        ----------
+        X : (n, D) array_like or data frame
+            Points, also such as were not fitted.
+
+        Returns
+        -------
+        (n,) int array
+            Labels.
+        """
+        check_is_fitted(self)
+        return self._posterior(self._validated(X)).argmax(axis=1)
+
+    def transform(self, X: Any) -> FloatArray:
+        """Posterior masses of the distinct reconstructions (T1).
+
+        Parameters
+        ----------
+        X : (n, D) array_like or data frame
+            Points, also such as were not fitted.
+
+        Returns
+        -------
+        (n, k) array
+            Masses; rows sum to 1.
+        """
+        check_is_fitted(self)
+        return self._posterior(self._validated(X))
+
+    def inverse_transform(self, X: Any) -> FloatArray:
+        """Expected reconstructions E_q[g] = sum_a q_a psi_a.
+
+        Parameters
+        ----------
+        X : (n, k) array_like or data frame
+            Posterior masses of the distinct reconstructions, as from `transform`.
+
+        Returns
+        -------
+        (n, D) array
+            Reconstructions, in units of the data.
+
+        Raises
+        ------
+        ValueError
+            If there is not one mass per reconstruction.
+        """
+        check_is_fitted(self)
+        q = check_array(X, dtype=np.float64)
+        if q.shape[1] != self._n_features_out:
+            raise ValueError(
+                f"X must hold one mass for each of the {self._n_features_out} reconstructions, as transform returns "
+                f"them, got {q.shape[1]} columns"
+            )
+        return np.asarray(q @ self.cluster_centers_)
+
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+        """Mean evidence lower bound of points at beta = 1, whatever beta was fitted at (T3).
+
+        sum_i rho_i [E_q log p(x_i | psi) - KL(q_i || pi)] with the encoder q of the temperature fitted at and, for the
+        Gaussian decoder, log p(x | psi) = -||x - psi||^2 / (2 sigma^2) - (D / 2) log(2 pi sigma^2). Of points held out,
+        values for different beta compare, and so do those for different sigma.
+
+        Parameters
+        ----------
+        X : (n, D) array_like or data frame
+            Points.
+        y : None
+            Plays no part.
+        sample_weight : (n,) array_like, optional
+            Their weights.
+
+        Returns
+        -------
+        float
+            In nats per point; larger is better.
+        """
+        check_is_fitted(self)
+        X = self._validated(X)
+        rho = check_weights(sample_weight, len(X))
+        s = self.solution_
+        objective = s.objective.at(1.0).in_frame(s.frame)
+        v, b = objective.readout(s.frame.inward(s.decoder))
+        with np.errstate(divide="ignore"):
+            log_masses = np.log(s.tiling.masses)
+        bound = 0.0
+        for rows, q in self._encoded(X):
+            phi, offset = objective.statistics(s.frame.inward(X[rows].astype(np.float64)))
+            H = equations.energies(phi, objective.offset(offset), v, b)  # (rows, K)
+            bound -= float(equations.rate(q, log_masses, rho[rows]) + rho[rows] @ (q * H).sum(axis=1))
+        slope = s.objective.at(1.0).quadratic  # 1 / (2 sigma^2); None for Bernoulli, which is normalised as it is
+        return bound if slope is None else bound - X.shape[1] / 2 * float(np.log(np.pi / slope))
+
+    @property
+    def _n_features_out(self) -> int:
+        return len(self.cluster_centers_)
+
+    def _validated(self, X: Any, reset: bool = False) -> FloatArray:
+        array: FloatArray = validate_data(self, X, reset=reset, dtype=(np.float64, np.float32))
+        return array
+
+    def _encoded(self, X: FloatArray) -> Iterator[tuple[slice, FloatArray]]:
+        """Blocks of rows, and their posterior masses of the tiles (rows, K)."""
+        for rows in gen_batches(len(X), max(1, _BLOCK // len(self.solution_.decoder))):
+            yield rows, self.solution_.encode(X[rows])
+
+    def _posterior(self, X: FloatArray) -> FloatArray:
+        """Posterior masses of the distinct reconstructions, (n, k)."""
+        distinct = self.solution_.distinct
+        return np.concatenate([distinct.total(q)[:, self._order] for _, q in self._encoded(X)])

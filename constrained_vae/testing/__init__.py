@@ -1,0 +1,98 @@
+"""What the package is tested with, for solvers of your own: closed forms, a naive oracle, strategies of Hypothesis.
+
+Closed forms are pairs of a problem and its exact answer; the oracle is the equations as loops, one scalar at a time;
+neither shares a line with the package. The strategies (`small_problems`) draw small problems and need Hypothesis,
+which comes with the extra `test`; all else does without.
+
+Examples
+--------
+An encoder that forgets the prior masses is right wherever these are equal. It is caught:
+
+>>> import numpy as np
+>>> from hypothesis import given, settings
+>>> from scipy.special import softmax
+>>> from constrained_vae.testing import naive_expectations, small_problems
+>>> def encoder(x, psi, masses, theta):
+...     H = np.square(x[:, None] - psi).sum(axis=2) / (2 * theta)
+...     return softmax(-H, axis=1)  # ought to be softmax(np.log(masses) - H, axis=1)
+>>> @settings(deadline=None)
+... @given(small_problems())
+... def check(p):
+...     expected = naive_expectations(p.x, p.weights, p.start, p.masses, p.beta)
+...     found = encoder(p.x, p.start, p.masses, p.beta)
+...     np.testing.assert_allclose(found, expected.encoder, atol=p.rounding(n_maps=1))
+>>> try:
+...     check()
+... except AssertionError as error:
+...     print(str(error).strip().splitlines()[0][:22])
+Not equal to tolerance
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .closed_forms import (
+    EPS,
+    ExactBranch,
+    TwoPoints,
+    all_curie_weiss,
+    curie_weiss,
+    multiplier_of_error,
+    nucleation_theta,
+    unequal_points,
+    water_filling,
+)
+from .naive import (
+    Naive,
+    naive_bernoulli,
+    naive_class_error,
+    naive_correlation_error,
+    naive_expectations,
+    naive_feature_error,
+    naive_from_energies,
+    naive_jacobian,
+    naive_linear,
+    naive_slope,
+    naive_squared_error,
+)
+
+if TYPE_CHECKING:
+    from .strategies import SmallProblem, small_problems
+
+__all__ = [
+    "EPS",
+    "ExactBranch",
+    "Naive",
+    "SmallProblem",
+    "TwoPoints",
+    "all_curie_weiss",
+    "curie_weiss",
+    "multiplier_of_error",
+    "naive_bernoulli",
+    "naive_class_error",
+    "naive_correlation_error",
+    "naive_expectations",
+    "naive_feature_error",
+    "naive_from_energies",
+    "naive_jacobian",
+    "naive_linear",
+    "naive_slope",
+    "naive_squared_error",
+    "nucleation_theta",
+    "small_problems",
+    "unequal_points",
+    "water_filling",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("SmallProblem", "small_problems"):
+        from . import strategies  # which needs Hypothesis
+
+        return getattr(strategies, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

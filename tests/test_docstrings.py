@@ -1,0 +1,67 @@
+"""Docstrings of every public name, by those of numpydoc's rules that pyproject.toml lists."""
+
+import inspect
+import tomllib
+from dataclasses import is_dataclass
+from functools import cached_property
+from operator import attrgetter
+from pathlib import Path
+from types import FunctionType
+
+import pytest
+from numpydoc.docscrape import NumpyDocString
+from numpydoc.validate import validate
+
+import constrained_vae as cv
+
+PYPROJECT = Path(cv.__file__).parents[1] / "pyproject.toml"
+METHODS = (FunctionType, property, cached_property, classmethod, staticmethod)
+CHECKS = set(tomllib.loads(PYPROJECT.read_text())["tool"]["numpydoc_validation"]["checks"])
+
+
+def with_methods(path, thing):
+    yield path
+    for name, value in vars(thing).items() if inspect.isclass(thing) else ():
+        if not name.startswith("_") and isinstance(value, METHODS):
+            yield f"{path}.{name}"
+
+
+def public_names():
+    """All functions and classes, those of the public modules too, and their own methods and properties."""
+    for name in cv.__all__:
+        thing = getattr(cv, name)
+        if not inspect.ismodule(thing):
+            yield from with_methods(name, thing)
+            continue
+        for inner in getattr(thing, "__all__", vars(thing)):
+            value = getattr(thing, inner)
+            if not inner.startswith("_") and getattr(value, "__module__", "").startswith(thing.__name__):
+                yield from with_methods(f"{name}.{inner}", value)
+
+
+def answered_otherwise(path):
+    """Rules that habits of this project answer in another way.
+
+    The fields of a frozen result are told as its attributes; protocols, enumerations and exceptions are not called. In
+    a class or a room a sentence with shapes and units may do without sections, but no section is half filled; and what
+    the methods of a protocol mean is told once, where the linter asks for it (D102).
+    """
+    thing = attrgetter(path)(cv)
+    sections = NumpyDocString(inspect.getdoc(thing) or "")
+    if inspect.isclass(thing):
+        told = {entry.name for section in ("Parameters", "Attributes") for entry in sections[section]}
+        names = {name for entry in told for name in entry.split(", ")}
+        own = {name for name in vars(thing).get("__annotations__", ()) if not name.startswith("_")}
+        result = (is_dataclass(thing) or hasattr(thing, "_fields")) and own <= names
+        uncalled = getattr(thing, "_is_protocol", False) or issubclass(thing, (cv.Status, BaseException))
+        return {"PR01"} if result or uncalled else set()
+    if "." not in path:
+        return set()
+    method = inspect.isclass(attrgetter(path.rpartition(".")[0])(cv))
+    return {"RT01"} | ({"GL08"} if method else set()) | (set() if sections["Parameters"] else {"PR01"})
+
+
+@pytest.mark.parametrize("path", [*public_names()])
+def test_docstring(path):
+    found = [error for error in validate(f"constrained_vae.{path}")["errors"] if error[0] in CHECKS]
+    assert [error for error in found if error[0] not in answered_otherwise(path)] == []
