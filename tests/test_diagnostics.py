@@ -5,10 +5,10 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from strategies import EPS, small_problems
 
 import constrained_vae as cv
 from constrained_vae import diagnostics
+from constrained_vae.testing.strategies import EPS, small_problems
 
 
 def solved(problem, **options):

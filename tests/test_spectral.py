@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from sklearn.cluster import SpectralClustering
 from sklearn.decomposition import KernelPCA
 from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score
-from strategies import EPS, small_problems
 
 import constrained_vae as cv
 from constrained_vae import overlap, spectral
+from constrained_vae.testing.strategies import EPS, small_problems
 
 
 def naive_walk(q, rho):
