@@ -69,7 +69,7 @@ _ROOMS = {
         "NormalisedPatches",
     ),
     "frames": ("Frame",),
-    "frontier": ("Excess", "RateDistortionCurve", "nucleation_beta", "rate_distortion"),
+    "frontier": ("Excess", "RateDistortionCurve", "hysteresis_interval", "nucleation_beta", "rate_distortion"),
     "lagrangian": ("Lagrangian", "NoMinimiserError"),
     "objectives": ("ELBO",),
     "problem": ("block_expectations",),
@@ -77,6 +77,7 @@ _ROOMS = {
     "sites": ("Sites",),
     "solution": ("Branch", "FixedPoint", "NotConvergedError", "NotConvergedWarning", "Status"),
     "stability": ("NearestSplit", "first_critical_beta", "nearest_split"),
+    "support": ("SupportChange",),
     "tiling": ("Tiling",),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
@@ -118,6 +119,7 @@ __all__ = [
     "RowBlocks",
     "Sites",
     "Status",
+    "SupportChange",
     "Tangent",
     "Tiling",
     "TooLargeError",
@@ -131,6 +133,7 @@ __all__ = [
     "first_critical_beta",
     "geco",
     "global_solution",
+    "hysteresis_interval",
     "match_peaks",
     "nearest_split",
     "nucleation_beta",

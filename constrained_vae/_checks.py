@@ -122,6 +122,13 @@ def check_non_negative(value: Any, name: str) -> float:
     return number
 
 
+def check_time_limit(value: Any) -> float:
+    """Seconds, at least 0; infinity is none."""
+    if not (isinstance(value, (int, float)) and value >= 0):
+        raise ValueError(f"time_limit must be a number of seconds, at least 0, got {value!r}")
+    return float(value)
+
+
 def check_count(value: Any, name: str, least: int = 1) -> int:
     """A whole number of at least `least`."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:

@@ -10,14 +10,28 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from ._checks import FloatArray, check_callable, check_choice, check_instance, check_non_negative, check_vector
+from ._checks import (
+    FloatArray,
+    check_callable,
+    check_choice,
+    check_instance,
+    check_non_negative,
+    check_positive,
+    check_time_limit,
+    check_vector,
+)
+from .iteration import report_failure
 from .objectives import ELBO
-from .optimum import CertifiedFixedPoint, collapsed_coverage, global_solution
+from .optimum import CertifiedFixedPoint, collapsed_coverage, optimum
 from .problem import Problem
+from .solution import FixedPoint, Status
 from .stability import critical_beta
+from .support import SupportChange, located
 
 _COUNT = 40  # temperatures of the default grid
 _FULL = 0.95  # share of the entropy of the data at which it ends
+_ROUGH = 1e-2  # gap of the solutions that look for that end
+_FINE = 1e-10  # gap of those between which the support changes: a split shows at about the root of it
 _NUCLEATED = 1e-12  # log c above which a second reconstruction helps
 _FINEST = 1e-10  # relative accuracy of the temperature of nucleation
 
@@ -46,6 +60,9 @@ class RateDistortionCurve:
         Reconstructions of the solutions.
     ends : (2, 2) array
         Distortion and rate where nothing is coded, and where every data point is its own reconstruction.
+    events : tuple of SupportChange
+        Where the support of the optimum changes, hottest first: located to the accuracy that was asked for, or by
+        default to the grid, where which reconstruction went where is a guess.
     """
 
     betas: FloatArray
@@ -55,6 +72,7 @@ class RateDistortionCurve:
     lower: FloatArray
     n_sites: FloatArray
     ends: FloatArray
+    events: tuple[SupportChange, ...] = ()
 
     @property
     def gap(self) -> FloatArray:
@@ -95,15 +113,21 @@ class RateDistortionCurve:
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write it to a .npz file; `RateDistortionCurve.load` reads it back."""
+        arrays = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "events"}
+        arrays["event_kinds"] = np.array([e.kind for e in self.events], dtype=str)
+        arrays["event_betas"] = np.array([(e.low, e.high) for e in self.events])
+        arrays["event_places"] = np.array([e.where for e in self.events])
         with open(path, "wb") as file:
-            np.savez_compressed(file, **{f.name: getattr(self, f.name) for f in fields(self)})
+            np.savez_compressed(file, **arrays)
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> RateDistortionCurve:
         """Read what `save` wrote; ValueError if the file holds something else."""
         try:
             with np.load(path) as file:
-                return cls(**{f.name: file[f.name] for f in fields(cls)})
+                rows = zip(file["event_kinds"], file["event_betas"], file["event_places"], strict=True)
+                events = tuple(SupportChange(str(kind), float(b[0]), float(b[1]), where) for kind, b, where in rows)
+                return cls(**{f.name: file[f.name] for f in fields(cls) if f.name != "events"}, events=events)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path} does not hold a saved RateDistortionCurve") from error
 
@@ -119,6 +143,7 @@ def rate_distortion(
     objective: ELBO | None = None,
     *,
     gap: float = 1e-6,
+    locate: float | None = None,
     weights: Any = None,
     time_limit: float = 60.0,
     backend: str = "auto",
@@ -139,6 +164,9 @@ def rate_distortion(
         Gaussian or Bernoulli; its beta plays no part.
     gap : float
         Nats, at every temperature.
+    locate : float, optional
+        Relative accuracy in beta to which the changes of the support, `.events`, are located, each by some 15 more
+        solutions; two that cancel between neighbours of the grid are not seen.
     weights, backend, on_failure
         As for `global_solution`.
     time_limit : float
@@ -168,18 +196,31 @@ def rate_distortion(
     check_instance(objective, "objective", ELBO, "ELBO()")
     check_choice(on_failure, "on_failure", ("warn", "raise", "return"))
     check_callable(callback, "callback")
-    options = {"weights": weights, "time_limit": time_limit, "backend": backend}
+    locate = None if locate is None else check_positive(locate, "locate")
+    gap, time_limit = check_positive(gap, "gap"), check_time_limit(time_limit)
+    objective = objective.at(1.0)
+    problem = Problem.make(x, objective, weights, backend, None)
     if betas is None:
-        top = nucleation_beta(x, objective, weights=weights, backend=backend)
-        grid: FloatArray = np.geomspace(top, _bottom(x, objective, top, options), _COUNT)
+        top = _nucleation(problem, objective)
+        grid: FloatArray = np.geomspace(top, _bottom(problem, objective, top, time_limit), _COUNT)
     else:
         grid = np.unique(check_vector(betas, "betas"))[::-1]
     solutions: list[CertifiedFixedPoint] = []
+    events: list[SupportChange] = []
+    fine = min(gap, _FINE)
+
+    def between(beta: float, start: FixedPoint) -> CertifiedFixedPoint:
+        now = objective.at(beta)
+        return optimum(problem.at(now), now, fine, time_limit, start, prove=False)
+
     try:
         for beta in tqdm(grid, disable=not progress, desc="rate-distortion", unit="beta"):
             start = solutions[-1] if solutions else None
             now = objective.at(float(beta))
-            solutions.append(global_solution(x, now, gap=gap, start=start, on_failure=on_failure, **options))
+            solutions.append(optimum(problem.at(now), now, gap if locate is None else fine, time_limit, start))
+            report_failure(solutions[-1], on_failure, stacklevel=3)
+            if start is not None:
+                events += located(start, solutions[-1], between, np.inf if locate is None else locate)
             if callback and callback(solutions[-1]):
                 break
     except KeyboardInterrupt:
@@ -193,19 +234,20 @@ def rate_distortion(
         rate=np.array([s.rate for s in solutions]),
         lower=np.array([s.certificate.lower for s in solutions]),
         n_sites=np.array([len(s.decoder) for s in solutions], dtype=np.float64),
-        ends=_ends(Problem.make(x, objective.at(1.0), weights, backend, None), objective.at(1.0)),
+        ends=_ends(problem, objective),
+        events=tuple(events),
     )
 
 
-def _bottom(x: Any, objective: ELBO, top: float, options: dict[str, Any]) -> float:
+def _bottom(problem: Problem, objective: ELBO, top: float, time_limit: float) -> float:
     """A temperature at which the rate is about 0.95 of the entropy of the data, by halving, from rough solutions."""
-    problem = Problem.make(x, objective, options["weights"], options["backend"], None)
-    entropy = float(_ends(problem, objective.at(1.0))[1, 1])
+    enough = _FULL * _ends(problem, objective)[1, 1]
     beta, start = top, None
     while True:
         beta /= 2
-        start = global_solution(x, objective.at(beta), gap=1e-2, start=start, on_failure="return", **options)
-        if start.rate >= _FULL * entropy or start.status.name == "INTERRUPTED":
+        now = objective.at(beta)
+        start = optimum(problem.at(now), now, _ROUGH, time_limit, start, prove=False)
+        if start.rate >= enough or start.status is Status.INTERRUPTED:
             return beta
 
 
@@ -256,14 +298,61 @@ def nucleation_beta(x: Any, objective: ELBO | None = None, *, weights: Any = Non
     """
     objective = ELBO() if objective is None else objective
     check_instance(objective, "objective", ELBO, "ELBO()")
+    return _nucleation(Problem.make(x, objective, weights, backend, None), objective)
+
+
+def hysteresis_interval(
+    x: Any, objective: ELBO | None = None, *, weights: Any = None, backend: str = "auto"
+) -> tuple[float, float]:
+    """The temperatures between which the collapsed solution is stable and yet not the optimum (T13), (T16).
+
+    Cooling, one reconstruction of all data splits at the lower one, `first_critical_beta`; on heating, free masses
+    return to it at the upper one, `nucleation_beta`. They are equal where the transition is continuous.
+
+    Parameters
+    ----------
+    x : (N, D) array_like, memory map or RowBlocks
+    objective : ELBO, optional
+        Its beta plays no part.
+    weights : (N,) array_like, optional
+    backend : {"auto", "numba", "cupy", "reference"}
+
+    Returns
+    -------
+    (low, high) : tuple of float
+
+    Raises
+    ------
+    ValueError
+        For bad input, or if all points coincide.
+
+    Examples
+    --------
+    >>> hysteresis_interval([[-1.0], [1.0]], weights=[0.1, 0.9])
+    (0.36, 0.728191...)
+    """
+    objective = ELBO() if objective is None else objective
+    check_instance(objective, "objective", ELBO, "ELBO()")
     problem = Problem.make(x, objective, weights, backend, None)
+    return critical_beta(problem, objective), _nucleation(problem, objective)
+
+
+def _nucleation(problem: Problem, objective: ELBO) -> float:
     low = critical_beta(problem, objective)
     if not low > 0:
         raise ValueError("all points coincide, so that one reconstruction is always optimal")
 
+    points: FloatArray | None = None
+
     def nucleated(beta: float) -> bool:
-        coverage, points = collapsed_coverage(problem.at(objective.at(beta)))
-        return bool(coverage.maxima(points)[1][0] > _NUCLEATED)
+        """Whether c exceeds 1 uphill from all data, or, once that is known, from where it then had its maxima."""
+        nonlocal points
+        coverage, data = collapsed_coverage(problem.at(objective.at(beta)))
+        tops, heights = coverage.maxima(data if points is None else points)
+        exceeds = bool(heights[0] > _NUCLEATED)
+        if exceeds:
+            points = tops
+        return exceeds
 
     high = 1.01 * low
     if not nucleated(high):

@@ -19,8 +19,9 @@ _STEPS = 60  # Newton steps of a tile; a handful is the rule
 _PRODUCTS = 60  # products with the Hessian for a step
 _STENCIL = 3e-4  # step of differences of fourth order, in units of the data's radius
 
-Values = Callable[[FloatArray, npt.NDArray[np.intp]], FloatArray]  # of points (n, D) of the tiles numbered (n,)
 _EPS = float(np.finfo(np.float64).eps)
+
+Values = Callable[[FloatArray, npt.NDArray[np.intp]], FloatArray]  # of points (n, D) of the tiles numbered (n,)
 
 
 def minimise(
@@ -30,6 +31,7 @@ def minimise(
     scale: float,
     bounds: tuple[FloatArray | float, FloatArray | float] = (-np.inf, np.inf),
     inverse: FloatArray | None = None,
+    flat: float = 0.0,
 ) -> FloatArray:
     """Local minimisers (k, D), one per tile, reached downhill from psi (k, D).
 
@@ -45,6 +47,8 @@ def minimise(
         Numbers or (D,) arrays.
     inverse : (k, D, D) array, optional
         About A^-1/2 of the curvatures A, in whose coordinates steps are sought; not together with bounds.
+    flat : float
+        Slope, in root nats, that is flat enough; none but that of rounding by default.
     """
     (low, high), psi, k = bounds, psi.copy(), len(psi)
     # Steps are C s, with |s| in units of root nats: C^T A C is about the identity.
@@ -55,7 +59,7 @@ def minimise(
     for _ in range(_STEPS):
         here, f0, g0 = psi[tiles], f[tiles], _free(psi[tiles], g[tiles], low, high)
         size = _norm(_times(C, tiles, g0))
-        going = size > 4 * _EPS * np.sqrt(scale)
+        going = size > max(4 * _EPS * np.sqrt(scale), flat)
         if not going.any():
             break
         tiles, here, f0, g0, size = tiles[going], here[going], f0[going], g0[going], size[going]

@@ -156,7 +156,7 @@ def report_failure(solution: FixedPoint, on_failure: str, stacklevel: int) -> No
         raise KeyboardInterrupt
     if solution.converged or on_failure == "return":
         return
-    message = f"beta={solution.beta:.6g}: {solution.status.value} (error estimate {solution.error_estimate:.2e})"
+    message = f"beta={solution.beta:.6g}: {solution.status.value} ({solution.accuracy})"
     if on_failure == "raise":
         raise NotConvergedError(message, solution)
     warnings.warn(message, NotConvergedWarning, stacklevel=stacklevel)

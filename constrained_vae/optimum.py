@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from . import equations
 from ._blas import single_threaded_blas
-from ._checks import FloatArray, check_choice, check_instance, check_positive
+from ._checks import FloatArray, check_choice, check_instance, check_positive, check_time_limit
 from .coverage import Coverage
 from .iteration import report_failure
 from .loop import iterate
@@ -30,7 +30,7 @@ from .stability import problem_of
 from .tiling import Tiling
 
 _RIGOROUS = 2  # dimensions up to which a supremum is proven
-_ACCURACY = 1e-8  # nats, of that proof
+_ACCURACY = 1e-8  # nats, of that proof; of a search, a tenth of the gap
 _NEWTON = 50  # steps of the masses
 _POLISH = 60  # maps between two insertions
 _SITES = 4096  # reconstructions of a solution
@@ -94,7 +94,9 @@ def certify(solution: FixedPoint) -> Certificate:
     """
     check_instance(solution, "solution", FixedPoint, "solve(x)")
     sites, data = solution.distinct, _Data.of(problem_of(solution, "reference"))
-    found = data.certificate(solution.frame.inward(sites.decoder), sites.masses)[0]
+    psi = solution.frame.inward(sites.decoder)
+    found, coverage, tops, _ = data.look(psi, sites.masses)
+    found = data.proven(found, coverage, np.concatenate([psi, tops]), _ACCURACY)
     # Bounds of the solution as it stands: its own F, in which merged tiles or float32 may have left some rounding.
     return replace(found, upper=solution.free_energy, lower=solution.free_energy - found.gap)
 
@@ -110,8 +112,13 @@ class CertifiedFixedPoint(FixedPoint):
 
     certificate: Certificate = field(kw_only=True)
 
+    @property
+    def accuracy(self) -> str:
+        """The gap, in words."""
+        return f"gap {self.certificate.gap:.1e} nats"
+
     def __repr__(self) -> str:
-        return f"Certified{super().__repr__()[:-1]}; gap {self.certificate.gap:.1e} nats)"
+        return f"Certified{super().__repr__()}"
 
 
 def global_solution(
@@ -177,20 +184,32 @@ def global_solution(
     objective = objective if beta is None else objective.at(beta)
     gap = check_positive(gap, "gap")
     check_choice(on_failure, "on_failure", ("warn", "raise", "return"))
-    if not (isinstance(time_limit, (int, float)) and time_limit >= 0):
-        raise ValueError(f"time_limit must be a number of seconds, at least 0, got {time_limit!r}")
+    time_limit = check_time_limit(time_limit)
     problem = Problem.make(x, objective, weights, backend, None)
-    psi: FloatArray = problem.collapsed[None]
-    masses: FloatArray = np.ones(1)
     if start is not None:
         check_instance(start, "start", FixedPoint, "global_solution(x)")
-        psi, masses = problem.rows.frame.inward(start.distinct.decoder), start.distinct.masses
-        if psi.shape[1] != problem.rows.source.shape[1]:
+        if start.decoder.shape[1] != problem.rows.source.shape[1]:
             raise ValueError(f"start must have reconstructions of {problem.rows.source.shape[1]} dimensions like x")
     with tqdm(disable=not progress, desc=f"beta={objective.beta:.4g}", unit=" rounds") as bar:
-        solution = _Search(problem, objective, gap, time.monotonic() + time_limit, bar).run(psi, masses)
+        solution = optimum(problem, objective, gap, time_limit, start, bar)
     report_failure(solution, on_failure, stacklevel=3)
     return solution
+
+
+def optimum(
+    problem: Problem,
+    objective: Objective,
+    gap: float,
+    time_limit: float,
+    start: FixedPoint | None = None,
+    bar: Any = None,
+    prove: bool = True,
+) -> CertifiedFixedPoint:
+    """What `global_solution` returns, of a problem; without proofs if they are not wanted."""
+    search = _Search(problem, objective, gap, time.monotonic() + time_limit, prove, bar)
+    if start is None:
+        return search.run(problem.collapsed[None], np.ones(1))
+    return search.run(problem.rows.frame.inward(start.distinct.decoder), start.distinct.masses)
 
 
 @dataclass(eq=False)
@@ -201,6 +220,7 @@ class _Search:
     objective: Objective  # in the units of the data
     gap: float
     deadline: float
+    prove: bool
     bar: Any
 
     def __post_init__(self) -> None:
@@ -214,13 +234,14 @@ class _Search:
             while True:
                 psi, masses = self.weighed(psi, masses)
                 # A proof takes longer than a look: it comes where the look says that it may do.
-                certificate, tops, heights = self.data.certificate(psi, masses, prove=False)
-                if certificate.gap <= self.gap:
-                    certificate, tops, heights = self.data.certificate(psi, masses)
-                self.bar.update()
-                self.bar.set_postfix_str(f"{len(psi)} sites, gap {certificate.gap:.1e}", refresh=False)
+                certificate, coverage, tops, heights = self.data.look(psi, masses)
+                if self.prove and certificate.gap <= self.gap:
+                    certificate = self.data.proven(certificate, coverage, np.concatenate([psi, tops]), 0.1 * self.gap)
+                if self.bar is not None:
+                    self.bar.update()
+                    self.bar.set_postfix_str(f"{len(psi)} sites, gap {certificate.gap:.1e}", refresh=False)
                 if best is None or certificate.gap < best[0].gap:
-                    best, since = (certificate, psi, masses), 0
+                    best, since = (certificate, coverage, tops, psi, masses), 0
                 else:
                     since += 1
                 if certificate.gap <= self.gap:
@@ -228,7 +249,10 @@ class _Search:
                     break
                 if time.monotonic() > self.deadline or since > _PATIENCE:
                     break
-                new = tops[heights > 0.1 * self.gap][: max(_SITES - len(psi), 0)]
+                new = tops[heights > 0.1 * self.gap]
+                if certificate.rigorous:  # a proof that failed knows of one that the look has missed
+                    new = np.concatenate([self.problem.rows.frame.inward(certificate.where[None]), new])
+                new = new[: max(_SITES - len(psi), 0)]
                 psi, masses = np.concatenate([psi, new]), np.append(masses, np.zeros(len(new)))
                 psi, masses = self.weighed(psi, masses)
                 psi, masses = self.merged(psi, masses)
@@ -242,9 +266,9 @@ class _Search:
             if best is None:
                 raise
             status = Status.INTERRUPTED
-        certificate, psi, masses = best
-        if status is not Status.CONVERGED:
-            certificate, *_ = self.data.certificate(psi, masses)
+        certificate, coverage, tops, psi, masses = best
+        if self.prove and status is not Status.CONVERGED:
+            certificate = self.data.proven(certificate, coverage, np.concatenate([psi, tops]), 0.1 * self.gap)
         sites, tiling = Sites(psi, np.arange(len(psi)), masses), Tiling(masses)
         solution, *_ = iterate(self.problem, self.objective, tiling, sites, replace(options, max_maps=1))
         known = {f.name: getattr(solution, f.name) for f in fields(FixedPoint)} | {"status": status}
@@ -336,18 +360,20 @@ class _Data:
         coverage = Coverage(self.problem.objective, self.phi, np.log(self.rho) - self.offset - log_Z)
         return coverage, float(equations.free_energy(log_Z, self.rho))
 
-    def certificate(
-        self, psi: FloatArray, masses: FloatArray, prove: bool = True
-    ) -> tuple[Certificate, FloatArray, FloatArray]:
-        """The certificate of reconstructions and masses, and the maxima of log c with their heights."""
+    def look(self, psi: FloatArray, masses: FloatArray) -> tuple[Certificate, Coverage, FloatArray, FloatArray]:
+        """The certificate of reconstructions and masses, not proven, and maxima of log c with their heights."""
         coverage, upper = self.coverage(psi, masses)
         tops, heights = coverage.maxima(np.concatenate([psi, self.x]))
-        height, rigorous = float(heights[0]), False
-        if prove and self.x.shape[1] <= _RIGOROUS and self.problem.objective.quadratic is not None:
-            bound = coverage.bound(self.x, height, _ACCURACY)
-            height, rigorous = (bound, True) if np.isfinite(bound) else (height, False)
         where = self.problem.rows.frame.outward(tops[0])
-        return Certificate(upper, upper - max(height, 0.0), where, rigorous), tops, heights
+        return Certificate(upper, upper - max(heights[0], 0.0), where, False), coverage, tops, heights
+
+    def proven(self, certificate: Certificate, coverage: Coverage, peaks: FloatArray, accuracy: float) -> Certificate:
+        """The certificate with a proven bound, where there is one (T14)."""
+        if self.x.shape[1] > _RIGOROUS or self.problem.objective.quadratic is None:
+            return certificate
+        bound, top = coverage.bound(self.x, peaks, accuracy)
+        lower, where = certificate.upper - max(bound, 0.0), self.problem.rows.frame.outward(top)
+        return Certificate(certificate.upper, lower, where, True) if np.isfinite(bound) else certificate
 
 
 def collapsed_coverage(problem: Problem) -> tuple[Coverage, FloatArray]:

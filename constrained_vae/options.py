@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ._checks import FloatArray, check_choice, check_count, check_positive
+from ._checks import FloatArray, check_choice, check_count, check_positive, check_time_limit
 from .acceleration import ACCELERATORS
 
 
@@ -52,6 +52,5 @@ class Options:
         check_choice(self.accelerate, "accelerate", tuple(ACCELERATORS))
         check_positive(self.tol, "tol")
         check_count(self.max_maps, "max_maps")
-        limit = self.time_limit
-        if limit is not None and not (isinstance(limit, (int, float)) and limit >= 0):
-            raise ValueError(f"time_limit must be a number of seconds, at least 0, got {limit!r}")
+        if self.time_limit is not None:
+            check_time_limit(self.time_limit)

@@ -150,8 +150,13 @@ class FixedPoint:
         return (
             f"FixedPoint(beta={self.beta:.6g}, {len(self.distinct)} distinct of {len(self.tiling)} tiles, "
             f"rate={self.rate:.6g} nats, distortion={self.distortion:.6g}, {self.status.name.lower()} "
-            f"after {self.n_maps} maps, error {self.error_estimate:.1e})"
+            f"after {self.n_maps} maps, {self.accuracy})"
         )
+
+    @property
+    def accuracy(self) -> str:
+        """How near this is to what it should be, in words."""
+        return f"error {self.error_estimate:.1e}"
 
     @property
     def beta(self) -> float:

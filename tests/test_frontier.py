@@ -115,3 +115,78 @@ def test_excess_wants_numbers():
         curve.excess(-1.0, 0.5)
     with pytest.raises(ValueError, match="distortion"):
         curve.excess(1.0, np.nan)
+
+
+# --- real sizes -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "data", [cv.datasets.four_clusters(), cv.datasets.rings(), cv.datasets.digits(300)], ids=lambda data: data.name
+)
+def test_the_whole_frontier_to_the_default_gap(data):
+    """40 temperatures down to a rate of 0.95 log N; in two dimensions proven."""
+    proven = []
+    curve = cv.rate_distortion(data.x, callback=lambda s: proven.append(s.certificate.rigorous))
+    assert curve.gap.max() <= 1e-6 * (1 + 1e-9)
+    assert curve.rate[-1] >= 0.95 * np.log(len(data.x))
+    assert all(proven) is (data.x.shape[1] <= 2)
+
+
+@pytest.mark.slow
+def test_a_thousand_points_on_a_line():
+    """Proven from half to 100 times the first critical multiplier."""
+    x = cv.datasets.exponential(1000).x
+    proven = []
+    betas = cv.first_critical_beta(x) * np.geomspace(2, 0.01, 40)
+    curve = cv.rate_distortion(x, betas, callback=lambda s: proven.append(s.certificate.rigorous))
+    assert curve.gap.max() <= 1e-6 * (1 + 1e-9)
+    assert all(proven)
+
+
+@pytest.mark.slow
+def test_three_dimensions_fill_with_water():
+    """The symmetric set of 4000 points is a Gaussian to 3 % in rate at its distortion, up to a nat."""
+    data = cv.datasets.gaussian((4.0, 2.0, 0.5))
+    assert data.x.shape == (4000, 3)
+    curve = cv.rate_distortion(data.x, [3.5, 2.5, 2.0, 1.5, 1.05], gap=1e-3)
+    variances = np.array([4.0, 2.0, 0.5])
+    theta = np.linspace(4, 0.5, 100_000)
+    D, R = (
+        np.minimum(variances, theta[:, None]).sum(axis=1),
+        0.5 * np.log(np.maximum(variances / theta[:, None], 1)).sum(1),
+    )
+    np.testing.assert_allclose(curve.rate, np.interp(curve.distortion, D[::-1], R[::-1]), rtol=0.03)
+    assert 0.9 < curve.rate[-1] < 1.1
+
+
+@pytest.mark.slow
+def test_noise_around_a_circle():
+    """20 000 points of the test source of free-support methods: below ten starts of a solver with 100 tiles, proven."""
+    rng = np.random.default_rng(0)
+    n, lam = 20_000, 10.0
+    angle = rng.uniform(0, 2 * np.pi, n)
+    x = np.stack([np.cos(angle), np.sin(angle)], axis=1) + rng.normal(size=(n, 2)) * np.sqrt(0.5 / lam)
+    best = cv.global_solution(x, beta=0.5 / lam, time_limit=600)
+    assert best.certificate.rigorous
+    assert best.certificate.gap <= 1e-6
+    options = {"tiling": cv.Tiling.uniform(100), "masses": "free", "start": "data", "accelerate": "plain"}
+    for seed in range(10):
+        s = cv.solve(x, beta=0.5 / lam, seed=seed, tol=1e-5, max_maps=300, on_failure="return", **options)
+        assert s.free_energy >= best.free_energy
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("grey", [False, True])
+def test_bernoulli_digits(grey):
+    """300 of them, black and white or grey."""
+    x = cv.datasets.digits(300).x
+    x = x / x.max() if grey else (x > x.max() / 2).astype(float)
+    objective = cv.ELBO(likelihood="bernoulli")
+    top = cv.nucleation_beta(x, objective)
+    curve = cv.rate_distortion(x, top * np.geomspace(1.05, 0.3, 6), objective, gap=1e-5)
+    assert curve.gap.max() <= 1e-5 * (1 + 1e-9)
+    assert (np.diff(curve.rate) > -1e-5).all()
+    for seed in range(3):
+        s = cv.solve(x, objective.at(curve.betas[3]), tiling=cv.Tiling.uniform(64), start="data", seed=seed, tol=1e-6)
+        assert s.free_energy >= curve.lower[3]

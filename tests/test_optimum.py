@@ -10,6 +10,8 @@ from strategies import small_problems
 
 import constrained_vae as cv
 from constrained_vae.coverage import Coverage
+from constrained_vae.optimum import _Data
+from constrained_vae.stability import problem_of
 
 
 def binary_entropy(p):
@@ -174,3 +176,19 @@ def test_bad_input(options, message):
 def test_certify_wants_a_solution():
     with pytest.raises(ValueError, match="solution"):
         cv.certify(3)
+
+
+def test_log_coverage_is_concave_in_the_balls_that_a_proof_leaves_out(rng):
+    x = np.concatenate([rng.normal(size=(60, 2)), 4 + 0.3 * rng.normal(size=(20, 2))])
+    s = cv.global_solution(x, beta=0.2)
+    data = _Data.of(problem_of(s, "reference"))
+    psi = s.frame.inward(s.decoder)
+    coverage = data.coverage(psi, s.tiling.masses)[0]
+    balls, radii = coverage._concave(data.x, psi, 1e-6)
+    assert len(balls) >= 3
+    for centre, radius in zip(balls, radii, strict=True):
+        inside = centre + radius * rng.uniform(-0.7, 0.7, size=(200, 2))  # within the square in the circle
+        assert (coverage(inside) <= 1e-6).all()
+        step = 0.02 * radius * rng.normal(size=inside.shape)
+        bend = coverage(inside + step) + coverage(inside - step) - 2 * coverage(inside)
+        assert (bend <= 1e-14).all()
