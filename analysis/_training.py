@@ -1,0 +1,110 @@
+"""What the figures of trained models share: options, data with their usual networks, runs, and statistics of seeds."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+import constrained_vae as cv
+from analysis import _command
+
+KAPPAS = (0.06, 0.08, 0.1, 0.125, 0.175)  # root mean squares per pixel, of the paper
+COLORS = {"GECO": "black", "ELBO": "#0072B2", "annealed": "#D55E00", "exact": "0.55"}  # of Okabe and Ito
+MARKERS = {"GECO": "o", "ELBO": "s", "annealed": "^"}
+
+_NETWORKS: dict[str, dict[str, Any]] = {
+    "four_clusters": {"latent_dim": 2, "hidden": (32,)},
+    "digits": {"latent_dim": 32, "hidden": (64, 64), "dtype": "float32"},
+    "mnist": {"latent_dim": 64, "hidden": (128, 128), "dtype": "float32"},
+}
+_OTHER: dict[str, Any] = {"latent_dim": 8, "hidden": (64, 64)}
+
+
+def parser(prog: str, description: str | None, out: str, *, steps: int, seeds: int | None) -> argparse.ArgumentParser:
+    """The options of every figure of trained models."""
+    result = argparse.ArgumentParser(prog=f"python -m {prog}", description=(description or "").split("\n\n")[0])
+    result.add_argument("--steps", type=int, default=steps, help=f"of training (default {steps})")
+    if seeds is not None:
+        result.add_argument("--seeds", type=int, default=seeds, help=f"runs of everything (default {seeds})")
+    result.add_argument("--seed", type=int, default=0, help="the first one (default 0)")
+    result.add_argument("--out", type=Path, default=Path(out), help="path without its suffix")
+    result.add_argument("--quiet", action="store_true", help="no progress bar")
+    return result
+
+
+def data_set(name: str, n: int | None = None) -> cv.datasets.DataSet:
+    """What --data and --n name."""
+    if name == "four_clusters":
+        data = cv.datasets.four_clusters()
+    elif name in ("digits", "mnist"):
+        data = getattr(cv.datasets, name)()
+    else:
+        data = cv.datasets.load(name)
+    if n is None:
+        return data
+    if not 2 <= n <= len(data):
+        raise ValueError(f"--n must be from 2 to {len(data)}, the number of points, got {n}")
+    rows = np.sort(np.random.default_rng(0).permutation(len(data))[:n])  # MNIST-5k is sorted by digit
+    return cv.datasets.DataSet(data.x[rows], data.name, image_shape=data.image_shape)
+
+
+def network(data: cv.datasets.DataSet) -> dict[str, Any]:
+    """The usual network for these data, as options of `geco.train`."""
+    return dict(_NETWORKS.get(data.name, _OTHER))
+
+
+def trained(x: np.ndarray, constraint: cv.Constraint | None, **options: Any) -> cv.geco.Run:
+    """`geco.train` without its warnings, for tables tell what was met; Ctrl-C is passed on."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        run = cv.geco.train(x, constraint, **options)
+    if run.stopped.startswith("interrupted"):
+        raise KeyboardInterrupt
+    return run
+
+
+def command(
+    name: str,
+    compute: Callable[[], tuple[dict[str, np.ndarray], dict[str, Any]]],
+    out: Path,
+    draw: Callable[[dict[str, np.ndarray]], Figure],
+    table: Callable[[dict[str, np.ndarray]], str],
+) -> int:
+    """Compute and publish; the exit code. What cannot be drawn at all ends in one line."""
+    try:
+        arrays, settings = compute()
+    except (ValueError, OSError, ImportError) as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted before the first run was trained: nothing to draw", file=sys.stderr)
+        return 130
+    return _command.publish(out, arrays, settings, draw, table)
+
+
+def seeds_from(first: int, count: int) -> range:
+    """So many seeds."""
+    if count < 1:
+        raise ValueError(f"--seeds must be at least 1, got {count}")
+    return range(first, first + count)
+
+
+def mean_and_error(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Over the last axis, of seeds: mean and standard error, without those not computed (NaN); NaN of too few."""
+    n = np.isfinite(values).sum(axis=-1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = np.nansum(values, axis=-1) / n
+        spread = np.nansum((values - mean[..., None]) ** 2, axis=-1) / (n - 1)
+        return mean, np.sqrt(np.where(n > 1, spread, np.nan) / n)
+
+
+def settings(data: str, interrupted: bool, seeds: Sequence[int], **others: Any) -> dict[str, Any]:
+    """What goes beside the arrays."""
+    return {"data": data, "seeds": list(seeds), "version": cv.__version__, "interrupted": interrupted, **others}
