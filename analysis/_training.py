@@ -5,15 +5,19 @@ from __future__ import annotations
 import argparse
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 import constrained_vae as cv
 from analysis import _command
+
+Arrays = dict[str, np.ndarray]
+Computed = tuple[Arrays, dict[str, Any]]
 
 KAPPAS = (0.06, 0.08, 0.1, 0.125, 0.175)  # root mean squares per pixel, of the paper
 COLORS = {"GECO": "black", "ELBO": "#0072B2", "annealed": "#D55E00", "exact": "0.55"}  # of Okabe and Ito
@@ -27,16 +31,25 @@ _NETWORKS: dict[str, dict[str, Any]] = {
 _OTHER: dict[str, Any] = {"latent_dim": 8, "hidden": (64, 64)}
 
 
-def parser(prog: str, description: str | None, out: str, *, steps: int, seeds: int | None) -> argparse.ArgumentParser:
+def parser(name: str, description: str | None, *, steps: int, seeds: int | None = None) -> argparse.ArgumentParser:
     """The options of every figure of trained models."""
-    result = argparse.ArgumentParser(prog=f"python -m {prog}", description=(description or "").split("\n\n")[0])
+    result = argparse.ArgumentParser(
+        prog=f"python -m analysis.{name}", description=(description or "").split("\n\n")[0]
+    )
     result.add_argument("--steps", type=int, default=steps, help=f"of training (default {steps})")
     if seeds is not None:
-        result.add_argument("--seeds", type=int, default=seeds, help=f"runs of everything (default {seeds})")
-    result.add_argument("--seed", type=int, default=0, help="the first one (default 0)")
-    result.add_argument("--out", type=Path, default=Path(out), help="path without its suffix")
+        result.add_argument("--seeds", type=int, default=seeds, help=f"how many (default {seeds})")
+    result.add_argument("--seed", type=int, default=0, help="the first of them (default 0)")
+    result.add_argument("--out", type=Path, default=Path(f"analysis/figures/{name}"), help="path without its suffix")
     result.add_argument("--quiet", action="store_true", help="no progress bar")
     return result
+
+
+def add_data(options: argparse.ArgumentParser, default: str, points: str) -> None:
+    """Those of figures that take any data."""
+    names = "four_clusters, digits, mnist, or a .npy or .csv file"
+    options.add_argument("--data", default=default, help=f"{names} (default {default})")
+    options.add_argument("--n", type=int, help=f"so many points, drawn at random (default {points})")
 
 
 def data_set(name: str, n: int | None = None) -> cv.datasets.DataSet:
@@ -72,10 +85,10 @@ def trained(x: np.ndarray, constraint: cv.Constraint | None, **options: Any) -> 
 
 def command(
     name: str,
-    compute: Callable[[], tuple[dict[str, np.ndarray], dict[str, Any]]],
+    compute: Callable[[], Computed],
     out: Path,
-    draw: Callable[[dict[str, np.ndarray]], Figure],
-    table: Callable[[dict[str, np.ndarray]], str],
+    draw: Callable[[Arrays], Figure],
+    table: Callable[[Arrays], str],
 ) -> int:
     """Compute and publish; the exit code. What cannot be drawn at all ends in one line."""
     try:
@@ -96,6 +109,14 @@ def seeds_from(first: int, count: int) -> range:
     return range(first, first + count)
 
 
+def numbers(option: str, text: str) -> list[float]:
+    """What an option lists."""
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(f"{option} wants numbers separated by commas, got {text!r}") from None
+
+
 def mean_and_error(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Over the last axis, of seeds: mean and standard error, without those not computed (NaN); NaN of too few."""
     n = np.isfinite(values).sum(axis=-1)
@@ -105,6 +126,19 @@ def mean_and_error(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return mean, np.sqrt(np.where(n > 1, spread, np.nan) / n)
 
 
-def settings(data: str, interrupted: bool, seeds: Sequence[int], **others: Any) -> dict[str, Any]:
+def with_error(values: np.ndarray, digits: int) -> str:
+    """Mean and standard error over seeds, as text."""
+    mean, error = mean_and_error(values)
+    return f"{mean:.{digits}f}" + (f" +- {error:.{digits}f}" if np.isfinite(error) else "")
+
+
+def plain(axis: Any) -> None:
+    """Few and plain numbers on a logarithmic axis."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def settings(data: str, interrupted: bool, seeds: Iterable[int], **others: Any) -> dict[str, Any]:
     """What goes beside the arrays."""
     return {"data": data, "seeds": list(seeds), "version": cv.__version__, "interrupted": interrupted, **others}

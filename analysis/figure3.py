@@ -22,7 +22,6 @@ import numpy as np
 from matplotlib.collections import LineCollection
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 import constrained_vae as cv
 from analysis import _command, _training
@@ -31,33 +30,23 @@ _KAPPA = {"four_clusters": 0.25}  # root mean squares per dimension
 _SOME = 300  # points of images, whose frontier is not known in closed form
 _FIRST, _WINDOWS = 10, 240  # steps of the first window; windows
 _IN_PLANE, _ELSEWHERE = 40, 12  # temperatures of the frontier, in two dimensions and in more,
+_COLDEST = 0.125  # the lowest, in units of kappa^2, about where a linear code meets the constraint;
+_GAP, _WIDE = 1e-3, 2e-2  # and its certified gap in nats
 _CODES = 50_000  # with which the trained model is evaluated
-_COLDEST = (
-    0.125  # its lowest one, in units of kappa^2: a linear code with an error of kappa^2 is one of theta = kappa^2
-)
-_GAP, _WIDE = 1e-3, 2e-2  # and its certified gap, nats
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    options = _training.parser("analysis.figure3", __doc__, "analysis/figures/figure3", steps=20_000, seeds=None)
-    options.add_argument("--data", default="four_clusters", help="four_clusters, digits, mnist, or a .npy or .csv file")
-    options.add_argument("--n", type=int, help=f"so many points, drawn at random (default {_SOME} of images)")
+    options = _training.parser("figure3", __doc__, steps=20_000)
+    _training.add_data(options, "four_clusters", f"{_SOME} of images")
     options.add_argument("--kappa", type=float, help="root mean square error per dimension (default 0.25, images 0.1)")
     args = options.parse_args(argv)
-    images = args.data in ("digits", "mnist")
-    return _training.command(
-        "figure3",
-        lambda: compute(
-            _training.data_set(args.data, _SOME if images and args.n is None else args.n),
-            kappa=args.kappa,
-            steps=args.steps,
-            seed=args.seed,
-            progress=not args.quiet,
-        ),
-        args.out,
-        draw,
-        table,
-    )
+    some = _SOME if args.data in ("digits", "mnist") and args.n is None else args.n
+
+    def work() -> _training.Computed:
+        data = _training.data_set(args.data, some)
+        return compute(data, kappa=args.kappa, steps=args.steps, seed=args.seed, progress=not args.quiet)
+
+    return _training.command("figure3", work, args.out, draw, table)
 
 
 def compute(
@@ -67,7 +56,7 @@ def compute(
     steps: int = 20_000,
     seed: int = 0,
     progress: bool = False,
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+) -> _training.Computed:
     """Every array of the figure, and the settings it was computed with. Ctrl-C ends it with what there is."""
     kappa = _KAPPA.get(data.name, 0.1) if kappa is None else kappa
     constraint, dim = cv.RE(kappa, reduction="mean"), data.x.shape[1]
@@ -99,7 +88,7 @@ def compute(
     return arrays, settings
 
 
-def trajectory(run: cv.geco.Run) -> dict[str, np.ndarray]:
+def trajectory(run: cv.geco.Run) -> _training.Arrays:
     """Means over windows of steps: the last step, squared error, KL, equivalent beta, root mean square error."""
     history, T = run.history, len(run.history)
     edges = np.unique(np.geomspace(min(_FIRST, T), T, _WINDOWS).round().astype(int))
@@ -137,7 +126,7 @@ def _count(data: cv.datasets.DataSet) -> int:
     return _IN_PLANE if data.x.shape[1] <= 2 else _ELSEWHERE
 
 
-def above(run: cv.geco.Run, seen: cv.geco.Evaluation, curve: cv.RateDistortionCurve | None) -> dict[str, np.ndarray]:
+def above(run: cv.geco.Run, seen: cv.geco.Evaluation, curve: cv.RateDistortionCurve | None) -> _training.Arrays:
     """The frontier between its bounds, (n, 3), and where the model is above it."""
     if curve is None:
         return {}
@@ -151,7 +140,7 @@ def above(run: cv.geco.Run, seen: cv.geco.Evaluation, curve: cv.RateDistortionCu
     }
 
 
-def draw(arrays: dict[str, np.ndarray]) -> Figure:
+def draw(arrays: _training.Arrays) -> Figure:
     """The figure, a function of its arrays alone."""
     import matplotlib.pyplot as plt
 
@@ -176,20 +165,19 @@ def draw(arrays: dict[str, np.ndarray]) -> Figure:
         _coloured(axes["beta"], arrays["steps"], arrays["beta"], arrays["steps"])
         if "slope" in arrays and np.isfinite(arrays["slope"]):
             exact = 1 / (2 * kappa**2 * float(arrays["slope"]))
-            axes["beta"].axhline(exact, color="black", lw=0.8, ls=":", label="slope of R(D)")
-            axes["beta"].legend(loc="lower left", frameon=False, fontsize=6, handlelength=1.6)
+            axes["beta"].axhline(exact, color="black", lw=0.8, ls=":")
+            place = axes["beta"].get_yaxis_transform()
+            axes["beta"].text(0.04, exact, "slope of R(D)", transform=place, va="bottom", fontsize=6)
         axes["beta"].set(ylabel=r"equivalent $\beta$  ($\sigma=\kappa$)")
         _coloured(axes["rms"], arrays["steps"], arrays["rms"], arrays["steps"])
         axes["rms"].axhline(kappa, color="0.4", ls="--", lw=0.8)
         axes["rms"].set(ylabel="error per dimension, rms")
         for ax in (axes["beta"], axes["rms"]):
             ax.set(xscale="log", yscale="log", xlabel="step of training")
-            ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-            ax.yaxis.set_minor_formatter(NullFormatter())
+            _training.plain(ax.yaxis)
         bar = figure.colorbar(lines, ax=plane, pad=0.02, aspect=25)
         bar.set_label("step of training")
-        bar.outline.set_visible(False)  # type: ignore[operator]
+        bar.outline.set_visible(False)
     return figure
 
 
@@ -205,7 +193,7 @@ def _coloured(ax: Any, x: np.ndarray, y: np.ndarray, steps: np.ndarray) -> LineC
     return lines
 
 
-def table(arrays: dict[str, np.ndarray]) -> str:
+def table(arrays: _training.Arrays) -> str:
     """Where training ended, and how far above the frontier."""
     dim, kappa = int(arrays["dim"]), float(arrays["kappa"])
     D, rate, error = arrays["final"]
