@@ -43,7 +43,11 @@ class Dual:
         self.value, self.slope = value, slope
 
     def __float__(self):
+        assert not self.slope, "read with its gradient"
         return self.value
+
+    def detach(self):
+        return Dual(self.value, 0.0)
 
     def __add__(self, other):
         return Dual(self.value + other, self.slope)

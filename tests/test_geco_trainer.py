@@ -94,7 +94,7 @@ def test_what_is_written_down():
     np.testing.assert_allclose(history.per_dimension, history.distortion / 3)
     np.testing.assert_allclose(history.nll, 2 * history.distortion + 1.5 * np.log(2 * np.pi * 0.25), rtol=1e-12)
     np.testing.assert_allclose(history.equivalent_beta, 2 / history.multipliers["RE"], rtol=1e-12)
-    np.testing.assert_allclose(history.learning_rate, 5e-3 / (1 + np.arange(30) / 2000) ** 1.5)
+    np.testing.assert_allclose(history.learning_rate, 5e-3 / (1 + np.arange(30) / 6000) ** 2)
     assert len(history.tail()) == 3
     assert len(history[10:]) == 20
     history = run(**OBJECTIVES["annealed"]).history
@@ -197,6 +197,19 @@ def test_ctrl_c_waits_for_the_end_of_a_step(monkeypatch):
     half = run(cv.RE(1.0))
     assert len(half.history) == 7
     same(run(cv.RE(1.0), resume=half), run(cv.RE(1.0)))
+
+
+def test_runs_train_in_threads_and_beside_other_handlers():
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(1) as pool:
+        there = pool.submit(run, cv.RE(1.0)).result()
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        same(run(cv.RE(1.0)), there)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_the_callback_sees_every_step_and_stops():

@@ -30,6 +30,14 @@ def test_the_light_rooms_load_nothing_heavy():
     assert HEAVY.isdisjoint(run(code))
 
 
+def test_the_trainer_loads_nothing_heavy():
+    assert HEAVY.isdisjoint(run("import sys, constrained_vae as cv; cv.geco.train; print(*sys.modules)"))
+
+
+def test_names_of_the_trainer_are_documented():
+    assert all(getattr(cv.geco, name).__doc__ for name in cv.geco.__all__)
+
+
 def test_all_is_sorted_and_complete():
     names = cv.__all__
     # Constants, classes, the rest, as the linter has it.

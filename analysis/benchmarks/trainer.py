@@ -23,6 +23,7 @@ from ._worker import elsewhere
 
 HIDDEN, LATENT, BATCH = (128, 128), 16, 256
 WARM_UP, STEPS = 50, 400
+_KAPPA = 0.15  # per pixel
 DTYPES = ("float64", "float32")
 METHODS = ("this project", "PyTorch", "PyTorch fused Adam", "PyTorch foreach Adam")
 
@@ -79,7 +80,7 @@ def _ours(dtype: str) -> list[float]:
     times: list[float] = []
     cv.geco.train(
         cv.datasets.digits().x,
-        cv.RE(0.1, reduction="mean"),
+        cv.RE(_KAPPA, reduction="mean"),
         latent_dim=LATENT,
         hidden=HIDDEN,
         batch_size=BATCH,
@@ -112,7 +113,7 @@ def _torch(method: str, dtype: str, threads: int) -> Callable[[], None]:
     encoder, decoder = perceptron(dim, *HIDDEN, 2 * LATENT), perceptron(LATENT, *HIDDEN[::-1], dim)
     adam = {"PyTorch": {}, "PyTorch fused Adam": {"fused": True}, "PyTorch foreach Adam": {"foreach": True}}[method]
     optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=5e-3, **adam)
-    multiplier = cv.geco.Multiplier(0.01)
+    multiplier = cv.geco.Multiplier(_KAPPA**2)
     place = 0
 
     def step() -> None:

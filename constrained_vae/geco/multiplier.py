@@ -145,9 +145,10 @@ class Multiplier:
         float or scalar array
             Like the energy, with lambda times its gradient.
         """
-        return self.value * (energy + self.observe(energy))
+        number = energy.detach() if hasattr(energy, "detach") else energy  # PyTorch warns where a gradient is read over
+        return self.value * (energy + self.observe(float(number)))
 
-    def observe(self, energy: Array) -> float:
+    def observe(self, energy: float) -> float:
         """Take note of the batch mean of the energy; what is to be added to it for the value of the penalty."""
         state, energy = self._state, float(energy)
         if not math.isfinite(energy) or (energy < 0 and self.step_size is None):

@@ -97,7 +97,7 @@ def train(
     batch_size : int, optional
         By default 128, or all points where there are fewer.
     learning_rate : float, optional
-        Of Adam, at the first step; at step t it is learning_rate / (1 + t / 2000)^1.5, whatever `steps` is. By default
+        Of Adam, at the first step; at step t it is learning_rate / (1 + t / 6000)^2, whatever `steps` is. By default
         0.005, and 0.2 / width where hidden layers are wider than 40: a step of Adam moves an output of a layer by the
         rate times its inputs.
     seed : int
@@ -243,15 +243,16 @@ def _loop(
 @contextmanager
 def _whole() -> Iterator[None]:
     """Ctrl-C waits for the end of the step, so that what there is can be resumed."""
-    if threading.current_thread() is not threading.main_thread():
+    usual = signal.default_int_handler
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is not usual:
         yield
         return
     asked: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: asked.append(number))
+    signal.signal(signal.SIGINT, lambda number, frame: asked.append(number))
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, usual)
     if asked:
         raise KeyboardInterrupt
 

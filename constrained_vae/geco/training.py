@@ -18,7 +18,7 @@ from .multiplier import Multiplier
 from .networks import VAE
 from .terms import Term
 
-_LONG, _FALL = 2000, 1.5  # steps after which the learning rate begins to fall, and the power of time with which it does
+_LONG, _FALL = 6000, 2  # steps after which the learning rate begins to fall, and the power of time with which it does
 
 
 class NotFiniteError(FloatingPointError):
