@@ -15,6 +15,7 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 import constrained_vae as cv
 from analysis import _command
+from constrained_vae._blas import single_threaded_blas
 
 Arrays = dict[str, np.ndarray]
 Computed = tuple[Arrays, dict[str, Any]]
@@ -73,12 +74,13 @@ def network(data: cv.datasets.DataSet) -> dict[str, Any]:
     return dict(_NETWORKS.get(data.name, _OTHER))
 
 
-def trained(x: np.ndarray, constraint: cv.Constraint | None, **options: Any) -> cv.geco.Run:
-    """`geco.train` without its warnings, for tables tell what was met; Ctrl-C is passed on."""
+def trained(x: np.ndarray, constraint: cv.Constraint, *, keep: bool = False, **options: Any) -> cv.geco.Run:
+    """`geco.train` without its warnings, for tables tell what was met; Ctrl-C is passed on, unless kept."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        run = cv.geco.train(x, constraint, **options)
-    if run.stopped.startswith("interrupted"):
+        with single_threaded_blas():  # products are small, and many
+            run = cv.geco.train(x, constraint, **options)
+    if run.stopped.startswith("interrupted") and not (keep and len(run.history)):
         raise KeyboardInterrupt
     return run
 

@@ -14,7 +14,6 @@ frontier takes some minutes.
 from __future__ import annotations
 
 import sys
-import warnings
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -61,11 +60,8 @@ def compute(
     kappa = _KAPPA.get(data.name, 0.1) if kappa is None else kappa
     constraint, dim = cv.RE(kappa, reduction="mean"), data.x.shape[1]
     network = _training.network(data)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # the table tells what was met
-        run = cv.geco.train(data.x, constraint, sigma=kappa, steps=steps, seed=seed, progress=progress, **network)
-    if not len(run.history):
-        raise KeyboardInterrupt
+    options = {"sigma": kappa, "steps": steps, "seed": seed, "progress": progress}
+    run = _training.trained(data.x, constraint, keep=True, **options, **network)
     seen = run.evaluate(samples=max(16, _CODES // len(data)))
     arrays = {
         **trajectory(run),
