@@ -104,8 +104,8 @@ def trajectory(run: cv.geco.Run) -> _training.Arrays:
 
 def frontier(data: cv.datasets.DataSet, kappa: float, progress: bool) -> cv.RateDistortionCurve | None:
     """The rate-distortion function of the data; None where Ctrl-C ends it before its first temperature."""
-    top = cv.nucleation_beta(data.x)
     try:
+        top = cv.nucleation_beta(data.x)
         return cv.rate_distortion(
             data.x,
             np.geomspace(top, min(_COLDEST * kappa**2, top / 2), _count(data)),

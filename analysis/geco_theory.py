@@ -145,12 +145,12 @@ def draw(arrays: _training.Arrays) -> Figure:
 
     squared, found = arrays["squared_errors"], arrays["trained"]
     least, most = 0.9 * squared[0], sum(EIGENVALUES)
-    line = np.geomspace(least, 0.999 * most, 300)
+    line = np.geomspace(least, 0.97 * most, 300)
     exact = np.array([water_filling(value) for value in line])
     transitions = [np.minimum(EIGENVALUES, ell).sum() for ell in EIGENVALUES[1:]]
     names = ((r"$\lambda$  (nats / unit$^2$)", r"$\lambda/\lambda^*-1$  (%)", 1), ("KL  (nats)", r"KL$/R^*-1$  (%)", 2))
     planes = "learned_plane" in arrays
-    rows = [["lambda", "kl"], ["lambda off", "kl off"], ["learned", "fixed"]][: 2 + planes]
+    rows: Any = [["lambda", "kl"], ["lambda off", "kl off"], ["learned", "fixed"]][: 2 + planes]
     with plt.rc_context(_command.STYLE | {"font.size": 7}):
         figure = plt.figure(figsize=(3.5, 3.1 + 1.8 * planes), layout="constrained")
         axes = figure.subplot_mosaic(rows, height_ratios=[1, 0.75, 1.3][: len(rows)])
@@ -185,11 +185,11 @@ def _planes(arrays: _training.Arrays, learned: Any, fixed: Any) -> None:
         ax.imshow(image, origin="lower", extent=(-_REACH, _REACH, -_REACH, _REACH), interpolation="nearest")
         for radius in (1, 2):
             ax.plot(radius * np.cos(turn), radius * np.sin(turn), color="black", lw=0.5, ls=":")
-        ax.set(xlabel="$z_1$", xlim=(-_REACH, _REACH), ylim=(-_REACH, _REACH), aspect="equal")
+        ax.set(xlabel="$z_1$", xlim=(-_REACH, _REACH), ylim=(-_REACH, _REACH), xticks=(-2, 0, 2), yticks=(-2, 0, 2))
     learned.plot(*arrays["codes"].T, ".", ms=1.5, mew=0, color="black")
     learned.set(ylabel="$z_2$")
     learned.set_title("trained decoder", fontsize=7)
-    fixed.set_title(f"fixed point, {int(arrays['distinct'])} reconstructions", fontsize=7)
+    fixed.set_title("fixed point of tiles", fontsize=7)
 
 
 def _colours(psi: np.ndarray, centres: np.ndarray) -> np.ndarray:
@@ -224,7 +224,8 @@ def table(arrays: _training.Arrays) -> str:
         rate, error, marginal = arrays[name]
         share = ", ".join(f"{value:.3f}" for value in arrays["shares"][shares])
         lines.append(f"{text:16}{rate:>9.4f}{error:>9.4f}{marginal:>10.4f}{rate + lam * error:>15.4f}  {share}")
-    lines.append(f"{'any code':16}{'':28}{arrays['least'][0]:>15.4f} at least")
+    lines.append(f"{'any code':16}{'':28}{arrays['least'][0]:>15.4f}  at least")
+    lines.append(f"The fixed point has {int(arrays['distinct'])} reconstructions.")
     if not arrays["converged"]:
         lines.append("The fixed point had not converged.")
     return "\n".join(lines)
