@@ -246,6 +246,20 @@ def test_a_number_that_is_not_finite_stops_and_keeps_the_last_good_state():
     same(run(cv.RE(1.0), learning_rate=1e100, steps=len(found.history)), found)
 
 
+def test_a_gradient_that_is_not_finite_is_never_taken():
+    calls = []
+
+    def product(x, df):
+        calls.append(len(x))
+        return df * (np.nan if len(calls) > 20 else 1.0)
+
+    with pytest.warns(cv.NotConvergedWarning, match="the gradient is not finite; the model is that of the step before"):
+        found = run([cv.RE(1.0), cv.FRE(1.0, cv.Features(lambda x: 1.0 * x, product))])
+    assert 5 < len(found.history) < 20
+    assert np.isfinite(found.model.parameters).all()
+    assert found.state[1]["multipliers"]["FRE"]["steps"] == len(found.history)
+
+
 def test_evaluation_moves_nothing():
     half = run(cv.RE(1.0), steps=100)
     before = {name: array.copy() for name, array in half.state[0].items()}, str(half.state[1])
@@ -319,6 +333,10 @@ def test_arrays_of_cupy():
         (
             {"multipliers": {"FRE": Multiplier(1.0)}},
             r"multipliers must be named like constraints, \['RE'\], got \['FRE'\]",
+        ),
+        (
+            {"objective": "elbo", "multipliers": {"RE": Multiplier(1.0)}},
+            "with objective='geco' alone, got 'elbo'",
         ),
         ({"multipliers": {"RE": 1.0}}, "every multiplier must be an instance of Multiplier"),
         ({"likelihood": "bernoulli"}, r"the Bernoulli likelihood wants data in \[0, 1\]"),

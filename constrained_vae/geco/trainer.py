@@ -25,7 +25,6 @@ from .._checks import (
     check_positive,
 )
 from ..constraints import RE, Constraint
-from ..energies import CrossEntropy
 from ..frames import Frame
 from ..objectives import ELBO
 from ..solution import NotConvergedWarning
@@ -35,7 +34,6 @@ from .networks import VAE, check_hidden
 from .reports import linear_floor, make_report
 from .runs import Run
 from .schedules import Ramp
-from .terms import Term
 from .training import NotFiniteError, Training
 
 OBJECTIVES = ("geco", "elbo", "beta", "annealed")
@@ -137,7 +135,8 @@ def train(
     ('met', True)
     """
     constraints = _constraints(constraints, objective)
-    host, device = check_data(x), x if hasattr(x, "get") else None
+    host = check_data(x)
+    xp = array_namespace(x if hasattr(x, "__cuda_array_interface__") else host)
     weight = _weight(objective, beta, sigma, likelihood)
     ELBO(likelihood=likelihood).check(host)
     for constraint in constraints:
@@ -157,29 +156,18 @@ def train(
     centre = host.mean(axis=0, dtype=np.float64)
     radius = float(np.sqrt(np.square(host - centre).sum(axis=1).mean()))
     frame = Frame(centre, radius or 1.0)
-    xp = array_namespace(host if device is None else device)
     model = VAE.initialised(
         frame, latent_dim, hidden, activation=activation, likelihood=likelihood, seed=seed, dtype=dtype
     )
-    model = model.with_parameters(xp.asarray(model.parameters))
     floors = {c.name: linear_floor(c, host, latent_dim) for c in constraints}
-    learned = _multipliers(constraints, multipliers) if objective == "geco" else {}
-    out = model.output_frame
-    target = xp.asarray(out.inward(np.asarray(host, dtype=np.float64)), dtype=dtype)
-    error = Term.make(RE(0.0), target, out)
-    entropy = Term.make(CrossEntropy(), target, out) if likelihood == "bernoulli" else None
-    terms = [Term.make(c, target, out, learned.get(c.name)) for c in constraints]
-    if weight is not None:
-        terms.append((error if entropy is None else entropy).weighing("ELBO", lambda step: weight(step).multiplier))
-    training = Training(
-        model=model,
-        x=xp.asarray(frame.inward(np.asarray(host, dtype=np.float64)), dtype=dtype),
-        distortion=error,
-        likelihood=entropy,
-        terms=terms,
+    training = Training.make(
+        np.asarray(host, dtype=np.float64),
+        model.with_parameters(xp.asarray(model.parameters)),
+        constraints,
+        _multipliers(constraints, multipliers, objective),
+        weight,
         batch_size=batch_size,
         learning_rate=check_positive(learning_rate, "learning_rate"),
-        beta=None if weight is None else lambda step: weight(step).beta,
         seed=seed,
         sigma=check_positive(sigma, "sigma"),
     )
@@ -198,7 +186,7 @@ def train(
     run = Run(
         x=host,
         constraints=constraints,
-        model=model,
+        model=training.model,
         history=checkpoints.history(training, constraints),
         settings=settings,
         state=training.state(),
@@ -289,7 +277,14 @@ def _weight(objective: str, beta: float | Ramp | None, sigma: float, likelihood:
     return lambda step: fixed
 
 
-def _multipliers(constraints: tuple[Constraint, ...], given: Mapping[str, Multiplier] | None) -> dict[str, Multiplier]:
+def _multipliers(
+    constraints: tuple[Constraint, ...], given: Mapping[str, Multiplier] | None, objective: str
+) -> dict[str, Multiplier]:
+    """Those that are learned, by name; none but under constraints."""
+    if objective != "geco":
+        if given:
+            raise ValueError(f"multipliers are learned with objective='geco' alone, got {objective!r}")
+        return {}
     given = dict(given or {})
     names = [constraint.name for constraint in constraints]
     if unknown := sorted(set(given) - set(names)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,10 @@ from array_api_compat import array_namespace
 
 from .._arrays import numbers, to_host
 from .._checks import FloatArray
+from ..constraints import RE, Constraint
+from ..energies import CrossEntropy
 from ..equations import Array
+from ..objectives import ELBO
 from .adam import Adam
 from .multiplier import Multiplier
 from .networks import VAE
@@ -44,6 +47,38 @@ class Training:
     sigma: float
     steps: int = 0
     rows: list[list[float]] = field(default_factory=list)
+
+    @classmethod
+    def make(
+        cls,
+        x: FloatArray,
+        model: VAE,
+        constraints: Sequence[Constraint],
+        learned: dict[str, Multiplier],
+        weight: Callable[[int], ELBO] | None,
+        **settings: Any,
+    ) -> Training:
+        """Of data (N, D) on the host; the arrays that training needs go where the parameters of the model are.
+
+        Constraints without a multiplier are watched; `weight` is the ELBO at a step, by which likelihoods are weighed.
+        """
+        xp, out = array_namespace(model.parameters), model.output_frame
+        dtype = model.parameters.dtype
+        target = xp.asarray(out.inward(x), dtype=dtype)
+        error = Term.make(RE(0.0), target, out)
+        entropy = Term.make(CrossEntropy(), target, out) if model.likelihood == "bernoulli" else None
+        terms = [Term.make(constraint, target, out, learned.get(constraint.name)) for constraint in constraints]
+        if weight is not None:
+            terms.append((entropy or error).weighing("ELBO", lambda step: weight(step).multiplier))
+        return cls(
+            model=model,
+            x=xp.asarray(model.frame.inward(x), dtype=dtype),
+            distortion=error,
+            likelihood=entropy,
+            terms=terms,
+            beta=None if weight is None else lambda step: weight(step).beta,
+            **settings,
+        )
 
     def __post_init__(self) -> None:
         self.rng = np.random.default_rng([self.seed, 1])
