@@ -15,6 +15,12 @@ transitions: $(VENV)/installed
 constraints: $(VENV)/installed
 	$(BIN)/python -m analysis.constraints $(ARGS)
 
+figure3 figure4 figure5: $(VENV)/installed
+	$(BIN)/python -m analysis.$@ $(ARGS)
+
+geco-theory: $(VENV)/installed
+	$(BIN)/python -m analysis.geco_theory $(ARGS)
+
 test: $(VENV)/installed-test
 	$(BIN)/python -m pytest $(ARGS)
 
@@ -57,4 +63,4 @@ $(VENV)/installed-bench: pyproject.toml
 
 # Two installations into one environment must not run side by side.
 .NOTPARALLEL:
-.PHONY: figure2 transitions constraints test test-slow bench check clean
+.PHONY: figure2 figure3 figure4 figure5 transitions constraints geco-theory test test-slow bench check clean

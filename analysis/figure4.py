@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import NullLocator
 from tqdm.auto import tqdm
 
 import constrained_vae as cv
@@ -127,7 +127,7 @@ def draw(arrays: _training.Arrays) -> Figure:
         asked.set(ylabel=r"error / $\kappa$")
         for ax in (plane, asked):
             ax.set_xticks(kappas, [f"{kappa:g}" for kappa in kappas])
-            ax.xaxis.set_minor_formatter(NullFormatter())
+            ax.xaxis.set_minor_locator(NullLocator())
         _training.plain(plane.yaxis)
     return figure
 

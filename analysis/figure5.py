@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import NullLocator
 from tqdm.auto import tqdm
 
 import constrained_vae as cv
@@ -142,7 +142,7 @@ def draw(arrays: _training.Arrays) -> Figure:
             bottom.axhline(0, color="0.6", lw=0.8, zorder=0)
             bottom.set(xscale="log", xlabel="error per dimension, rms")
             bottom.set_xticks(error[np.isfinite(error)], [f"{e:.2g}" for e in error if np.isfinite(e)])
-            bottom.xaxis.set_minor_formatter(NullFormatter())
+            bottom.xaxis.set_minor_locator(NullLocator())
         axes[0, 0].set_ylabel("nats")
         axes[1, 0].set_ylabel("GECO less ELBO  (nats)")
         axes[0, -1].legend(loc="upper right", frameon=False, fontsize=5.5, handlelength=2)
