@@ -24,6 +24,7 @@ KAPPAS = (0.06, 0.08, 0.1, 0.125, 0.175)  # root mean squares per pixel, of the 
 COLORS = {"GECO": "black", "ELBO": "#0072B2", "annealed": "#D55E00", "exact": "0.55"}  # of Okabe and Ito
 MARKERS = {"GECO": "o", "ELBO": "s", "annealed": "^"}
 
+_FEW, _CODES = 500, 1000
 _NETWORKS: dict[str, dict[str, Any]] = {
     "four_clusters": {"latent_dim": 2, "hidden": (32,)},
     "digits": {"latent_dim": 32, "hidden": (64, 64), "dtype": "float32"},
@@ -83,6 +84,11 @@ def trained(x: np.ndarray, constraint: cv.Constraint, *, keep: bool = False, **o
     if run.stopped.startswith("interrupted") and not (keep and len(run.history)):
         raise KeyboardInterrupt
     return run
+
+
+def samples(n: int, least: int) -> int:
+    """Codes per point with which a model is evaluated; few data need many, for most of their error is rare and large."""
+    return least if n > _FEW else max(least, _CODES)
 
 
 def command(

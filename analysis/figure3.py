@@ -31,7 +31,6 @@ _FIRST, _WINDOWS = 10, 240  # steps of the first window; windows
 _IN_PLANE, _ELSEWHERE = 40, 12  # temperatures of the frontier, in two dimensions and in more,
 _COLDEST = 0.125  # the lowest, in units of kappa^2, about where a linear code meets the constraint;
 _GAP, _WIDE = 1e-3, 2e-2  # and its certified gap in nats
-_CODES = 50_000  # with which the trained model is evaluated
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -62,7 +61,7 @@ def compute(
     network = _training.network(data)
     options = {"sigma": kappa, "steps": steps, "seed": seed, "progress": progress}
     run = _training.trained(data.x, constraint, keep=True, **options, **network)
-    seen = run.evaluate(samples=max(16, _CODES // len(data)))
+    seen = run.evaluate(samples=_training.samples(len(data), 16))
     arrays = {
         **trajectory(run),
         "dim": np.array(dim),

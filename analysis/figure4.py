@@ -29,7 +29,7 @@ from analysis import _command, _training
 METHODS = ("GECO", "ELBO", "annealed")
 _STEPS, _SEEDS = 12_000, 2
 _GQN = (2.0 / 0.7) ** 2  # of its variances at the beginning and at the end
-_SAMPLES = 4  # codes per point with which a trained model is evaluated
+_SAMPLES = 4  # codes per point with which a trained model is evaluated, at least
 _QUANTITIES = ("rms", "rms_error", "rate", "marginal_kl", "multiplier")
 
 
@@ -73,7 +73,7 @@ def compute(
             constraint = cv.RE(kappa, reduction="mean")
             objective = objective_of(method, steps)
             run = _training.trained(data.x, constraint, sigma=kappa, steps=steps, seed=seed, **objective, **network)
-            seen = run.evaluate(samples=_SAMPLES)
+            seen = run.evaluate(samples=_training.samples(len(data), _SAMPLES))
             rms = np.sqrt(seen.distortion / data.x.shape[1])
             total = (1 / (2 * kappa**2 * run.history.tail().equivalent_beta)).mean()
             values = (rms, rms * seen.distortion_error / (2 * seen.distortion), seen.rate, seen.marginal_kl, total)

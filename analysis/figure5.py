@@ -29,7 +29,7 @@ from analysis import _command, _training
 
 METHODS = ("ELBO", "GECO")
 _STEPS, _SEEDS = 12_000, 3
-_SAMPLES, _CODES = 8, 10_000  # codes per point with which a trained model is evaluated, at least, and in all
+_SAMPLES = 8  # codes per point with which a trained model is evaluated, at least
 _DATA = "four_clusters,digits"
 # Noises of the decoder, relative to the root mean square deviation of the data per dimension.
 _NOISES = (0.25, 0.4, 0.6)
@@ -87,7 +87,7 @@ def compute(
                 seed=seeds[s],
                 **_training.network(sets[d]),
             )
-            seen = run.evaluate(samples=max(_SAMPLES, _CODES // len(x)))
+            seen = run.evaluate(samples=_training.samples(len(x), _SAMPLES))
             values = np.sqrt(seen.distortion / x.shape[1]), seen.rate, seen.marginal_kl
             for name, value in zip(_QUANTITIES, values, strict=True):
                 found[name][d, m, k, s] = value

@@ -116,7 +116,7 @@ def tilings(kappa: float, tiling: cv.Tiling, steps: int, seed: int) -> _training
     plane = np.stack(np.meshgrid(side, side), axis=-1).reshape(-1, 2)
     nearest = cKDTree(tiling.positions).query(plane)[1]
     centres = np.stack([data.x[data.labels == label].mean(axis=0) for label in range(len(_CLUSTERS))])
-    seen = run.evaluation
+    seen = run.evaluate(samples=_training.samples(len(data), 16))
     return {
         "learned_plane": run.model.decode(plane).reshape(_SIDE, _SIDE, 2),
         "fixed_plane": solution.decoder[nearest].reshape(_SIDE, _SIDE, 2),

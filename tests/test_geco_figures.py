@@ -97,7 +97,7 @@ def test_the_way_through_the_plane_is_that_of_the_run(drawn):
         np.testing.assert_allclose(arrays[name], means)
     np.testing.assert_allclose(arrays["rms"], np.sqrt(arrays["distortion"] / 2))
     assert arrays["beta"][0] == pytest.approx(2 / (2 * 0.5**2))  # lambda = 1, for the mean of two dimensions
-    seen = run.evaluate(samples=figure3._CODES // 40)
+    seen = run.evaluate(samples=1000)
     np.testing.assert_array_equal(arrays["final"], [seen.distortion, seen.rate, seen.distortion_error])
     assert arrays["multiplier"] == pytest.approx(run.multipliers["RE"] / 2)
 
@@ -126,7 +126,7 @@ def test_trade_offs_are_those_of_the_library(drawn):
         run = _training.trained(
             data.x, cv.RE(1.0, reduction="mean"), sigma=1.0, steps=60, seed=1, **options, **_training.network(data)
         )
-        seen = run.evaluate(samples=figure4._SAMPLES)
+        seen = run.evaluate(samples=1000)
         assert arrays["rate"][m, 1, 1] == seen.rate
         assert arrays["rms"][m, 1, 1] == pytest.approx(np.sqrt(seen.distortion / 2))
         assert arrays["marginal_kl"][m, 1, 1] == seen.marginal_kl
