@@ -87,7 +87,7 @@ def trained(x: np.ndarray, constraint: cv.Constraint, *, keep: bool = False, **o
 
 
 def samples(n: int, least: int) -> int:
-    """Codes per point with which a model is evaluated; few data need many, for most of their error is rare and large."""
+    """Codes per point with which a model is evaluated; few data need many: their errors are rare and large."""
     return least if n > _FEW else max(least, _CODES)
 
 

@@ -8,7 +8,7 @@ would choose by hand; the annealed one ends there, its sigma falling from 2 / 0.
 training, the scheme of GQN (Eslami et al. 2018). Bottom: the error that came out, over the one that was asked for.
 Writes PNG, PDF and an .npz of every plotted array with its settings.
 
-By default all digits, five kappas, two seeds, 12000 steps of a network 64-64-64-32: about three minutes on two cores.
+By default all digits, five kappas, two seeds, 12000 steps of a network 64-64-64-32: about four minutes.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ deviations. Left: the trained decoder and the means of its posteriors. Right: th
 that was learned, of equal tiles that start from the trained decoder. Writes PNG, PDF and an .npz of every plotted array
 with its settings, and prints the table of the linear VAE.
 
-By default three seeds for the table, one for what else is drawn, 20000 steps: about two minutes on two cores.
+By default three seeds for the table, one for what else is drawn, 20000 steps: about two minutes.
 """
 
 from __future__ import annotations
