@@ -9,6 +9,7 @@ training, the scheme of GQN (Eslami et al. 2018). Bottom: the error that came ou
 Writes PNG, PDF and an .npz of every plotted array with its settings.
 
 By default all digits, five kappas, two seeds, 12000 steps of a network 64-64-64-32: about four minutes.
+With `--data mnist --seeds 1` half an hour.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ The ELBO is trained with a decoder of fixed noise sigma, its error on all data i
 same seed with that error as its threshold. Top: KL and marginal KL of both, means over seeds with standard errors.
 Bottom: GECO less ELBO, by pairs of the same seed. Thresholds are met to a percent or so (of four clusters, whose errors
 are rare and large, to some percent); what that is worth is taken off, along the curve of the ELBO's own means over the
-noises. Where every code names its data point, as with digits, I(x; z) = log N, and the marginal KL is the KL less log N.
-Writes PNG, PDF and an .npz of every plotted array with its settings.
+noises. Where every code names its data point, as with digits, I(x; z) = log N, and marginal KL is KL less log N. Writes
+PNG, PDF and an .npz of every plotted array with its settings.
 
 By default four clusters and all digits, three noises, three seeds, 12000 steps: about four minutes.
 """
