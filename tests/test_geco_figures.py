@@ -203,6 +203,11 @@ def test_tilings(drawn):
     assert arrays["least"][0] <= fixed + 1e-9
     assert fixed < learned
     assert arrays["shares"].sum(axis=1) == pytest.approx([1, 1])
+    data, tiling = cv.datasets.four_clusters(), cv.Tiling.gaussian(32, 2)
+    run = _training.trained(data.x, cv.RE(geco_theory._KAPPA), steps=60, seed=0, **_training.network(data))
+    assert lam == run.multipliers["RE"]
+    solution = cv.solve(data.x, beta=1 / (2 * lam), tiling=tiling, start=run.model.decode(tiling.positions))
+    assert arrays["fixed"].tolist() == [solution.rate, solution.distortion, solution.marginal_kl]
     assert len(np.unique(arrays["fixed_plane"].reshape(-1, 2).round(6), axis=0)) <= arrays["distinct"]
     assert len(np.unique(arrays["learned_plane"].reshape(-1, 2).round(6), axis=0)) > 1000
     centres = arrays["centres"]
