@@ -24,6 +24,12 @@ constraints: $(VENV)/installed
 frontier: $(VENV)/installed
 	$(BIN)/python -m analysis.frontier $(ARGS)
 
+figure3 figure4 figure5: $(VENV)/installed
+	$(BIN)/python -m analysis.$@ $(ARGS)
+
+geco-theory: $(VENV)/installed
+	$(BIN)/python -m analysis.geco_theory $(ARGS)
+
 test: $(VENV)/installed-test
 	$(BIN)/python -m pytest $(ARGS)
 
@@ -67,4 +73,5 @@ $(VENV)/installed-bench: pyproject.toml
 
 # Two installations into one environment must not run side by side.
 .NOTPARALLEL:
-.PHONY: figure1 figure2 transitions spectral constraints frontier test test-slow bench check clean
+.PHONY: figure1 figure2 figure3 figure4 figure5 transitions spectral constraints frontier geco-theory test test-slow
+.PHONY: bench check clean

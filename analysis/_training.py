@@ -1,0 +1,152 @@
+"""What the figures of trained models share: options, data with their usual networks, runs, and statistics of seeds."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+import constrained_vae as cv
+from analysis import _command
+from constrained_vae._blas import single_threaded_blas
+
+Arrays = dict[str, np.ndarray]
+Computed = tuple[Arrays, dict[str, Any]]
+
+KAPPAS = (0.06, 0.08, 0.1, 0.125, 0.175)  # root mean squares per pixel, of the paper
+COLORS = {"GECO": "black", "ELBO": "#0072B2", "annealed": "#D55E00", "exact": "0.55"}  # of Okabe and Ito
+MARKERS = {"GECO": "o", "ELBO": "s", "annealed": "^"}
+
+_FEW, _CODES = 500, 1000
+_NETWORKS: dict[str, dict[str, Any]] = {
+    "four_clusters": {"latent_dim": 2, "hidden": (32,)},
+    "digits": {"latent_dim": 32, "hidden": (64, 64), "dtype": "float32"},
+    "mnist": {"latent_dim": 64, "hidden": (128, 128), "dtype": "float32"},
+}
+_OTHER: dict[str, Any] = {"latent_dim": 8, "hidden": (64, 64)}
+
+
+def parser(name: str, description: str | None, *, steps: int, seeds: int | None = None) -> argparse.ArgumentParser:
+    """The options of every figure of trained models."""
+    result = argparse.ArgumentParser(
+        prog=f"python -m analysis.{name}", description=(description or "").split("\n\n")[0]
+    )
+    result.add_argument("--steps", type=int, default=steps, help=f"of training (default {steps})")
+    if seeds is not None:
+        result.add_argument("--seeds", type=int, default=seeds, help=f"how many (default {seeds})")
+    result.add_argument("--seed", type=int, default=0, help="the first of them (default 0)")
+    result.add_argument("--out", type=Path, default=Path(f"analysis/figures/{name}"), help="path without its suffix")
+    result.add_argument("--quiet", action="store_true", help="no progress bar")
+    return result
+
+
+def add_data(options: argparse.ArgumentParser, default: str, points: str) -> None:
+    """Those of figures that take any data."""
+    names = "four_clusters, digits, mnist, or a .npy or .csv file"
+    options.add_argument("--data", default=default, help=f"{names} (default {default})")
+    options.add_argument("--n", type=int, help=f"so many points, drawn at random (default {points})")
+
+
+def data_set(name: str, n: int | None = None) -> cv.datasets.DataSet:
+    """What --data and --n name."""
+    if name == "four_clusters":
+        data = cv.datasets.four_clusters()
+    elif name in ("digits", "mnist"):
+        data = getattr(cv.datasets, name)()
+    else:
+        data = cv.datasets.load(name)
+    if n is None:
+        return data
+    if not 2 <= n <= len(data):
+        raise ValueError(f"--n must be from 2 to {len(data)}, the number of points, got {n}")
+    rows = np.sort(np.random.default_rng(0).permutation(len(data))[:n])  # MNIST-5k is sorted by digit
+    return cv.datasets.DataSet(data.x[rows], data.name, image_shape=data.image_shape)
+
+
+def network(data: cv.datasets.DataSet) -> dict[str, Any]:
+    """The usual network for these data, as options of `geco.train`."""
+    return dict(_NETWORKS.get(data.name, _OTHER))
+
+
+def trained(x: np.ndarray, constraint: cv.Constraint, *, keep: bool = False, **options: Any) -> cv.geco.Run:
+    """`geco.train` without its warnings, for tables tell what was met; Ctrl-C is passed on, unless kept."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        with single_threaded_blas():  # products are small, and many
+            run = cv.geco.train(x, constraint, **options)
+    if run.stopped.startswith("interrupted") and not (keep and len(run.history)):
+        raise KeyboardInterrupt
+    return run
+
+
+def samples(n: int, least: int) -> int:
+    """Codes per point with which a model is evaluated; few data need many: their errors are rare and large."""
+    return least if n > _FEW else max(least, _CODES)
+
+
+def command(
+    name: str,
+    compute: Callable[[], Computed],
+    out: Path,
+    draw: Callable[[Arrays], Figure],
+    table: Callable[[Arrays], str],
+) -> int:
+    """Compute and publish; the exit code. What cannot be drawn at all ends in one line."""
+    try:
+        arrays, settings = compute()
+    except (ValueError, OSError, ImportError) as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted before the first run was trained: nothing to draw", file=sys.stderr)
+        return 130
+    return _command.publish(out, arrays, settings, draw, table)
+
+
+def seeds_from(first: int, count: int) -> range:
+    """So many seeds."""
+    if count < 1:
+        raise ValueError(f"--seeds must be at least 1, got {count}")
+    return range(first, first + count)
+
+
+def numbers(option: str, text: str) -> list[float]:
+    """What an option lists."""
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(f"{option} wants numbers separated by commas, got {text!r}") from None
+
+
+def mean_and_error(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Over the last axis, of seeds: mean and standard error, without those not computed (NaN); NaN of too few."""
+    n = np.isfinite(values).sum(axis=-1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = np.nansum(values, axis=-1) / n
+        spread = np.nansum((values - mean[..., None]) ** 2, axis=-1) / (n - 1)
+        return mean, np.sqrt(np.where(n > 1, spread, np.nan) / n)
+
+
+def with_error(values: np.ndarray, digits: int) -> str:
+    """Mean and standard error over seeds, as text."""
+    mean, error = mean_and_error(values)
+    return f"{mean:.{digits}f}" + (f" +- {error:.{digits}f}" if np.isfinite(error) else "")
+
+
+def plain(axis: Any) -> None:
+    """Few and plain numbers on a logarithmic axis."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def settings(data: str, interrupted: bool, seeds: Iterable[int], **others: Any) -> dict[str, Any]:
+    """What goes beside the arrays."""
+    return {"data": data, "seeds": list(seeds), "version": cv.__version__, "interrupted": interrupted, **others}

@@ -1,0 +1,215 @@
+"""Figure 3 of *Taming VAEs*: the way of GECO through the information plane, above the exact frontier.
+
+    python -m analysis.figure3 [--data four_clusters|digits|mnist|PATH] [--n N] [--kappa RMS] [--steps T] ...
+
+Top: squared error and KL in the course of training, its step in colour, above the rate-distortion function of the same
+data, below which no model of any kind can be (T22); a ring for the trained model on all data. Bottom: the equivalent
+beta, for a decoder as noisy as is asked for (sigma = kappa), and the root mean square error per dimension. Means over
+windows of steps that grow with time. Writes PNG, PDF and an .npz of every plotted array with its settings.
+
+By default four clusters, two latent dimensions, 20000 steps: a quarter of a minute. With `--data digits` 300 digits, at
+most half a minute.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any, cast
+
+import numpy as np
+from matplotlib.collections import LineCollection
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+
+import constrained_vae as cv
+from analysis import _command, _training
+
+_KAPPA = {"four_clusters": 0.25}  # root mean squares per dimension
+_SOME = 300  # points of images, whose frontier is not known in closed form
+_FIRST, _WINDOWS = 10, 240  # steps of the first window; windows
+_IN_PLANE, _ELSEWHERE = 40, 12  # temperatures of the frontier, in two dimensions and in more,
+_COLDEST = 0.125  # the lowest, in units of kappa^2, about where a linear code meets the constraint;
+_SHOWN = 0.05  # least squared error that is drawn, in units of the one asked for
+_GAP, _WIDE = 1e-3, 2e-2  # and its certified gap in nats
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = _training.parser("figure3", __doc__, steps=20_000)
+    _training.add_data(options, "four_clusters", f"{_SOME} of images")
+    options.add_argument("--kappa", type=float, help="root mean square error per dimension (default 0.25, images 0.1)")
+    args = options.parse_args(argv)
+    some = _SOME if args.data in ("digits", "mnist") and args.n is None else args.n
+
+    def work() -> _training.Computed:
+        data = _training.data_set(args.data, some)
+        return compute(data, kappa=args.kappa, steps=args.steps, seed=args.seed, progress=not args.quiet)
+
+    return _training.command("figure3", work, args.out, draw, table)
+
+
+def compute(
+    data: cv.datasets.DataSet,
+    *,
+    kappa: float | None = None,
+    steps: int = 20_000,
+    seed: int = 0,
+    progress: bool = False,
+) -> _training.Computed:
+    """Every array of the figure, and the settings it was computed with. Ctrl-C ends it with what there is."""
+    kappa = _KAPPA.get(data.name, 0.1) if kappa is None else kappa
+    constraint, dim = cv.RE(kappa, reduction="mean"), data.x.shape[1]
+    network = _training.network(data)
+    options = {"sigma": kappa, "steps": steps, "seed": seed, "progress": progress}
+    run = _training.trained(data.x, constraint, keep=True, **options, **network)
+    seen = run.evaluate(samples=_training.samples(len(data), 16))
+    arrays = {
+        **trajectory(run),
+        "dim": np.array(dim),
+        "kappa": np.array(kappa),
+        "multiplier": np.array(run.multipliers["RE"] / dim),
+        "excursion": np.array(run.history.multipliers["RE"].max() / run.history.multipliers["RE"][-1]),
+        "status": np.array(run.report["RE"].status),
+        "final": np.array([seen.distortion, seen.rate, seen.distortion_error]),
+        "marginal_kl": np.array([seen.marginal_kl, seen.marginal_kl_error]),
+    }
+    interrupted = run.stopped.startswith("interrupted")
+    if not interrupted:
+        curve = frontier(data, kappa, progress)
+        arrays |= above(run, seen, curve)
+        interrupted = curve is None or len(curve.betas) < _count(data)
+    settings = _training.settings(
+        data.name, interrupted, [seed], n_points=len(data), dim=dim, kappa=kappa, steps=steps, **network
+    )
+    return arrays, settings
+
+
+def trajectory(run: cv.geco.Run) -> _training.Arrays:
+    """Means over windows of steps: the last step, squared error, KL, equivalent beta, root mean square error."""
+    history, T = run.history, len(run.history)
+    edges = np.unique(np.geomspace(min(_FIRST, T), T, _WINDOWS).round().astype(int))
+    starts = np.append(0, edges[:-1])
+
+    def mean(values: np.ndarray) -> np.ndarray:
+        return np.add.reduceat(values, starts) / (edges - starts)
+
+    return {
+        "steps": edges,
+        "distortion": mean(history.distortion),
+        "kl": mean(history.kl),
+        "beta": np.exp(mean(np.log(history.equivalent_beta))),
+        "rms": np.sqrt(mean(history.per_dimension)),
+    }
+
+
+def frontier(data: cv.datasets.DataSet, kappa: float, progress: bool) -> cv.RateDistortionCurve | None:
+    """The rate-distortion function of the data; None where Ctrl-C ends it before its first temperature."""
+    try:
+        top = cv.nucleation_beta(data.x)
+        return cv.rate_distortion(
+            data.x,
+            np.geomspace(top, min(_COLDEST * kappa**2, top / 2), _count(data)),
+            gap=_GAP if data.x.shape[1] <= 2 else _WIDE,
+            time_limit=10.0,
+            progress=progress,
+            on_failure="return",
+        )
+    except KeyboardInterrupt:
+        return None
+
+
+def _count(data: cv.datasets.DataSet) -> int:
+    return _IN_PLANE if data.x.shape[1] <= 2 else _ELSEWHERE
+
+
+def above(run: cv.geco.Run, seen: cv.geco.Evaluation, curve: cv.RateDistortionCurve | None) -> _training.Arrays:
+    """The frontier between its bounds, (n, 3), and where the model is above it."""
+    if curve is None:
+        return {}
+    low, high = curve.distortion.min(), curve.ends[0, 0]
+    D = np.unique(np.concatenate([np.geomspace(low, high, 200), curve.distortion]))
+    place = run.excess_over(curve, evaluation=seen)
+    return {
+        "frontier": np.column_stack([D, curve.bound_below(D), curve.bound_above(D)]),
+        "gap": np.array([place.gap.least, place.gap.most, place.error]),
+        "slope": np.array(place.slope),
+    }
+
+
+def draw(arrays: _training.Arrays) -> Figure:
+    """The figure, a function of its arrays alone."""
+    import matplotlib.pyplot as plt
+
+    dim, kappa = int(arrays["dim"]), float(arrays["kappa"])
+    with plt.rc_context(_command.STYLE | {"font.size": 7}):
+        figure = plt.figure(figsize=(3.5, 4.6), layout="constrained")
+        axes = figure.subplot_mosaic([["plane", "plane"], ["beta", "rms"]], height_ratios=[1.6, 1])
+        plane = axes["plane"]
+        if "frontier" in arrays:
+            D, least, most = arrays["frontier"].T
+            plane.plot(D, most, color="black", lw=1.0, label="R(D) of the data")
+            plane.fill_between(D, least, color="0.9", lw=0, label="no model")
+        lines = _coloured(plane, arrays["distortion"], arrays["kl"], arrays["steps"])
+        ring: dict[str, Any] = {"marker": "o", "ms": 5, "mfc": "none", "mec": "#D55E00", "mew": 1.2, "ls": "none"}
+        plane.plot(*arrays["final"][:2], **ring, label="trained, all data", zorder=4)
+        plane.axvline(dim * kappa**2, color="0.4", ls="--", lw=0.8, label=r"constraint $\kappa$")
+        plane.set(xscale="log", xlabel=r"squared error  $\mathrm{E}\,\|x-g(z)\|^2$  (units of $x^2$)")
+        if "frontier" in arrays:
+            plane.set_xlim(left=max(arrays["frontier"][0, 0], _SHOWN * dim * kappa**2))
+        plane.set(ylabel="KL  (nats)", ylim=(0, 1.08 * max(arrays["kl"].max(), arrays["final"][1])))
+        figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=6, handlelength=1.6)
+        _coloured(axes["beta"], arrays["steps"], arrays["beta"], arrays["steps"])
+        if "slope" in arrays and np.isfinite(arrays["slope"]):
+            exact = 1 / (2 * kappa**2 * float(arrays["slope"]))
+            axes["beta"].axhline(exact, color="black", lw=0.8, ls=":")
+            place = axes["beta"].get_yaxis_transform()
+            axes["beta"].text(0.04, exact, "slope of R(D)", transform=place, va="bottom", fontsize=6)
+        axes["beta"].set(ylabel=r"equivalent $\beta$  ($\sigma=\kappa$)")
+        _coloured(axes["rms"], arrays["steps"], arrays["rms"], arrays["steps"])
+        axes["rms"].axhline(kappa, color="0.4", ls="--", lw=0.8)
+        axes["rms"].set(ylabel="error per dimension, rms")
+        for ax in (axes["beta"], axes["rms"]):
+            ax.set(xscale="log", yscale="log", xlabel="step of training")
+            _training.plain(ax.yaxis)
+        bar = figure.colorbar(lines, ax=plane, pad=0.02, aspect=25)
+        bar.set_label("step of training")
+        bar.outline.set_visible(False)
+    return figure
+
+
+def _coloured(ax: Any, x: np.ndarray, y: np.ndarray, steps: np.ndarray) -> LineCollection:
+    """A curve whose pieces are coloured by the step at which they end."""
+    points = np.column_stack([x, y])
+    lines = LineCollection(
+        cast("Any", np.stack([points[:-1], points[1:]], axis=1)), cmap="viridis", norm=LogNorm(steps[0], steps[-1])
+    )
+    lines.set(array=steps[1:], linewidth=1.5, zorder=3, capstyle="round")
+    ax.add_collection(lines)
+    ax.autoscale_view()
+    return lines
+
+
+def table(arrays: _training.Arrays) -> str:
+    """Where training ended, and how far above the frontier."""
+    dim, kappa = int(arrays["dim"]), float(arrays["kappa"])
+    D, rate, error = arrays["final"]
+    marginal, marginal_error = arrays["marginal_kl"]
+    met = np.flatnonzero(arrays["rms"] <= kappa)
+    lines = [
+        f"constraint     {arrays['status']}; first at step {arrays['steps'][met[0]]}"
+        if len(met)
+        else f"constraint     {arrays['status']}",
+        f"error          {np.sqrt(D / dim):.5f} rms per dimension, {np.sqrt(D / dim) / kappa - 1:+.2%} of kappa",
+        f"squared error  {D:.5g} +- {error:.1g} in total",
+        f"KL             {rate:.4f} nats, {marginal:.4f} +- {marginal_error:.4f} of it marginal",
+    ]
+    if "gap" in arrays:
+        least, most, error = arrays["gap"]
+        lines.append(f"above R(D)     by {least:.4f} to {most:.4f} +- {error:.4f} nats")
+        lines.append(f"lambda         {float(arrays['multiplier']):.4g}, and -dR/dD {float(arrays['slope']):.4g}")
+    lines.append(f"lambda at most {float(arrays['excursion']):.3g} times its final value")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

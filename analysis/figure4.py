@@ -1,0 +1,159 @@
+"""Figure 4 of *Taming VAEs*: where the ELBO, the ELBO with a hand-annealed beta, and GECO end in the information plane.
+
+    python -m analysis.figure4 [--data digits|mnist|four_clusters|PATH] [--n N] [--kappas RMS,RMS,...] [--seeds S] ...
+
+Top: root mean square error per pixel and KL of trained models, codes sampled, on all data: means over seeds, and dots
+for each. GECO is asked for an error of kappa. The ELBO has a decoder as noisy as that, sigma = kappa, which is what one
+would choose by hand; the annealed one ends there, its sigma falling from 2 / 0.7 times as much in the first half of
+training, the scheme of GQN (Eslami et al. 2018). Bottom: the error that came out, over the one that was asked for.
+Writes PNG, PDF and an .npz of every plotted array with its settings.
+
+By default all digits, five kappas, two seeds, 12000 steps of a network 64-64-64-32: about four minutes.
+With `--data mnist --seeds 1` half an hour.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+from tqdm.auto import tqdm
+
+import constrained_vae as cv
+from analysis import _command, _training
+
+METHODS = ("GECO", "ELBO", "annealed")
+_STEPS, _SEEDS = 12_000, 2
+_GQN = (2.0 / 0.7) ** 2  # of its variances at the beginning and at the end
+_SAMPLES = 4  # codes per point with which a trained model is evaluated, at least
+_QUANTITIES = ("rms", "rms_error", "rate", "marginal_kl", "multiplier")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = _training.parser("figure4", __doc__, steps=_STEPS, seeds=_SEEDS)
+    _training.add_data(options, "digits", "all")
+    text = "root mean square errors per pixel that are asked for, separated by commas"
+    options.add_argument(
+        "--kappas", default=",".join(map(str, _training.KAPPAS)), help=text + " (default: the paper's)"
+    )
+    args = options.parse_args(argv)
+
+    def work() -> _training.Computed:
+        return compute(
+            _training.data_set(args.data, args.n),
+            kappas=_training.numbers("--kappas", args.kappas),
+            steps=args.steps,
+            seeds=_training.seeds_from(args.seed, args.seeds),
+            progress=not args.quiet,
+        )
+
+    return _training.command("figure4", work, args.out, draw, table)
+
+
+def compute(
+    data: cv.datasets.DataSet,
+    *,
+    kappas: Sequence[float] = _training.KAPPAS,
+    steps: int = _STEPS,
+    seeds: Sequence[int] = range(_SEEDS),
+    progress: bool = False,
+) -> _training.Computed:
+    """Every array of the figure, and the settings it was computed with. Ctrl-C ends it with what there is."""
+    network = _training.network(data)
+    found = {name: np.full((len(METHODS), len(kappas), len(seeds)), np.nan) for name in _QUANTITIES}
+    status = np.full(found["rms"].shape, "", dtype="U11")
+    interrupted = False
+    runs = list(itertools.product(enumerate(seeds), enumerate(kappas), enumerate(METHODS)))
+    try:
+        for (s, seed), (k, kappa), (m, method) in tqdm(runs, disable=not progress, desc="training", unit="run"):
+            constraint = cv.RE(kappa, reduction="mean")
+            objective = objective_of(method, steps)
+            run = _training.trained(data.x, constraint, sigma=kappa, steps=steps, seed=seed, **objective, **network)
+            seen = run.evaluate(samples=_training.samples(len(data), _SAMPLES))
+            rms = np.sqrt(seen.distortion / data.x.shape[1])
+            total = (1 / (2 * kappa**2 * run.history.tail().equivalent_beta)).mean()
+            values = (rms, rms * seen.distortion_error / (2 * seen.distortion), seen.rate, seen.marginal_kl, total)
+            for name, value in zip(_QUANTITIES, values, strict=True):
+                found[name][m, k, s] = value
+            status[m, k, s] = run.report["RE"].status
+    except KeyboardInterrupt:
+        interrupted = True
+        if np.isnan(found["rate"]).all():
+            raise
+    arrays = {"kappas": np.array(kappas), "status": status, **found}
+    settings = _training.settings(
+        data.name, interrupted, seeds, n_points=len(data), steps=steps, annealed_from=_GQN, **network
+    )
+    return arrays, settings
+
+
+def objective_of(method: str, steps: int) -> dict[str, Any]:
+    """Options of `geco.train`."""
+    if method == "annealed":
+        return {"objective": "annealed", "beta": cv.geco.Ramp(_GQN, 1.0, max(1, steps // 2))}
+    return {"objective": method.lower()}
+
+
+def draw(arrays: _training.Arrays) -> Figure:
+    """The figure, a function of its arrays alone."""
+    import matplotlib.pyplot as plt
+
+    kappas = arrays["kappas"]
+    with plt.rc_context(_command.STYLE | {"font.size": 7}):
+        figure = plt.figure(figsize=(3.5, 4.2), layout="constrained")
+        plane, asked = figure.subplots(2, 1, height_ratios=[1.7, 1])
+        for kappa in kappas:
+            plane.axvline(kappa, color="0.85", lw=0.8, zorder=0)
+        for m, method in enumerate(METHODS):
+            rms, rate = arrays["rms"][m], arrays["rate"][m]
+            style: dict[str, Any] = {"color": _training.COLORS[method], "marker": _training.MARKERS[method]}
+            order = np.argsort(kappas)
+            means = np.column_stack([_training.mean_and_error(v)[0] for v in (rms, rate)])[order]
+            filled: dict[str, Any] = {"mfc": "white" if m else style["color"], "ms": 4.5, "lw": 0.9}
+            label = {"annealed": r"ELBO, hand-annealed $\beta$"}.get(method, method)
+            plane.plot(*means.T, **style, **filled, ls=("-", "--", ":")[m], label=label)
+            plane.plot(rms.ravel(), rate.ravel(), ".", ms=2.5, mew=0, color=style["color"], alpha=0.6)
+            ratio, error = _training.mean_and_error(rms / kappas[:, None])
+            shift = 1 + 0.012 * (m - 1)
+            asked.errorbar(kappas * shift, ratio, np.nan_to_num(error), **style, **filled, ls="none", elinewidth=0.8)
+        plane.set(xlabel="error per pixel, rms", ylabel="KL  (nats)", xscale="log", yscale="log")
+        plane.legend(loc="lower left", frameon=False, fontsize=6)
+        asked.axhline(1, color="0.6", lw=0.8, zorder=0)
+        asked.set(xlabel=r"$\kappa$ asked for; $\sigma=\kappa$ of the ELBO", xscale="log")
+        asked.set(ylabel=r"error / $\kappa$")
+        for ax in (plane, asked):
+            ax.set_xticks(kappas, [f"{kappa:g}" for kappa in kappas])
+            ax.xaxis.set_minor_locator(NullLocator())
+        _training.plain(plane.yaxis)
+    return figure
+
+
+def table(arrays: _training.Arrays) -> str:
+    """Means over seeds, and their standard errors."""
+    lines = [f"{'kappa':>6}  {'':9}{'error / kappa':>21}{'KL':>20}{'marginal KL':>20}{'lambda':>10}  constraint"]
+    for k, m in itertools.product(range(len(arrays["kappas"])), range(len(METHODS))):
+        kappa = arrays["kappas"][k]
+        if np.isnan(arrays["rms"][m, k]).all():
+            continue
+        ratio, rate, marginal = (
+            _training.with_error(values, digits)
+            for values, digits in (
+                (arrays["rms"][m, k] / kappa, 4),
+                (arrays["rate"][m, k], 3),
+                (arrays["marginal_kl"][m, k], 3),
+            )
+        )
+        states = [str(s) for s in arrays["status"][m, k] if s]
+        told = ", ".join(f"{states.count(s)} {s}" for s in sorted(set(states))) if METHODS[m] == "GECO" else ""
+        lam = np.nanmean(arrays["multiplier"][m, k])
+        lines.append(f"{kappa:>6g}  {METHODS[m]:9}{ratio:>21}{rate:>20}{marginal:>20}{lam:>10.4g}  {told}".rstrip())
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
