@@ -38,7 +38,7 @@ def test_every_number_against_loops(problem):
             w = rho * q[:, a] / mass[a]
             entropy = -sum(v * np.log(v) for v in w if v > 0)
             # Where tiles coincide but for the tolerance, w does up to lambda |x| times that.
-            close = 1e-9 + 100 * s.tolerance * problem.lam * np.abs(problem.x).max()
+            close = 1e-9 + 100 * s.tolerance * problem.multiplier * np.abs(problem.x).max()
             assert found.entropy[a] == pytest.approx(entropy, abs=close)
     assert (found.entropy >= 0).all()
     assert found.n_points.max() <= len(rho) * (1 + 1e-9)

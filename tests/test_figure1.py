@@ -101,7 +101,7 @@ def test_manifolds_of_digits_are_smooth_and_get_sharper(small):
     every = np.linalg.norm(tiles.reshape(16, 1, 64) - tiles.reshape(16, 64), axis=2).mean()
     assert beside < every
     # Tiles of the first column decode what lies to the left on the first principal axis.
-    _, axes = figure._command.principal_axes(x)
+    _, axes = cv.plotting.principal_axes(x)
     across = arrays["panel0_decoder"].reshape(4, 4, 64).mean(axis=0) @ axes[0]
     assert across[0] < across[-1]
 
