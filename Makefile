@@ -33,6 +33,10 @@ test-slow: $(VENV)/installed-test
 bench: $(VENV)/installed-bench
 	$(BIN)/python -m analysis.benchmarks.map $(ARGS)
 
+docs: $(VENV)/installed-docs
+	$(BIN)/python -m docs.reference build/reference
+	@echo build/reference/index.html
+
 check: $(VENV)/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -65,6 +69,12 @@ $(VENV)/installed-bench: pyproject.toml
 	$(PIP) install --editable '.[bench]'
 	@touch $(VENV)/installed $@
 
+$(VENV)/installed-docs: pyproject.toml
+	@$(PYTHON_IS_NEW_ENOUGH)
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --editable '.[docs]'
+	@touch $(VENV)/installed $@
+
 # Two installations into one environment must not run side by side.
 .NOTPARALLEL:
-.PHONY: figure1 figure2 transitions spectral constraints frontier test test-slow bench check clean
+.PHONY: figure1 figure2 transitions spectral constraints frontier test test-slow bench docs check clean
