@@ -39,6 +39,10 @@ test-slow: $(VENV)/installed-test
 bench: $(VENV)/installed-bench
 	$(BIN)/python -m analysis.benchmarks.map $(ARGS)
 
+docs: $(VENV)/installed-docs
+	$(BIN)/python -m docs.reference build/reference
+	@echo build/reference/index.html
+
 check: $(VENV)/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -71,7 +75,13 @@ $(VENV)/installed-bench: pyproject.toml
 	$(PIP) install --editable '.[bench]'
 	@touch $(VENV)/installed $@
 
+$(VENV)/installed-docs: pyproject.toml
+	@$(PYTHON_IS_NEW_ENOUGH)
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --editable '.[docs]'
+	@touch $(VENV)/installed $@
+
 # Two installations into one environment must not run side by side.
 .NOTPARALLEL:
 .PHONY: figure1 figure2 figure3 figure4 figure5 transitions spectral constraints frontier geco-theory test test-slow
-.PHONY: bench check clean
+.PHONY: bench docs check clean

@@ -119,6 +119,12 @@ def blur(solution: FixedPoint) -> Blur:
     Parameters
     ----------
     solution : FixedPoint
+        Of any objective.
+
+    Returns
+    -------
+    Blur
+        A value per tile, (K,).
 
     Raises
     ------
@@ -215,8 +221,14 @@ def report(solution: FixedPoint, threshold: float = _HOLE) -> Report:
     Parameters
     ----------
     solution : FixedPoint
+        Of any objective.
     threshold : float
-        Of `holes`.
+        Share of its prior mass below which a tile is a hole, as in `holes`.
+
+    Returns
+    -------
+    Report
+        Rates in nats, distances in units of x where no other unit is told.
 
     Raises
     ------

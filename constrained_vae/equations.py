@@ -29,7 +29,17 @@ Array = Any  # a NumPy or CuPy array
 
 
 def bits(nats: Array) -> Array:
-    """Nats, in which everything here is measured, as bits: divided by log 2; a number, or an array of any shape.
+    """Nats, in which everything here is measured, as bits: divided by log 2.
+
+    Parameters
+    ----------
+    nats : float or array
+        Of any shape.
+
+    Returns
+    -------
+    float or array
+        Of the same shape.
 
     Examples
     --------

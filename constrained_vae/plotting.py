@@ -81,6 +81,7 @@ def reconstructions(solution: FixedPoint, ax: Axes | None = None) -> Axes:
     Parameters
     ----------
     solution : FixedPoint
+        With `record=True` it knows the way of its iterates.
     ax : Axes, optional
         New ones by default.
 
@@ -412,6 +413,7 @@ def rate_distortion(
     Parameters
     ----------
     curve : RateDistortionCurve
+        As from `rate_distortion`, in nats.
     models : mapping of str to (n, 2) array, optional
         Names, and points (distortion, rate) of models of the same data.
     unit : str

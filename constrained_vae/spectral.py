@@ -98,8 +98,16 @@ def first_split(x: Any, *, weights: Any = None, backend: str = "auto") -> FirstS
     Parameters
     ----------
     x : (N, D) array_like
+        Data points.
     weights : (N,) array_like, optional
+        Of the data points, brought to sum 1; equal by default.
     backend : {"auto", "numba", "reference"}
+        What evaluates the map.
+
+    Returns
+    -------
+    FirstSplit
+        The two partitions, (N,), and how far they agree.
 
     Raises
     ------
@@ -348,6 +356,7 @@ def compare_spectral(
     Parameters
     ----------
     solution : FixedPoint or Branch
+        What `solve` or `sweep` found for N points.
     n_clusters : int, optional
         Clusters that the others are asked for; by default as many as there are distinct reconstructions, or points if
         these are fewer.
@@ -363,12 +372,8 @@ def compare_spectral(
 
     Returns
     -------
-    SpectralComparison, or BranchComparison for a branch
-
-    Warns
-    -----
-    NotConvergedWarning
-        If a solution has not converged: its partition is that of wherever it stopped.
+    SpectralComparison or BranchComparison
+        The latter of a branch, with scores at each of its temperatures.
 
     Raises
     ------
@@ -376,6 +381,11 @@ def compare_spectral(
         For bad input; for "rbf" where the energy is no squared distance, as then there is no lambda.
     TooLargeError
         Above 2^27 pairs of points, for which scikit-learn wants the whole affinity.
+
+    Warns
+    -----
+    NotConvergedWarning
+        If a solution has not converged: its partition is that of wherever it stopped.
 
     Examples
     --------

@@ -108,7 +108,9 @@ class VAE:
         latent_dim, hidden, activation, likelihood
             As the attributes.
         seed : int
+            Of the weights.
         dtype : {float64, float32}
+            Of the parameters; by default float64.
 
         Raises
         ------
@@ -191,6 +193,7 @@ class VAE:
         Parameters
         ----------
         done : Pass
+            What `forward` gave for the batch.
         slopes : (n, D) array
             Of the function with respect to the reconstructions; not kept.
         out : (P,) array, optional
@@ -199,6 +202,7 @@ class VAE:
         Returns
         -------
         (P,) array
+            In nats per unit of the parameters; `out` where it was given.
         """
         gradient = self._xp.empty_like(self.parameters) if out is None else out
         views, depth, n = self._views(gradient), len(self.hidden) + 1, len(done.mean)

@@ -111,9 +111,11 @@ class Run:
         Parameters
         ----------
         x : (n, D) array_like, optional
+            Other data, in the same units; by default those trained on.
         samples : int
             Codes per point, at least 2.
         seed : int
+            Of the codes.
 
         Raises
         ------

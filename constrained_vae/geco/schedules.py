@@ -14,7 +14,9 @@ class Ramp:
     Parameters
     ----------
     start, end : float
+        The numbers, positive.
     steps : int
+        How many it takes to get there, at least 1.
 
     Raises
     ------

@@ -85,6 +85,7 @@ def train(
         KL + lambda C with multipliers that are learned (T20); KL - log p(x | z); KL - log p(x | z) / beta; the same
         with a beta that moves.
     beta : float, or Ramp for "annealed"
+        Temperature of the objectives "beta" and "annealed", which want it; of the others none.
     sigma : float
         Of the Gaussian decoder, in units of x: for those objectives, and for the likelihoods that are reported.
     multipliers : mapping of str to Multiplier, optional
@@ -99,9 +100,13 @@ def train(
         0.005, and 0.2 / width where hidden layers are wider than 40: a step of Adam moves an output of a layer by the
         rate times its inputs.
     seed : int
+        Of the first weights, the batches and the codes.
     dtype : {float64, float32}
+        In which the network computes; by default float64.
     checkpoint : path, optional
         Where to write the state of training every `checkpoint_every` steps, and at the end.
+    checkpoint_every : int
+        Steps from one writing to the next.
     resume : Run or path, optional
         Go on from there, with the same data and settings: the result is that of an uninterrupted run, to the bit.
     progress : bool
