@@ -69,8 +69,9 @@ def execute(text: Path) -> nbformat.NotebookNode:
         timeout=_LONGEST,
         record_timing=False,
         store_widget_state=False,
+        coalesce_streams=True,
         resources={"metadata": {"path": str(FOLDER.parent)}},
-    ).execute()
+    ).execute(cleanup_kc=True)
     return notebook
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from IPython.display import display
 
 import constrained_vae as cv
+from constrained_vae.detection import second_derivative
 
 data = cv.datasets.four_clusters(seed=0)
 tiling = cv.Tiling.uniform(64)
@@ -80,8 +81,10 @@ for ax, beta in zip(axes, [12.0, 4.0, 0.7, 0.1], strict=True):
 left, right = bottom.subplots(1, 2)
 ascending = cv.Branch(branch.solutions[::-1], "up")
 cv.plotting.distortion(ascending.betas, ascending.distortion, critical, [peak.beta for peak in peaks], ax=left)
-heights = [(peak.beta, peak.height) for peak in peaks]
-_ = cv.plotting.second_derivative(ascending.betas, ascending.d2_distortion, heights, critical, ax=right)
+curvature = second_derivative(ascending.betas, ascending.distortion)
+_ = cv.plotting.second_derivative(
+    ascending.betas, curvature, [(peak.beta, peak.height) for peak in peaks], critical, ax=right
+)
 
 # %% [markdown]
 # ## Cool it yourself
@@ -91,31 +94,28 @@ _ = cv.plotting.second_derivative(ascending.betas, ascending.d2_distortion, heig
 # right pair part, then the two clusters on the left, then those on the right.
 
 # %%
-figure, ax = plt.subplots(figsize=(5, 2.6), layout="constrained")
-plt.close(figure)  # displayed by hand, so that it can be redrawn
-cv.plotting.reconstructions(branch.at(1.0), ax=ax)
-ax.set_title(f"{branch.at(1.0)!r}".split(", error")[0] + ")", fontsize=7)
-picture = display(figure, display_id=True)
+canvas, panel = plt.subplots(figsize=(5, 2.6), layout="constrained")
+plt.close(canvas)  # displayed by hand, so that it can be redrawn
+picture = display(canvas, display_id=True)
 
+
+def redraw(beta):
+    shown = branch.at(beta)
+    panel.clear()
+    cv.plotting.reconstructions(shown, ax=panel)
+    panel.set_title(rf"$\beta={beta:.3g}$: {len(shown.distinct)} reconstructions, {shown.rate:.2f} nats", fontsize=9)
+    picture.update(canvas)
+
+
+redraw(branch.at(1.0).beta)
 try:
     import ipywidgets
 except ImportError:
-    print("Install ipywidgets for a slider.")
+    print("With ipywidgets there is a slider here.")
 else:
-    slider = ipywidgets.SelectionSlider(
-        options=[(f"{beta:.3g}", beta) for beta in branch.betas],
-        value=branch.at(1.0).beta,
-        description="β",
-        continuous_update=False,
-    )
-
-    def redraw(change):
-        ax.clear()
-        cv.plotting.reconstructions(branch.at(change["new"]), ax=ax)
-        ax.set_title(f"{branch.at(change['new'])!r}".split(", error")[0] + ")", fontsize=7)
-        picture.update(figure)
-
-    slider.observe(redraw, names="value")
+    temperatures = [(f"{beta:.3g}", float(beta)) for beta in branch.betas]
+    slider = ipywidgets.SelectionSlider(options=temperatures, value=branch.at(1.0).beta, description="β")
+    slider.observe(lambda change: redraw(change["new"]), names="value")
     display(slider)
 
 # %% [markdown]
