@@ -24,6 +24,9 @@ constraints: $(VENV)/installed
 frontier: $(VENV)/installed
 	$(BIN)/python -m analysis.frontier $(ARGS)
 
+notebooks: $(VENV)/installed-notebooks
+	$(BIN)/python -m analysis.notebooks $(ARGS)
+
 test: $(VENV)/installed-test
 	$(BIN)/python -m pytest $(ARGS)
 
@@ -59,6 +62,12 @@ $(VENV)/installed-test: pyproject.toml
 	$(PIP) install --editable '.[test]'
 	@touch $(VENV)/installed $@
 
+$(VENV)/installed-notebooks: pyproject.toml
+	@$(PYTHON_IS_NEW_ENOUGH)
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --editable '.[notebooks]'
+	@touch $(VENV)/installed $@
+
 $(VENV)/installed-bench: pyproject.toml
 	@$(PYTHON_IS_NEW_ENOUGH)
 	$(PYTHON) -m venv $(VENV)
@@ -67,4 +76,4 @@ $(VENV)/installed-bench: pyproject.toml
 
 # Two installations into one environment must not run side by side.
 .NOTPARALLEL:
-.PHONY: figure1 figure2 transitions spectral constraints frontier test test-slow bench check clean
+.PHONY: figure1 figure2 transitions spectral constraints frontier notebooks test test-slow bench check clean

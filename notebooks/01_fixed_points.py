@@ -43,9 +43,10 @@ solution = cv.solve(data.x, beta=0.5, tiling=tiling)
 solution
 
 # %% [markdown]
-# Sixty-four tiles, and only three different reconstructions: at this temperature it does not pay to tell the two clusters
-# on the right apart. The rate says what the code costs, $R = \mathrm{E}\,\mathrm{KL}(q_i\,\|\,\pi)$; the distortion what it
-# leaves, $D = \mathrm{E}\,\|x-\psi\|^2$. That this is a solution can be seen by writing the two equations down:
+# Sixty-four tiles, and only three different reconstructions: at this temperature it does not pay to tell the two
+# clusters on the right apart. The rate says what the code costs, $R = \mathrm{E}\,\mathrm{KL}(q_i\,\|\,\pi)$; the
+# distortion what it leaves, $D = \mathrm{E}\,\|x-\psi\|^2$. That this is a solution can be seen by writing the two
+# equations down:
 
 # %%
 distance2 = np.square(data.x[:, None] - solution.decoder).sum(axis=2)
@@ -60,9 +61,9 @@ print(f"decoder: off by at most {abs(psi - solution.decoder).max():.0e}")
 # ## How it gets there
 #
 # The picture starts the 64 reconstructions anywhere among the data and iterates the two equations, one after the other.
-# Grey is the way that each of them takes, red is where it ends: tiles run together. A reconstruction is a weighted mean of
-# data, so it always lies inside their convex hull. One that stands for two clusters lies between them, where there is no
-# data at all: that is why the samples of VAEs are blurred.
+# Grey is the way that each of them takes, red is where it ends: tiles run together. A reconstruction is a weighted mean
+# of data, so it always lies inside their convex hull. One that stands for two clusters lies between them, where there
+# is no data at all: that is why the samples of VAEs are blurred.
 
 # %%
 start = np.random.default_rng(0).normal(data.x.mean(axis=0), data.x.std(axis=0), size=(64, 2))
@@ -75,9 +76,9 @@ for ax, beta in zip(axes, [4.0, 0.5, 0.1], strict=True):
 
 # %% [markdown]
 # Every step lowers the free energy $F = R + D/2\sigma^2\beta$, so the iteration cannot fail to converge; but it can be
-# slow, and the slower the nearer to a temperature at which reconstructions part. `solve` therefore lets L-BFGS or another
-# method propose the next point and falls back on the plain step where a proposal does not lower $F$. The picture is for
-# $\beta = 1.6$, one and a half per cent above such a temperature.
+# slow, and the slower the nearer to a temperature at which reconstructions part. `solve` therefore lets L-BFGS or
+# another method propose the next point and falls back on the plain step where a proposal does not lower $F$. The
+# picture is for $\beta = 1.6$, one and a half per cent above such a temperature.
 
 # %%
 plain, accelerated = [], []
@@ -110,9 +111,10 @@ _ = figure.colorbar(image, label="posterior mass")
 # %% [markdown]
 # ## Local minima
 #
-# The equations have many solutions. A start at random data points, far below the first critical temperature, ends in one
-# where tiles are shared out badly; cooling from a high temperature ends in a better one. The report names what went
-# wrong: 8 tiles of equal mass, of which the clusters should have two each, do not all have what their prior mass promises.
+# The equations have many solutions. A start at random data points, far below the first critical temperature, ends in
+# one where tiles are shared out badly; cooling from a high temperature ends in a better one. The report names what went
+# wrong: 8 tiles of equal mass, of which the clusters should have two each, do not all have what their prior mass
+# promises.
 
 # %%
 quenched = cv.solve(data.x, beta=0.1, tiling=cv.Tiling.uniform(8), start="data", seed=1)
@@ -123,8 +125,8 @@ cv.report(quenched)
 # %% [markdown]
 # ## The same in 64 dimensions
 #
-# Digits of 8 × 8 pixels and 16 tiles, annealed. At a high temperature the reconstructions of all tiles are the mean of all
-# digits; as it falls, they part into what the digits have in common. In pictures, blur is a temperature.
+# Digits of 8 × 8 pixels and 16 tiles, annealed. At a high temperature the reconstructions of all tiles are the mean of
+# all digits; as it falls, they part into what the digits have in common. In pictures, blur is a temperature.
 
 # %%
 digits = cv.datasets.digits(600)

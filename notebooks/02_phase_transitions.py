@@ -11,8 +11,8 @@
 # %% [markdown]
 # # Phase transitions: where reconstructions split
 #
-# As a $\beta$-VAE of high capacity is cooled, nothing happens for a while, and then a reconstruction splits. **Questions:
-# at which temperatures, how exactly can they be known, and does it matter from which side one comes?**
+# As a $\beta$-VAE of high capacity is cooled, nothing happens for a while, and then a reconstruction splits.
+# **Questions: at which temperatures, how exactly can they be known, and does it matter from which side one comes?**
 
 # %%
 import matplotlib.pyplot as plt
@@ -38,10 +38,10 @@ branch
 # %% [markdown]
 # ## Exact and detected
 #
-# The paper finds the transitions in a picture: at each of them the expected reconstruction error has a kink, so its second
-# derivative has a peak, and the three highest are taken. That is as good as the grid. But coincident tiles part exactly
-# where $\sigma^2\beta$ equals the largest eigenvalue of the covariance of the data that they share (T9), and that is an
-# equation, which `transitions` solves to the last digits.
+# The paper finds the transitions in a picture: at each of them the expected reconstruction error has a kink, so its
+# second derivative has a peak, and the three highest are taken. That is as good as the grid. But coincident tiles part
+# exactly where $\sigma^2\beta$ equals the largest eigenvalue of the covariance of the data that they share (T9), and
+# that is an equation, which `transitions` solves to the last digits.
 
 # %%
 found = cv.transitions(data.x, tiling=tiling)
@@ -90,8 +90,8 @@ _ = cv.plotting.second_derivative(
 # ## Cool it yourself
 #
 # With a running kernel and ipywidgets the slider moves the picture; on a page the picture stays at the temperature at
-# which it was drawn, and the four above say the same. At the top there is a single reconstruction; first the left and the
-# right pair part, then the two clusters on the left, then those on the right.
+# which it was drawn, and the four above say the same. At the top there is a single reconstruction; first the left and
+# the right pair part, then the two clusters on the left, then those on the right.
 
 # %%
 canvas, panel = plt.subplots(figsize=(5, 2.6), layout="constrained")
@@ -121,8 +121,8 @@ else:
 # %% [markdown]
 # ## The same as a tree
 #
-# Read from left to right, heating: the four reconstructions at the lowest temperature, and where they become one. That is
-# a dendrogram of the data, which no linkage rule was chosen for.
+# Read from left to right, heating: the four reconstructions at the lowest temperature, and where they become one. That
+# is a dendrogram of the data, which no linkage rule was chosen for.
 
 # %%
 figure, ax = plt.subplots(figsize=(5, 2.4), layout="constrained")
@@ -132,10 +132,10 @@ _ = cv.plotting.merging_tree(branch, critical, ax=ax)
 # ## Where the past matters
 #
 # The four clusters are symmetric, so their transitions are continuous. Skew data jump (T13): take points spread like an
-# exponential distribution, and let the prior masses of the tiles be free. On cooling, the collapsed solution lasts until
-# it is unstable, at the variance of the data. On heating, the split one lasts longer, until its minority has lost all its
-# mass. Between the two temperatures there are two stable solutions, and which one is found depends on the past. Both ends
-# follow from the data alone, the lower from the covariance and the upper from the cumulants (T16).
+# exponential distribution, and let the prior masses of the tiles be free. On cooling, the collapsed solution lasts
+# until it is unstable, at the variance of the data. On heating, the split one lasts longer, until its minority has lost
+# all its mass. Between the two temperatures there are two stable solutions, and which one is found depends on the past.
+# Both ends follow from the data alone, the lower from the covariance and the upper from the cumulants (T16).
 
 # %%
 skew = cv.datasets.exponential(400)
@@ -152,6 +152,6 @@ cv.plotting.hysteresis(*curves, interval=(low, high), heating_end=jump.heating_e
 _ = ax.legend(frameon=False, fontsize=8)
 
 # %% [markdown]
-# The distortion on cooling (dashed) stays at the variance through all of the shaded interval and falls at its lower end;
-# on heating it returns at the upper end, to the digits printed above. The optimum takes the lower of the two free
+# The distortion on cooling (dashed) stays at the variance through all of the shaded interval and falls at its lower
+# end; on heating it returns at the upper end, to the digits printed above. The optimum takes the lower of the two free
 # energies: `rate_distortion` finds it, in [05_frontier](05_frontier.ipynb).

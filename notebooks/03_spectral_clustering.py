@@ -27,7 +27,7 @@ import constrained_vae as cv
 # ## The first split is spectral
 #
 # At the first transition the data part along the leading eigenvector of their Gram matrix, which is the spectral
-# relaxation of 2-means (T19). Six hundred digits: to the left the side that two tiles take just below the transition, as
+# relaxation of 2-means (T19). Six hundred digits: the side that two tiles take just below the transition, as
 # log odds, against that eigenvector, computed by a singular value decomposition. They agree in sign for every point.
 
 # %%
@@ -48,8 +48,9 @@ ax.title.set_fontsize(9)
 # ## Four clusters, along the branch
 #
 # On the plateaus between transitions the partition of the solution (every point to its most probable reconstruction) is
-# compared with scikit-learn's `SpectralClustering`, asked for as many clusters: on the walk itself, $\mathrm{diag}(\rho)P$,
-# and on the Gaussian kernel of the same temperature. An adjusted Rand index of 1 is the same partition.
+# compared with scikit-learn's `SpectralClustering`, asked for as many clusters: on the walk itself,
+# $\mathrm{diag}(\rho)P$, and on the Gaussian kernel of the same temperature. An adjusted Rand index of 1 is the same
+# partition.
 
 # %%
 data = cv.datasets.four_clusters(seed=0)
@@ -60,9 +61,10 @@ for solution in plateaus:
     print(cv.compare_spectral(solution))
 
 # %% [markdown]
-# The eigenvalues of $P$, along the branch. One is always 1; at every transition another one grows from 0. The largest gap
-# between neighbours counts the reconstructions once the new eigenvalue is above one half, which is some way below the
-# transition (shaded: where the count still lags behind): a split is complete only when its halves have ceased to overlap.
+# The eigenvalues of $P$, along the branch. One is always 1; at every transition another one grows from 0. The largest
+# gap between neighbours counts the reconstructions once the new eigenvalue is above one half, which is some way below
+# the transition (shaded: where the count still lags behind): a split is complete only when its halves have ceased to
+# overlap.
 
 # %%
 along = cv.compare_spectral(branch, n_clusters=4, affinities=[], labels=data.labels)
@@ -89,7 +91,7 @@ _ = axes[1].legend(frameon=False, fontsize=8)
 
 # %%
 moons = cv.datasets.moons()
-two = cv.solve(moons.x, beta=0.1, tiling=cv.Tiling.uniform(2))
+two = cv.solve(moons.x, beta=0.02, tiling=cv.Tiling.uniform(2))
 cut = cv.compare_spectral(two, n_clusters=2, labels=moons.labels)
 names = {"solution": "two tiles", "posterior": "spectral, walk", "rbf": "spectral, kernel", "kmeans": "k-means"}
 figure, axes = plt.subplots(1, 4, figsize=(8, 1.9), sharex=True, sharey=True, layout="constrained")
@@ -100,12 +102,13 @@ for ax, (name, title) in zip(axes, names.items(), strict=True):
 
 # %% [markdown]
 # It takes features in which the moons are apart. A decoder in the space of random Fourier features, which stand for a
-# Gaussian kernel, has the same theory with $f(x)$ in place of $x$: at the right width the tiles part the moons as kernel
-# spectral clustering does.
+# Gaussian kernel, has the same theory with $f(x)$ in place of $x$: at the right width the tiles, annealed, part the
+# moons as kernel spectral clustering does. At other widths they do not (`make spectral` tries them all).
 
 # %%
 features = cv.FourierFeatures.random(2, 256, gamma=1 / (2 * 0.25**2))(moons.x)
-kernel = cv.solve(features, beta=0.3 * cv.first_critical_beta(features), tiling=cv.Tiling.uniform(2))
+betas = np.geomspace(1.05, 0.3, 6) * cv.first_critical_beta(features)
+kernel = cv.sweep(features, betas=betas, tiling=cv.Tiling.uniform(2))[-1]
 apart = cv.compare_spectral(kernel, n_clusters=2, affinities=["posterior"], labels=moons.labels)
 figure, ax = plt.subplots(figsize=(2.6, 1.9), layout="constrained")
 ax.scatter(*moons.x.T, c=np.array(["#0072B2", "#D55E00"])[apart.partitions["solution"]], s=4)
@@ -114,5 +117,5 @@ ax.set(xticks=[], yticks=[])
 ax.title.set_fontsize(9)
 
 # %% [markdown]
-# So a VAE that is trained on the squared error of pixels clusters like k-means with soft edges. What it groups beyond that
-# comes from its features or from the limits of its networks, and not from the objective.
+# So a VAE that is trained on the squared error of pixels clusters like k-means with soft edges. What it groups beyond
+# that comes from its features or from the limits of its networks, and not from the objective.
