@@ -30,6 +30,9 @@ figure3 figure4 figure5: $(VENV)/installed
 geco-theory: $(VENV)/installed
 	$(BIN)/python -m analysis.geco_theory $(ARGS)
 
+notebooks: $(VENV)/installed-notebooks
+	$(BIN)/python -m analysis.notebooks $(ARGS)
+
 test: $(VENV)/installed-test
 	$(BIN)/python -m pytest $(ARGS)
 
@@ -69,6 +72,12 @@ $(VENV)/installed-test: pyproject.toml
 	$(PIP) install --editable '.[test]'
 	@touch $(VENV)/installed $@
 
+$(VENV)/installed-notebooks: pyproject.toml
+	@$(PYTHON_IS_NEW_ENOUGH)
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --editable '.[notebooks]'
+	@touch $(VENV)/installed $@
+
 $(VENV)/installed-bench: pyproject.toml
 	@$(PYTHON_IS_NEW_ENOUGH)
 	$(PYTHON) -m venv $(VENV)
@@ -84,4 +93,4 @@ $(VENV)/installed-docs: pyproject.toml
 # Two installations into one environment must not run side by side.
 .NOTPARALLEL:
 .PHONY: figure1 figure2 figure3 figure4 figure5 transitions spectral constraints frontier geco-theory test test-slow
-.PHONY: bench docs check clean
+.PHONY: notebooks bench docs check clean

@@ -1,0 +1,79 @@
+"""The notebooks: each is a text, `notebooks/NAME.py`, and beside it the notebook with the outputs of that text.
+
+    python -m analysis.notebooks [NAME ...]
+
+Executes the texts in this interpreter and writes the notebooks. Change a text, or the notebook in JupyterLab, where
+Jupytext keeps both in step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import jupytext
+import nbformat
+from jupyter_client import AsyncKernelManager
+from jupyter_client.kernelspec import KernelSpecManager
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+
+FOLDER = Path(__file__).parents[1] / "notebooks"
+_LONGEST = 120  # seconds for a cell
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    texts = {path.stem: path for path in sorted(FOLDER.glob("*.py"))}
+    parser = argparse.ArgumentParser(prog="python -m analysis.notebooks", description="Execute the notebooks.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(texts)}; default: all")
+    args = parser.parse_args(argv)
+    if unknown := set(args.names) - set(texts):
+        parser.error(f"there is no notebook {', '.join(sorted(unknown))}: choose from {', '.join(texts)}")
+    for name in args.names or texts:
+        begin = time.perf_counter()
+        try:
+            notebook = execute(texts[name])
+        except CellExecutionError as error:
+            print(f"notebooks: {name}: {error}", file=sys.stderr)
+            return 1
+        nbformat.write(notebook, texts[name].with_suffix(".ipynb"))
+        print(f"wrote notebooks/{name}.ipynb in {time.perf_counter() - begin:.0f} s")
+    return 0
+
+
+def execute(text: Path) -> nbformat.NotebookNode:
+    """The notebook of a text with its outputs.
+
+    Parameters
+    ----------
+    text : Path
+        In Jupytext's percent format.
+
+    Raises
+    ------
+    CellExecutionError
+        If a cell raises.
+    """
+    notebook = jupytext.read(text)
+    for number, cell in enumerate(notebook.cells):
+        cell["id"] = f"cell-{number}"  # the same from run to run
+    # Without a folder of kernels the only one is that of the running interpreter; through files, not open ports.
+    kernels = KernelSpecManager(kernel_dirs=[])
+    manager = AsyncKernelManager(kernel_name="python3", kernel_spec_manager=kernels, transport="ipc")
+    NotebookClient(
+        notebook,
+        km=manager,
+        timeout=_LONGEST,
+        record_timing=False,
+        store_widget_state=False,
+        coalesce_streams=True,
+        resources={"metadata": {"path": str(FOLDER.parent)}},
+    ).execute(cleanup_kc=True)
+    return notebook
+
+
+if __name__ == "__main__":
+    sys.exit(main())
