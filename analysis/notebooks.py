@@ -9,6 +9,7 @@ Jupytext keeps both in step.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -21,7 +22,8 @@ from jupyter_client.kernelspec import KernelSpecManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
-FOLDER = Path(__file__).parents[1] / "notebooks"
+_ROOT = Path(__file__).parents[1]
+FOLDER = _ROOT / "notebooks"
 _LONGEST = 120  # seconds for a cell
 
 
@@ -40,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"notebooks: {name}: {error}", file=sys.stderr)
             return 1
         nbformat.write(notebook, texts[name].with_suffix(".ipynb"))
-        print(f"wrote notebooks/{name}.ipynb in {time.perf_counter() - begin:.0f} s")
+        print(f"wrote {name}.ipynb in {time.perf_counter() - begin:.0f} s")
     return 0
 
 
@@ -70,8 +72,8 @@ def execute(text: Path) -> nbformat.NotebookNode:
         record_timing=False,
         store_widget_state=False,
         coalesce_streams=True,
-        resources={"metadata": {"path": str(FOLDER.parent)}},
-    ).execute(cleanup_kc=True)
+        resources={"metadata": {"path": str(_ROOT)}},
+    ).execute(cleanup_kc=True, env=os.environ | {"MPLBACKEND": "module://matplotlib_inline.backend_inline"})
     return notebook
 
 
