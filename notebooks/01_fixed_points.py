@@ -75,7 +75,7 @@ for ax, beta in zip(axes, [4.0, 0.5, 0.1], strict=True):
     ax.label_outer()
 
 # %% [markdown]
-# Every step lowers the free energy $F = R + D/2\sigma^2\beta$, so the iteration cannot fail to converge; but it can be
+# Every step lowers the free energy $F = R + D/2\sigma^2\beta$, so the iteration never goes in circles; but it can be
 # slow, and the slower the nearer to a temperature at which reconstructions part. `solve` therefore lets L-BFGS or
 # another method propose the next point and falls back on the plain step where a proposal does not lower $F$. The
 # picture is for $\beta = 1.6$, one and a half per cent above such a temperature.
@@ -125,13 +125,14 @@ cv.report(quenched)
 # %% [markdown]
 # ## The same in 64 dimensions
 #
-# Digits of 8 × 8 pixels and 16 tiles, annealed. At a high temperature the reconstructions of all tiles are the mean of
-# all digits; as it falls, they part into what the digits have in common. In pictures, blur is a temperature.
+# Three hundred digits of 8 × 8 pixels and 16 tiles, annealed. At a high temperature the reconstructions of all tiles
+# are the mean of all digits; as it falls, they part into what the digits have in common. In pictures, blur is a
+# temperature.
 
 # %%
-digits = cv.datasets.digits(600)
-branch = cv.sweep(digits.x, betas=np.geomspace(1.0, 0.05, 12), tiling=cv.Tiling.uniform(16))
-shown = [branch[0], branch.at(0.5), branch[-1]]
+digits = cv.datasets.digits(300)
+branch = cv.sweep(digits.x, betas=np.geomspace(1.0, 0.05, 8), tiling=cv.Tiling.uniform(16))
+shown = [branch[0], branch.at(0.65), branch[-1]]
 figure, axes = plt.subplots(3, 1, figsize=(8, 2.4), layout="constrained")
 for ax, tiles in zip(axes, shown, strict=True):
     images = tiles.decoder[np.argsort(tiles.distinct.index, kind="stable")].reshape(16, 8, 8)
