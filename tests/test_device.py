@@ -332,8 +332,15 @@ def emulated(tmp_path_factory):
     return load_backend(tmp_path_factory.mktemp("kernels"))
 
 
-@either_masses
-@either_likelihood
+@pytest.mark.parametrize(
+    ("masses", "likelihood"),
+    [
+        ("free", "gaussian"),  # the others take as long, and the kernels are the same
+        pytest.param("fixed", "gaussian", marks=pytest.mark.slow),
+        pytest.param("fixed", "bernoulli", marks=pytest.mark.slow),
+        pytest.param("free", "bernoulli", marks=pytest.mark.slow),
+    ],
+)
 def test_solutions_by_the_cuda_kernels(emulated, use, x, masses, likelihood):
     """Through a transition, to the tolerance: 1e-10 of the radius, of two points that converged each its own way."""
 

@@ -52,6 +52,7 @@ def test_linear_vae_on_a_transition(squared_error, exact, seed):
     check_linear_vae(squared_error, exact, seed)
 
 
+@pytest.mark.slow
 def test_linear_vae_evaluated():
     """On all points: the marginal posterior of Gaussian data is the prior, two of three units are active."""
     run = train(GAUSSIAN.x, cv.RE.from_squared_error(3.0), latent_dim=3, hidden=(), steps=6000)
@@ -123,6 +124,7 @@ def test_an_unreachable_constraint_is_said_to_be():
     assert "at its upper bound" in repr(found)
 
 
+@pytest.mark.slow
 def test_several_constraints_are_met_together():
     """RE and the accuracy of a classifier, each with its own multiplier; a third one holds by itself."""
     data = cv.datasets.four_clusters()
