@@ -361,9 +361,7 @@ def nucleation_beta(x: Any, objective: ELBO | None = None, *, weights: Any = Non
     >>> nucleation_beta([[-1.0], [1.0]], weights=[0.1, 0.9])  # 2 (1 - 2 p) / log((1 - p) / p) (theory.md section 5)
     0.728191...
     """
-    objective = ELBO() if objective is None else objective
-    check_instance(objective, "objective", ELBO, "ELBO()")
-    return _nucleation(Problem.make(x, objective, weights, backend, None), objective)
+    return _nucleation(*_posed(x, objective, weights, backend))
 
 
 def hysteresis_interval(
@@ -400,10 +398,15 @@ def hysteresis_interval(
     >>> hysteresis_interval([[-1.0], [1.0]], weights=[0.1, 0.9])
     (0.36, 0.728191...)
     """
+    problem, objective = _posed(x, objective, weights, backend)
+    return critical_beta(problem, objective), _nucleation(problem, objective)
+
+
+def _posed(x: Any, objective: ELBO | None, weights: Any, backend: str) -> tuple[Problem, ELBO]:
+    """The problem, and its objective in units of x."""
     objective = ELBO() if objective is None else objective
     check_instance(objective, "objective", ELBO, "ELBO()")
-    problem = Problem.make(x, objective, weights, backend, None)
-    return critical_beta(problem, objective), _nucleation(problem, objective)
+    return Problem.make(x, objective, weights, backend, None), objective
 
 
 def _nucleation(problem: Problem, objective: ELBO) -> float:
