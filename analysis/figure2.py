@@ -22,8 +22,8 @@ from matplotlib.figure import Figure
 import constrained_vae as cv
 from analysis import _command
 from analysis.transitions import detection, exact_arrays, exact_transitions, search
-from constrained_vae._commands import beta_grid
-from constrained_vae.detection import second_derivative
+from constrained_vae.cli.commands import beta_grid
+from constrained_vae.phases.peaks import second_derivative
 
 _TOP = 3  # peaks that are marked, as in the paper
 _EXACT = 16  # exact transitions that are looked for,

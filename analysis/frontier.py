@@ -29,7 +29,7 @@ from tqdm.auto import tqdm
 
 import constrained_vae as cv
 from analysis import _command
-from constrained_vae._commands import beta_grid
+from constrained_vae.cli.commands import beta_grid
 
 _SETS = ("four_clusters", "rings", "digits")
 _DIGITS = 300

@@ -37,7 +37,7 @@ from tqdm.auto import tqdm
 
 import constrained_vae as cv
 from analysis import _command
-from constrained_vae._blas import single_threaded_blas
+from constrained_vae._utils.blas import single_threaded_blas
 
 SETS = ("four_clusters", "rings", "moons", "digits")
 METHODS = ("solution", "posterior", "rbf", "kmeans", "mixture", "feature space")

@@ -22,8 +22,8 @@ from scipy.special import logsumexp
 
 import constrained_vae as cv
 from analysis import _command
-from constrained_vae._commands import beta_grid
-from constrained_vae.ancestry import Lineages, lineages
+from constrained_vae.cli.commands import beta_grid
+from constrained_vae.phases.lineages import Lineages, lineages
 
 _LIMIT = 8  # transitions that are looked for
 _NEAR = np.geomspace(1e-3, 3e-2, 8)  # relative distances from a transition at which the branch is solved as well

@@ -19,10 +19,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import xlogy
 
-from ._checks import FloatArray, check_instance, check_positive
-from .overlap import eigengap, overlap_matrix, spectrum
-from .rows import row_blocks
-from .solution import FixedPoint
+from ._utils.checks import FloatArray, check_instance, check_positive
+from .data.rows import row_blocks
+from .results.fixed_point import FixedPoint
+from .spectral.random_walk import eigengap, overlap_matrix, spectrum
 
 __all__ = ["Blur", "Report", "active_tiles", "blur", "coverage", "holes", "marginal_kl", "overlap_matrix", "report"]
 

@@ -12,12 +12,12 @@ from sklearn.utils import check_array, check_random_state, gen_batches
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from . import equations
-from ._checks import FloatArray, check_choice, check_weights
-from .branches import sweep
-from .iteration import report_failure, solve
-from .objectives import ELBO
-from .solution import Branch, FixedPoint, Status
-from .tiling import Tiling
+from ._utils.checks import FloatArray, check_choice, check_weights
+from .latent.tiling import Tiling
+from .objectives.elbo import ELBO
+from .phases.sweep import sweep
+from .results.fixed_point import Branch, FixedPoint, Status
+from .solvers.solve import report_failure, solve
 
 _BLOCK = 2**22  # entries of a block of posterior masses of tiles
 _ROUND = 1e-6  # of the data's radius: nearer coordinates are equal, so that rounding leaves the order as it is

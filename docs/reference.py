@@ -30,7 +30,7 @@ def prepare(module: ModuleType) -> None:
     if not hasattr(module, "__all__"):
         own = [name for name, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__]
         vars(module)["__all__"] = [name for name in own if not name.startswith("_")]
-    for name in module.__all__:
+    for name in vars(module)["__all__"]:
         value = getattr(module, name)
         setattr(module, name, value)
         if inspect.isclass(value):

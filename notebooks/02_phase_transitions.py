@@ -20,7 +20,7 @@ import numpy as np
 from IPython.display import display
 
 import constrained_vae as cv
-from constrained_vae.detection import second_derivative
+from constrained_vae.phases.peaks import second_derivative
 
 data = cv.datasets.four_clusters(seed=0)
 tiling = cv.Tiling.uniform(64)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from constrained_vae.acceleration import (
+from constrained_vae.solvers.acceleration import (
     ACCELERATORS,
     MEMORY,
     Past,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import constrained_vae as cv
-from constrained_vae.ancestry import Lineages, lineages
+from constrained_vae.phases.lineages import Lineages, lineages
 
 
 def by_hand(decoders, masses=None, free=False, direction="down"):

@@ -293,7 +293,9 @@ def test_an_interruption_returns_what_there_is(monkeypatch, where):
             raise KeyboardInterrupt
         return reference.expectations(*arguments)
 
-    monkeypatch.setattr("constrained_vae.problem.get_backend", lambda name: SimpleNamespace(expectations=interrupted))
+    monkeypatch.setattr(
+        "constrained_vae.problems.problem.get_backend", lambda name: SimpleNamespace(expectations=interrupted)
+    )
     branch = small()
     assert isinstance(branch, cv.Branch)
     assert len(calls) == where

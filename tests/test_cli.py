@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 import constrained_vae as cv
-from constrained_vae import _commands, cli
 from constrained_vae.backends import reference
+from constrained_vae.cli import commands
+from constrained_vae.cli import main as cli
 
 SMALL = ["--tiles", "2", "--backend", "reference", "--quiet"]
 COMMANDS = {
@@ -338,11 +339,11 @@ def test_the_entry_point_is_this():
 
 
 def test_grids():
-    assert _commands.beta_grid(None) is None
-    np.testing.assert_allclose(_commands.beta_grid("1:4:3"), [1, 2, 4])
+    assert commands.beta_grid(None) is None
+    np.testing.assert_allclose(commands.beta_grid("1:4:3"), [1, 2, 4])
     with pytest.raises(ValueError, match="at least 5"):
-        _commands.beta_grid("1:4:3", least=5)
-    assert all(a < b for a, b in itertools.pairwise(_commands.beta_grid("1e-3:1e3:50")))
+        commands.beta_grid("1:4:3", least=5)
+    assert all(a < b for a, b in itertools.pairwise(commands.beta_grid("1e-3:1e3:50")))
 
 
 def test_the_commands_of_the_readme_are_understood():

@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 
 import constrained_vae as cv
 from constrained_vae import equations
-from constrained_vae.frames import Frame
+from constrained_vae.data.frame import Frame
 from constrained_vae.testing import (
     EPS,
     naive_class_error,

@@ -6,10 +6,10 @@ from scipy.special import ndtri
 from scipy.stats import qmc
 
 import constrained_vae as cv
-from constrained_vae.continuation import Continuation, Split, _provided
-from constrained_vae.loop import Options
-from constrained_vae.problem import Problem
-from constrained_vae.sites import Sites
+from constrained_vae.latent.sites import Sites
+from constrained_vae.phases.continuation import Continuation, Split, _provided
+from constrained_vae.problems.problem import Problem
+from constrained_vae.solvers.loop import Options
 from constrained_vae.testing import curie_weiss
 
 TWO = cv.Tiling.uniform(2)

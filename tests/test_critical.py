@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 
 import constrained_vae as cv
-from constrained_vae.critical import _kind
+from constrained_vae.phases.transitions import _kind
 
 transitions = cv.transitions
 TWO = cv.Tiling.uniform(2)

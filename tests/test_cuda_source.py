@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_backends import FORMS, assert_close, assert_identical, make
 
-from constrained_vae._checks import TooLargeError
+from constrained_vae._utils.checks import TooLargeError
 from constrained_vae.backends import reference
 from constrained_vae.backends.geometry import (
     _PARTIAL,

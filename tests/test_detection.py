@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from constrained_vae.detection import Peak, find_kinks, second_derivative
+from constrained_vae.phases.peaks import Peak, find_kinks, second_derivative
 
 
 def curve(t, kinks, jumps=(), bend=0.1):

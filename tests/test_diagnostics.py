@@ -118,7 +118,7 @@ def test_points_without_weight_have_no_say_and_rows_may_stream(monkeypatch, rng)
     kept = cv.solve(x[1::2], start=some, **options)
     streamed = cv.solve(cv.RowBlocks(lambda: iter(np.array_split(x[1::2], 9))), start=kept, **options)
     monkeypatch.setattr(diagnostics, "_BLOCK", 100)
-    monkeypatch.setattr("constrained_vae.solution._BLOCK", 64)
+    monkeypatch.setattr("constrained_vae.results.fixed_point._BLOCK", 64)
     expected = diagnostics.blur(kept)
     for s in (some, streamed):
         np.testing.assert_allclose(diagnostics.blur(s).entropy, expected.entropy, atol=1e-6)

@@ -291,7 +291,7 @@ def test_time_is_kept_and_what_there_is_comes_back(clusters):
 
 def test_interruption_loses_nothing(clusters, monkeypatch):
     x, _, _ = clusters
-    from constrained_vae import dual
+    from constrained_vae.multipliers import dual
 
     seen, count = dual._Search.seen, []
 

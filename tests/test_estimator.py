@@ -258,7 +258,9 @@ def test_ctrl_c_ends_a_search(data, monkeypatch, start):
             raise KeyboardInterrupt
         return reference.expectations(*arguments)
 
-    monkeypatch.setattr("constrained_vae.problem.get_backend", lambda name: SimpleNamespace(expectations=interrupted))
+    monkeypatch.setattr(
+        "constrained_vae.problems.problem.get_backend", lambda name: SimpleNamespace(expectations=interrupted)
+    )
     vae = cv.FixedPointVAE(1.0, n_tiles=4, start=start)
     with pytest.raises(KeyboardInterrupt):
         vae.fit(data.x)

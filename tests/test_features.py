@@ -10,8 +10,8 @@ from sklearn.linear_model import LogisticRegression, SGDClassifier
 from sklearn.multiclass import OneVsRestClassifier
 
 import constrained_vae as cv
-from constrained_vae import features
-from constrained_vae.features import as_features, check_features
+from constrained_vae.objectives import features
+from constrained_vae.objectives.features import as_features, check_features
 from constrained_vae.testing import EPS, naive_correlation_error
 
 

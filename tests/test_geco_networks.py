@@ -7,9 +7,9 @@ import pytest
 from scipy.special import expit, log_expit
 
 import constrained_vae as cv
-from constrained_vae.energies import CrossEntropy
 from constrained_vae.geco import VAE
-from constrained_vae.geco.terms import Term
+from constrained_vae.geco.loss_terms import Term
+from constrained_vae.objectives.energies import CrossEntropy
 
 N, DIM, LATENT = 6, 4, 2
 

@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 from test_backends import FORMS, assert_close, assert_identical, make
 
 import constrained_vae as cv
-from constrained_vae._checks import TooLargeError
+from constrained_vae._utils.checks import TooLargeError
 from constrained_vae.backends import get_backend
 from constrained_vae.equations import Expectations
-from constrained_vae.loop import ACCELERATORS
-from constrained_vae.problem import Problem
-from constrained_vae.stability import split_condition
+from constrained_vae.problems.problem import Problem
+from constrained_vae.solvers.loop import ACCELERATORS
+from constrained_vae.solvers.split_condition import split_condition
 
 pytestmark = pytest.mark.gpu
 
@@ -345,7 +345,7 @@ def test_data_are_uploaded_once_in_a_sweep(gpu, x, monkeypatch, dtype):
 
 @either_likelihood
 def test_data_beyond_the_free_memory_stream(gpu, x, monkeypatch, likelihood):
-    monkeypatch.setattr("constrained_vae.rows._BLOCK", 300)  # a hundred rows at a time
+    monkeypatch.setattr("constrained_vae.data.rows._BLOCK", 300)  # a hundred rows at a time
     options = {"start": x[:4], "tiling": cv.Tiling.uniform(4), "max_maps": 30, "on_failure": "return"}
     objective = cv.ELBO(GRIDS[likelihood][0], likelihood=likelihood)
     kept = cv.solve(x, objective, backend="cupy", accelerate="plain", **options)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 
 import constrained_vae as cv
-from constrained_vae.inner import hessians, minimise, readout_slopes
+from constrained_vae.objectives.decoder_update import hessians, minimise, readout_slopes
 from constrained_vae.testing import EPS
 
 UNBOUNDED = (-np.inf, np.inf)

@@ -14,7 +14,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import constrained_vae as cv
-from constrained_vae.acceleration import ACCELERATORS
+from constrained_vae.solvers.acceleration import ACCELERATORS
 from constrained_vae.testing import EPS, naive_bernoulli, naive_expectations, small_problems
 
 N_MAPS = 4

@@ -9,9 +9,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import constrained_vae as cv
-from constrained_vae import jacobian
-from constrained_vae.jacobian import Jacobian, tangent
-from constrained_vae.rows import RowBlocks, row_blocks
+from constrained_vae.data.rows import RowBlocks, row_blocks
+from constrained_vae.phases import jacobian
+from constrained_vae.phases.jacobian import Jacobian, tangent
 from constrained_vae.testing import (
     curie_weiss,
     naive_bernoulli,

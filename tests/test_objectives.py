@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from constrained_vae import ELBO, equations
-from constrained_vae.energies import CrossEntropy, SquaredError
-from constrained_vae.frames import Frame
-from constrained_vae.problem import Problem
-from constrained_vae.rows import standard_frame
+from constrained_vae.data.frame import Frame
+from constrained_vae.data.rows import standard_frame
+from constrained_vae.objectives.energies import CrossEntropy, SquaredError
+from constrained_vae.problems.problem import Problem
 
 BOTH = pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])
 sizes = st.floats(1e-6, 1e6)
@@ -160,7 +160,7 @@ def test_standard_frame(unit, offset, rng):
 def test_standard_frame_ignores_points_of_weight_zero_and_blocks(monkeypatch, rng):
     x, rho = rng.normal(size=(30, 3)), rng.dirichlet(np.ones(30))
     expected = standard_frame(x, rho)
-    monkeypatch.setattr("constrained_vae.rows._BLOCK", 12)  # four rows at a time
+    monkeypatch.setattr("constrained_vae.data.rows._BLOCK", 12)  # four rows at a time
     frame = standard_frame(np.vstack([x, [[1e9, 0, 0]]]), np.append(rho, 0.0))
     np.testing.assert_allclose(frame.centre, expected.centre, atol=1e-15)
     assert frame.scale == pytest.approx(expected.scale, rel=1e-14)
@@ -177,7 +177,7 @@ def test_a_problem_streams_what_it_could_hold(likelihood, rng, monkeypatch, tmp_
     held = held.at(objective)
     mapped = np.memmap(tmp_path / "x", dtype=float, mode="w+", shape=x.shape)
     mapped[:] = x
-    monkeypatch.setattr("constrained_vae.rows._BLOCK", 24)  # six or eight rows at a time
+    monkeypatch.setattr("constrained_vae.data.rows._BLOCK", 24)  # six or eight rows at a time
     streamed = Problem.make(mapped, objective, rho, "reference", None)
     assert len(list(streamed.blocks())) > 5
     psi = held.rows.frame.inward(psi)

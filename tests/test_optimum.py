@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import constrained_vae as cv
-from constrained_vae.coverage import Coverage
-from constrained_vae.optimum import _Data
-from constrained_vae.stability import problem_of
+from constrained_vae.frontier.coverage import Coverage
+from constrained_vae.frontier.optimum import _Data
+from constrained_vae.solvers.split_condition import problem_of
 from constrained_vae.testing import small_problems
 
 

@@ -367,7 +367,7 @@ def test_runs_of_ordered_rows_are_compact(dtype, N, S):
 
 def test_a_solve_at_low_temperature_leaves_tiles_out(monkeypatch):
     """The problem sorts its rows once; one map is that of the reference on the rows as they came."""
-    from constrained_vae.problem import Problem
+    from constrained_vae.problems.problem import Problem
 
     rng = np.random.default_rng(0)
     x, psi = rng.normal(size=(4096, 2)), rng.normal(size=(256, 2))

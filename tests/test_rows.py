@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import constrained_vae as cv
-from constrained_vae import rows
-from constrained_vae.problem import Problem
-from constrained_vae.rows import RowBlocks, row_blocks
+from constrained_vae.data import rows
+from constrained_vae.data.rows import RowBlocks, row_blocks
+from constrained_vae.problems.problem import Problem
 
 OBJECTIVES = {"gaussian": cv.ELBO(0.3), "bernoulli": cv.ELBO(0.7, likelihood="bernoulli")}
 

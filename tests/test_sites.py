@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from constrained_vae.sites import Sites, coincident
+from constrained_vae.latent.sites import Sites, coincident
 
 
 @st.composite

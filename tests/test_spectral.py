@@ -9,7 +9,8 @@ from sklearn.decomposition import KernelPCA
 from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score
 
 import constrained_vae as cv
-from constrained_vae import overlap, spectral
+from constrained_vae import spectral
+from constrained_vae.spectral import comparison, random_walk
 from constrained_vae.testing.strategies import EPS, small_problems
 
 
@@ -118,8 +119,8 @@ def test_streaming_changes_nothing(monkeypatch, rng):
     whole = cv.solve(x, beta=0.3, tiling=cv.Tiling.uniform(8))
     streamed = cv.solve(blocks, beta=0.3, tiling=cv.Tiling.uniform(8))
     v, expected = rng.normal(size=(300, 2)), spectral.walk(whole)
-    monkeypatch.setattr(overlap, "_KEPT", 0)
-    monkeypatch.setattr("constrained_vae.solution._BLOCK", 64)
+    monkeypatch.setattr(random_walk, "_KEPT", 0)
+    monkeypatch.setattr("constrained_vae.results.fixed_point._BLOCK", 64)
     np.testing.assert_allclose(spectral.walk(whole) @ v, expected @ v, atol=1e-13)
     np.testing.assert_allclose(spectral.walk(whole).T @ v, expected.T @ v, atol=1e-13)
     np.testing.assert_allclose(spectral.walk(streamed) @ v, expected @ v, atol=1e-8)
@@ -210,7 +211,7 @@ def test_the_kernel_has_the_multiplier_of_the_data_as_given():
     x = 5 + 3 * cv.datasets.moons(60).x
     for objective in (cv.ELBO(beta=0.4, sigma=2.0), cv.Lagrangian(cv.RE(0.1), 1 / (2 * 4 * 0.4))):
         s = cv.solve(x, objective, tiling=cv.Tiling.uniform(8), on_failure="return")
-        assert spectral.multiplier(s) == pytest.approx(1 / (2 * 4 * 0.4), rel=1e-12)
+        assert comparison.multiplier(s) == pytest.approx(1 / (2 * 4 * 0.4), rel=1e-12)
 
 
 def test_bad_input():

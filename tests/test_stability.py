@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 import constrained_vae as cv
-from constrained_vae import datasets, stability
-from constrained_vae.problem import Problem
-from constrained_vae.stability import split_condition
+from constrained_vae import datasets
+from constrained_vae.problems.problem import Problem
+from constrained_vae.solvers import split_condition as module
+from constrained_vae.solvers.split_condition import split_condition
 from constrained_vae.testing import naive_bernoulli, naive_expectations, naive_jacobian
 
 BOTH = pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])
@@ -46,9 +47,9 @@ def found(x, weights, psi, masses, objective, may_split=None):
 @pytest.mark.parametrize("path", ["dense", "dense, one site at a time", "lanczos", "lanczos, streamed"])
 @pytest.mark.parametrize("D", [3, 150])
 def test_every_path_agrees_with_the_covariances(likelihood, path, D, rng, monkeypatch):
-    monkeypatch.setattr(stability, "_DENSE", 10**9 if "dense" in path else 0)
-    monkeypatch.setattr(stability, "_ENTRIES", 1 if "one" in path else 2**23)
-    monkeypatch.setattr(stability, "_KEPT", 0 if "streamed" in path else 2**26)
+    monkeypatch.setattr(module, "_DENSE", 10**9 if "dense" in path else 0)
+    monkeypatch.setattr(module, "_ENTRIES", 1 if "one" in path else 2**23)
+    monkeypatch.setattr(module, "_KEPT", 0 if "streamed" in path else 2**26)
     case = random_case(likelihood, rng, D)
     values, vectors = np.linalg.eigh(whitened(*case))
     site = int(values[:, -1].argmax())
@@ -68,7 +69,7 @@ def test_every_path_agrees_with_the_covariances(likelihood, path, D, rng, monkey
 
 @pytest.mark.parametrize("threshold", [0, 128])
 def test_only_eligible_sites_split_but_all_bound_the_top(threshold, rng, monkeypatch):
-    monkeypatch.setattr(stability, "_DENSE", threshold)
+    monkeypatch.setattr(module, "_DENSE", threshold)
     case = random_case("gaussian", rng)
     tops = np.linalg.eigvalsh(whitened(*case))[:, -1]
     order = np.argsort(-tops)
@@ -82,7 +83,7 @@ def test_only_eligible_sites_split_but_all_bound_the_top(threshold, rng, monkeyp
 
 @pytest.mark.parametrize("threshold", [0, 128])
 def test_a_dead_site_has_no_covariance(threshold, rng, monkeypatch):
-    monkeypatch.setattr(stability, "_DENSE", threshold)
+    monkeypatch.setattr(module, "_DENSE", threshold)
     x, weights, psi, masses, objective = random_case("gaussian", rng)
     expected, _ = found(x, weights, psi, masses, objective)
     with np.errstate(divide="ignore"):

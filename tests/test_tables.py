@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import constrained_vae as cv
-from constrained_vae import _tables
+from constrained_vae._utils import tables
 
 POINTS = [[-1.0], [1.0]]
 
@@ -95,9 +95,7 @@ def test_a_curve_shows_bounds_and_rate():
 
 
 def test_cells_are_escaped_and_short():
-    page = _tables.as_html(
-        "a < b", {"<i>": ["&"], "x": [np.float64(1 / 3)], "none": [float("nan")], "n": [np.int64(7)]}
-    )
+    page = tables.as_html("a < b", {"<i>": ["&"], "x": [np.float64(1 / 3)], "none": [float("nan")], "n": [np.int64(7)]})
     assert "<i>" not in page
     cells = Cells(page)
     assert cells.title == "a < b"
@@ -105,7 +103,7 @@ def test_cells_are_escaped_and_short():
 
 
 def test_text_is_aligned():
-    text = _tables.as_text({"beta": [0.5, 10.0], "status": ["met", "slack"]})
+    text = tables.as_text({"beta": [0.5, 10.0], "status": ["met", "slack"]})
     assert text.splitlines() == ["beta  status", " 0.5     met", "  10   slack"]
 
 

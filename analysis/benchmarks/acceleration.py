@@ -15,7 +15,7 @@ import warnings
 import numpy as np
 
 import constrained_vae as cv
-from constrained_vae.acceleration import ACCELERATORS
+from constrained_vae.solvers.acceleration import ACCELERATORS
 
 RATIOS = (1.5, 1.01, 1.005, 1.001, 0.999, 0.995, 0.99, 0.5, 0.05)
 

@@ -19,7 +19,7 @@ from unittest import mock
 import numpy as np
 
 import constrained_vae as cv
-from constrained_vae.problem import Problem
+from constrained_vae.problems.problem import Problem
 
 ACCURACY = 1e-9  # relative, of a transition
 

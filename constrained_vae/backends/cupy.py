@@ -18,7 +18,7 @@ from typing import Any
 import cupy
 import numpy as np
 
-from .._checks import TooLargeError
+from .._utils.checks import TooLargeError
 from ..equations import Array, Expectations
 from .geometry import COLLECT_THREADS, COLUMN_THREADS, THREADS, arguments, geometry, options
 

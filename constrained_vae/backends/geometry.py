@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .._checks import TooLargeError
+from .._utils.checks import TooLargeError
 
 FEW = 16  # statistics up to which two fused passes are expected to beat two matrix products; not measured yet
 SHARED = 48 * 2**10  # bytes of shared memory that every device grants a block

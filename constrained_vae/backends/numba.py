@@ -24,11 +24,11 @@ from typing import Any, TypeAlias
 import numpy as np
 from numba import prange
 
-from .._arrays import check_on_host
-from .._blas import single_threaded_blas
+from .._utils.blas import single_threaded_blas
+from .._utils.device import check_on_host
 from ..equations import Array, Expectations
 from . import pruning
-from ._arithmetic import _add, _exp, _frozen, _jit, _max, _multiply_add
+from .arithmetic import _add, _exp, _frozen, _jit, _max, _multiply_add
 
 _FEW = 8  # statistics up to which differences cost little more than matrix products: equal at 5, 1.1 times at 8
 _SORTED = 4  # statistics up to which rows are sorted; with five, pruning gains a factor 1.4 to 2

@@ -33,7 +33,7 @@ import numpy as np
 from numba import prange
 
 from ..equations import Array
-from ._arithmetic import _add, _exp, _frozen, _jit, _max, _multiply_add
+from .arithmetic import _add, _exp, _frozen, _jit, _max, _multiply_add
 
 _RUN = 64  # rows; a multiple of the longest vector
 _GROUP = 8  # runs whose common box is tried first

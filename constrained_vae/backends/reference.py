@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .. import equations
-from .._arrays import check_together
+from .._utils.device import check_together
 from ..equations import Array, Expectations
 
 _BLOCK = 2**20  # entries of one (rows, K) block: a few such arrays of 8 MB each exist at a time

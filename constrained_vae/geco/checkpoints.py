@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._checks import FloatArray
-from ..constraints import RE, Constraint
+from .._utils.checks import FloatArray
+from ..objectives.constraints import RE, Constraint
 from .history import History
 from .multiplier import Multiplier
 from .training import Training

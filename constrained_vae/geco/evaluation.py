@@ -9,12 +9,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import logsumexp
 
-from .._checks import FloatArray, check_count, check_positive
-from ..constraints import Constraint
-from ..energies import CrossEntropy
-from ..frames import Frame
+from .._utils.checks import FloatArray, check_count, check_positive
+from ..data.frame import Frame
+from ..objectives.constraints import Constraint
+from ..objectives.energies import CrossEntropy
+from .loss_terms import Term
 from .networks import VAE
-from .terms import Term
 
 _PAIRS = 2**26  # code and data point, of the mixture
 _LEAST_CODES = 1000

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .._checks import FloatArray, check_positive
+from .._utils.checks import FloatArray, check_positive
 
 
 @dataclass(frozen=True, eq=False, repr=False)

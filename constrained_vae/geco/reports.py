@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .._checks import FloatArray
-from ..constraints import FRE, RE, Constraint
+from .._utils.checks import FloatArray
+from ..objectives.constraints import FRE, RE, Constraint
 from .checkpoints import history
 from .history import History
 from .multiplier import Multiplier

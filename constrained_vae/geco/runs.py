@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._checks import FloatArray, check_data
-from ..constraints import Constraint
-from ..frontier import Excess, RateDistortionCurve
+from .._utils.checks import FloatArray, check_data
+from ..frontier.rate_distortion import Excess, RateDistortionCurve
+from ..objectives.constraints import Constraint
 from . import checkpoints
 from .evaluation import Evaluation, evaluate
 from .history import History

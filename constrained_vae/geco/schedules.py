@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .._checks import check_count, check_positive
+from .._utils.checks import check_count, check_positive
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import numpy as np
 from array_api_compat import array_namespace
 from tqdm.auto import tqdm
 
-from .._checks import (
+from .._utils.checks import (
     FloatArray,
     check_callable,
     check_choice,
@@ -24,10 +24,10 @@ from .._checks import (
     check_instance,
     check_positive,
 )
-from ..constraints import RE, Constraint
-from ..frames import Frame
-from ..objectives import ELBO
-from ..solution import NotConvergedWarning
+from ..data.frame import Frame
+from ..objectives.constraints import RE, Constraint
+from ..objectives.elbo import ELBO
+from ..results.fixed_point import NotConvergedWarning
 from . import checkpoints
 from .multiplier import Multiplier
 from .networks import VAE, check_hidden

@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 from array_api_compat import array_namespace
 
-from .._arrays import numbers, to_host
-from .._checks import FloatArray
-from ..constraints import RE, Constraint
-from ..energies import CrossEntropy
+from .._utils.checks import FloatArray
+from .._utils.device import numbers, to_host
 from ..equations import Array
-from ..objectives import ELBO
+from ..objectives.constraints import RE, Constraint
+from ..objectives.elbo import ELBO
+from ..objectives.energies import CrossEntropy
 from .adam import Adam
+from .loss_terms import Term
 from .multiplier import Multiplier
 from .networks import VAE
-from .terms import Term
 
 _LONG, _FALL = 6000, 2  # steps after which the learning rate begins to fall, and the power of time with which it does
 

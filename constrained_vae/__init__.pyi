@@ -1,0 +1,79 @@
+"""The public names, listed once: `__init__.py` reads them from here."""
+
+from . import backends as backends
+from . import datasets as datasets
+from . import diagnostics as diagnostics
+from . import equations as equations
+from . import geco as geco
+from . import plotting as plotting
+from . import spectral as spectral
+from . import testing as testing
+from ._utils.checks import TooLargeError as TooLargeError
+from .backends import BackendNotAvailableError as BackendNotAvailableError
+from .data.frame import Frame as Frame
+from .data.rows import RowBlocks as RowBlocks
+from .diagnostics import Blur as Blur
+from .diagnostics import Report as Report
+from .diagnostics import report as report
+from .equations import Expectations as Expectations
+from .equations import bits as bits
+from .estimator import FixedPointVAE as FixedPointVAE
+from .frontier.optimum import Certificate as Certificate
+from .frontier.optimum import CertifiedFixedPoint as CertifiedFixedPoint
+from .frontier.optimum import certify as certify
+from .frontier.optimum import global_solution as global_solution
+from .frontier.rate_distortion import Excess as Excess
+from .frontier.rate_distortion import RateDistortionCurve as RateDistortionCurve
+from .frontier.rate_distortion import hysteresis_interval as hysteresis_interval
+from .frontier.rate_distortion import nucleation_beta as nucleation_beta
+from .frontier.rate_distortion import rate_distortion as rate_distortion
+from .latent.sites import Sites as Sites
+from .latent.tiling import Tiling as Tiling
+from .multipliers.dual import ConstrainedFixedPoint as ConstrainedFixedPoint
+from .multipliers.dual import solve_constrained as solve_constrained
+from .objectives.constraints import CLA as CLA
+from .objectives.constraints import FRE as FRE
+from .objectives.constraints import PNCC as PNCC
+from .objectives.constraints import RE as RE
+from .objectives.constraints import Constraint as Constraint
+from .objectives.elbo import ELBO as ELBO
+from .objectives.features import ClassProbabilities as ClassProbabilities
+from .objectives.features import FeatureMap as FeatureMap
+from .objectives.features import Features as Features
+from .objectives.features import FourierFeatures as FourierFeatures
+from .objectives.features import LinearFeatures as LinearFeatures
+from .objectives.features import MissingProductError as MissingProductError
+from .objectives.features import NormalisedPatches as NormalisedPatches
+from .objectives.lagrangian import Lagrangian as Lagrangian
+from .objectives.lagrangian import NoMinimiserError as NoMinimiserError
+from .phases.jacobian import Eigenpairs as Eigenpairs
+from .phases.jacobian import Jacobian as Jacobian
+from .phases.jacobian import Tangent as Tangent
+from .phases.jacobian import tangent as tangent
+from .phases.peaks import Peak as Peak
+from .phases.sweep import default_betas as default_betas
+from .phases.sweep import sweep as sweep
+from .phases.transitions import Transition as Transition
+from .phases.transitions import match_peaks as match_peaks
+from .phases.transitions import transitions as transitions
+from .problems.problem import block_expectations as block_expectations
+from .results.fixed_point import Branch as Branch
+from .results.fixed_point import FixedPoint as FixedPoint
+from .results.fixed_point import NotConvergedError as NotConvergedError
+from .results.fixed_point import NotConvergedWarning as NotConvergedWarning
+from .results.fixed_point import Status as Status
+from .solvers.options import Iterate as Iterate
+from .solvers.solve import solve as solve
+from .solvers.split_condition import NearestSplit as NearestSplit
+from .solvers.split_condition import first_critical_beta as first_critical_beta
+from .solvers.split_condition import nearest_split as nearest_split
+from .spectral.comparison import BranchComparison as BranchComparison
+from .spectral.comparison import FirstSplit as FirstSplit
+from .spectral.comparison import SpectralComparison as SpectralComparison
+from .spectral.comparison import compare_spectral as compare_spectral
+from .spectral.comparison import first_split as first_split
+
+__version__: str
+__all__: list[str]
+
+def __dir__() -> list[str]: ...

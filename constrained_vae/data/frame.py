@@ -1,0 +1,38 @@
+"""Frame: the coordinates in which a problem is solved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from array_api_compat import array_namespace
+
+from .._utils.checks import FloatArray
+from ..equations import Array
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Standardised coordinates (x - centre) / scale, so that offsets and units of the data cost no accuracy.
+
+    Attributes
+    ----------
+    centre : (D,) array
+        In units of x.
+    scale : float
+        In units of x.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> Frame(np.array([1.0]), 2.0).inward(np.array([[5.0]]))
+    array([[2.]])
+    """
+
+    centre: FloatArray
+    scale: float
+
+    def inward(self, x: Array) -> Array:
+        return (x - array_namespace(x).asarray(self.centre)) / self.scale
+
+    def outward(self, psi: Array) -> Array:
+        return psi * self.scale + array_namespace(psi).asarray(self.centre)

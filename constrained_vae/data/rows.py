@@ -1,0 +1,190 @@
+"""Rows: the data in their frame, streamed in row blocks; an array, a memory map or a source of blocks alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .._utils.checks import FloatArray, check_data
+from .frame import Frame
+
+_BLOCK = 2**22  # entries (rows times columns) of a block that is streamed
+
+
+class RowBlocks:
+    """Data that come in row blocks, anew for every pass: files, a database, a generator function.
+
+    Accepted wherever data are. Every pass over the data, at least one per map, asks the source again; it must give the
+    same rows in the same order each time. No more than 2^22 numbers are held at once.
+
+    Parameters
+    ----------
+    source : callable or iterable
+        A function without arguments that returns an iterator over arrays (n, D), such as a generator function; or an
+        object that gives a fresh one whenever it is iterated over, such as a list of memory maps.
+
+    Attributes
+    ----------
+    shape : (int, int)
+        Number of points N and of dimensions D, found in a first pass, which also checks every number.
+
+    Raises
+    ------
+    ValueError
+        If the source is a one-shot iterator, or the blocks do not hold finite numbers in equally many columns.
+
+    Examples
+    --------
+    >>> blocks = RowBlocks(lambda: (np.full((2, 3), float(i)) for i in range(4)))
+    >>> blocks.shape
+    (8, 3)
+    """
+
+    dtype = np.dtype(np.float64)
+    ndim = 2
+
+    def __init__(self, source: Callable[[], Iterable[Any]] | Iterable[Any]) -> None:
+        if isinstance(source, Iterator):
+            raise ValueError(
+                f"the source of row blocks is a one-shot iterator ({type(source).__name__}), but every map takes a "
+                "pass of its own: give a function that makes a new one, such as the generator function itself"
+            )
+        if not (callable(source) or isinstance(source, Iterable)):
+            raise ValueError(f"the source of row blocks must be a function or an iterable, got {source!r}")
+        self._source = source
+        self.shape = (0, 0)  # not known before the first pass
+        lengths, columns = 0, 0
+        for block in self._pass():
+            if lengths and block.shape[1] != columns:
+                raise ValueError(f"row blocks must have equally many columns, got {columns} and then {block.shape[1]}")
+            lengths, columns = lengths + len(block), block.shape[1]
+        if not lengths:
+            raise ValueError("the source of row blocks gave no rows")
+        self.shape = (lengths, columns)
+
+    def _pass(self) -> Iterator[FloatArray]:
+        for number, block in enumerate(self._source() if callable(self._source) else self._source):
+            yield check_data(block, f"row block {number}")
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[FloatArray]:
+        """The blocks, checked against the first pass."""
+        found = 0
+        for block in self._pass():
+            found += len(block)
+            if block.shape[1] != self.shape[1] or found > len(self):
+                break
+            yield block
+        else:
+            if found == len(self):
+                return
+        raise ValueError(
+            f"the source of row blocks gave {len(self)} rows of {self.shape[1]} numbers at first and something else "
+            "later: it must give the same rows in every pass, and not share one iterator among them"
+        )
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> FloatArray:
+        """All rows in one array; for saving, and for whoever needs them whole."""
+        return np.concatenate([np.asarray(block, dtype or self.dtype) for block in self])
+
+
+def row_blocks(x: Any, count: int) -> Iterator[tuple[slice, FloatArray]]:
+    """Blocks (rows, x[rows]) of `count` rows, the last of fewer, of an array, a memory map or `RowBlocks`."""
+    if not isinstance(x, RowBlocks):
+        for start in range(0, len(x), count):
+            yield slice(start, min(start + count, len(x))), x[start : start + count]
+        return
+    start, held = 0, np.empty((0, x.shape[1]))
+    for block in x:
+        for first in range(0, len(block), count):
+            piece = np.asarray(block[first : first + count], np.float64)
+            held = np.concatenate([held, piece]) if len(held) else piece
+            if len(held) >= count:
+                yield slice(start, start + count), held[:count]
+                start, held = start + count, held[count:]
+    if len(held):
+        yield slice(start, start + len(held)), held
+
+
+def check_rows(x: Any) -> FloatArray | RowBlocks:
+    """Data as they may be given: an array, a memory map, `RowBlocks`, or what `check_data` makes of anything else."""
+    return x if isinstance(x, RowBlocks) else check_data(x)
+
+
+def blocks_of(x: Any) -> Iterator[tuple[slice, FloatArray]]:
+    """Blocks (rows, x[rows]) of at most 2^22 entries."""
+    return row_blocks(x, max(1, _BLOCK // x.shape[1]))
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """The data in their frame. What is streamed (a memory map, `RowBlocks`) is read block by block, never whole.
+
+    `source` is what the user gave, (N, D) in its own units; `weights` rho (N,) sum to 1.
+    """
+
+    source: FloatArray | RowBlocks
+    weights: FloatArray
+    frame: Frame
+    dtype: np.dtype[Any]
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    @property
+    def streamed(self) -> bool:
+        """Whether every pass reads the data anew."""
+        return isinstance(self.source, (np.memmap, RowBlocks))
+
+    @cached_property
+    def _whole(self) -> FloatArray:
+        return self._inward(self.source)
+
+    def _inward(self, x: Any) -> FloatArray:
+        return np.ascontiguousarray(self.frame.inward(np.asarray(x, dtype=np.float64)), self.dtype)
+
+    def blocks(self, columns: int | None = None) -> Iterator[tuple[slice, FloatArray, FloatArray]]:
+        """Blocks (rows, x, rho); in-memory data are one block unless `columns` asks for at most 2^22 / columns rows."""
+        count = max(1, _BLOCK // (columns or self.source.shape[1])) if self.streamed or columns else len(self)
+        for rows, x in row_blocks(self.source if self.streamed else self._whole, count):
+            yield rows, (self._inward(x) if self.streamed else x), self.weights[rows]
+
+    def take(self, indices: npt.NDArray[np.intp]) -> FloatArray:
+        """Some points in the frame, (n, D) in float64; their indices ascend."""
+        pieces = []
+        for rows, x in blocks_of(self.source):
+            first, last = np.searchsorted(indices, (rows.start, rows.stop))
+            pieces.append(np.asarray(x[indices[first:last] - rows.start], dtype=np.float64))
+        return self.frame.inward(np.concatenate(pieces))
+
+
+def standard_frame(x: FloatArray | RowBlocks, weights: FloatArray) -> Frame:
+    """Weighted mean and root-mean-square radius of the data, in a second pass about the first mean.
+
+    Extreme units are safe: squares are taken only after division by the largest deviation. Coincident points get scale
+    1.
+    """
+
+    def blocks() -> Iterator[tuple[FloatArray, FloatArray]]:
+        return ((np.asarray(block, dtype=np.float64), weights[rows]) for rows, block in blocks_of(x))
+
+    def mean_about(origin: Any) -> Any:
+        return origin + sum(rho @ (block - origin) for block, rho in blocks())
+
+    centre = mean_about(mean_about(next(blocks())[0][0]))
+    largest = max(float(np.abs(block - centre).max(where=rho[:, None] > 0, initial=0.0)) for block, rho in blocks())
+    # Points that coincide up to the rounding of their mean have no radius.
+    if largest <= 8 * np.finfo(np.float64).eps * float(np.abs(centre).max()):
+        return Frame(centre, 1.0)
+    square = 0.0
+    for block, rho in blocks():
+        heavy = rho > 0  # a point without weight may lie anywhere
+        square += float(rho[heavy] @ np.square((block[heavy] - centre) / largest).sum(axis=1))
+    return Frame(centre, largest * float(np.sqrt(square)))

@@ -1,0 +1,80 @@
+"""Term: an energy of the loss, row by row of a batch (T4), and what multiplies it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from array_api_compat import array_namespace
+
+from .._utils.device import to_host
+from ..data.frame import Frame
+from ..equations import Array
+from ..objectives.constraints import RE, Constraint
+from ..objectives.energies import CrossEntropy
+from .multiplier import Multiplier
+
+
+@dataclass(frozen=True, eq=False)
+class Term:
+    """One energy H(x, psi) = s - b - phi . v of a loss.
+
+    Attributes
+    ----------
+    name : str
+    energy : Constraint or CrossEntropy
+        In the frame of the reconstructions.
+    phi, s : (N, S), (N,) arrays
+        Its statistics of the data.
+    multiplier : Multiplier, callable or None
+        What moves lambda; step -> lambda where it is given; None for an energy that is only watched.
+    """
+
+    name: str
+    energy: Any
+    phi: Array
+    s: Array
+    multiplier: Multiplier | Callable[[int], float] | None = None
+
+    @classmethod
+    def make(
+        cls, energy: Constraint | CrossEntropy, x: Array, frame: Frame, multiplier: Multiplier | None = None
+    ) -> Term:
+        """Of data (N, D) in the frame."""
+        xp = array_namespace(x)
+        if isinstance(energy, CrossEntropy):
+            return cls("ELBO", energy, *energy.statistics(x), multiplier)
+        energy = energy.in_frame(frame)
+        points = x if isinstance(energy, RE) else to_host(x)  # feature maps are those of NumPy
+        phi, s = (xp.asarray(part, dtype=x.dtype) for part in energy.statistics(points, slice(0, len(x))))
+        return cls(energy.name, energy, phi, s, multiplier)
+
+    def weighing(self, name: str, multiplier: Callable[[int], float]) -> Term:
+        """The same energy under a name and a multiplier."""
+        return replace(self, name=name, multiplier=multiplier)
+
+    @property
+    def key(self) -> Any:
+        """The same for energies that are the same."""
+        if isinstance(self.energy, RE):
+            return RE, self.energy.reduction
+        return CrossEntropy if isinstance(self.energy, CrossEntropy) else self.name
+
+    def at(self, rows: Array, psi: Array) -> tuple[Array, Array]:
+        """Energies (n,) of the rows of the data with reconstructions psi (n, D), and their slopes (n, D)."""
+        xp, phi, s = self._xp, self.phi[rows], self.s[rows]
+        if isinstance(self.energy, (RE, CrossEntropy)):
+            v, b = self.energy.readout(psi)
+            slopes = self.energy.pullback(psi, phi, xp.ones(len(psi), dtype=psi.dtype))
+        else:  # feature maps are those of NumPy
+            here = to_host(psi)
+            v, b = (xp.asarray(part, dtype=psi.dtype) for part in self.energy.readout(here))
+            slopes = self.energy.pullback(here, to_host(phi), np.ones(len(here)))
+        return s - b - (phi * v).sum(axis=1), -xp.asarray(slopes, dtype=psi.dtype)
+
+    @cached_property
+    def _xp(self) -> Any:
+        return array_namespace(self.phi)

@@ -1,0 +1,156 @@
+"""Sites: tiles that share one reconstruction, tied together.
+
+Splitting a tile in two changes nothing in q, F, R or D, so coincident tiles may be evaluated as one site of their
+summed mass (exactly), as long as the tiles behind a site are remembered: only a site of two or more can split (T9).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from .._utils.checks import FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class Sites:
+    """Distinct reconstructions and the tiles that share them.
+
+    Attributes
+    ----------
+    decoder : (k, D) array
+        One reconstruction per site.
+    index : (K,) int array
+        The site of every tile.
+    tile_masses : (K,) array
+        Prior masses of the tiles.
+    marginal : (k,) array or None
+        Marginal posterior of the sites, where it is known.
+
+    Examples
+    --------
+    >>> sites = Sites.of_tiles(np.array([[1.0], [2.0], [1.0]]), np.full(3, 1 / 3))
+    >>> sites.index, sites.masses.round(3)
+    (array([0, 1, 0]), array([0.667, 0.333]))
+    """
+
+    decoder: FloatArray
+    index: npt.NDArray[np.intp]
+    tile_masses: FloatArray
+    marginal: FloatArray | None = None
+
+    def __len__(self) -> int:
+        return len(self.decoder)
+
+    @property
+    def masses(self) -> FloatArray:
+        """Summed prior mass of every site, (k,)."""
+        return _total(self.index, self.tile_masses, len(self))
+
+    @property
+    def log_masses(self) -> FloatArray:
+        """Their logarithms, (k,), in nats; minus infinity for a site without prior mass."""
+        with np.errstate(divide="ignore"):
+            return np.log(self.masses)
+
+    @property
+    def counts(self) -> npt.NDArray[np.intp]:
+        """Number of tiles at every site, (k,)."""
+        return np.bincount(self.index, minlength=len(self)).astype(np.intp, copy=False)
+
+    @classmethod
+    def of_tiles(cls, decoder: FloatArray, tile_masses: FloatArray) -> Sites:
+        """Tie exactly coincident tiles; sites are numbered by their first tile."""
+        _, first, inverse = np.unique(decoder, axis=0, return_index=True, return_inverse=True)
+        rank = np.argsort(np.argsort(first))
+        return cls(decoder[np.sort(first)], rank[inverse.ravel()], tile_masses)
+
+    def with_masses(self, masses: FloatArray) -> Sites:
+        """Free masses: every site's mass shared equally among its tiles."""
+        return replace(self, tile_masses=(masses / self.counts)[self.index])
+
+    def merged(self, tolerance: float) -> Sites:
+        """Tie sites closer than `tolerance` at their mean, weighted by marginal posterior (dead ones count nothing)."""
+        group = coincident(self.decoder, tolerance)
+        k = int(group.max()) + 1
+        if k == len(self):
+            return self
+        mass = self.masses if self.marginal is None else self.marginal
+        weight = mass + np.finfo(np.float64).tiny
+        total = _total(group, weight, k)
+        # The mean about the first member keeps exact coincidence exact.
+        first = self.decoder[np.unique(group, return_index=True)[1]]
+        shift = np.zeros_like(first)
+        np.add.at(shift, group, weight[:, None] * (self.decoder - first[group]))
+        marginal = None if self.marginal is None else _total(group, self.marginal, k)
+        return Sites(first + shift / total[:, None], group[self.index], self.tile_masses, marginal)
+
+    def without(self, dead: npt.NDArray[np.bool_]) -> Sites:
+        """Free masses: give up dead sites; their tiles go to the site of largest marginal mass, which must be known."""
+        if not dead.any() or self.marginal is None:
+            return self
+        keep = np.flatnonzero(~dead)
+        number = np.full(len(self), np.searchsorted(keep, self.marginal.argmax()))
+        number[keep] = np.arange(len(keep))
+        rest = Sites(self.decoder[keep], number[self.index], self.tile_masses, self.marginal[keep])
+        return rest.with_masses(self.masses[keep] / self.masses[keep].sum())
+
+    def total(self, q: FloatArray) -> FloatArray:
+        """Posterior masses of the tiles (n, K), summed over those of every site: (n, k)."""
+        order = np.argsort(self.index, kind="stable")  # tiles of one site side by side
+        first = np.searchsorted(self.index[order], np.arange(len(self)))
+        return np.add.reduceat(q[:, order], first, axis=1)
+
+    def can_split(self, free: bool) -> npt.NDArray[np.bool_]:
+        """Which sites can split: those of two tiles or more; with free masses any, while a tile can be spared."""
+        several = self.counts > 1
+        return np.full(len(self), several.any()) if free else several
+
+    def split(self, site: int, displacement: FloatArray, free: bool) -> Sites:
+        """Split a site into two halves of (as nearly as the tiles allow) equal mass, its centroid kept (T13)."""
+        index, tile_masses = self.index.copy(), self.tile_masses.copy()
+        if self.counts[site] < 2:  # free masses: a tile more or less changes nothing but the count
+            donor = int(self.counts.argmax())
+            spared = np.flatnonzero(index == donor)[-1]
+            index[spared] = site
+            moved = Sites(self.decoder, index, tile_masses)
+            index, tile_masses = index, moved.with_masses(self.masses).tile_masses
+        tiles = np.flatnonzero(index == site)
+        if free:
+            tile_masses[tiles] = tile_masses[tiles].sum() / len(tiles)
+        cumulative = np.cumsum(tile_masses[tiles])
+        # The cut whose first half comes nearest to half the mass; both halves keep at least one tile. Of cuts equally
+        # near but for rounding, such as 1 : 2 and 2 : 1, the first.
+        excess = np.abs(cumulative[:-1] - cumulative[-1] / 2)
+        cut = 1 + int(np.flatnonzero(excess <= excess.min() + 1e-9 * cumulative[-1])[0])
+        index[tiles[cut:]] = len(self)
+        if free:
+            for half in (tiles[:cut], tiles[cut:]):
+                tile_masses[half] = cumulative[-1] / 2 / len(half)
+        first, second = tile_masses[tiles[:cut]].sum(), tile_masses[tiles[cut:]].sum()
+        lever = 2 / (first + second) if first + second > 0 else 1.0
+        decoder = np.concatenate([self.decoder, self.decoder[site : site + 1] - lever * first * displacement])
+        decoder[site] += lever * second * displacement
+        return Sites(decoder, index, tile_masses)
+
+
+def _total(group: npt.NDArray[np.intp], values: FloatArray, k: int) -> FloatArray:
+    return np.bincount(group, values, minlength=k).astype(np.float64, copy=False)
+
+
+def coincident(decoder: FloatArray, tolerance: float) -> npt.NDArray[np.intp]:
+    """Group of every row (K, D): in order, each ungrouped row takes those within `tolerance` of it."""
+    # Along the coordinate of widest spread, rows in different runs without gaps cannot be that near.
+    along = decoder[:, np.ptp(decoder, axis=0).argmax()]
+    order = np.argsort(along, kind="stable")
+    starts = np.flatnonzero(np.diff(along[order], prepend=-np.inf) > tolerance)
+    leader = np.arange(len(decoder))
+    for run in np.split(order, starts[1:]):
+        left = np.sort(run)
+        while len(left) > 1:
+            near = np.square(decoder[left] - decoder[left[0]]).sum(axis=1) <= tolerance**2
+            leader[left[near]] = left[0]
+            left = left[~near]
+    return np.unique(leader, return_inverse=True)[1].astype(np.intp, copy=False)

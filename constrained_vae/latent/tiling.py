@@ -1,0 +1,86 @@
+"""Tiling: the prior masses of the latent tiles, and their positions for pictures and smooth starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import ndtri
+from scipy.stats import qmc
+
+from .._utils.checks import FloatArray, check_count, check_masses
+
+
+@dataclass(frozen=True, eq=False)
+class Tiling:
+    """A partition of the latent space into K tiles Omega_a on which the decoder is constant.
+
+    Only the masses matter for the solution; the positions serve pictures and initial decoders.
+
+    Parameters
+    ----------
+    masses : (K,) array_like
+        Prior masses pi(Omega_a), non-negative, summing to 1.
+    positions : (K, dim) array_like, optional
+        A point of the latent space inside each tile.
+
+    Raises
+    ------
+    ValueError
+        If the masses are negative or do not sum to 1, or positions do not match them.
+
+    Examples
+    --------
+    >>> Tiling.uniform(4).masses
+    array([0.25, 0.25, 0.25, 0.25])
+    """
+
+    masses: FloatArray
+    positions: FloatArray | None = None
+
+    def __post_init__(self) -> None:
+        masses = check_masses(self.masses)
+        masses.setflags(write=False)
+        object.__setattr__(self, "masses", masses)
+        if self.positions is not None:
+            positions = np.array(self.positions, dtype=np.float64)
+            if positions.ndim != 2 or len(positions) != len(masses):
+                raise ValueError(f"positions must have shape ({len(masses)}, dim), got {positions.shape}")
+            positions.setflags(write=False)
+            object.__setattr__(self, "positions", positions)
+
+    def __len__(self) -> int:
+        return len(self.masses)
+
+    def __repr__(self) -> str:
+        kind = "uniform" if np.ptp(self.masses) == 0 else "given"
+        where = "" if self.positions is None else f", positions in {self.positions.shape[1]}-D"
+        return f"Tiling({len(self)} tiles, {kind} masses{where})"
+
+    @classmethod
+    def uniform(cls, n_tiles: int = 256) -> Tiling:
+        """K tiles of equal prior mass 1/K."""
+        n_tiles = check_count(n_tiles, "the number of tiles")
+        return cls(np.full(n_tiles, 1.0 / n_tiles))
+
+    @classmethod
+    def gaussian(cls, n_tiles: int = 256, dim: int = 2, seed: int = 0) -> Tiling:
+        """K tiles of equal mass under the standard Gaussian prior in `dim` dimensions, each with a position.
+
+        In one dimension the positions are the medians of K equal-probability bins; in two a spiral by the golden angle
+        whose radii are the Rayleigh quantiles; in more a scrambled quasi-random (Sobol) set mapped by the normal
+        quantile function. The positions of every kind follow the Gaussian prior.
+        """
+        n_tiles, dim = check_count(n_tiles, "the number of tiles"), check_count(dim, "dim")
+        middle = (np.arange(n_tiles) + 0.5) / n_tiles
+        if dim == 1:
+            positions = ndtri(middle)[:, None]
+        elif dim == 2:
+            radius, angle = np.sqrt(-2 * np.log1p(-middle)), np.arange(n_tiles) * np.pi * (3 - np.sqrt(5))
+            positions = np.column_stack([radius * np.cos(angle), radius * np.sin(angle)])
+        else:
+            points = qmc.Sobol(dim, seed=np.random.default_rng(seed)).random_base2(
+                max(1, int(n_tiles - 1).bit_length())
+            )
+            positions = ndtri(np.clip(points[:n_tiles], 1e-12, 1 - 1e-12))
+        return cls(np.full(n_tiles, 1.0 / n_tiles), positions)

@@ -1,0 +1,453 @@
+"""Constraints of Table 1 of *Taming VAEs*: reconstruction error, feature error, classifier accuracy, correlation.
+
+A constraint is C(x, psi) = H(x, psi) - allowance, feasible where E[C] <= 0, with an energy H in the linear form (T4),
+H(x, psi) = s(x) - b(psi) - phi(x) . v(psi) at multiplier one. Beside the three functions of `energies` it has
+
+    name, kappa, allowance
+    quadratic              whether H is a squared distance of linear maps, with phi = x: means are then its minimisers
+    bounded                whether H alone has a minimiser; else it needs a box, or a squared error beside it (T2)
+    labelled               of how many data points it knows more than x; None if of none
+    mean_curvature(D)      about that of H at the origin of its frame, in D dimensions; exact for a squared distance
+    check(x)               raises ValueError for points that it does not admit
+    in_frame(frame)        the same for points measured in a frame
+    statistics(x, rows)    where `rows` are those of the data that x holds, None for other points
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, ClassVar, Protocol, Self, cast, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from .._utils.checks import FloatArray, check_choice, check_non_negative
+from ..data.frame import Frame
+from ..equations import Array
+from .features import ClassProbabilities, FeatureMap, LinearFeatures, NormalisedPatches, as_features, check_features
+
+
+@runtime_checkable
+class Constraint(Protocol):
+    """What a Lagrangian asks of a constraint; see the head of this module.
+
+    Examples
+    --------
+    >>> isinstance(RE(0.3), Constraint)
+    True
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def kappa(self) -> float: ...
+    @property
+    def allowance(self) -> float: ...
+    @property
+    def quadratic(self) -> bool: ...
+    @property
+    def bounded(self) -> bool: ...
+    @property
+    def labelled(self) -> int | None: ...
+    def mean_curvature(self, dim: int) -> float: ...
+    def check(self, x: Array) -> None: ...
+    def in_frame(self, frame: Frame) -> Constraint: ...
+    def statistics(self, x: Array, rows: slice | None = None) -> tuple[Array, Array]: ...
+    def readout(self, psi: Array) -> tuple[Array, Array]: ...
+    def pullback(self, psi: Array, dv: Array, db: Array) -> Array: ...
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class _Constraint:
+    """What all share: the threshold, a name under which results are found, and the frame in which points come."""
+
+    kappa: float
+    name: str = field(default="", kw_only=True)
+    frame: Frame | None = field(default=None, kw_only=True)
+
+    labelled: ClassVar[int | None] = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "kappa", check_non_negative(self.kappa, "kappa"))
+        object.__setattr__(self, "name", self.name or type(self).__name__)
+
+    def in_frame(self, frame: Frame) -> Self:
+        return replace(self, frame=frame)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class RE(_Constraint):
+    """Reconstruction error: E||x - psi||^2 <= kappa^2, in total or (`reduction="mean"`) per dimension.
+
+    Parameters
+    ----------
+    kappa : float
+        Root of the squared error that is allowed, in units of x.
+    reduction : {"sum", "mean"}
+        Whether squares are summed or averaged over the D dimensions; the multiplier of the mean is D times that of the
+        sum.
+    name : str
+        Under which results are found; "RE" by default.
+    frame : Frame, optional
+        Set by the solver: coordinates in which it gives points.
+
+    Raises
+    ------
+    ValueError
+        If kappa is negative or not finite, or the reduction is unknown.
+
+    Examples
+    --------
+    >>> RE.from_squared_error(1.5)
+    RE(kappa=1.22474: squared error 1.5 in total)
+    """
+
+    reduction: str = "sum"
+
+    quadratic = True
+    bounded = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice(self.reduction, "reduction", ("sum", "mean"))
+
+    @classmethod
+    def from_squared_error(cls, squared_error: float, reduction: str = "sum") -> RE:
+        """That which allows a squared error, in squared units of x."""
+        return cls(float(np.sqrt(check_non_negative(squared_error, "squared_error"))), reduction)
+
+    def __repr__(self) -> str:
+        per = "in total" if self.reduction == "sum" else "per dimension"
+        return f"RE(kappa={self.kappa:.6g}: squared error {self.allowance:.6g} {per})"
+
+    @property
+    def allowance(self) -> float:
+        return self.kappa**2
+
+    def mean_curvature(self, dim: int) -> float:
+        return 2 * self._factor(dim)
+
+    def _factor(self, dim: int) -> float:
+        scale = 1.0 if self.frame is None else self.frame.scale
+        return scale**2 / (dim if self.reduction == "mean" else 1)
+
+    def check(self, x: Array) -> None:
+        pass
+
+    def statistics(self, x: Array, rows: slice | None = None) -> tuple[Array, Array]:
+        return x, self._factor(x.shape[1]) * (x * x).sum(axis=1)
+
+    def readout(self, psi: Array) -> tuple[Array, Array]:
+        factor = self._factor(psi.shape[1])
+        return 2 * factor * psi, -factor * (psi * psi).sum(axis=1)
+
+    def pullback(self, psi: Array, dv: Array, db: Array) -> Array:
+        return 2 * self._factor(psi.shape[1]) * (dv - db[:, None] * psi)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class _Mapped(_Constraint):
+    """A constraint on features of reconstructions; `_map` is the feature map."""
+
+    bounded: ClassVar[bool] = True
+    quadratic: ClassVar[bool] = False
+
+    @property
+    def _map(self) -> FeatureMap:
+        raise NotImplementedError
+
+    def _origin(self, dim: int) -> FloatArray:
+        """f at the origin of the frame, (1, S), from where features are measured where only differences matter."""
+        known = self.__dict__.get("_at_origin")
+        if known is None or self.frame is None:
+            known = self.__dict__["_at_origin"] = self._framed(np.zeros((1, dim)))
+        return cast(FloatArray, known)
+
+    def mean_curvature(self, dim: int) -> float:
+        """2 tr(F^T F) / D of the slope F of the features at the origin of the frame, from 32 random cotangents."""
+        signs = np.random.default_rng(0).choice((-1.0, 1.0), size=(32, self._origin(dim).shape[1]))
+        slopes = self._framed.pullback(np.zeros((32, dim)), signs)
+        return 2 * float(np.square(slopes).mean())
+
+    @cached_property
+    def _framed(self) -> FeatureMap:
+        """The feature map of points in the frame."""
+        moved = getattr(self._map, "in_frame", None)
+        if moved is None:
+            return _Framed(self._map, self.frame)
+        return self._map if self.frame is None else cast(FeatureMap, moved(self.frame))
+
+    def check(self, x: FloatArray) -> None:
+        check_features(self._map, x, self.name)
+
+
+@dataclass(frozen=True)
+class _Framed:
+    """A feature map after the way out of a frame, if there is one; whatever it gives, in float64."""
+
+    features: FeatureMap
+    frame: Frame | None
+
+    def __call__(self, x: FloatArray) -> FloatArray:
+        f = np.asarray(self.features(x if self.frame is None else self.frame.outward(x)), dtype=np.float64)
+        if len(x) > 1 and not np.isfinite(f).all():
+            row = int(np.flatnonzero(~np.isfinite(f).all(axis=1))[0])
+            raise ValueError(f"features must be finite, got {f[row]} from {self.features!r} in row {row} of a block")
+        return f
+
+    def pullback(self, x: FloatArray, df: FloatArray) -> FloatArray:
+        if self.frame is None:
+            return np.asarray(self.features.pullback(x, df), dtype=np.float64)
+        return self.frame.scale * np.asarray(self.features.pullback(self.frame.outward(x), df), dtype=np.float64)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class FRE(_Mapped):
+    """Feature reconstruction error: E||f(x) - f(psi)||^2 <= kappa^2.
+
+    Parameters
+    ----------
+    kappa : float
+        Root of the squared error that is allowed, in units of the features.
+    features : (S, D) array_like, LinearFeatures, FourierFeatures, Features or other FeatureMap
+        f with its vector-Jacobian product; a matrix stands for the linear map.
+    name : str
+        Under which results are found; "FRE" by default.
+    frame : Frame, optional
+        Set by the solver: coordinates in which it gives points.
+
+    Raises
+    ------
+    ValueError
+        If kappa is negative or not finite; later if the features do not fit the data.
+    MissingProductError
+        For a callable without its vector-Jacobian product.
+
+    Examples
+    --------
+    >>> FRE(0.5, np.eye(2))
+    FRE(kappa=0.5: squared error 0.25 of LinearFeatures(2 x 2))
+    """
+
+    features: Any
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "features", as_features(self.features))
+
+    def __repr__(self) -> str:
+        return f"FRE(kappa={self.kappa:.6g}: squared error {self.allowance:.6g} of {self.features!r})"
+
+    @property
+    def _map(self) -> FeatureMap:
+        return cast(FeatureMap, self.features)
+
+    @property
+    def allowance(self) -> float:
+        return self.kappa**2
+
+    @property
+    def quadratic(self) -> bool:  # type: ignore[override]
+        return isinstance(self.features, LinearFeatures)
+
+    @cached_property
+    def bounded(self) -> bool:  # type: ignore[override]
+        """Whether no direction is without cost; of a map that is not linear that is taken for granted."""
+        matrix = getattr(self.features, "matrix", None)
+        return matrix is None or bool(np.linalg.matrix_rank(matrix) == matrix.shape[1])
+
+    def _centred(self, x: Array) -> FloatArray:
+        f = self._framed(x)
+        return f if self.quadratic else f - self._origin(x.shape[1])
+
+    def statistics(self, x: Array, rows: slice | None = None) -> tuple[Array, Array]:
+        f = self._centred(x)
+        return x if self.quadratic else f, (f * f).sum(axis=1)
+
+    def readout(self, psi: Array) -> tuple[Array, Array]:
+        f = self._centred(psi)
+        return 2 * (self._framed.pullback(psi, f) if self.quadratic else f), -(f * f).sum(axis=1)
+
+    def pullback(self, psi: Array, dv: Array, db: Array) -> Array:
+        f = self._centred(psi)
+        df = self._framed(dv) if self.quadratic else dv
+        return 2 * self._framed.pullback(psi, df - db[:, None] * f)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class _Similarity(_Mapped):
+    """E[similarity] >= kappa, a similarity p(x) . f(psi) of at most 1: H is what it lacks of 1."""
+
+    bounded = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.kappa > 1:
+            raise ValueError(f"kappa must be at most 1, the largest {self.name} there is, got {self.kappa}")
+
+    @property
+    def allowance(self) -> float:
+        return 1 - self.kappa
+
+    def readout(self, psi: Array) -> tuple[Array, Array]:
+        return self._framed(psi), np.zeros(len(psi))
+
+    def pullback(self, psi: Array, dv: Array, db: Array) -> Array:
+        return self._framed.pullback(psi, dv)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class CLA(_Similarity):
+    """Classifier accuracy: E[l(x) . c(psi)] >= kappa, the probability that c gives a reconstruction the label of x.
+
+    By itself it has no minimiser, for scores push psi to infinity: it needs an RE beside it, a box or an anchor.
+
+    Parameters
+    ----------
+    kappa : float
+        Between 0 and 1.
+    classifier : fitted LogisticRegression, Features or other FeatureMap
+        c, the probabilities of the classes, fixed.
+    labels : (N,) array_like
+        One for each point of the data that are solved for; of a classifier that is no scikit-learn one the number of
+        its class, from 0.
+    name : str
+        Under which results are found; "CLA" by default.
+    frame : Frame, optional
+        Set by the solver: coordinates in which it gives points.
+
+    Raises
+    ------
+    ValueError
+        If kappa is not between 0 and 1, or a label is no class; later if there are more or fewer labels than points.
+    MissingProductError
+        For a callable without its vector-Jacobian product.
+
+    Examples
+    --------
+    >>> CLA(0.9, ClassProbabilities([[-2.0], [2.0]], [0.0, 0.0]), labels=[0, 1]).labelled  # points
+    2
+    """
+
+    classifier: Any
+    labels: npt.NDArray[Any]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        classifier = self.classifier
+        if hasattr(classifier, "predict_proba"):
+            classifier = ClassProbabilities.of(classifier)
+        object.__setattr__(self, "classifier", as_features(classifier, "classifier"))
+        object.__setattr__(self, "labels", np.asarray(self.labels))
+        if self.labels.ndim != 1 or not len(self.labels):
+            raise ValueError(f"labels must be a vector, one for each data point, got shape {self.labels.shape}")
+        self._classes  # noqa: B018  (refuses what is none)
+
+    def __repr__(self) -> str:
+        return f"CLA(kappa={self.kappa:.6g}, {self.classifier!r}, {len(self.labels)} labels)"
+
+    @cached_property
+    def _classes(self) -> npt.NDArray[np.intp]:
+        """The number of the class of every label, (N,)."""
+        classes = getattr(self.classifier, "classes", None)
+        if classes is None:
+            numeric = self.labels.dtype.kind in "biu" or (
+                self.labels.dtype.kind == "f" and np.isfinite(self.labels).all()
+            )
+            numbers = self.labels.astype(np.intp) if numeric else np.full(len(self.labels), -1)
+            wrong = (numbers != self.labels) | (numbers < 0)
+        else:
+            order = np.argsort(classes)
+            place = np.searchsorted(classes, self.labels, sorter=order).clip(0, len(classes) - 1)
+            numbers = order[place]
+            wrong = classes[numbers] != self.labels
+        if wrong.any():
+            known = "whole numbers from 0" if classes is None else f"one of {np.asarray(classes).tolist()}"
+            raise ValueError(
+                f"labels must be classes of the classifier, {known}, got {self.labels[wrong].tolist()[0]!r}"
+            )
+        return numbers.astype(np.intp, copy=False)
+
+    @property
+    def _map(self) -> FeatureMap:
+        return cast(FeatureMap, self.classifier)
+
+    @property
+    def labelled(self) -> int:  # type: ignore[override]
+        return len(self.labels)
+
+    def check(self, x: FloatArray) -> None:
+        count = check_features(self._map, x, self.name)
+        if self._classes.max() >= count:
+            raise ValueError(f"labels go up to class {self._classes.max()}, but the classifier has {count}, from 0")
+
+    def statistics(self, x: Array, rows: slice | None = None) -> tuple[Array, Array]:
+        if rows is None:
+            raise ValueError(
+                f"{self.name} knows the labels of the data points that were solved for, and of no others: their "
+                "encoder is an attribute of the solution"
+            )
+        one_hot = np.zeros((len(x), self._origin(x.shape[1]).shape[1]))
+        one_hot[np.arange(len(x)), self._classes[rows]] = 1
+        return one_hot, np.ones(len(x))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class PNCC(_Similarity):
+    """Patch normalised cross-correlation: its mean over patches of x and psi, E[NCC] >= kappa.
+
+    It is blind to brightness and contrast of every patch: by itself its minimisers are flat, and it needs an RE beside
+    it, a box or an anchor. A constant patch correlates with nothing, so that images with constant patches do not reach
+    1 even with themselves.
+
+    Parameters
+    ----------
+    kappa : float
+        Between 0 and 1.
+    image_shape : (H, W) or (H, W, channels)
+        Of the images that the rows of x hold, in C order.
+    patch : int or (int, int)
+        Size of a patch.
+    stride : int, optional
+        Distance of neighbouring patches; that of their size by default, so that they tile the image.
+    name : str
+        Under which results are found; "PNCC" by default.
+    frame : Frame, optional
+        Set by the solver: coordinates in which it gives points.
+
+    Raises
+    ------
+    ValueError
+        If kappa is not between 0 and 1, or a patch does not fit; later if the images have another shape.
+
+    Examples
+    --------
+    >>> PNCC(0.8, (8, 8), 4).kappa
+    0.8
+    """
+
+    image_shape: tuple[int, ...]
+    patch: int | tuple[int, int]
+    stride: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._map  # noqa: B018  (refuses what does not fit)
+
+    def __repr__(self) -> str:
+        return f"PNCC(kappa={self.kappa:.6g}, {self._map!r})"
+
+    @cached_property
+    def _map(self) -> NormalisedPatches:
+        return NormalisedPatches(self.image_shape, cast(Any, self.patch), self.stride)  # one size is made a pair there
+
+    def check(self, x: FloatArray) -> None:
+        if x.shape[1] != np.prod(self._map.image_shape):
+            raise ValueError(
+                f"image_shape {self._map.image_shape} wants {np.prod(self._map.image_shape)} values in every row of x, "
+                f"got {x.shape[1]}"
+            )
+
+    def statistics(self, x: Array, rows: slice | None = None) -> tuple[Array, Array]:
+        return self._framed(x), np.ones(len(x))

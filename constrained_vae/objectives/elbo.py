@@ -1,0 +1,172 @@
+"""Objectives: which energies, with which multipliers; `.at(beta)` moves one along the temperature axis."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from .. import equations
+from .._utils.checks import check_choice, check_positive
+from ..data.frame import Frame
+from ..equations import Array
+from .energies import CrossEntropy, SquaredError
+
+
+@runtime_checkable
+class Objective(Protocol):
+    """What the solver asks of an objective: energies in the one linear form (T4), multipliers included.
+
+    `statistics` must not depend on the multipliers; `offset` turns its second result into s_i (N,). `rows` says which
+    of the data points solved for the block x holds (None: other points), for energies that know more of them, such as
+    their labels; `labelled` then is their number, else None. `curvature` is that of a Bregman divergence, None for any
+    other energy.
+    """
+
+    @property
+    def beta(self) -> float: ...
+    @property
+    def equivariant(self) -> bool: ...
+    @property
+    def quadratic(self) -> float | None: ...
+    @property
+    def stiffness(self) -> float: ...
+    @property
+    def allowance(self) -> float: ...
+    @property
+    def labelled(self) -> int | None: ...
+    def at(self, beta: float) -> Objective: ...
+    def check(self, x: Array) -> None: ...
+    def in_frame(self, frame: Frame) -> Objective: ...
+    def statistics(self, x: Array, rows: slice | None = None) -> tuple[Array, Array]: ...
+    def offset(self, s: Array) -> Array: ...
+    def readout(self, psi: Array) -> tuple[Array, Array]: ...
+    def decoder(self, mass: Array, sums: Array, psi: Array) -> Array: ...
+    def pullback(self, psi: Array, dv: Array, db: Array) -> Array: ...
+    def coordinates(self, psi: Array) -> Array: ...
+    def reconstructions(self, u: Array) -> Array: ...
+    def curvature(self, psi: Array) -> Array | None: ...
+    def settings(self) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class ELBO:
+    """The beta-weighted evidence lower bound, free energy F = R + lambda E[d] (T3)-(T5).
+
+    In rate-distortion terms F is the Lagrangian of the rate R with slope lambda; in those of deterministic annealing
+    1 / lambda = 2 theta, theta = sigma^2 beta, is the temperature.
+
+    Parameters
+    ----------
+    beta : float
+        Temperature of the beta-VAE; the ELBO proper is beta = 1.
+    sigma : float
+        Standard deviation of the Gaussian decoder, in units of x. Plays no part for the Bernoulli decoder.
+    likelihood : {"gaussian", "bernoulli"}
+        Gaussian: energy ||x - psi||^2 / (2 sigma^2 beta). Bernoulli: -log p(x | psi) / beta, data in [0, 1].
+
+    Raises
+    ------
+    ValueError
+        If beta or sigma is not positive and finite, or the likelihood is unknown.
+
+    Examples
+    --------
+    >>> ELBO(beta=0.5).multiplier
+    1.0
+    """
+
+    beta: float = 1.0
+    sigma: float = 1.0
+    likelihood: str = "gaussian"
+
+    labelled = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "beta", check_positive(self.beta, "beta"))
+        object.__setattr__(self, "sigma", check_positive(self.sigma, "sigma"))
+        check_choice(self.likelihood, "likelihood", ("gaussian", "bernoulli"))
+        if not (0 < self.multiplier < np.inf):
+            raise ValueError(f"sigma^2 beta must be a representable positive number, got {self}")
+
+    @property
+    def energy(self) -> SquaredError | CrossEntropy:
+        return SquaredError() if self.likelihood == "gaussian" else CrossEntropy()
+
+    @property
+    def multiplier(self) -> float:
+        """Slope lambda of the rate-distortion function: 1/(2 sigma^2 beta), Bernoulli 1/beta."""
+        return 0.5 / self.beta / self.sigma / self.sigma if self.likelihood == "gaussian" else 1.0 / self.beta
+
+    @property
+    def equivariant(self) -> bool:
+        return self.energy.equivariant
+
+    @property
+    def quadratic(self) -> float | None:
+        """The multiplier where the energy is a squared distance, so that a kernel may compute it as one; else None."""
+        return self.multiplier if self.likelihood == "gaussian" else None
+
+    @property
+    def stiffness(self) -> float:
+        """lambda grad^2 f in `coordinates`: 1/theta = 1/(sigma^2 beta) for the Gaussian decoder, 4/beta for Bernoulli.
+
+        Its inverse square root is the resolution below which reconstructions do not differ.
+        """
+        return self.multiplier * self.energy.stiffness
+
+    @property
+    def allowance(self) -> float:
+        """What the thresholds of constraints take off the Lagrangian, sum_c lambda_c kappa_c^2; none here."""
+        return 0.0
+
+    def at(self, beta: float) -> ELBO:
+        """The same objective at another temperature."""
+        return replace(self, beta=beta)
+
+    def check(self, x: Array) -> None:
+        """Raise ValueError where the likelihood does not admit the data."""
+        if self.likelihood == "bernoulli" and (x.min() < 0 or x.max() > 1):
+            raise ValueError(
+                f"the Bernoulli likelihood wants data in [0, 1], got values from {x.min():.4g} to {x.max():.4g}: "
+                "rescale them, or use likelihood='gaussian'"
+            )
+
+    def in_frame(self, frame: Frame) -> ELBO:
+        """The same objective for data measured in the frame; energies are unchanged."""
+        return replace(self, sigma=self.sigma / frame.scale)
+
+    def statistics(self, x: Array, rows: slice | None = None) -> tuple[Array, Array]:
+        return self.energy.statistics(x)
+
+    def offset(self, s: Array) -> Array:
+        return self.multiplier * s
+
+    def readout(self, psi: Array) -> tuple[Array, Array]:
+        v, b = self.energy.readout(psi)
+        return self.multiplier * v, self.multiplier * b
+
+    def decoder(self, mass: Array, sums: Array, psi: Array) -> Array:
+        """Weighted means (T3); a tile without posterior mass keeps its reconstruction."""
+        return equations.decoder(sums, mass, psi)
+
+    def pullback(self, psi: Array, dv: Array, db: Array) -> Array:
+        """Transposed derivative of the readout, dv . d(v) + db d(b), (K, D)."""
+        return self.multiplier * self.energy.pullback(psi, dv, db)
+
+    def coordinates(self, psi: Array) -> Array:
+        """Coordinates of reconstructions in which the curvature of the energy is the constant `stiffness`."""
+        return self.energy.coordinates(psi)
+
+    def reconstructions(self, u: Array) -> Array:
+        """The reconstructions at given coordinates; whatever those are, inside the domain of the energy."""
+        return self.energy.reconstructions(u)
+
+    def curvature(self, psi: Array) -> Array:
+        """lambda grad^2 f(psi), diagonal, shape (K, D), as it stands in the Jacobian (T8)."""
+        return self.multiplier * self.energy.curvature(psi)
+
+    def settings(self) -> dict[str, Any]:
+        """What `save` writes and `load` reads back."""
+        return {"objective": "ELBO", "beta": self.beta, "sigma": self.sigma, "likelihood": self.likelihood}

@@ -1,0 +1,407 @@
+"""Feature maps f: R^D -> R^S with their vector-Jacobian products: what FRE compares, CLA scores and PNCC correlates.
+
+A map f is a callable, f(x) of shape (n, S) for x of shape (n, D), with a method
+
+    pullback(x, df) -> (n, D)       df_i . f'(x_i), the vector-Jacobian product, for cotangents df (n, S)
+
+Both get NumPy arrays. `Features` makes one of two functions of your own. A map may have a method `in_frame(frame)`, the
+same map of points measured in a frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import softmax
+
+from .._utils.checks import FloatArray, check_count, check_data, check_positive, check_vector
+from ..data.frame import Frame
+
+_CONSTANT = 1e-6  # a patch of less contrast than this, relative to the largest value of its image, is constant
+
+
+class MissingProductError(ValueError):
+    """A feature map or classifier came without its vector-Jacobian product; the message says how to supply it.
+
+    Examples
+    --------
+    >>> from constrained_vae import FRE, solve_constrained
+    >>> solve_constrained([[0.0], [1.0]], FRE(0.1, np.sin))  # derivatives are not guessed
+    Traceback (most recent call last):
+    constrained_vae.features.MissingProductError: ...
+    """
+
+
+@runtime_checkable
+class FeatureMap(Protocol):
+    """A callable with its vector-Jacobian product.
+
+    Examples
+    --------
+    >>> isinstance(LinearFeatures([[1.0, 2.0]]), FeatureMap)
+    True
+    """
+
+    def __call__(self, x: FloatArray, /) -> FloatArray: ...
+    def pullback(self, x: FloatArray, df: FloatArray, /) -> FloatArray: ...
+
+
+@dataclass(frozen=True)
+class Features:
+    """A feature map of two functions: f itself and its vector-Jacobian product.
+
+    Parameters
+    ----------
+    function : callable
+        x (n, D) -> f(x) (n, S), row by row.
+    product : callable
+        (x (n, D), df (n, S)) -> (n, D), the rows df_i . f'(x_i).
+
+    Examples
+    --------
+    >>> squares = Features(lambda x: x**2, lambda x, df: 2 * x * df)
+    >>> squares.pullback(np.array([[3.0]]), np.array([[1.0]]))
+    array([[6.]])
+    """
+
+    function: Callable[[FloatArray], Any]
+    product: Callable[[FloatArray, FloatArray], Any]
+
+    def __post_init__(self) -> None:
+        if not (callable(self.function) and callable(self.product)):
+            raise MissingProductError(
+                "Features wants two functions, f(x) -> (n, S) and product(x, df) -> (n, D) with rows df_i . f'(x_i), "
+                f"got {self.function!r} and {self.product!r}"
+            )
+
+    def __call__(self, x: FloatArray) -> FloatArray:
+        return np.asarray(self.function(x), dtype=np.float64)
+
+    def pullback(self, x: FloatArray, df: FloatArray) -> FloatArray:
+        return np.asarray(self.product(x, df), dtype=np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class LinearFeatures:
+    """f(x) = A x.
+
+    Parameters
+    ----------
+    matrix : (S, D) array_like
+        A, in units of the features per unit of x.
+
+    Examples
+    --------
+    >>> f = LinearFeatures([[1.0, 2.0]])
+    >>> f(np.array([[3.0, 4.0]]))
+    array([[11.]])
+    >>> f.pullback(np.array([[3.0, 4.0]]), np.array([[1.0]]))  # A^T u
+    array([[1., 2.]])
+    """
+
+    matrix: FloatArray
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "matrix", np.array(check_data(self.matrix, "matrix"), dtype=np.float64))
+
+    def __repr__(self) -> str:
+        return "LinearFeatures({} x {})".format(*self.matrix.shape)
+
+    def in_frame(self, frame: Frame) -> LinearFeatures:
+        """The same map of points in a frame, but for a constant."""
+        return LinearFeatures(frame.scale * self.matrix)
+
+    def __call__(self, x: FloatArray) -> FloatArray:
+        return x @ self.matrix.T
+
+    def pullback(self, x: FloatArray, df: FloatArray) -> FloatArray:
+        return df @ self.matrix
+
+
+@dataclass(frozen=True, eq=False)
+class FourierFeatures:
+    """f(x) = sqrt(2 / S) cos(W x + c): with random W and c, f(x) . f(y) approximates a Gaussian kernel.
+
+    Parameters
+    ----------
+    frequencies : (S, D) array_like
+        W, in inverse units of x.
+    phases : (S,) array_like
+        c.
+
+    Examples
+    --------
+    >>> f = FourierFeatures([[0.0]], [0.0])  # sqrt(2) cos 0
+    >>> f(np.array([[3.0]])).round(6)
+    array([[1.414214]])
+    """
+
+    frequencies: FloatArray
+    phases: FloatArray
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "frequencies", np.array(check_data(self.frequencies, "frequencies"), np.float64))
+        object.__setattr__(self, "phases", np.array(check_vector(self.phases, "phases")))
+        if len(self.phases) != len(self.frequencies):
+            raise ValueError(f"phases must be {len(self.frequencies)}, one per frequency, got {len(self.phases)}")
+
+    def __repr__(self) -> str:
+        return "FourierFeatures({} of {} dimensions)".format(*self.frequencies.shape)
+
+    @classmethod
+    def random(cls, dim: int, n_features: int = 256, gamma: float = 1.0, seed: int = 0) -> FourierFeatures:
+        """Random Fourier features of the kernel exp(-gamma ||x - y||^2) (Rahimi and Recht 2007, NIPS 20).
+
+        Parameters
+        ----------
+        dim : int
+            Dimension of x.
+        n_features : int
+            S; the error of the kernel falls as S^-1/2.
+        gamma : float
+            Of the kernel, in inverse squared units of x.
+        seed : int
+            Of the random frequencies and phases.
+
+        Raises
+        ------
+        ValueError
+            For bad input.
+        """
+        rng = np.random.default_rng(check_count(seed, "seed", 0))
+        shape = check_count(n_features, "n_features"), check_count(dim, "dim")
+        frequencies = np.sqrt(2 * check_positive(gamma, "gamma")) * rng.standard_normal(shape)
+        return cls(frequencies, rng.uniform(0, 2 * np.pi, shape[0]))
+
+    def in_frame(self, frame: Frame) -> FourierFeatures:
+        """The same map of points in a frame, so that an offset costs no accuracy."""
+        phases = self.phases + self.frequencies @ np.broadcast_to(frame.centre, self.frequencies.shape[1])
+        return FourierFeatures(frame.scale * self.frequencies, phases % (2 * np.pi))
+
+    def _angles(self, x: FloatArray) -> FloatArray:
+        return x @ self.frequencies.T + self.phases
+
+    def __call__(self, x: FloatArray) -> FloatArray:
+        return np.sqrt(2 / len(self.phases)) * np.cos(self._angles(x))
+
+    def pullback(self, x: FloatArray, df: FloatArray) -> FloatArray:
+        return -np.sqrt(2 / len(self.phases)) * (df * np.sin(self._angles(x))) @ self.frequencies
+
+
+@dataclass(frozen=True, eq=False)
+class ClassProbabilities:
+    """Class probabilities softmax(A x + a) of a linear classifier.
+
+    Parameters
+    ----------
+    coefficients : (S, D) array_like
+        A.
+    intercepts : (S,) array_like
+        a.
+    classes : (S,) array_like, optional
+        What the classes are called; by default by their numbers, from 0.
+
+    Examples
+    --------
+    >>> ClassProbabilities([[-1.0], [1.0]], [0.0, 0.0])(np.array([[0.0]]))
+    array([[0.5, 0.5]])
+    """
+
+    coefficients: FloatArray
+    intercepts: FloatArray
+    classes: npt.NDArray[Any] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "coefficients", np.array(check_data(self.coefficients, "coefficients"), np.float64))
+        object.__setattr__(self, "intercepts", np.array(check_vector(self.intercepts, "intercepts")))
+        if len(self.intercepts) != len(self.coefficients):
+            raise ValueError(f"intercepts must be {len(self.coefficients)}, one per class, got {len(self.intercepts)}")
+        classes = np.arange(len(self.intercepts)) if self.classes is None else np.asarray(self.classes)
+        if classes.shape != self.intercepts.shape:
+            raise ValueError(f"classes must be {len(self.intercepts)}, one per intercept, got shape {classes.shape}")
+        object.__setattr__(self, "classes", classes)
+
+    def __repr__(self) -> str:
+        return "ClassProbabilities({} classes, {} dimensions)".format(*self.coefficients.shape)
+
+    @classmethod
+    def of(cls, classifier: Any) -> ClassProbabilities:
+        """Those of a fitted scikit-learn `LogisticRegression`.
+
+        Raises
+        ------
+        ValueError
+            If it is not fitted, or its probabilities are no softmax of linear scores (one-vs-rest).
+        """
+        if not hasattr(classifier, "coef_"):
+            fitted = hasattr(classifier, "classes_")
+            raise ValueError(
+                f"classifier must be {'' if fitted else 'fitted, '}a LogisticRegression, got {classifier!r}: "
+                f"{'' if fitted else 'call its fit(x, labels) first, or '}give Features(probabilities, product)"
+            )
+        coefficients, intercepts = np.atleast_2d(classifier.coef_), np.ravel(classifier.intercept_)
+        intercepts = np.broadcast_to(intercepts, len(coefficients))
+        if len(coefficients) == 1:  # two classes, one score
+            coefficients = np.concatenate([0 * coefficients, coefficients])
+            intercepts = np.concatenate([0 * intercepts, intercepts])
+        found = cls(coefficients, intercepts, np.asarray(classifier.classes_))
+        at = np.random.default_rng(0).standard_normal((16, coefficients.shape[1]))
+        if not np.allclose(found(at), classifier.predict_proba(at), rtol=1e-6, atol=1e-9):
+            raise ValueError(
+                f"the probabilities of {classifier!r} are no softmax of its linear scores: fit a multinomial "
+                "LogisticRegression, or give Features(probabilities, product)"
+            )
+        return found
+
+    def in_frame(self, frame: Frame) -> ClassProbabilities:
+        """The same map of points in a frame, so that an offset costs no accuracy."""
+        intercepts = self.intercepts + self.coefficients @ np.broadcast_to(frame.centre, self.coefficients.shape[1])
+        return ClassProbabilities(frame.scale * self.coefficients, intercepts, self.classes)
+
+    def __call__(self, x: FloatArray) -> FloatArray:
+        return np.asarray(softmax(x @ self.coefficients.T + self.intercepts, axis=1))
+
+    def pullback(self, x: FloatArray, df: FloatArray) -> FloatArray:
+        c = self(x)
+        return (c * (df - (c * df).sum(axis=1, keepdims=True))) @ self.coefficients
+
+
+@dataclass(frozen=True)
+class NormalisedPatches:
+    """Patches of images less their mean, of unit length, so that f(x) . f(y) is a mean correlation of patches.
+
+    A constant patch is zero, and correlates with nothing. (Constant: with a contrast below 1e-6 of the largest value of
+    its image.) Patches of images with channels hold all channels.
+
+    Parameters
+    ----------
+    image_shape : (H, W) or (H, W, channels)
+        Of the images whose pixels x holds in rows, in C order.
+    patch : (int, int)
+        Height and width of a patch.
+    stride : int, optional
+        Distance of neighbouring patches; that of their size by default, so that they tile the image. The last row and
+        column of patches is moved back to the border.
+
+    Examples
+    --------
+    >>> f = NormalisedPatches((2, 2), (2, 2))
+    >>> x = np.array([[0.0, 1.0, 2.0, 3.0]])
+    >>> round((f(x) @ f(5 * x + 1).T).item(), 9)  # blind to brightness and contrast
+    1.0
+    """
+
+    image_shape: tuple[int, ...]
+    patch: tuple[int, int]
+    stride: int | None = None
+
+    def __post_init__(self) -> None:
+        shape = self.image_shape
+        if not (isinstance(shape, (tuple, list)) and len(shape) in (2, 3)):
+            raise ValueError(f"image_shape must be (height, width) or (height, width, channels), got {shape!r}")
+        object.__setattr__(self, "image_shape", tuple(check_count(n, "image_shape") for n in shape))
+        patch = tuple(self.patch) if isinstance(self.patch, (tuple, list)) else (self.patch, self.patch)
+        if len(patch) != 2:
+            raise ValueError(f"patch must be a size or (height, width), got {self.patch!r}")
+        object.__setattr__(self, "patch", tuple(check_count(n, "patch") for n in patch))
+        if any(p > n for p, n in zip(self.patch, self.image_shape, strict=False)):
+            raise ValueError(f"patch must fit into the image, got {self.patch} for images of {self.image_shape[:2]}")
+        if np.prod(self.patch) * (self.image_shape[2] if len(self.image_shape) == 3 else 1) < 2:
+            raise ValueError("patch must hold two values or more: of a single one nothing is left without its mean")
+        if self.stride is not None:
+            check_count(self.stride, "stride")
+
+    @cached_property
+    def _pixels(self) -> npt.NDArray[np.intp]:
+        """Pixels of every patch, (P, p)."""
+        first = []
+        for n, p in zip(self.image_shape, self.patch, strict=False):
+            starts = np.arange(0, n - p + 1, self.stride or p)
+            first.append(starts if starts[-1] == n - p else np.append(starts, n - p))
+        numbers = np.arange(np.prod(self.image_shape)).reshape(self.image_shape)
+        patches = [numbers[i : i + self.patch[0], j : j + self.patch[1]].ravel() for i in first[0] for j in first[1]]
+        return np.array(patches)
+
+    def _normalised(self, x: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Unit patches (n, P, p) and their lengths (n, P, 1), infinite for constant ones."""
+        if x.shape[1] != np.prod(self.image_shape):
+            raise ValueError(
+                f"images of shape {self.image_shape} have {np.prod(self.image_shape)} values, got {x.shape[1]}"
+            )
+        patches = x[:, self._pixels]
+        patches = patches - patches.mean(axis=2, keepdims=True)
+        length = np.sqrt(np.square(patches).sum(axis=2, keepdims=True))
+        constant = length <= _CONSTANT * np.abs(x).max(axis=1)[:, None, None]
+        length = np.where(constant, np.inf, length)
+        return patches / length, length
+
+    def __call__(self, x: FloatArray) -> FloatArray:
+        unit, _ = self._normalised(x)
+        return unit.reshape(len(x), -1) / np.sqrt(len(self._pixels))
+
+    def pullback(self, x: FloatArray, df: FloatArray) -> FloatArray:
+        unit, length = self._normalised(x)
+        slope = df.reshape(unit.shape)
+        slope = slope - unit * (unit * slope).sum(axis=2, keepdims=True)
+        slope = (slope - slope.mean(axis=2, keepdims=True)) / length / np.sqrt(len(self._pixels))
+        dx = np.zeros_like(x)
+        for j, pixels in enumerate(self._pixels.T):  # no two patches have the same pixel at the same place
+            dx[:, pixels] += slope[:, :, j]
+        return dx
+
+
+def as_features(value: Any, name: str = "features") -> FeatureMap:
+    """A feature map, or a matrix as the linear one.
+
+    Raises
+    ------
+    MissingProductError
+        For a callable without its vector-Jacobian product.
+    ValueError
+        For anything else.
+    """
+    if isinstance(value, FeatureMap) and not isinstance(value, type):
+        return value
+    if callable(value):
+        raise MissingProductError(
+            f"{name} must come with its vector-Jacobian product, got {value!r}: give Features(function, product) with "
+            "product(x, df) -> (n, D), the rows df_i . f'(x_i), or a callable with such a method `pullback`"
+        )
+    return LinearFeatures(value)
+
+
+def check_features(features: FeatureMap, x: FloatArray, name: str) -> int:
+    """The number S of features of a map, after a look at its value and product at a few points."""
+    x = np.array(x[:2], dtype=np.float64)
+    try:
+        f = features(x)
+        shape = np.shape(f)
+        if len(shape) != 2 or len(f) != len(x) or not shape[1]:
+            raise ValueError(f"of points of shape {x.shape} they are of shape {shape}, wanted ({len(x)}, S)")
+        product = np.shape(features.pullback(x, np.ones_like(f)))
+    except (ValueError, IndexError, TypeError) as error:
+        raise ValueError(f"{name}: features of points of dimension {x.shape[1]} failed: {error}") from error
+    if product != x.shape:
+        raise ValueError(f"{name}: the vector-Jacobian product must have the shape {x.shape} of x, got {product}")
+    if isinstance(features, Features):
+        _check_product(features, x, name)
+    return int(shape[1])
+
+
+def _check_product(features: Features, x: FloatArray, name: str) -> None:
+    """Raise ValueError where a product is far from differences of the function, in all of a few directions."""
+    rng, wrong = np.random.default_rng(0), []
+    for _ in range(3):
+        f = features(x)
+        direction, df = rng.standard_normal(x.shape), rng.standard_normal(f.shape)
+        h = 1e-4 * (1 + np.abs(x).max()) / np.abs(direction).max()
+        found = (df * (features(x + h * direction) - features(x - h * direction))).sum(axis=1) / (2 * h)
+        given = (direction * features.pullback(x, df)).sum(axis=1)
+        wrong.append(np.abs(given - found) > 0.1 * (np.abs(given) + np.abs(found)) + 1e-3)
+    if np.all(wrong, axis=0).any():
+        raise ValueError(f"{name}: the vector-Jacobian product is not that of the function: its differences are others")

@@ -1,0 +1,251 @@
+"""sweep(): solutions along the temperature, each started from the one before. It only decides the next beta."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from scipy.cluster.hierarchy import linkage, to_tree
+from tqdm.auto import tqdm
+
+from .._utils.checks import FloatArray, check_callable, check_choice, check_count, check_instance, check_vector
+from ..latent.tiling import Tiling
+from ..objectives.elbo import ELBO, Objective
+from ..problems.problem import Problem
+from ..results.fixed_point import Branch, FixedPoint
+from ..solvers.options import Options
+from ..solvers.solve import initial_sites, report_failure
+from ..solvers.split_condition import critical_beta
+from .continuation import Continuation, State
+
+_SUBSAMPLE = 1000  # points on which the hierarchy behind the default grid is built
+_SPLITS = 16  # how far down the hierarchy it looks
+_GAP = 8.0  # ratio of successive scales that separates the structure of the data from what is inside it
+_HEADROOM = 1.25  # the default grid starts this far above the first critical temperature
+
+
+def sweep(
+    x: Any,
+    objective: Objective | None = None,
+    *,
+    betas: Any = None,
+    direction: str = "down",
+    tiling: Tiling | None = None,
+    weights: Any = None,
+    masses: str = "fixed",
+    start: Any = None,
+    accelerate: str = "lbfgs",
+    tol: float = 1e-10,
+    max_maps: int = 100_000,
+    time_limit: float | None = None,
+    backend: str = "auto",
+    dtype: Any = None,
+    seed: int = 0,
+    predict: bool = False,
+    progress: bool = False,
+    callback: Callable[[Branch], Any] | None = None,
+    on_failure: str = "warn",
+) -> Branch | tuple[Branch, Branch]:
+    """Follow the solution along the temperature: deterministic annealing (cooling) or its reverse.
+
+    Every temperature starts from the solution before it. On cooling, coincident tiles stay tied up to the temperature
+    of their split (T9), which is located; a relative 1e-3 below it they are split into two equal halves along the
+    unstable axis (T13). So the branch does not depend on the grid: given no start, cooling follows it from above the
+    first transition even if the grid begins below.
+
+    Parameters
+    ----------
+    x, tiling, weights, masses, accelerate, tol, max_maps, time_limit, backend, dtype, seed, on_failure
+        As for `solve`; `max_maps` and `time_limit` hold per temperature.
+    objective : Objective, optional
+        Its beta plays no part; `ELBO()` by default.
+    betas : (n,) array_like, optional
+        Temperatures, in any order; by default 240 that span the data's own transitions, see `default_betas`.
+    direction : {"down", "up", "both"}
+        Cooling, heating, or both. Heating starts, unless told otherwise, where cooling through the same grid ends.
+    start : None, "data", (K, D) array_like, FixedPoint or Branch, optional
+        Where the first temperature starts: all tiles at the mean by default. A branch of the same data and direction is
+        continued: those temperatures that lie beyond its end are solved, and the result holds both.
+    predict : bool
+        Start each temperature a step along the tangent of the branch (T11): fewer maps, but more time where maps are
+        fast.
+    progress : bool
+        Show a progress bar.
+    callback : callable, optional
+        Called with the branch so far after every temperature; a true return value stops the sweep.
+
+    Returns
+    -------
+    Branch, or (Branch, Branch) for "both"
+        What had been solved when it was interrupted (Ctrl-C) or stopped; heating that never began is an empty branch.
+
+    Raises
+    ------
+    ValueError
+        For bad input; for the default grid also if all points coincide.
+
+    Examples
+    --------
+    >>> branch = sweep([[-3.0], [3.0]], betas=[12.0, 6.0, 3.0], tiling=Tiling.uniform(2))  # one transition, at 9
+    >>> branch.n_distinct
+    array([1, 2, 2])
+    """
+    objective = ELBO() if objective is None else objective
+    tiling = Tiling.uniform() if tiling is None else tiling
+    check_instance(tiling, "tiling", Tiling, "Tiling.uniform(64)")
+    check_choice(direction, "direction", ("down", "up", "both"))
+    check_choice(masses, "masses", ("fixed", "free"))
+    check_choice(on_failure, "on_failure", ("warn", "raise", "return"))
+    check_callable(callback, "callback")
+    options = Options(masses == "free", accelerate, tol, max_maps, time_limit)
+    problem = Problem.make(x, objective, weights, backend, dtype)
+    grid = default_grid(problem, objective) if betas is None else np.unique(check_vector(betas, "betas"))
+    objective.at(float(grid[0]))  # refuses temperatures that are not positive
+    if isinstance(start, Branch) and (start.direction != direction or not len(start)):
+        raise ValueError(
+            f"a branch is continued in its own direction and from its last solution: got {start!r} for "
+            f"direction={direction!r}; another way pass one of its solutions"
+        )
+
+    def follow(direction: str, start: Any, callback: Callable[[Branch], Any] | None) -> Branch:
+        path = Continuation(problem, objective, tiling, options, predict)
+        order = grid[::-1] if direction == "down" else grid
+        solutions: list[FixedPoint] = []
+        state: State | None = None
+        if isinstance(start, Branch):
+            solutions, end = list(start), start[-1]
+            order = order[order < end.beta] if direction == "down" else order[order > end.beta]
+            state = path.solve(end.beta, initial_sites(problem, tiling, end, seed, options.free))
+        try:
+            for beta in tqdm(order, disable=not progress, desc=f"sweep {direction}", unit="beta"):
+                beta = float(beta)
+                if state is None:
+                    state = first(path, beta, start)
+                elif direction == "up":
+                    state = path.step(state, beta, split=True)
+                else:
+                    for event in path.cool(state, beta):
+                        state = event.after
+                report_failure(state.solution, on_failure, stacklevel=5)
+                solutions.append(state.solution)
+                if callback and callback(Branch(tuple(solutions), direction)):
+                    break
+        except KeyboardInterrupt:
+            pass
+        return Branch(tuple(solutions), direction)
+
+    def first(path: Continuation, beta: float, start: Any) -> State:
+        """The state from which a branch is followed."""
+        if start is not None:
+            return path.solve(beta, initial_sites(problem, tiling, start, seed, options.free), split=True)
+        top = critical_beta(problem, objective)
+        if beta >= top:
+            return path.collapsed(beta)
+        state = path.collapsed(1.01 * top)
+        for event in path.cool(state, beta):  # all splits on the way, as in a longer sweep
+            state = event.after
+        return state
+
+    if direction == "down":
+        return follow("down", start, callback)
+    if direction == "up" and start is not None:
+        return follow("up", start, callback)
+    down = follow("down", start, callback if direction == "both" else None)
+    up = follow("up", down[-1], callback) if len(down) == len(grid) else Branch((), "up")
+    return (down, up) if direction == "both" else up
+
+
+def default_betas(
+    x: Any,
+    objective: Objective | None = None,
+    *,
+    weights: Any = None,
+    count: int = 240,
+    backend: str = "auto",
+) -> FloatArray:
+    """Temperatures that span the data's own transitions, ascending, evenly spaced in log beta.
+
+    The top is 1.25 times the first critical temperature, exact. The bottom is read off Ward's hierarchy of (at most
+    1000 of) the points: its clusters split from the top, each at the largest variance inside it, as T9 has it for
+    clusters that do not overlap (under a Gaussian decoder; for Bernoulli in proportion). Of the first 16 such
+    temperatures the grid ends in the last gap wider than a factor 8, half way down at the most; without such a gap at
+    half the 16th.
+
+    Parameters
+    ----------
+    x : (N, D) array_like, memory map or RowBlocks
+        Data.
+    objective : Objective, optional
+        `ELBO()` by default; its beta plays no part.
+    weights : (N,) array_like, optional
+        Data weights, uniform by default.
+    count : int
+        How many, at least two.
+    backend : {"auto", "numba", "cupy", "reference"}
+        Where to compute.
+
+    Returns
+    -------
+    (count,) array
+        Temperatures, ascending.
+
+    Raises
+    ------
+    ValueError
+        If all points coincide: there is no transition to span.
+
+    Examples
+    --------
+    >>> round(float(default_betas([[-3.0], [3.0]])[-1]), 6)  # 1.25 times the first transition
+    11.25
+    """
+    objective = ELBO() if objective is None else objective
+    return default_grid(Problem.make(x, objective, weights, backend, None), objective, check_count(count, "count", 2))
+
+
+def default_grid(problem: Problem, objective: Objective, count: int = 240) -> FloatArray:
+    """`default_betas` for a problem at hand."""
+    top = critical_beta(problem, objective)
+    if not top > 0:
+        raise ValueError("all points coincide, so there is no transition to span: give betas=")
+    scales = _split_scales(problem)
+    relative = np.array([top, *np.minimum.accumulate(scales / scales[0] * top)[1:]])
+    wide = np.flatnonzero(relative[:-1] > _GAP * relative[1:])
+    last = int(wide[-1]) if len(wide) else len(relative) - 1
+    following = relative[last + 1] if last + 1 < len(relative) else 0.0
+    bottom = max(relative[last] / 2, np.sqrt(relative[last] * following))
+    return np.geomspace(bottom, _HEADROOM * top, count)
+
+
+def _split_scales(problem: Problem) -> FloatArray:
+    """Largest variances inside the clusters of Ward's hierarchy, in the order in which they split from the top down."""
+    rows = problem.rows
+    chosen = np.flatnonzero(rows.weights > 0)
+    rho = rows.weights[chosen]
+    if len(chosen) > _SUBSAMPLE:
+        chosen = np.sort(np.random.default_rng(0).choice(len(rows), _SUBSAMPLE, replace=False, p=rows.weights))
+        rho = np.ones(_SUBSAMPLE)
+    points = rows.take(chosen)
+
+    def spread(node: Any) -> float:
+        members = node.pre_order()
+        deviation = points[members] - np.average(points[members], axis=0, weights=rho[members])
+        scaled = deviation * np.sqrt(rho[members] / rho[members].sum())[:, None]
+        return float(np.linalg.norm(scaled, 2) ** 2)  # top eigenvalue of the covariance
+
+    if len(points) == 1:
+        return np.ones(1)
+    root = to_tree(linkage(points, "ward"))
+    heap = [(-spread(root), 0, root)]
+    scales: list[float] = []
+    while heap and len(scales) < _SPLITS:
+        scale, _, node = heapq.heappop(heap)
+        if scale > -1e-14:  # in units of the data's mean square radius: coincident points
+            break
+        scales.append(-scale)
+        for child in (node.get_left(), node.get_right()):
+            if not child.is_leaf():
+                heapq.heappush(heap, (-spread(child), child.get_id(), child))
+    return np.array(scales)

@@ -1,0 +1,543 @@
+"""FixedPoint, Branch, Status: frozen results, and what can be derived from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from enum import Enum
+from functools import cached_property
+from os import PathLike
+from typing import Any, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from .. import equations
+from .._utils import tables
+from .._utils.checks import FloatArray, TooLargeError, check_positive
+from ..data.frame import Frame
+from ..data.rows import RowBlocks, blocks_of, check_rows, row_blocks
+from ..latent.sites import Sites
+from ..latent.tiling import Tiling
+from ..objectives.elbo import Objective
+from ..objectives.lagrangian import Lagrangian
+from ..phases.peaks import Peak, find_kinks
+from . import storage
+
+_BLOCK = 2**20  # entries of a block of responsibilities
+_LARGEST = 2**27  # entries of the largest encoder handed out whole, 1 GiB
+_COORDINATES = 4  # of a reconstruction in a table
+
+
+class Status(Enum):
+    """How an iteration ended: what happened, and what to try.
+
+    Examples
+    --------
+    >>> Status.MET.converged, Status.BUDGET_USED.converged
+    (True, False)
+    """
+
+    CONVERGED = "converged: the estimated error is below the tolerance"
+    SADDLE_LEFT = "converged, after leaving a saddle along its unstable axis"
+    DEAD_TILES = "converged; some tiles hold no posterior mass (holes), their reconstructions are arbitrary"
+    CRITICAL = (
+        "stopped at the accuracy of the arithmetic, with the estimated error above the tolerance: the solution is too "
+        "close to a transition, or on a saddle with no visible way down, or beta is too small for the precision; move "
+        "beta, or accept the error estimate"
+    )
+    BUDGET_USED = "stopped before convergence: raise max_maps or time_limit, loosen tol, or use another accelerator"
+    STOPPED = "stopped by the callback"
+    INTERRUPTED = "interrupted: the last point is kept"
+    NOT_FINITE = (
+        "stopped at the last finite point, the objective overflowed: check the scale of beta, sigma and the data"
+    )
+    MET = "met: every constraint holds, those that are paid for as equalities"
+    SLACK = "slack: every constraint holds at rate zero, none is paid for"
+    UNREACHABLE = (
+        "unreachable with these tiles: on the annealed branch a constraint does not hold, however much is paid for it; "
+        "`least` has the least values seen; relax it, or use more tiles or free masses"
+    )
+    JUMP = (
+        "jump: a first-order transition skips a threshold; `sides` has the solutions on both sides, of which this one "
+        "breaks the constraints less"
+    )
+
+    @property
+    def converged(self) -> bool:
+        """Whether the estimated error is below the tolerance, and constraints that were to be met are."""
+        return self in (Status.CONVERGED, Status.SADDLE_LEFT, Status.DEAD_TILES, Status.MET, Status.SLACK)
+
+
+class NotConvergedWarning(UserWarning):
+    """A solution did not reach its tolerance; the text says why and what to try.
+
+    Examples
+    --------
+    >>> import constrained_vae as cv
+    >>> import warnings
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always")
+    ...     s = cv.solve([[-1.0], [1.0]], beta=0.5, tiling=cv.Tiling.uniform(2), max_maps=2)
+    >>> [w.category.__name__ for w in caught]
+    ['NotConvergedWarning']
+    """
+
+
+class NotConvergedError(RuntimeError):
+    """As the warning, with `on_failure="raise"`; `.solution` holds what there is.
+
+    Examples
+    --------
+    >>> import constrained_vae as cv
+    >>> try:
+    ...     cv.solve([[-1.0], [1.0]], beta=0.5, tiling=cv.Tiling.uniform(2), max_maps=2, on_failure="raise")
+    ... except cv.NotConvergedError as error:
+    ...     print(error.solution.status.name)
+    BUDGET_USED
+    """
+
+    def __init__(self, message: str, solution: FixedPoint) -> None:
+        super().__init__(message, solution)  # both, so that it can be pickled
+        self.solution = solution
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class FixedPoint:
+    """A solution of the fixed-point equations (T1)-(T2).
+
+    Its own arrays are read-only. `x` is the caller's array, not a copy: what is derived later (encoder, labels) sees it
+    as it is then.
+
+    Attributes
+    ----------
+    x : (N, D) array or RowBlocks
+        The data, as given.
+    weights : (N,) array
+        Data weights rho, summing to 1.
+    objective : Objective
+    tiling : Tiling
+        Prior masses; the optimised ones where masses are free.
+    decoder : (K, D) array
+        Reconstruction vectors psi, in units of x.
+    marginal : (K,) array
+        Marginal posterior m.
+    free_energy, energy : float
+        F = R + E[H] and E[H], in nats, without the constants kappa.
+    distortion : float
+        E||x - psi||^2 in squared units of x, whatever the objective.
+    residual : float
+        sqrt(sum_a m_a ||T(psi)_a - psi_a||^2), in units of x, of the undamped map at the decoder. Where masses are free
+        the sum includes their step, theta m_a (log m_a - log pi_a)^2 with theta = sigma^2 beta (Bernoulli: beta / 4).
+    error_estimate : float
+        Estimated distance to the fixed point in the same norm (T10): the length of the Newton step found by conjugate
+        gradients, plus what these leave out. Of a run that was cut short, and for energies that are no Bregman
+        divergence, residual / (1 - contraction factor) as last measured; infinite where that is not known.
+    top_eigenvalue : float
+        Largest eigenvalue of the split condition (T9), NaN where it was not reached or is not known. It bounds the
+        contraction factor from above; a value of 1 or more means that a site with a single tile would split.
+    n_maps : int
+        Evaluations of the map.
+    status : Status
+    masses_free : bool
+        Whether the masses were optimised.
+    frame : Frame
+        Standardised coordinates in which it was solved.
+    expected : tuple of float
+        E[C_k] of the constraints of a `Lagrangian`, in their order; `constraint_values` has them by name.
+    trajectory : (n, K, D) array or None
+        The iterates, where they were recorded.
+
+    Examples
+    --------
+    >>> import constrained_vae as cv
+    >>> s = cv.solve([[-1.0], [1.0]], beta=0.5, tiling=cv.Tiling.uniform(2))
+    >>> s
+    FixedPoint(beta=0.5, 2 distinct of 2 tiles, rate=0.59029 nats, distortion=0.083186, converged after ...)
+    >>> s.encoder.shape
+    (2, 2)
+    """
+
+    x: FloatArray | RowBlocks
+    weights: FloatArray
+    objective: Objective
+    tiling: Tiling
+    decoder: FloatArray
+    marginal: FloatArray
+    free_energy: float
+    energy: float
+    distortion: float
+    residual: float
+    error_estimate: float
+    top_eigenvalue: float
+    n_maps: int
+    status: Status
+    masses_free: bool
+    frame: Frame
+    expected: tuple[float, ...] = ()
+    trajectory: FloatArray | None = None
+
+    def __post_init__(self) -> None:
+        for array in (self.weights, self.decoder, self.marginal, self.trajectory):
+            if array is not None:
+                array.setflags(write=False)
+
+    def __repr__(self) -> str:
+        return (
+            f"FixedPoint(beta={self.beta:.6g}, {len(self.distinct)} distinct of {len(self.tiling)} tiles, "
+            f"rate={self.rate:.6g} nats, distortion={self.distortion:.6g}, {self.status.name.lower()} "
+            f"after {self.n_maps} maps, {self.accuracy})"
+        )
+
+    def _repr_html_(self) -> str:
+        return tables.as_html(repr(self), self._columns)
+
+    @property
+    def _columns(self) -> tables.Columns:
+        """The distinct reconstructions, heaviest first; their coordinates as far as they fit into a line."""
+        sites = self.distinct
+        assert sites.marginal is not None
+        order = np.argsort(-sites.marginal, kind="stable")
+        shown = range(min(_COORDINATES, sites.decoder.shape[1]))
+        coordinates = {f"psi[{d}]": sites.decoder[order, d] for d in shown}
+        counts, masses, marginal = (values[order] for values in (sites.counts, sites.masses, sites.marginal))
+        return {"tiles": counts, "prior mass": masses, "posterior mass": marginal, **coordinates}
+
+    @property
+    def accuracy(self) -> str:
+        """How near this is to what it should be, in words."""
+        return f"error {self.error_estimate:.1e}"
+
+    @property
+    def beta(self) -> float:
+        """Temperature of the objective."""
+        return self.objective.beta
+
+    @property
+    def converged(self) -> bool:
+        """Whether the estimated error is below the tolerance."""
+        return self.status.converged
+
+    @property
+    def rate(self) -> float:
+        """Rate R = I(x; tile) + KL(m || pi) in nats (T5), as F - E[H], to rounding of these two."""
+        return max(self.free_energy - self.energy, 0.0)
+
+    @property
+    def lagrangian(self) -> float:
+        """F less the constants lambda kappa^2 of the constraints; F itself for the ELBO (T5)."""
+        return self.free_energy - self.objective.allowance
+
+    @property
+    def multipliers(self) -> dict[str, float]:
+        """Multipliers lambda_k in force, by the names of the constraints; empty for an ELBO."""
+        objective = self.objective
+        if not isinstance(objective, Lagrangian):
+            return {}
+        return dict(zip(objective.names, objective.values.tolist(), strict=True))
+
+    @property
+    def constraint_values(self) -> dict[str, float]:
+        """E[C_k] by name, each in its own units; a constraint holds where it is at most 0."""
+        return dict(zip(self.multipliers, self.expected, strict=True))
+
+    @property
+    def active(self) -> dict[str, bool]:
+        """Whether a constraint is paid for, lambda_k > 0, by name."""
+        return {name: value > 0 for name, value in self.multipliers.items()}
+
+    @property
+    def marginal_kl(self) -> float:
+        """KL(m || pi) in nats (T15)."""
+        return max(float(equations.marginal_kl(self.marginal, self.tiling.masses)), 0.0)
+
+    @property
+    def tolerance(self) -> float:
+        """Distance, in units of x, below which two reconstructions count as one."""
+        stiffness = self.objective.in_frame(self.frame).stiffness / self.frame.scale**2
+        return same_distance(self.frame.scale, stiffness, self.error_estimate)
+
+    @cached_property
+    def distinct(self) -> Sites:
+        """Reconstructions that coincide to tolerance, with their summed prior and posterior masses."""
+        sites = Sites(self.decoder, np.arange(len(self.decoder)), self.tiling.masses, self.marginal)
+        return sites.merged(self.tolerance)
+
+    @cached_property
+    def encoder(self) -> FloatArray:
+        """Posterior masses q (N, K).
+
+        Raises
+        ------
+        TooLargeError
+            Above 2^27 entries: use `encode` on blocks of rows.
+        """
+        return self.encode(self.x)
+
+    @cached_property
+    def labels(self) -> npt.NDArray[np.intp]:
+        """Distinct reconstruction of largest posterior mass per data point, (N,)."""
+        return np.concatenate([self.distinct.total(q).argmax(axis=1) for q in self.encoder_blocks()])
+
+    def encoder_blocks(self) -> Iterator[FloatArray]:
+        """The rows of the encoder in blocks (n, K), for sums over data for which it is too large whole."""
+        return self._encode_blocks(self.x)
+
+    def tied(self) -> FixedPoint:
+        """The same solution with one tile for each distinct reconstruction, of their summed mass.
+
+        Nothing changes in F, R, D, and the posterior masses of tiles that coincide are added up.
+        """
+        sites = self.distinct
+        assert sites.marginal is not None
+        tiling = Tiling(sites.masses / sites.masses.sum())
+        return replace(self, decoder=sites.decoder, tiling=tiling, marginal=sites.marginal, trajectory=None)
+
+    def encode(self, x: Any) -> FloatArray:
+        """Posterior masses of the tiles for new points (n, D): q (n, K), rows summing to 1 (T1).
+
+        Raises
+        ------
+        ValueError
+            If the points do not match the decoder's dimension, or are not admitted by the likelihood.
+        TooLargeError
+            Above 2^27 entries: encode blocks of rows.
+        """
+        x = self._check(x)
+        if len(x) * len(self.decoder) > _LARGEST:
+            raise TooLargeError(
+                f"the encoder would hold {len(x)} x {len(self.decoder)} masses "
+                f"({len(x) * len(self.decoder) * 8 / 2**30:.1f} GiB): call encode on blocks of rows"
+            )
+        return np.concatenate(list(self._encode_blocks(x)))
+
+    def reconstruct(self, x: Any) -> FloatArray:
+        """Expected reconstructions E_q[psi | x] of new points, (n, D), in units of x."""
+        return np.concatenate([q @ self.decoder for q in self._encode_blocks(self._check(x))])
+
+    def _check(self, x: Any) -> FloatArray | RowBlocks:
+        x = check_rows(x)
+        if x.shape[1] != self.decoder.shape[1]:
+            raise ValueError(f"x must have {self.decoder.shape[1]} columns like the data solved for, got {x.shape[1]}")
+        for _, block in blocks_of(x):
+            self.objective.check(block)
+        return x
+
+    def _encode_blocks(self, x: FloatArray | RowBlocks) -> Iterator[FloatArray]:
+        return (q for q, _ in self._posteriors(x))
+
+    def recomputed_free_energy(self) -> float:
+        """F from one pass over the data, as they are now, in float64."""
+        log_partition = np.concatenate([log_Z for _, log_Z in self._posteriors(self.x)])
+        return float(equations.free_energy(log_partition, self.weights))
+
+    def _posteriors(self, x: FloatArray | RowBlocks) -> Iterator[tuple[FloatArray, FloatArray]]:
+        """Blocks of the encoder (rows, K) and of log Z (rows,)."""
+        objective = self.objective.in_frame(self.frame)
+        v, b = objective.readout(self.frame.inward(self.decoder))
+        rows = max(1, _BLOCK // max(len(self.decoder), x.shape[1]))
+        with np.errstate(divide="ignore"):
+            log_masses = np.log(self.tiling.masses)
+        own = x is self.x or None  # of these more may be known, labels say
+        for part, block in row_blocks(x, rows):
+            phi, s = objective.statistics(self.frame.inward(np.asarray(block, dtype=np.float64)), own and part)
+            yield equations.encoder(equations.energies(phi, objective.offset(s), v, b), log_masses)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write everything, data included, to a .npz file; `FixedPoint.load` reads it back."""
+        arrays = {name: getattr(self, name) for name in ("x", "weights", "decoder", "marginal", "trajectory")}
+        storage.save(path, "FixedPoint", self, [self], arrays)
+
+    @classmethod
+    def load(cls, path: str | PathLike[str], objective: Objective | None = None) -> FixedPoint:
+        """Read what `save` wrote.
+
+        Parameters
+        ----------
+        path : path
+            A file that `save` wrote.
+        objective : Objective, optional
+            Under which it was solved; only an `ELBO` is in the file, a `Lagrangian` and its constraints are not.
+
+        Raises
+        ------
+        ValueError
+            If the file holds something else, or the objective is needed or is another.
+        """
+        return storage.load(path, "FixedPoint", objective)[0]
+
+
+def same_distance(radius: float, stiffness: float, error: float) -> float:
+    """Two reconstructions closer than this are one: far below the data's radius and the resolution stiffness^-1/2."""
+    least = 1e-6 * (min(radius, stiffness**-0.5) if stiffness > 0 else radius)
+    return float(np.clip(10 * error, least, 1e3 * least))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Branch:
+    """Solutions along a sweep of the temperature, in the order in which they were solved.
+
+    Attributes
+    ----------
+    solutions : tuple of FixedPoint
+    direction : {"down", "up"}
+        Cooling (annealing) or heating.
+
+    Examples
+    --------
+    >>> import constrained_vae as cv
+    >>> branch = cv.sweep([[-1.0], [1.0]], betas=[2.0, 0.5], tiling=cv.Tiling.uniform(2))
+    >>> branch.n_distinct, branch.at(0.5).beta
+    (array([1, 2]), 0.5)
+    """
+
+    solutions: tuple[FixedPoint, ...]
+    direction: str
+
+    def __len__(self) -> int:
+        return len(self.solutions)
+
+    @overload
+    def __getitem__(self, index: int) -> FixedPoint: ...
+    @overload
+    def __getitem__(self, index: slice) -> Branch: ...
+    def __getitem__(self, index: int | slice) -> FixedPoint | Branch:
+        return Branch(self.solutions[index], self.direction) if isinstance(index, slice) else self.solutions[index]
+
+    def __iter__(self) -> Iterator[FixedPoint]:
+        return iter(self.solutions)
+
+    def __repr__(self) -> str:
+        span = f", beta {self.betas[0]:.4g} to {self.betas[-1]:.4g}" if len(self) else ""
+        failed = sum(not s.converged for s in self.solutions)
+        ending = f", {failed} not converged" if failed else ""
+        return f"Branch({len(self)} solutions, direction={self.direction!r}{span}{ending})"
+
+    def _repr_html_(self) -> str:
+        return tables.as_html(repr(self), self._columns)
+
+    @property
+    def _columns(self) -> tables.Columns:
+        names = ("distortion", "rate", "free_energy", "n_distinct", "top_eigenvalue")
+        counts = {"n_maps": [s.n_maps for s in self.solutions]}
+        endings = {"status": [s.status.name.lower() for s in self.solutions]}
+        return {"beta": self.betas, **{name: getattr(self, name) for name in names}, **counts, **endings}
+
+    def to_frame(self) -> Any:
+        """A pandas data frame with a row per temperature, in the order of the sweep.
+
+        Its columns are beta, distortion (squared units of x), rate and free_energy (nats), n_distinct, top_eigenvalue,
+        n_maps and status.
+
+        Raises
+        ------
+        ImportError
+            Where pandas, which this package does without, is not installed.
+        """
+        return tables.as_frame(self._columns)
+
+    def _array(self, name: str) -> FloatArray:
+        return np.array([getattr(s, name) for s in self.solutions], dtype=np.float64)
+
+    @cached_property
+    def betas(self) -> FloatArray:
+        """Temperatures (n,), in the order of the sweep."""
+        return self._array("beta")
+
+    @cached_property
+    def distortion(self) -> FloatArray:
+        """E||x - psi||^2 (n,), in squared units of x."""
+        return self._array("distortion")
+
+    @cached_property
+    def rate(self) -> FloatArray:
+        """Rate (n,), in nats."""
+        return self._array("rate")
+
+    @cached_property
+    def free_energy(self) -> FloatArray:
+        """Free energy (n,), in nats."""
+        return self._array("free_energy")
+
+    @cached_property
+    def d_distortion(self) -> FloatArray:
+        """dD / d beta (n,), exact along the branch (T11), in squared units of x; where it splits, that of one side."""
+        from ..phases.jacobian import tangent  # which imports this module
+
+        return np.array([tangent(s).distortion for s in self.solutions])
+
+    @cached_property
+    def d2_distortion(self) -> FloatArray:
+        """d^2 D / d beta^2 (n,) by differences of `d_distortion`; across a transition they grow as 1 / step (T12).
+
+        Raises
+        ------
+        ValueError
+            If there are fewer than three temperatures.
+        """
+        if len(self) < 3:
+            raise ValueError(f"a second derivative wants at least three temperatures, got {len(self)}")
+        return np.gradient(self.d_distortion, self.betas, edge_order=2)
+
+    @cached_property
+    def top_eigenvalue(self) -> FloatArray:
+        """Largest eigenvalue of the split condition (T9) at every temperature, (n,)."""
+        return self._array("top_eigenvalue")
+
+    @cached_property
+    def n_distinct(self) -> npt.NDArray[np.intp]:
+        """Number of distinct reconstructions (n,)."""
+        return np.array([len(s.distinct) for s in self.solutions], dtype=np.intp)
+
+    @property
+    def converged(self) -> bool:
+        """Whether every solution converged."""
+        return all(s.converged for s in self.solutions)
+
+    def at(self, beta: float) -> FixedPoint:
+        """The stored solution nearest to `beta` on the logarithmic scale.
+
+        Raises
+        ------
+        ValueError
+            If beta is not positive, or lies outside the branch.
+        """
+        beta, betas = check_positive(beta, "beta"), self.betas
+        if not len(self):
+            raise ValueError("the branch is empty: it was stopped before its first temperature was solved")
+        low, high = betas.min(), betas.max()
+        if not low * (1 - 1e-9) <= beta <= high * (1 + 1e-9):
+            raise ValueError(f"the branch spans beta from {low:.6g} to {high:.6g}, got {beta:.6g}: sweep further")
+        return self.solutions[int(np.abs(np.log(betas / beta)).argmin())]
+
+    def peaks(self, k: int | None = 3, variable: str = "beta") -> list[Peak]:
+        """The paper's detection of critical temperatures: the k highest peaks of |d^2 D / d variable^2| (T12).
+
+        Parameters
+        ----------
+        k : int or None
+            How many, highest first; all if None.
+        variable : {"beta", "log_beta"}
+            The variable of the derivative.
+        """
+        order = np.argsort(self.betas)
+        return find_kinks(self.betas[order], self.distortion[order], k=k, variable=variable)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write everything, data included, to a .npz file; `Branch.load` reads it back."""
+        if not len(self):
+            raise ValueError("an empty branch has nothing to save")
+        stacked = {name: np.stack([getattr(s, name) for s in self.solutions]) for name in ("decoder", "marginal")}
+        first = self.solutions[0]
+        arrays = {**stacked, "x": first.x, "weights": first.weights, "direction": np.array(self.direction)}
+        storage.save(path, "Branch", first, list(self.solutions), arrays)
+
+    @classmethod
+    def load(cls, path: str | PathLike[str], objective: Objective | None = None) -> Branch:
+        """Read what `save` wrote; see `FixedPoint.load`."""
+        solutions = storage.load(path, "Branch", objective)
+        with np.load(path) as file:
+            return cls(tuple(solutions), str(file["direction"]))

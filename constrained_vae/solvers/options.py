@@ -1,0 +1,64 @@
+"""How to iterate, and what a callback is told: what goes into the loop, and what comes out before its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from .._utils.checks import FloatArray, check_choice, check_count, check_positive, check_time_limit
+from .acceleration import ACCELERATORS
+
+
+@dataclass(frozen=True, eq=False)
+class Iterate:
+    """What a callback sees after every accepted point. All in units of the data.
+
+    Attributes
+    ----------
+    n_maps : int
+        Evaluations of the map so far.
+    free_energy : float
+        In nats; it never rises from one iterate to the next, but for rounding.
+    residual : float
+        Root-mean-square step of the plain map.
+    error_estimate : float
+        Estimated distance to the fixed point (infinite while the contraction factor is unknown).
+    decoder : (K, D) array
+
+    Examples
+    --------
+    >>> import constrained_vae as cv
+    >>> seen = []
+    >>> _ = cv.solve([[-1.0], [1.0]], beta=0.5, tiling=cv.Tiling.uniform(2), callback=seen.append)
+    >>> [bool(after.free_energy <= before.free_energy) for before, after in zip(seen, seen[1:])][:2]
+    [True, True]
+    """
+
+    n_maps: int
+    free_energy: float
+    residual: float
+    error_estimate: float
+    decoder: FloatArray
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to iterate: what `solve` and `sweep` share."""
+
+    free: bool = False
+    accelerate: str = "lbfgs"
+    tol: float = 1e-10
+    max_maps: int = 100_000
+    time_limit: float | None = None
+    callback: Callable[[Iterate], Any] | None = None
+    record: bool = False
+    progress: bool = False
+    split: bool = True  # whether a site past its split condition is split
+
+    def __post_init__(self) -> None:
+        check_choice(self.accelerate, "accelerate", tuple(ACCELERATORS))
+        check_positive(self.tol, "tol")
+        check_count(self.max_maps, "max_maps")
+        if self.time_limit is not None:
+            check_time_limit(self.time_limit)

@@ -1,0 +1,163 @@
+"""solve(): fixed points of encoder and decoder at one temperature. What iterates is in `loop`."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from .._utils.checks import check_callable, check_choice, check_count, check_data, check_instance
+from ..latent.sites import Sites
+from ..latent.tiling import Tiling
+from ..objectives.elbo import ELBO, Objective
+from ..objectives.lagrangian import Lagrangian
+from ..problems.problem import Problem
+from ..results.fixed_point import FixedPoint, NotConvergedError, NotConvergedWarning, Status
+from .loop import iterate
+from .options import Iterate, Options
+
+_JITTER = 1e-2  # noise of the default start, in units of the data's radius: less leaves symmetric saddles
+
+
+def solve(
+    x: Any,
+    objective: Objective | None = None,
+    *,
+    beta: float | None = None,
+    tiling: Tiling | None = None,
+    weights: Any = None,
+    masses: str = "fixed",
+    start: Any = None,
+    accelerate: str = "lbfgs",
+    tol: float = 1e-10,
+    max_maps: int = 100_000,
+    time_limit: float | None = None,
+    backend: str = "auto",
+    dtype: Any = None,
+    seed: int = 0,
+    progress: bool = False,
+    callback: Callable[[Iterate], Any] | None = None,
+    record: bool = False,
+    on_failure: str = "warn",
+) -> FixedPoint:
+    """Solve the fixed-point equations (T1)-(T2) for encoder and decoder.
+
+    Each map is a step of majorisation-minimisation (deterministic annealing at one temperature; Blahut-Arimoto with a
+    moving reproduction alphabet), so the free energy never rises. What is found is a local minimum: `sweep` anneals.
+
+    Parameters
+    ----------
+    x : (N, D) array_like
+        Data. A memory map is streamed.
+    objective : Objective, optional
+        `ELBO()` by default.
+    beta : float, optional
+        Temperature; short for `objective.at(beta)`.
+    tiling : Tiling, optional
+        Prior masses of the latent tiles; 256 uniform ones by default.
+    weights : (N,) array_like, optional
+        Data weights, normalised to sum to 1; uniform by default. Points of weight zero have no say.
+    masses : {"fixed", "free"}
+        Whether the prior masses are optimised too, pi <- m ("mass-constrained" annealing; the tiling itself is then
+        part of the solution).
+    start : None, "data", (K, D) array_like or FixedPoint, optional
+        Initial reconstructions: the mean with noise of 1e-2 of the data's radius (default); random data points; given.
+    accelerate : {"lbfgs", "anderson", "squarem", "plain"}
+        Who proposes the next point. Every proposal is kept only if the free energy does not rise. With free masses, or
+        where sites are about to part, SQUAREM can take many times the maps of the first two.
+    tol : float
+        Tolerance on the error estimate, relative to the root-mean-square radius of the data. In float32 at least 1e-5.
+    max_maps : int
+        Budget of evaluations of the map.
+    time_limit : float, optional
+        Budget in seconds.
+    backend : {"auto", "numba", "cupy", "reference"}
+    dtype : {float64, float32}, optional
+        Precision of the passes over the data; float64 by default. With float32 energies carry a relative error of 6e-8
+        times radius^2 / (sigma^2 beta), reconstructions about 1e-5 of the radius.
+    seed : int
+        Seed of the random starts.
+    progress : bool
+        Show a progress bar.
+    callback : callable, optional
+        Called with an `Iterate` after every accepted point; a true return value stops the iteration.
+    record : bool
+        Keep every iterate in `.trajectory` (n, K, D).
+    on_failure : {"warn", "raise", "return"}
+        What to do without convergence. Ctrl-C counts as such: the last point is returned, unless "raise" lets the
+        KeyboardInterrupt through.
+
+    Returns
+    -------
+    FixedPoint
+        A local minimum of the free energy, or what there is without convergence: its status says which.
+
+    Raises
+    ------
+    ValueError
+        For bad input: the message says what was wanted.
+    NotConvergedError
+        Without convergence, with ``on_failure="raise"``.
+
+    Examples
+    --------
+    >>> s = solve([[-1.0], [1.0]], beta=0.5, tiling=Tiling.uniform(2))
+    >>> round(float(abs(s.decoder[0, 0])), 6)  # m = tanh(m / 0.5) (theory.md section 5)
+    0.957504
+    """
+    objective = ELBO() if objective is None else objective
+    check_instance(objective, "objective", Objective, "ELBO(beta=0.5)")
+    if beta is not None:
+        objective = objective.at(beta)
+    tiling = Tiling.uniform() if tiling is None else tiling
+    check_instance(tiling, "tiling", Tiling, "Tiling.uniform(64)")
+    check_choice(masses, "masses", ("fixed", "free"))
+    check_choice(on_failure, "on_failure", ("warn", "raise", "return"))
+    check_callable(callback, "callback")
+    check_count(seed, "seed", 0)
+    options = Options(masses == "free", accelerate, tol, max_maps, time_limit, callback, record, progress)
+    problem = Problem.make(x, objective, weights, backend, dtype)
+    sites = initial_sites(problem, tiling, start, seed, options.free)
+    solution, *_ = iterate(problem, objective, tiling, sites, options)
+    report_failure(solution, on_failure, stacklevel=3)
+    return solution
+
+
+def initial_sites(problem: Problem, tiling: Tiling, start: Any, seed: int, free: bool) -> Sites:
+    """Initial reconstructions in the frame, exactly coincident ones tied."""
+    rows, k = problem.rows, len(tiling)
+    dim = rows.source.shape[1]
+    tile_masses = tiling.masses
+    if start is None:
+        noise = np.random.default_rng(seed).standard_normal((k, dim)) / np.sqrt(dim)
+        objective = problem.objective
+        psi = objective.reconstructions(objective.coordinates(problem.mean) + _JITTER * problem.radius * noise)
+    elif isinstance(start, str):
+        check_choice(start, "start", ("data",))
+        chosen = np.random.default_rng(seed).choice(len(rows), size=k, p=rows.weights)
+        psi = rows.take(np.sort(chosen))
+    else:
+        given = start.decoder if isinstance(start, FixedPoint) else check_data(start, "start")
+        if given.shape != (k, dim):
+            raise ValueError(f"start must have shape ({k}, {dim}), one reconstruction per tile, got {given.shape}")
+        problem.objective.check(given)
+        psi = rows.frame.inward(np.asarray(given, dtype=np.float64))
+        if free and isinstance(start, FixedPoint):  # its masses are part of where it got to
+            tile_masses = start.tiling.masses
+    if isinstance(problem.objective, Lagrangian):  # into the box
+        psi = problem.objective.reconstructions(psi)
+    return Sites.of_tiles(psi, tile_masses)
+
+
+def report_failure(solution: FixedPoint, on_failure: str, stacklevel: int) -> None:
+    """Warn or raise where a solution did not converge."""
+    if solution.status is Status.INTERRUPTED and on_failure == "raise":
+        raise KeyboardInterrupt
+    if solution.converged or on_failure == "return":
+        return
+    message = f"beta={solution.beta:.6g}: {solution.status.value} ({solution.accuracy})"
+    if on_failure == "raise":
+        raise NotConvergedError(message, solution)
+    warnings.warn(message, NotConvergedWarning, stacklevel=stacklevel)

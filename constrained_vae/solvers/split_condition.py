@@ -1,0 +1,343 @@
+"""Stability of reconstructions: the one-line test of T9. It takes what has been solved and never solves.
+
+A site of two or more coincident tiles splits exactly where lambda grad^2 f times the covariance of its data, as
+weighted by its responsibilities, has an eigenvalue 1; for the squared error where sigma^2 beta = lambda_max(Cov_a).
+For energies that are no Bregman divergence A^-1 B takes its place, with the mean curvature A = E_w[d2 H] and the
+covariance of slopes B = Cov_w(d H).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from array_api_compat import array_namespace
+from scipy.sparse.linalg import LinearOperator, eigsh
+
+from .._utils.blas import single_threaded_blas
+from .._utils.checks import FloatArray, check_instance
+from .._utils.device import to_host
+from ..backends import get_backend
+from ..data.rows import Rows
+from ..equations import Array
+from ..objectives.decoder_update import readout_slopes
+from ..objectives.elbo import ELBO, Objective
+from ..problems.problem import Problem
+from ..results.fixed_point import FixedPoint
+from .coordinates import roots
+
+_DENSE = 128  # dimensions up to which covariances are formed; above, Lanczos without forming them
+_ENTRIES = 2**23  # entries of a batch of covariances
+_SMALL = 2**26  # multiplications for a covariance below which they are left to one thread
+_DEVIATIONS = 2**20  # entries of a batch of deviations of rows from sites
+_KEPT = 2**26  # entries of data and responsibilities kept for Lanczos; above, they stream anew for every product
+
+
+@dataclass(frozen=True, eq=False)
+class SplitCondition:
+    """Eigenvalues of (T9), and the axis of the site nearest to splitting.
+
+    Attributes
+    ----------
+    top : float
+        Largest eigenvalue of lambda grad^2 f(psi_a) Cov_a over all sites (0 where each is one point). It bounds the top
+        eigenvalue of the Jacobian of the map from above, and equals the largest of it and of the modes that would
+        spread the tiles of a site.
+    eigenvalue : float
+        The same over those sites that may split (0 if there are none): they are stable iff it is below 1.
+    site : int
+        The site that attains `eigenvalue`.
+    direction : (D,) array
+        Its axis, one standard deviation of the site's data long.
+    axis : (D,) array
+        The same as a unit eigenvector, in the coordinates of the objective.
+    deviation : (D,) array
+        The same as one standard deviation in those coordinates, along the axis.
+    """
+
+    top: float
+    eigenvalue: float
+    site: int
+    direction: FloatArray
+    axis: FloatArray
+    deviation: FloatArray
+
+
+def split_condition(
+    problem: Problem,
+    psi: FloatArray,
+    log_masses: FloatArray,
+    may_split: npt.NDArray[np.bool_] | None = None,
+) -> SplitCondition:
+    """The split condition (T9) at reconstructions psi (k, D) in the frame of the problem.
+
+    Parameters
+    ----------
+    problem : Problem
+        The pass over its data runs where its backend computes.
+    psi : (k, D) array
+        Reconstructions of the sites, on the host.
+    log_masses : (k,) array
+        Their log prior masses, in nats.
+    may_split : (k,) bool array, optional
+        The sites among which the one nearest to splitting is sought; all by default.
+    """
+    curvature = problem.objective.curvature(psi)
+    if curvature is None:
+        return _general(problem, psi, log_masses, may_split)
+    whitening = np.sqrt(curvature)  # eigenvalues of (lambda grad^2 f)^1/2 Cov (lambda grad^2 f)^1/2, diagonal (k, D)
+    eligible = np.ones(len(psi), dtype=bool) if may_split is None else may_split
+    find = _dense if psi.shape[1] <= _DENSE else _lanczos
+    top, eigenvalue, site, axis = find(problem, psi, log_masses, whitening, eligible)
+    # The sign of an eigenvector is arbitrary: its largest component is made positive, so that runs are reproducible.
+    axis = axis * _sign(axis)
+    settled = whitening[site] == 0
+    direction = np.where(settled, 0.0, axis / np.where(settled, 1.0, whitening[site]))
+    deviation = np.sqrt(max(eigenvalue, 0.0) / problem.objective.stiffness) * axis
+    return SplitCondition(top, eigenvalue, site, direction * np.sqrt(max(eigenvalue, 0.0)), axis, deviation)
+
+
+def _sign(axis: FloatArray) -> float:
+    return -1.0 if axis[np.abs(axis).argmax()] < 0 else 1.0
+
+
+def _general(
+    problem: Problem, psi: FloatArray, log_masses: FloatArray, may_split: npt.NDArray[np.bool_] | None
+) -> SplitCondition:
+    """The condition for any energy, from A and B of every site, D x D each."""
+    objective, (k, dim) = problem.objective, psi.shape
+    expectations = problem.expectations(problem.to_device(psi), problem.to_device(log_masses))
+    mass, sums = to_host(expectations.mass), to_host(expectations.sums)
+    top, deviations = np.zeros(k), np.zeros((k, dim))
+    alive = np.flatnonzero(mass > 0)
+    group = max(1, _ENTRIES // (dim * max(dim, sums.shape[1])))
+    for some in np.array_split(alive, -(-len(alive) // group)):
+        _, inverse = roots(objective, mass[some], sums[some], psi[some])
+        # d H_ia - E_w[d H_a] = -(phi_i - E_w[phi])_a . v'(psi_a)
+        slopes = readout_slopes(objective.readout, psi[some])
+        mean = sums[some] / mass[some, None]
+        B = np.zeros((len(some), dim, dim))
+        for _, phi, q in problem.posteriors(psi, log_masses):
+            for n, a in enumerate(some):
+                y = np.sqrt(q[:, a, None]) * ((phi - mean[n]) @ slopes[n])
+                B[n] += y.T @ y
+        with single_threaded_blas():
+            values, vectors = np.linalg.eigh(inverse @ (B / mass[some, None, None]) @ inverse)
+        top[some] = values[:, -1].clip(0)
+        deviations[some] = np.sqrt(top[some])[:, None] * (inverse @ vectors[:, :, -1:])[:, :, 0]
+    among = top if may_split is None else np.where(may_split, top, 0.0)
+    site = int(among.argmax())
+    deviation = deviations[site] * _sign(deviations[site])
+    axis = deviation / (np.linalg.norm(deviation) or 1.0)
+    return SplitCondition(float(top.max()), float(among[site]), site, deviation, axis, deviation)
+
+
+@dataclass(frozen=True, eq=False)
+class NearestSplit:
+    """Which reconstruction of a solution is nearest to splitting, along which axis, and at what temperature (T9).
+
+    Attributes
+    ----------
+    beta : float
+        Temperature at which it would split if its responsibilities stayed as they are: exact at a transition, and for
+        the collapsed solution at any temperature.
+    eigenvalue : float
+        Of lambda grad^2 f Cov there: it is stable iff this is below 1.
+    reconstruction : int
+        Which of the distinct reconstructions of the solution.
+    direction : (D,) array
+        Unit vector, in the coordinates of the objective (those of x for the Gaussian decoder).
+
+    Examples
+    --------
+    >>> import constrained_vae as cv
+    >>> cv.nearest_split(cv.solve([[-1.0], [1.0]], beta=1.5, tiling=cv.Tiling.uniform(2))).direction
+    array([1.])
+    """
+
+    beta: float
+    eigenvalue: float
+    reconstruction: int
+    direction: FloatArray
+
+
+def nearest_split(solution: FixedPoint) -> NearestSplit:
+    """The reconstruction nearest to splitting, of those with two tiles or more, or of all if there are none (T9).
+
+    With free masses every reconstruction may split while there are fewer of them than tiles. One pass over the data.
+
+    Parameters
+    ----------
+    solution : FixedPoint
+        Of any objective.
+
+    Returns
+    -------
+    NearestSplit
+        Which, at which temperature, and along which axis.
+
+    Raises
+    ------
+    ValueError
+        For anything else.
+
+    Examples
+    --------
+    >>> from constrained_vae import Tiling, solve
+    >>> round(nearest_split(solve([[-2.0], [2.0]], beta=5.0, tiling=Tiling.uniform(2))).beta, 9)
+    4.0
+    """
+    check_instance(solution, "solution", FixedPoint, "solve(x)")
+    sites, problem = solution.distinct, problem_of(solution)
+    able = sites.can_split(solution.masses_free)
+    among = able if able.any() else None
+    condition = split_condition(problem, solution.frame.inward(sites.decoder), sites.log_masses, among)
+    return NearestSplit(solution.beta * condition.eigenvalue, condition.eigenvalue, condition.site, condition.axis)
+
+
+def problem_of(solution: FixedPoint, backend: str = "auto") -> Problem:
+    """The problem that a solution solves, in its frame and in float64."""
+    rows = Rows(solution.x, solution.weights, solution.frame, np.dtype(np.float64))
+    return Problem(rows, solution.objective.in_frame(solution.frame), get_backend(backend))
+
+
+def first_critical_beta(
+    x: Any, objective: Objective | None = None, *, weights: Any = None, backend: str = "auto"
+) -> float:
+    """First critical temperature in closed form: where the collapsed solution splits (T9).
+
+    Gaussian decoder: top eigenvalue of the data covariance over sigma^2. Bernoulli decoder: top eigenvalue of
+    G^-1/2 Cov G^-1/2 with G = diag(mean (1 - mean)); for 0/1 data that of the correlation matrix, hence at least 1.
+    Constraints: that of A^-1 B at the one reconstruction of all data that is found downhill from their mean.
+
+    Parameters
+    ----------
+    x : (N, D) array_like, memory map or RowBlocks
+        Data.
+    objective : Objective, optional
+        `ELBO()` by default; its beta plays no part.
+    weights : (N,) array_like, optional
+        Data weights, uniform by default.
+    backend : {"auto", "numba", "cupy", "reference"}
+        Where to compute.
+
+    Returns
+    -------
+    float
+        beta; 0 if all points coincide.
+
+    Raises
+    ------
+    ValueError
+        For bad input.
+
+    Examples
+    --------
+    >>> first_critical_beta([[-2.0], [2.0]])
+    4.0
+    """
+    objective = ELBO() if objective is None else objective
+    return critical_beta(Problem.make(x, objective, weights, backend, None), objective)
+
+
+def critical_beta(problem: Problem, objective: Objective) -> float:
+    """`first_critical_beta` for a problem at hand."""
+    # At the collapsed solution the responsibilities do not depend on beta, and the eigenvalue goes as 1 / beta.
+    return objective.beta * split_condition(problem, problem.collapsed[None], np.zeros(1)).top
+
+
+_Found = tuple[float, float, int, FloatArray]
+
+
+def _dense(
+    problem: Problem, psi: FloatArray, log_masses: FloatArray, whitening: FloatArray, eligible: npt.NDArray[np.bool_]
+) -> _Found:
+    """Top eigenpair of every site from its covariance, a few sites at a time."""
+    k, dim = psi.shape
+    group = max(1, _ENTRIES // dim**2)
+    top, axes = np.empty(k), np.empty((k, dim))
+    for start in range(0, k, group):
+        part = slice(start, start + group)
+        white = whitening[part]
+        # Of many small matrices threads would wait for each other.
+        with single_threaded_blas() if len(problem.rows) * dim**2 < _SMALL else contextlib.nullcontext():
+            covariances = _covariances(problem, psi, log_masses, part)
+        with single_threaded_blas():
+            values, vectors = np.linalg.eigh(white[:, :, None] * covariances * white[:, None, :])
+        top[part], axes[part] = values[:, -1], vectors[:, :, -1]
+    among = np.where(eligible, top, 0.0)
+    site = int(among.argmax())
+    return float(top.max()), float(among[site]), site, axes[site]
+
+
+def _covariances(problem: Problem, psi: FloatArray, log_masses: FloatArray, part: slice) -> FloatArray:
+    """Cov_a = sum_i w_ia (x_i - psi_a)(x_i - psi_a)^T of some sites, (g, D, D), in one pass; zero for a dead site.
+
+    Deviations are taken from psi_a before they are squared, so that a tight site far from the origin loses no digits.
+    """
+    k, dim = psi.shape
+    start, stop, _ = part.indices(k)
+    centres, log_pi = problem.to_device(psi), problem.to_device(log_masses)
+    xp = array_namespace(centres)
+    moments = xp.zeros((stop - start, dim + 1, dim + 1))  # sum_i rho_i q_ia of the products of (x_i - psi_a, 1)
+    origins = xp.concat([centres, xp.zeros_like(centres[:, :1])], axis=1)[:, None]
+    for x, q in problem.responsibilities(centres, log_pi):
+        points = xp.concat([x, xp.ones_like(x[:, :1])], axis=1)
+        group = max(1, _DEVIATIONS // (len(x) * (dim + 1)))
+        for first in range(start, stop, group):
+            sites = slice(first, min(first + group, stop))
+            scaled = xp.sqrt(q.T[sites])[:, :, None] * (points - origins[sites])  # (g, rows, D + 1)
+            moments[first - start : sites.stop - start] += xp.matmul(scaled.transpose(0, 2, 1), scaled)
+    sums = to_host(moments)
+    mass = sums[:, -1:, -1:]
+    sums = sums / np.where(mass > 0, mass, 1.0)
+    shift = sums[:, -1, :-1]  # of the mean from psi_a, zero at a fixed point
+    covariances: FloatArray = sums[:, :-1, :-1] - shift[:, :, None] * shift[:, None, :]
+    return covariances
+
+
+def _lanczos(
+    problem: Problem, psi: FloatArray, log_masses: FloatArray, whitening: FloatArray, eligible: npt.NDArray[np.bool_]
+) -> _Found:
+    """Top eigenpair over all sites at once: Lanczos on the block-diagonal operator of all covariances, never formed."""
+    k, dim = psi.shape
+    centres, log_pi = problem.to_device(psi), problem.to_device(log_masses)
+    stream = problem.responsibilities(centres, log_pi)
+    kept = list(stream) if len(problem.rows) * (k + dim) <= _KEPT else None
+
+    def blocks() -> Iterable[tuple[Array, Array]]:
+        return problem.responsibilities(centres, log_pi) if kept is None else kept
+
+    mass = to_host(sum(q.sum(axis=0) for _, q in blocks()))
+    scale = np.where(mass > 0, mass, 1.0)[:, None]
+    mean = to_host(sum(q.T @ x for x, q in blocks())) / scale
+
+    def largest(among: npt.NDArray[np.bool_]) -> tuple[float, int, FloatArray]:
+        def product(vector: FloatArray) -> FloatArray:
+            u = np.where(among[:, None], whitening * vector.reshape(k, dim), 0.0)
+            axes = problem.to_device(u).T
+            # Cov_a u_a = sum_i w_ia x_i (x_i . u_a) - psi_a (psi_a . u_a): two matrix products per block for all sites.
+            moment = to_host(sum((q * (x @ axes)).T @ x for x, q in blocks())) / scale
+            return (whitening * (moment - mean * (mean * u).sum(axis=1)[:, None])).ravel()
+
+        operator = LinearOperator((k * dim, k * dim), matvec=product, dtype=np.float64)
+        start = np.random.default_rng(0).standard_normal(k * dim)  # fixed, so that runs are reproducible
+        scale_of_all = float(np.abs(whitening * mean).max()) ** 2 + 1
+        if np.linalg.norm(product(start)) <= 1e-12 * scale_of_all * np.linalg.norm(start):
+            return 0.0, 0, np.eye(dim)[0]  # every site is one point but for rounding
+        values, vectors = eigsh(operator, k=1, v0=start, which="LA")
+        parts = vectors[:, 0].reshape(k, dim)
+        site = int(np.square(parts).sum(axis=1).argmax())
+        return float(values[0]), site, parts[site] / np.linalg.norm(parts[site])
+
+    alive = np.asarray(mass > 0)
+    top, site, axis = largest(alive)
+    if eligible[site]:
+        return top, top, site, axis
+    if not (eligible & alive).any():
+        return top, 0.0, site, axis
+    return top, *largest(eligible & alive)

@@ -1,0 +1,457 @@
+"""Spectral clustering: what a solution has to do with it, from the first split on (T18), (T19)."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, overload
+
+import numpy as np
+import numpy.typing as npt
+from tqdm.auto import tqdm
+
+from .._utils.blas import single_threaded_blas
+from .._utils.checks import FloatArray, check_count, check_data, check_weights
+from ..latent.tiling import Tiling
+from ..objectives.elbo import ELBO
+from ..results.fixed_point import Branch, FixedPoint, NotConvergedWarning
+from ..solvers.solve import solve
+from ..solvers.split_condition import first_critical_beta
+from .random_walk import affinity, eigengap, spectrum
+
+_AFFINITIES = ("posterior", "rbf")
+_BASELINES = ("kmeans", "mixture")
+_BELOW = 1e-5  # distance of the first split from its transition, relative
+_CLEAR = 1e-3  # coordinates below this, in units of their root mean square, are too near the cut to have a side
+_STARTS = 10  # of k-means
+
+
+@dataclass(frozen=True, eq=False)
+class FirstSplit:
+    """The first split of a data set beside the spectral relaxation of 2-means (T19).
+
+    Attributes
+    ----------
+    beta : float
+        First critical temperature.
+    log_odds : (N,) array
+        Posterior log odds of the two halves just below it, which part the data at 0.
+    coordinate : (N,) array
+        Leading eigenvector of the centred Gram matrix sqrt(rho_i rho_j) (x_i - mean).(x_j - mean), over sqrt(rho_i),
+        with the sign of the log odds.
+    degeneracy : float
+        Second eigenvalue of that matrix over the first; the axis is not the only one where this is 1.
+
+    Examples
+    --------
+    >>> first_split([[-2.0, 0.0], [-1.0, 1.0], [3.0, -1.0]]).clear
+    array([ True,  True,  True])
+    """
+
+    beta: float
+    log_odds: FloatArray
+    coordinate: FloatArray
+    degeneracy: float
+
+    @property
+    def clear(self) -> npt.NDArray[np.bool_]:
+        """Points whose coordinate is above 1e-3 of the root mean square, (N,)."""
+        return np.abs(self.coordinate) > _CLEAR * np.sqrt(np.mean(np.square(self.coordinate)))
+
+    @property
+    def agreement(self) -> float:
+        """Share of the clear points on whose side both agree."""
+        return float(np.mean((self.log_odds > 0) == (self.coordinate > 0), where=self.clear))
+
+
+def first_split(x: Any, *, weights: Any = None, backend: str = "auto") -> FirstSplit:
+    """How the data part at the first transition, and the leading eigenvector of their Gram matrix (T19).
+
+    Two tiles of equal mass, which split continuously (T13), are solved for just below the transition. For a decoder in
+    feature space give the features f(x) in place of x: the coordinate is then that of kernel PCA, with the kernel
+    f(x).f(y).
+
+    Parameters
+    ----------
+    x : (N, D) array_like
+        Data points.
+    weights : (N,) array_like, optional
+        Of the data points, brought to sum 1; equal by default.
+    backend : {"auto", "numba", "reference"}
+        What evaluates the map.
+
+    Returns
+    -------
+    FirstSplit
+        The two partitions, (N,), and how far they agree.
+
+    Raises
+    ------
+    ValueError
+        For bad input, or if all points coincide.
+
+    Examples
+    --------
+    >>> first_split([[-2.0, 0.0], [-1.0, 1.0], [3.0, -1.0]]).agreement
+    1.0
+    """
+    x = np.asarray(check_data(x), dtype=np.float64)
+    rho = check_weights(weights, len(x))
+    critical = first_critical_beta(x, weights=rho, backend=backend)
+    if not critical > 0:
+        raise ValueError("all points coincide, so there is no first split")
+    objective, tiling = ELBO(beta=(1 - _BELOW) * critical), Tiling.uniform(2)
+    s = solve(x, objective, tiling=tiling, weights=rho, backend=backend, on_failure="return")
+    first, second = s.decoder
+    log_odds = (x - (first + second) / 2) @ (first - second) / s.beta
+    # An eigenvector u of the Gram matrix is a singular one: u_i / sqrt(rho_i) = (x_i - mean).v / singular value.
+    centred = x - rho @ x
+    _, values, axes = np.linalg.svd(np.sqrt(rho)[:, None] * centred, full_matrices=False)
+    coordinate = centred @ axes[0] / values[0]
+    sign = np.sign(coordinate @ (rho * log_odds)) or 1.0
+    degeneracy = float((values[1] / values[0]) ** 2) if len(values) > 1 else 0.0
+    return FirstSplit(critical, log_odds, sign * coordinate, degeneracy)
+
+
+@dataclass(frozen=True, eq=False)
+class SpectralComparison:
+    """The partition of a solution beside those of spectral clustering, of k-means and of a Gaussian mixture.
+
+    Attributes
+    ----------
+    beta : float
+    n_distinct : int
+        Distinct reconstructions of the solution.
+    n_clusters : int
+        Clusters that the others were asked for.
+    affinities : tuple of str
+    partitions : dict of (N,) int arrays
+        "solution" (the distinct reconstruction of largest posterior mass), each of the affinities, "kmeans", "mixture".
+    eigenvalues : (k,) array
+        Non-zero spectrum of the walk P, descending (T18).
+    labels : (N,) array or None
+        True classes, where they were given.
+
+    Examples
+    --------
+    >>> from constrained_vae import Tiling, solve
+    >>> s = solve([[-2.0], [-1.8], [1.8], [2.0]], beta=0.5, tiling=Tiling.uniform(4))
+    >>> compared = compare_spectral(s)
+    >>> compared.n_distinct, compared.ari["posterior"]
+    (2, 1.0)
+    """
+
+    beta: float
+    n_distinct: int
+    n_clusters: int
+    affinities: tuple[str, ...]
+    partitions: dict[str, npt.NDArray[np.intp]]
+    eigenvalues: FloatArray
+    labels: npt.NDArray[Any] | None
+
+    @property
+    def eigengap_k(self) -> int:
+        """Number of clusters by the eigengap of P."""
+        return eigengap(self.eigenvalues)
+
+    @cached_property
+    def ari(self) -> dict[str, float]:
+        """Adjusted Rand index of the solution with spectral clustering, by affinity."""
+        return self._scores("adjusted_rand_score", self.partitions["solution"], self.affinities)
+
+    @cached_property
+    def ami(self) -> dict[str, float]:
+        """Adjusted mutual information of the solution with spectral clustering, by affinity."""
+        return self._scores("adjusted_mutual_info_score", self.partitions["solution"], self.affinities)
+
+    @cached_property
+    def baseline_ari(self) -> dict[str, float]:
+        """Adjusted Rand index of the solution with "kmeans" and "mixture"."""
+        return self._scores("adjusted_rand_score", self.partitions["solution"], _BASELINES)
+
+    @cached_property
+    def baseline_ami(self) -> dict[str, float]:
+        """Adjusted mutual information of the solution with "kmeans" and "mixture"."""
+        return self._scores("adjusted_mutual_info_score", self.partitions["solution"], _BASELINES)
+
+    @cached_property
+    def true_ari(self) -> dict[str, float]:
+        """Adjusted Rand index of every partition with the true classes; empty where these are not known."""
+        return {} if self.labels is None else self._scores("adjusted_rand_score", self.labels, tuple(self.partitions))
+
+    @cached_property
+    def true_ami(self) -> dict[str, float]:
+        """Adjusted mutual information of every partition with the true classes; empty where these are not known."""
+        names = tuple(self.partitions)
+        return {} if self.labels is None else self._scores("adjusted_mutual_info_score", self.labels, names)
+
+    @cached_property
+    def contingency(self) -> dict[str, npt.NDArray[np.int64]]:
+        """Points in common of each part of the solution (rows) with each of another partition; "truth" for classes."""
+        from sklearn.metrics.cluster import contingency_matrix
+
+        others = {name: labels for name, labels in self.partitions.items() if name != "solution"}
+        others |= {} if self.labels is None else {"truth": self.labels}
+        return {name: contingency_matrix(self.partitions["solution"], other) for name, other in others.items()}
+
+    def _scores(self, score: str, reference: npt.NDArray[Any], names: tuple[str, ...]) -> dict[str, float]:
+        from sklearn import metrics
+
+        return {name: float(getattr(metrics, score)(reference, self.partitions[name])) for name in names}
+
+    def __repr__(self) -> str:
+        agree = "".join(f", {name} ARI {value:.4g}" for name, value in self.ari.items())
+        truth = f", truth ARI {self.true_ari['solution']:.4g}" if self.true_ari else ""
+        return (
+            f"SpectralComparison(beta={self.beta:.6g}, {self.n_distinct} reconstructions, {self.n_clusters} clusters, "
+            f"eigengap {self.eigengap_k}{agree}{truth})"
+        )
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class BranchComparison:
+    """`SpectralComparison` at every temperature of a branch; scores are arrays over these.
+
+    Attributes
+    ----------
+    comparisons : tuple of SpectralComparison
+        In the order of the branch.
+
+    Examples
+    --------
+    >>> from constrained_vae import Tiling, sweep
+    >>> branch = sweep([[-2.0], [-1.8], [1.8], [2.0]], betas=[5.0, 0.5], tiling=Tiling.uniform(4))
+    >>> compare_spectral(branch).n_distinct
+    array([1, 2])
+    """
+
+    comparisons: tuple[SpectralComparison, ...]
+
+    def __len__(self) -> int:
+        return len(self.comparisons)
+
+    def __getitem__(self, index: int) -> SpectralComparison:
+        return self.comparisons[index]
+
+    def __repr__(self) -> str:
+        return f"BranchComparison({len(self)} temperatures, beta {self.betas[0]:.4g} to {self.betas[-1]:.4g})"
+
+    @property
+    def betas(self) -> FloatArray:
+        """Temperatures (n,)."""
+        return np.array([c.beta for c in self.comparisons])
+
+    @property
+    def n_distinct(self) -> npt.NDArray[np.intp]:
+        """Distinct reconstructions (n,)."""
+        return np.array([c.n_distinct for c in self.comparisons], dtype=np.intp)
+
+    @property
+    def n_clusters(self) -> npt.NDArray[np.intp]:
+        """Clusters that the other methods were asked for (n,)."""
+        return np.array([c.n_clusters for c in self.comparisons], dtype=np.intp)
+
+    @property
+    def eigengap_k(self) -> npt.NDArray[np.intp]:
+        """Number of clusters by the eigengap of P (n,)."""
+        return np.array([c.eigengap_k for c in self.comparisons], dtype=np.intp)
+
+    @property
+    def eigenvalues(self) -> FloatArray:
+        """Spectra of P, (n, k), descending, filled up with the zeros that P has."""
+        spectra = [c.eigenvalues for c in self.comparisons]
+        width = max(map(len, spectra))
+        return np.array([np.pad(values, (0, width - len(values))) for values in spectra])
+
+    @cached_property
+    def ari(self) -> dict[str, FloatArray]:
+        """Adjusted Rand index with spectral clustering, by affinity, (n,) each; likewise the others."""
+        return self._arrays("ari")
+
+    @cached_property
+    def ami(self) -> dict[str, FloatArray]:
+        """See `SpectralComparison.ami`."""
+        return self._arrays("ami")
+
+    @cached_property
+    def baseline_ari(self) -> dict[str, FloatArray]:
+        """See `SpectralComparison.baseline_ari`."""
+        return self._arrays("baseline_ari")
+
+    @cached_property
+    def baseline_ami(self) -> dict[str, FloatArray]:
+        """See `SpectralComparison.baseline_ami`."""
+        return self._arrays("baseline_ami")
+
+    @cached_property
+    def true_ari(self) -> dict[str, FloatArray]:
+        """See `SpectralComparison.true_ari`."""
+        return self._arrays("true_ari")
+
+    @cached_property
+    def true_ami(self) -> dict[str, FloatArray]:
+        """See `SpectralComparison.true_ami`."""
+        return self._arrays("true_ami")
+
+    def _arrays(self, name: str) -> dict[str, FloatArray]:
+        rows = [getattr(c, name) for c in self.comparisons]
+        return {key: np.array([row[key] for row in rows]) for key in rows[0]}
+
+
+@overload
+def compare_spectral(
+    solution: FixedPoint,
+    n_clusters: int | None = None,
+    affinities: Sequence[str] = _AFFINITIES,
+    *,
+    labels: Any = None,
+    seed: int = 0,
+    progress: bool = False,
+) -> SpectralComparison: ...
+@overload
+def compare_spectral(
+    solution: Branch,
+    n_clusters: int | None = None,
+    affinities: Sequence[str] = _AFFINITIES,
+    *,
+    labels: Any = None,
+    seed: int = 0,
+    progress: bool = False,
+) -> BranchComparison: ...
+def compare_spectral(
+    solution: FixedPoint | Branch,
+    n_clusters: int | None = None,
+    affinities: Sequence[str] = _AFFINITIES,
+    *,
+    labels: Any = None,
+    seed: int = 0,
+    progress: bool = False,
+) -> SpectralComparison | BranchComparison:
+    """Compare the partition of a solution, or of every solution of a branch, with scikit-learn's clusterings (T18).
+
+    Parameters
+    ----------
+    solution : FixedPoint or Branch
+        What `solve` or `sweep` found for N points.
+    n_clusters : int, optional
+        Clusters that the others are asked for; by default as many as there are distinct reconstructions, or points if
+        these are fewer.
+    affinities : sequence of {"posterior", "rbf"}
+        Of the spectral clustering: diag(rho) P of the solution, and the kernel exp(-lambda ||x - y||^2) with its own
+        lambda, unweighted. (`SpectralClustering` leaves the affinity of a point with itself out.)
+    labels : (N,) array_like, optional
+        True classes, to score every partition by.
+    seed : int
+        Of the clusterings.
+    progress : bool
+        Show a progress bar over a branch.
+
+    Returns
+    -------
+    SpectralComparison or BranchComparison
+        The latter of a branch, with scores at each of its temperatures.
+
+    Raises
+    ------
+    ValueError
+        For bad input; for "rbf" where the energy is no squared distance, as then there is no lambda.
+    TooLargeError
+        Above 2^27 pairs of points, for which scikit-learn wants the whole affinity.
+
+    Warns
+    -----
+    NotConvergedWarning
+        If a solution has not converged: its partition is that of wherever it stopped.
+
+    Examples
+    --------
+    >>> from constrained_vae import datasets
+    >>> data = datasets.four_clusters()
+    >>> r = compare_spectral(solve(data.x, beta=0.2, tiling=Tiling.uniform(16)), labels=data.labels)
+    >>> r.ari["posterior"], r.true_ari["solution"], r.eigengap_k
+    (1.0, 1.0, 4)
+    """
+    if not isinstance(solution, (FixedPoint, Branch)):
+        raise ValueError(f"solution must be a FixedPoint or a Branch such as solve(x) or sweep(x), got {solution!r}")
+    solutions = (solution,) if isinstance(solution, FixedPoint) else solution.solutions
+    if not solutions:
+        raise ValueError("the branch is empty: there is nothing to compare")
+    n = len(solutions[0].weights)
+    names = (affinities,) if isinstance(affinities, str) else tuple(affinities)
+    if not set(names) <= set(_AFFINITIES) or len(set(names)) < len(names):
+        raise ValueError(f"affinities must be some of {_AFFINITIES}, each once, got {affinities!r}")
+    if n_clusters is not None and check_count(n_clusters, "n_clusters") > n:
+        raise ValueError(f"n_clusters must be at most {n}, the number of points, got {n_clusters}")
+    if "rbf" in names and any(multiplier(s) is None for s in solutions):
+        raise ValueError(
+            f"the kernel exp(-lambda ||x - y||^2) wants a squared distance as energy, got {solutions[0].objective!r}: "
+            'leave it out, affinities=("posterior",)'
+        )
+    classes = None if labels is None else np.asarray(labels)
+    if classes is not None and classes.shape != (n,):
+        raise ValueError(f"labels must be {n}, one per data point, got shape {classes.shape}")
+    check_count(seed, "seed", 0)
+    for s in solutions:
+        if not s.converged:
+            text = f"the solution at beta={s.beta:.6g} has not converged, {s.status.value}"
+            warnings.warn(text, NotConvergedWarning, stacklevel=2)
+    baselines: dict[int, dict[str, npt.NDArray[np.intp]]] = {}  # they depend on the number of clusters alone
+
+    def compare(s: FixedPoint) -> SpectralComparison:
+        distinct = len(s.distinct)
+        k = min(distinct, n) if n_clusters is None else n_clusters
+        partitions = {"solution": s.labels}
+        with single_threaded_blas():  # with threads that wait for each other it takes many times as long
+            partitions |= {name: _spectral(name, s, k, seed) for name in names}
+            if k not in baselines:
+                baselines[k] = {name: _baseline(name, s, k, seed) for name in _BASELINES}
+        return SpectralComparison(s.beta, distinct, k, names, partitions | baselines[k], spectrum(s), classes)
+
+    found = tuple(compare(s) for s in tqdm(solutions, disable=not progress, desc="comparing", unit="beta"))
+    return found[0] if isinstance(solution, FixedPoint) else BranchComparison(found)
+
+
+def multiplier(solution: FixedPoint) -> float | None:
+    """lambda of the energy lambda ||x - psi||^2, in inverse squared units of x; None for any other energy.
+
+    Examples
+    --------
+    >>> from constrained_vae import solve
+    >>> multiplier(solve([[-1.0], [1.0]], beta=0.5))
+    1.0
+    """
+    quadratic = solution.objective.in_frame(solution.frame).quadratic
+    return None if quadratic is None else quadratic / solution.frame.scale**2
+
+
+def _spectral(name: str, solution: FixedPoint, k: int, seed: int) -> npt.NDArray[np.intp]:
+    """Partition by scikit-learn's spectral clustering."""
+    from sklearn.cluster import SpectralClustering
+
+    n = len(solution.weights)
+    if k in (1, n):  # all points, or single ones
+        return np.arange(n) * (k > 1)
+    if name == "posterior":
+        cluster, given = SpectralClustering(k, affinity="precomputed", random_state=seed), affinity(solution)
+    else:
+        cluster = SpectralClustering(k, affinity="rbf", gamma=multiplier(solution), random_state=seed)
+        given = np.asarray(solution.x)
+    with warnings.catch_warnings():
+        # Affinities that underflow to 0 cut the graph into its clusters, which is no reason not to find these.
+        warnings.filterwarnings("ignore", "Graph is not fully connected", UserWarning)
+        return np.asarray(cluster.fit_predict(given), dtype=np.intp)
+
+
+def _baseline(name: str, solution: FixedPoint, k: int, seed: int) -> npt.NDArray[np.intp]:
+    """Partition by k-means, which knows the weights, or by a mixture of Gaussians of any covariance, which does not."""
+    from sklearn.cluster import KMeans
+    from sklearn.mixture import GaussianMixture
+
+    x = np.asarray(solution.x, dtype=np.float64)
+    if name == "kmeans":
+        return (
+            KMeans(k, n_init=_STARTS, random_state=seed).fit(x, sample_weight=solution.weights).labels_.astype(np.intp)
+        )
+    return np.asarray(GaussianMixture(k, random_state=seed).fit_predict(x), dtype=np.intp)

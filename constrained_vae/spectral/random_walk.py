@@ -1,0 +1,185 @@
+"""The posterior-overlap walk of a solution: a linear operator, its spectrum, and the coordinates that it gives (T18).
+
+Two data points are near each other if they share reconstructions: P_ij = sum_a q_ia rho_j q_ja / m_a is the probability
+of going from x_i to a tile and from there to a point that it decodes. Everything is written in the distinct
+reconstructions, of which there are k: tiles that coincide change nothing. All is streamed over rows; nothing is (N, N)
+but `affinity`, which is asked for by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from scipy.linalg import eigh
+from scipy.sparse.linalg import LinearOperator
+
+from .._utils.blas import single_threaded_blas
+from .._utils.checks import FloatArray, TooLargeError, check_count, check_instance
+from ..results.fixed_point import FixedPoint
+
+_KEPT = 2**24  # posterior masses that are kept for products with P, 128 MiB; more of them are evaluated for each anew
+_LARGEST = 2**27  # entries of the largest affinity handed out whole, 1 GiB
+
+
+def walk(solution: FixedPoint) -> LinearOperator:
+    """P of T18, a linear operator (N, N): row-stochastic, reversible with respect to rho, positive semi-definite.
+
+    At a fixed point ``walk(s) @ x`` is the expected reconstruction of every point.
+
+    Parameters
+    ----------
+    solution : FixedPoint
+
+    Raises
+    ------
+    ValueError
+        For anything else.
+
+    Examples
+    --------
+    >>> from constrained_vae import Tiling, solve
+    >>> s = solve([[-1.0], [1.0]], beta=0.5, tiling=Tiling.uniform(2))
+    >>> (walk(s) @ np.eye(2)).round(4)  # (1 +- m^2) / 2 with m = 0.9575
+    array([[0.9584, 0.0416],
+           [0.0416, 0.9584]])
+    """
+    tied, rho = _tied(solution), solution.weights
+    n = len(rho)
+    kept = list(_blocks(tied)) if n * len(tied.decoder) <= _KEPT else None
+
+    def blocks() -> Iterator[tuple[slice, FloatArray]]:
+        return _blocks(tied) if kept is None else iter(kept)
+
+    mass = sum(rho[rows] @ q for rows, q in blocks())
+    scale = np.where(mass > 0, mass, 1.0)[:, None]
+
+    def forth(values: FloatArray) -> FloatArray:
+        """P v = q (w^T v)."""
+        v = values.reshape(n, -1)
+        means = sum(q.T @ (rho[rows, None] * v[rows]) for rows, q in blocks()) / scale
+        return np.concatenate([q @ means for _, q in blocks()]).reshape(values.shape)
+
+    def back(values: FloatArray) -> FloatArray:
+        """P^T v = w (q^T v)."""
+        v = values.reshape(n, -1)
+        sums = sum(q.T @ v[rows] for rows, q in blocks()) / scale
+        return np.concatenate([rho[rows, None] * (q @ sums) for rows, q in blocks()]).reshape(values.shape)
+
+    return LinearOperator((n, n), matvec=forth, matmat=forth, rmatvec=back, rmatmat=back, dtype=np.float64)
+
+
+def affinity(solution: FixedPoint) -> FloatArray:
+    """The affinity diag(rho) P of a spectral clustering, (N, N), symmetric; it sums to 1.
+
+    Raises
+    ------
+    ValueError
+        For anything but a solution.
+    TooLargeError
+        Above 2^27 entries: `spectrum`, `embedding` and `walk` do without it.
+    """
+    tied, rho = _tied(solution), solution.weights
+    if len(rho) ** 2 > _LARGEST:
+        raise TooLargeError(
+            f"the affinity would hold {len(rho)} x {len(rho)} entries ({len(rho) ** 2 * 8 / 2**30:.1f} GiB): take "
+            "spectrum, embedding or walk, which never form it, or a subsample of the points"
+        )
+    joint = rho[:, None] * np.concatenate(list(tied.encoder_blocks()))
+    mass = joint.sum(axis=0)
+    joint = joint / np.where(mass > 0, np.sqrt(mass), 1.0)
+    return joint @ joint.T
+
+
+def overlap_matrix(solution: FixedPoint) -> FloatArray:
+    """w^T q (k, k): of the data that one distinct reconstruction decodes, how much falls to each of the others.
+
+    Row-stochastic, with the non-zero spectrum of P (T18). Rows of reconstructions without data are zero.
+    """
+    gram, mass = _gram(_tied(solution))
+    return gram / np.where(mass > 0, mass, 1.0)[:, None]
+
+
+def spectrum(solution: FixedPoint) -> FloatArray:
+    """Eigenvalues of P, descending from 1, one per distinct reconstruction that holds data; all others are 0 (T18).
+
+    One pass over the data, for the k x k matrix w^T q in its symmetric form.
+    """
+    matrix = _symmetric(_tied(solution))[0]
+    with single_threaded_blas():  # threads that wait for each other make it sixty times slower on a busy machine
+        return eigh(matrix, eigvals_only=True)[::-1]
+
+
+def eigengap(eigenvalues: FloatArray) -> int:
+    """The number of clusters by the eigengap: after how many eigenvalues, in descending order, the fall is largest.
+
+    What a walk has beyond the eigenvalues given is 0. An eigenvalue that a split has added starts from there, so that
+    it is counted once it is above a half, if those before it are near 1 (T18).
+
+    Examples
+    --------
+    >>> eigengap(np.array([1.0, 0.9, 0.2]))
+    2
+    """
+    return int(np.argmax(-np.diff(np.append(eigenvalues, 0.0)))) + 1
+
+
+def embedding(solution: FixedPoint, n_components: int | None = None) -> FloatArray:
+    """Leading right eigenvectors of P, (N, n), orthonormal with respect to rho; the first is constant.
+
+    Parameters
+    ----------
+    solution : FixedPoint
+    n_components : int, optional
+        n, by default as many as the eigengap says.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer eigenvalues above rounding.
+    """
+    tied = _tied(solution)
+    matrix, mass = _symmetric(tied)
+    with single_threaded_blas():
+        values, vectors = eigh(matrix)
+    values, vectors = values[::-1], vectors[:, ::-1]
+    n = eigengap(values) if n_components is None else check_count(n_components, "n_components")
+    rank = int((values > len(values) * np.finfo(np.float64).eps).sum())
+    if n > rank:
+        raise ValueError(f"n_components must be at most {rank}, the rank of the walk, got {n}")
+    # P u = mu u for u = q m^-1/2 s / sqrt(mu), where S s = mu s.
+    alive = mass > 0
+    axes = vectors[:, :n] / np.sqrt(mass[alive, None] * values[:n])
+    points = np.concatenate([q[:, alive] @ axes for q in tied.encoder_blocks()])
+    largest = points[np.abs(points).argmax(axis=0), np.arange(n)]
+    return points * np.where(largest < 0, -1.0, 1.0)
+
+
+def _tied(solution: FixedPoint) -> FixedPoint:
+    check_instance(solution, "solution", FixedPoint, "solve(x)")
+    return solution.tied()
+
+
+def _blocks(tied: FixedPoint) -> Iterator[tuple[slice, FloatArray]]:
+    start = 0
+    for q in tied.encoder_blocks():
+        yield slice(start, start + len(q)), q
+        start += len(q)
+
+
+def _gram(tied: FixedPoint) -> tuple[FloatArray, FloatArray]:
+    """q^T diag(rho) q (k, k), and the marginal m (k,) that belongs to it, streamed over rows."""
+    k = len(tied.decoder)
+    gram, mass = np.zeros((k, k)), np.zeros(k)
+    for rows, q in _blocks(tied):
+        root = np.sqrt(tied.weights[rows, None]) * q
+        gram += root.T @ root
+        mass += tied.weights[rows] @ q
+    return gram, mass
+
+
+def _symmetric(tied: FixedPoint) -> tuple[FloatArray, FloatArray]:
+    """m^-1/2 q^T diag(rho) q m^-1/2 over the reconstructions that hold data, and m over all."""
+    gram, mass = _gram(tied)
+    root = np.sqrt(mass[mass > 0])
+    return gram[np.ix_(mass > 0, mass > 0)] / root / root[:, None], mass
