@@ -1,77 +1,72 @@
 """The public names, listed once: `__init__.py` reads them from here."""
 
-from . import backends as backends
-from . import datasets as datasets
-from . import diagnostics as diagnostics
-from . import equations as equations
-from . import geco as geco
-from . import plotting as plotting
-from . import spectral as spectral
-from . import testing as testing
+from . import (
+    backends as backends,
+    datasets as datasets,
+    diagnostics as diagnostics,
+    equations as equations,
+    geco as geco,
+    plotting as plotting,
+    spectral as spectral,
+    testing as testing,
+)
 from ._utils.checks import TooLargeError as TooLargeError
 from .backends import BackendNotAvailableError as BackendNotAvailableError
 from .data.frame import Frame as Frame
 from .data.rows import RowBlocks as RowBlocks
-from .diagnostics import Blur as Blur
-from .diagnostics import Report as Report
-from .diagnostics import report as report
-from .equations import Expectations as Expectations
-from .equations import bits as bits
+from .diagnostics import Blur as Blur, Report as Report, report as report
+from .equations import Expectations as Expectations, bits as bits
 from .estimator import FixedPointVAE as FixedPointVAE
-from .frontier.optimum import Certificate as Certificate
-from .frontier.optimum import CertifiedFixedPoint as CertifiedFixedPoint
-from .frontier.optimum import certify as certify
-from .frontier.optimum import global_solution as global_solution
-from .frontier.rate_distortion import Excess as Excess
-from .frontier.rate_distortion import RateDistortionCurve as RateDistortionCurve
-from .frontier.rate_distortion import hysteresis_interval as hysteresis_interval
-from .frontier.rate_distortion import nucleation_beta as nucleation_beta
-from .frontier.rate_distortion import rate_distortion as rate_distortion
+from .frontier.optimum import (
+    Certificate as Certificate,
+    CertifiedFixedPoint as CertifiedFixedPoint,
+    certify as certify,
+    global_solution as global_solution,
+)
+from .frontier.rate_distortion import (
+    Excess as Excess,
+    RateDistortionCurve as RateDistortionCurve,
+    hysteresis_interval as hysteresis_interval,
+    nucleation_beta as nucleation_beta,
+    rate_distortion as rate_distortion,
+)
+from .frontier.support_changes import SupportChange as SupportChange
 from .latent.sites import Sites as Sites
 from .latent.tiling import Tiling as Tiling
-from .multipliers.dual import ConstrainedFixedPoint as ConstrainedFixedPoint
-from .multipliers.dual import solve_constrained as solve_constrained
-from .objectives.constraints import CLA as CLA
-from .objectives.constraints import FRE as FRE
-from .objectives.constraints import PNCC as PNCC
-from .objectives.constraints import RE as RE
-from .objectives.constraints import Constraint as Constraint
+from .multipliers.dual import ConstrainedFixedPoint as ConstrainedFixedPoint, solve_constrained as solve_constrained
+from .objectives.constraints import CLA as CLA, FRE as FRE, PNCC as PNCC, RE as RE, Constraint as Constraint
 from .objectives.elbo import ELBO as ELBO
-from .objectives.features import ClassProbabilities as ClassProbabilities
-from .objectives.features import FeatureMap as FeatureMap
-from .objectives.features import Features as Features
-from .objectives.features import FourierFeatures as FourierFeatures
-from .objectives.features import LinearFeatures as LinearFeatures
-from .objectives.features import MissingProductError as MissingProductError
-from .objectives.features import NormalisedPatches as NormalisedPatches
-from .objectives.lagrangian import Lagrangian as Lagrangian
-from .objectives.lagrangian import NoMinimiserError as NoMinimiserError
-from .phases.jacobian import Eigenpairs as Eigenpairs
-from .phases.jacobian import Jacobian as Jacobian
-from .phases.jacobian import Tangent as Tangent
-from .phases.jacobian import tangent as tangent
+from .objectives.features import (
+    ClassProbabilities as ClassProbabilities,
+    FeatureMap as FeatureMap,
+    Features as Features,
+    FourierFeatures as FourierFeatures,
+    LinearFeatures as LinearFeatures,
+    MissingProductError as MissingProductError,
+    NormalisedPatches as NormalisedPatches,
+)
+from .objectives.lagrangian import Lagrangian as Lagrangian, NoMinimiserError as NoMinimiserError
+from .phases.branch import Branch as Branch
+from .phases.criticality import (
+    NearestSplit as NearestSplit,
+    first_critical_beta as first_critical_beta,
+    nearest_split as nearest_split,
+)
+from .phases.jacobian import Eigenpairs as Eigenpairs, Jacobian as Jacobian, Tangent as Tangent, tangent as tangent
 from .phases.peaks import Peak as Peak
-from .phases.sweep import default_betas as default_betas
-from .phases.sweep import sweep as sweep
-from .phases.transitions import Transition as Transition
-from .phases.transitions import match_peaks as match_peaks
-from .phases.transitions import transitions as transitions
-from .problems.problem import block_expectations as block_expectations
-from .results.fixed_point import Branch as Branch
-from .results.fixed_point import FixedPoint as FixedPoint
-from .results.fixed_point import NotConvergedError as NotConvergedError
-from .results.fixed_point import NotConvergedWarning as NotConvergedWarning
-from .results.fixed_point import Status as Status
+from .phases.sweep import default_betas as default_betas, sweep as sweep
+from .phases.transitions import Transition as Transition, match_peaks as match_peaks, transitions as transitions
+from .problems.block_expectations import block_expectations as block_expectations
+from .results.fixed_point import FixedPoint as FixedPoint, NotConvergedError as NotConvergedError
+from .results.status import NotConvergedWarning as NotConvergedWarning, Status as Status
 from .solvers.options import Iterate as Iterate
 from .solvers.solve import solve as solve
-from .solvers.split_condition import NearestSplit as NearestSplit
-from .solvers.split_condition import first_critical_beta as first_critical_beta
-from .solvers.split_condition import nearest_split as nearest_split
-from .spectral.comparison import BranchComparison as BranchComparison
-from .spectral.comparison import FirstSplit as FirstSplit
-from .spectral.comparison import SpectralComparison as SpectralComparison
-from .spectral.comparison import compare_spectral as compare_spectral
-from .spectral.comparison import first_split as first_split
+from .spectral.comparison import (
+    BranchComparison as BranchComparison,
+    SpectralComparison as SpectralComparison,
+    compare_spectral as compare_spectral,
+)
+from .spectral.relaxation import FirstSplit as FirstSplit, first_split as first_split
 
 __version__: str
 __all__: list[str]

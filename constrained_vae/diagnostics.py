@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import xlogy
 
-from ._utils.checks import FloatArray, check_instance, check_positive
+from ._utils.arrays import FloatArray
+from ._utils.checks import check_instance, check_positive
 from .data.rows import row_blocks
 from .results.fixed_point import FixedPoint
 from .spectral.random_walk import eigengap, overlap_matrix, spectrum

@@ -21,11 +21,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 from array_api_compat import array_namespace
 
-Array = Any  # a NumPy or CuPy array
+from ._utils.arrays import Array
 
 
 def bits(nats: Array) -> Array:

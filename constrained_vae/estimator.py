@@ -12,11 +12,14 @@ from sklearn.utils import check_array, check_random_state, gen_batches
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from . import equations
-from ._utils.checks import FloatArray, check_choice, check_weights
+from ._utils.arrays import FloatArray
+from ._utils.checks import check_choice, check_weights
 from .latent.tiling import Tiling
 from .objectives.elbo import ELBO
+from .phases.branch import Branch
 from .phases.sweep import sweep
-from .results.fixed_point import Branch, FixedPoint, Status
+from .results.fixed_point import FixedPoint
+from .results.status import Status
 from .solvers.solve import report_failure, solve
 
 _BLOCK = 2**22  # entries of a block of posterior masses of tiles

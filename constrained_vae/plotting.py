@@ -25,12 +25,13 @@ from matplotlib.axes import Axes
 from matplotlib.markers import CARETDOWN, CARETUPBASE
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
-from ._utils.checks import FloatArray
+from ._utils.arrays import FloatArray
 from .data.rows import blocks_of
 from .frontier.rate_distortion import RateDistortionCurve
+from .phases.branch import Branch
 from .phases.lineages import Lineages, lineages
 from .phases.transitions import Transition
-from .results.fixed_point import Branch, FixedPoint
+from .results.fixed_point import FixedPoint
 
 DATA, TRAJECTORY, FIXED_POINT, CURVE, CRITICAL = "#0072B2", "0.55", "#D55E00", "black", "0.7"
 COOLING, HEATING, UNSTABLE, PREDICTED = "#0072B2", "#D55E00", "#D55E00", "#F0E442"

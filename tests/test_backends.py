@@ -6,12 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from constrained_vae._utils.blas import _libraries
-from constrained_vae.backends import BackendNotAvailableError, get_backend, reference
-from constrained_vae.backends import numba as kernels
+from constrained_vae.backends import BackendNotAvailableError, get_backend, numba as kernels, reference
 from constrained_vae.testing import Naive, naive_bernoulli, naive_expectations, naive_jacobian, naive_linear
 
 KINDS = [("reference", np.float64), ("numba", np.float64), ("numba", np.float32)]

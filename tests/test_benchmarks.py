@@ -11,8 +11,7 @@ import warnings
 import numpy as np
 import pytest
 
-from analysis.benchmarks import _floor, _methods, _worker
-from analysis.benchmarks import map as benchmark
+from analysis.benchmarks import _floor, _methods, _worker, map as benchmark
 from analysis.benchmarks._methods import METHODS, Case, MissingError
 from constrained_vae.testing import naive_expectations
 

@@ -13,8 +13,7 @@ import pytest
 
 import constrained_vae as cv
 from constrained_vae.backends import reference
-from constrained_vae.cli import commands
-from constrained_vae.cli import main as cli
+from constrained_vae.cli import commands, main as cli
 
 SMALL = ["--tiles", "2", "--backend", "reference", "--quiet"]
 COMMANDS = {

@@ -8,8 +8,7 @@ import shutil
 import numpy as np
 import pytest
 from cuda_emulation import SOURCE, Compiler, compiled, fake_cupy, libraries, load_backend, signatures
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from test_backends import FORMS, assert_close, assert_identical, make
 
 from constrained_vae._utils.checks import TooLargeError

@@ -9,8 +9,7 @@ import warnings
 
 import numpy as np
 import pytest
-from device import namespace as device_namespace
-from device import upload
+from device import namespace as device_namespace, upload
 
 import constrained_vae as cv
 from constrained_vae.geco import Multiplier, Ramp, train

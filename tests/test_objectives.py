@@ -4,8 +4,7 @@ from dataclasses import FrozenInstanceError
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from constrained_vae import ELBO, equations
 from constrained_vae.data.frame import Frame

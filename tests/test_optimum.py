@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 import constrained_vae as cv
 from constrained_vae.frontier.coverage import Coverage
 from constrained_vae.frontier.optimum import _Data
-from constrained_vae.solvers.split_condition import problem_of
+from constrained_vae.phases.criticality import problem_of
 from constrained_vae.testing import small_problems
 
 

@@ -8,8 +8,8 @@ import pytest
 
 import constrained_vae as cv
 from constrained_vae import plotting
+from constrained_vae.phases.branch import Branch
 from constrained_vae.phases.lineages import Lineages, lineages
-from constrained_vae.results.fixed_point import Branch
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ import pytest
 import constrained_vae as cv
 from constrained_vae.data.frame import Frame
 from constrained_vae.objectives import constraints, energies
-from constrained_vae.objectives.elbo import Objective
+from constrained_vae.objectives.base import Objective
 from constrained_vae.solvers.acceleration import ACCELERATORS
 from constrained_vae.testing import EPS, naive_class_error, naive_from_energies, naive_squared_error
 

@@ -6,8 +6,7 @@ from typing import NamedTuple
 import numba
 import numpy as np
 import pytest
-from hypothesis import assume, example, given
-from hypothesis import strategies as st
+from hypothesis import assume, example, given, strategies as st
 
 import constrained_vae as cv
 from constrained_vae.backends import get_backend, pruning

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.floating[Any]]
+from .arrays import FloatArray
 
 _BLOCK = 2**22  # entries looked at together: memory maps are checked without loading them whole
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 from array_api_compat import array_namespace
 
-from ..equations import Array
-from .checks import FloatArray
+from .arrays import Array, FloatArray
 
 
 def to_host(array: Array) -> FloatArray:

@@ -13,7 +13,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic, overload
 
-from ..equations import Array
+from .._utils.arrays import Array
 
 _jit = functools.partial(njit, cache=True, nogil=True, error_model="numpy")
 

@@ -18,8 +18,9 @@ from typing import Any
 import cupy
 import numpy as np
 
+from .._utils.arrays import Array
 from .._utils.checks import TooLargeError
-from ..equations import Array, Expectations
+from ..equations import Expectations
 from .geometry import COLLECT_THREADS, COLUMN_THREADS, THREADS, arguments, geometry, options
 
 _TRANSFER = 2**28  # bytes of NumPy statistics that are moved at once

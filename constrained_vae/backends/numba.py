@@ -24,9 +24,10 @@ from typing import Any, TypeAlias
 import numpy as np
 from numba import prange
 
+from .._utils.arrays import Array
 from .._utils.blas import single_threaded_blas
 from .._utils.device import check_on_host
-from ..equations import Array, Expectations
+from ..equations import Expectations
 from . import pruning
 from .arithmetic import _add, _exp, _frozen, _jit, _max, _multiply_add
 

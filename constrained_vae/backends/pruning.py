@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from ..equations import Array
+from .._utils.arrays import Array
 from .arithmetic import _add, _exp, _frozen, _jit, _max, _multiply_add
 
 _RUN = 64  # rows; a multiple of the longest vector

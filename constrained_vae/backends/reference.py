@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from .. import equations
+from .._utils.arrays import Array
 from .._utils.device import check_together
-from ..equations import Array, Expectations
+from ..equations import Expectations
 
 _BLOCK = 2**20  # entries of one (rows, K) block: a few such arrays of 8 MB each exist at a time
 

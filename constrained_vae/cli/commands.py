@@ -12,18 +12,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._utils import tables
-from .._utils.checks import FloatArray
+from .._utils.arrays import FloatArray
 from ..datasets import DataSet
 from ..frontier.rate_distortion import rate_distortion
 from ..latent.tiling import Tiling
 from ..multipliers.dual import solve_constrained
 from ..objectives.constraints import RE
 from ..objectives.elbo import ELBO
+from ..phases.branch import Branch
+from ..phases.criticality import first_critical_beta
 from ..phases.sweep import sweep as sweep_betas
 from ..phases.transitions import transitions as find_transitions
-from ..results.fixed_point import Branch, FixedPoint
+from ..results.fixed_point import FixedPoint
 from ..solvers.solve import solve as solve_fixed_point
-from ..solvers.split_condition import first_critical_beta
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with _noticing_ctrl_c() as pressed, _telling(prog) as told:
             from ..datasets import find
-            from ..results.fixed_point import NotConvergedWarning
+            from ..results.status import NotConvergedWarning
             from . import commands
 
             data = find(args.data, seed=args.seed)

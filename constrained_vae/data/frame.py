@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 from array_api_compat import array_namespace
 
-from .._utils.checks import FloatArray
-from ..equations import Array
+from .._utils.arrays import Array, FloatArray
 
 
 @dataclass(frozen=True)

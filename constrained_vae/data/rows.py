@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .._utils.checks import FloatArray, check_data
+from .._utils.arrays import FloatArray
+from .._utils.checks import check_data
 from .frame import Frame
 
 _BLOCK = 2**22  # entries (rows times columns) of a block that is streamed

@@ -14,11 +14,11 @@ import numpy.typing as npt
 from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist
 
+from .._utils.arrays import FloatArray
 from .._utils.blas import single_threaded_blas
-from .._utils.checks import FloatArray
 from ..latent.sites import coincident
+from ..objectives.base import Objective
 from ..objectives.decoder_update import minimise
-from ..objectives.elbo import Objective
 
 _ENTRIES = 2**22  # of a block of the matrix of points and data
 _STARTS = 2000  # data points from which maxima are looked for, those of largest coverage

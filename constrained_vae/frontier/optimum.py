@@ -16,17 +16,20 @@ from scipy.optimize import nnls
 from tqdm.auto import tqdm
 
 from .. import equations
+from .._utils.arrays import FloatArray
 from .._utils.blas import single_threaded_blas
-from .._utils.checks import FloatArray, check_choice, check_instance, check_positive, check_time_limit
+from .._utils.checks import check_choice, check_instance, check_positive, check_time_limit
 from ..latent.sites import Sites, coincident
 from ..latent.tiling import Tiling
-from ..objectives.elbo import ELBO, Objective
+from ..objectives.base import Objective
+from ..objectives.elbo import ELBO
+from ..phases.criticality import problem_of
 from ..problems.problem import Problem
-from ..results.fixed_point import FixedPoint, Status
+from ..results.fixed_point import FixedPoint
+from ..results.status import Status
 from ..solvers.loop import iterate
 from ..solvers.options import Options
 from ..solvers.solve import report_failure
-from ..solvers.split_condition import problem_of
 from .coverage import Coverage
 
 _RIGOROUS = 2  # dimensions up to which a supremum is proven

@@ -11,8 +11,8 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from .._utils import tables
+from .._utils.arrays import FloatArray
 from .._utils.checks import (
-    FloatArray,
     check_callable,
     check_choice,
     check_instance,
@@ -22,10 +22,11 @@ from .._utils.checks import (
     check_vector,
 )
 from ..objectives.elbo import ELBO
+from ..phases.criticality import critical_beta
 from ..problems.problem import Problem
-from ..results.fixed_point import FixedPoint, Status
+from ..results.fixed_point import FixedPoint
+from ..results.status import Status
 from ..solvers.solve import report_failure
-from ..solvers.split_condition import critical_beta
 from .optimum import CertifiedFixedPoint, collapsed_coverage, optimum
 from .support_changes import SupportChange, located
 

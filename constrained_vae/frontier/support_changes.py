@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from .._utils.checks import FloatArray
+from .._utils.arrays import FloatArray
 from ..latent.sites import Sites
 from ..results.fixed_point import FixedPoint
 

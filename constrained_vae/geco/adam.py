@@ -6,7 +6,7 @@ from typing import Any
 
 from array_api_compat import array_namespace
 
-from ..equations import Array
+from .._utils.arrays import Array
 
 _FIRST, _SECOND, _LEAST = 0.9, 0.999, 1e-8
 

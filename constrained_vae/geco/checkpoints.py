@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._utils.checks import FloatArray
+from .._utils.arrays import FloatArray
 from ..objectives.constraints import RE, Constraint
 from .history import History
 from .multiplier import Multiplier

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import logsumexp
 
-from .._utils.checks import FloatArray, check_count, check_positive
+from .._utils.arrays import FloatArray
+from .._utils.checks import check_count, check_positive
 from ..data.frame import Frame
 from ..objectives.constraints import Constraint
 from ..objectives.energies import CrossEntropy

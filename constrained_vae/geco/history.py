@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .._utils.checks import FloatArray, check_positive
+from .._utils.arrays import FloatArray
+from .._utils.checks import check_positive
 
 
 @dataclass(frozen=True, eq=False, repr=False)

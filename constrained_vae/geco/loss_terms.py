@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from array_api_compat import array_namespace
 
+from .._utils.arrays import Array
 from .._utils.device import to_host
 from ..data.frame import Frame
-from ..equations import Array
 from ..objectives.constraints import RE, Constraint
 from ..objectives.energies import CrossEntropy
 from .multiplier import Multiplier

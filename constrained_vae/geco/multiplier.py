@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from .._utils.arrays import Array
 from .._utils.checks import check_callable, check_count, check_non_negative, check_positive
-from ..equations import Array
 
 Threshold = float | Callable[[int], float]
 

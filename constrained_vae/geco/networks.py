@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from array_api_compat import array_namespace
 
-from .._utils.checks import FloatArray, check_choice, check_count, check_data, check_dtype
+from .._utils.arrays import Array, FloatArray
+from .._utils.checks import check_choice, check_count, check_data, check_dtype
 from .._utils.device import to_host
 from ..data.frame import Frame
-from ..equations import Array
 
 LIKELIHOODS = ("gaussian", "bernoulli")
 _GELU = math.sqrt(2 / math.pi), 0.044715

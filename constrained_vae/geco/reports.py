@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .._utils.checks import FloatArray
+from .._utils.arrays import FloatArray
 from ..objectives.constraints import FRE, RE, Constraint
 from .checkpoints import history
 from .history import History

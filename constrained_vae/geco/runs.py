@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._utils.checks import FloatArray, check_data
+from .._utils.arrays import FloatArray
+from .._utils.checks import check_data
 from ..frontier.rate_distortion import Excess, RateDistortionCurve
 from ..objectives.constraints import Constraint
 from . import checkpoints

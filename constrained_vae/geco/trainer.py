@@ -14,8 +14,8 @@ import numpy as np
 from array_api_compat import array_namespace
 from tqdm.auto import tqdm
 
+from .._utils.arrays import FloatArray
 from .._utils.checks import (
-    FloatArray,
     check_callable,
     check_choice,
     check_count,
@@ -27,7 +27,7 @@ from .._utils.checks import (
 from ..data.frame import Frame
 from ..objectives.constraints import RE, Constraint
 from ..objectives.elbo import ELBO
-from ..results.fixed_point import NotConvergedWarning
+from ..results.status import NotConvergedWarning
 from . import checkpoints
 from .multiplier import Multiplier
 from .networks import VAE, check_hidden

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 from array_api_compat import array_namespace
 
-from .._utils.checks import FloatArray
+from .._utils.arrays import Array, FloatArray
 from .._utils.device import numbers, to_host
-from ..equations import Array
 from ..objectives.constraints import RE, Constraint
 from ..objectives.elbo import ELBO
 from ..objectives.energies import CrossEntropy

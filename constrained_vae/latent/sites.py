@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from .._utils.checks import FloatArray
+from .._utils.arrays import FloatArray
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,8 @@ import numpy as np
 from scipy.special import ndtri
 from scipy.stats import qmc
 
-from .._utils.checks import FloatArray, check_count, check_masses
+from .._utils.arrays import FloatArray
+from .._utils.checks import check_count, check_masses
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,14 +18,16 @@ import numpy as np
 from scipy.optimize import minimize, nnls
 from tqdm.auto import tqdm
 
-from .._utils.checks import FloatArray, check_choice, check_instance
+from .._utils.arrays import FloatArray
+from .._utils.checks import check_choice, check_instance
 from .._utils.device import to_host
 from ..latent.sites import Sites
 from ..latent.tiling import Tiling
 from ..objectives.lagrangian import Lagrangian
 from ..phases.continuation import Continuation, State
 from ..problems.problem import Problem
-from ..results.fixed_point import FixedPoint, Status
+from ..results.fixed_point import FixedPoint
+from ..results.status import Status
 from ..solvers.loop import iterate
 from ..solvers.options import Options
 from ..solvers.solve import initial_sites, report_failure

@@ -22,9 +22,9 @@ from typing import Any, ClassVar, Protocol, Self, cast, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from .._utils.checks import FloatArray, check_choice, check_non_negative
+from .._utils.arrays import Array, FloatArray
+from .._utils.checks import check_choice, check_non_negative
 from ..data.frame import Frame
-from ..equations import Array
 from .features import ClassProbabilities, FeatureMap, LinearFeatures, NormalisedPatches, as_features, check_features
 
 

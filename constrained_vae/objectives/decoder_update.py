@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from .._utils.checks import FloatArray
+from .._utils.arrays import FloatArray
 
 _STEPS = 60  # Newton steps of a tile; a handful is the rule
 _PRODUCTS = 60  # products with the Hessian for a step

@@ -17,7 +17,7 @@ from __future__ import annotations
 import numpy as np
 from array_api_compat import array_namespace
 
-from ..equations import Array
+from .._utils.arrays import Array
 
 # A reconstruction of exactly 0 or 1 says an event never happens; log-odds are taken at the nearest number inside.
 _LEAST, _MOST = np.finfo(np.float64).tiny, 1 - np.finfo(np.float64).epsneg

@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import softmax
 
-from .._utils.checks import FloatArray, check_count, check_data, check_positive, check_vector
+from .._utils.arrays import FloatArray
+from .._utils.checks import check_count, check_data, check_positive, check_vector
 from ..data.frame import Frame
 
 _CONSTANT = 1e-6  # a patch of less contrast than this, relative to the largest value of its image, is constant

@@ -16,9 +16,10 @@ from scipy.optimize import brentq
 
 from ..latent.sites import Sites
 from ..latent.tiling import Tiling
-from ..objectives.elbo import Objective
+from ..objectives.base import Objective
 from ..problems.problem import Problem
-from ..results.fixed_point import FixedPoint, Status
+from ..results.fixed_point import FixedPoint
+from ..results.status import Status
 from ..solvers.loop import iterate
 from ..solvers.options import Options
 from ..solvers.split_condition import SplitCondition, split_condition

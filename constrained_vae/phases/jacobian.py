@@ -21,7 +21,8 @@ import numpy.typing as npt
 from scipy.sparse.linalg import LinearOperator, eigsh, minres
 
 from .. import equations
-from .._utils.checks import FloatArray, TooLargeError, check_choice, check_count, check_instance
+from .._utils.arrays import FloatArray
+from .._utils.checks import TooLargeError, check_choice, check_count, check_instance
 from ..data.rows import row_blocks
 from ..latent.sites import Sites
 from ..results.fixed_point import FixedPoint

@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial.distance import cdist
 
-from .._utils.checks import FloatArray
-from ..results.fixed_point import Branch, FixedPoint
+from .._utils.arrays import FloatArray
+from ..results.fixed_point import FixedPoint
+from .branch import Branch
 
 _Leaves = tuple[int, ...]
 

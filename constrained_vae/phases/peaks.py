@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.signal import find_peaks
 
-from .._utils.checks import FloatArray, check_choice, check_count
+from .._utils.arrays import FloatArray
+from .._utils.checks import check_choice, check_count
 
 _FAINT = 1e-6  # peaks below this fraction of the highest are rounding
 

@@ -10,15 +10,18 @@ import numpy as np
 from scipy.cluster.hierarchy import linkage, to_tree
 from tqdm.auto import tqdm
 
-from .._utils.checks import FloatArray, check_callable, check_choice, check_count, check_instance, check_vector
+from .._utils.arrays import FloatArray
+from .._utils.checks import check_callable, check_choice, check_count, check_instance, check_vector
 from ..latent.tiling import Tiling
-from ..objectives.elbo import ELBO, Objective
+from ..objectives.base import Objective
+from ..objectives.elbo import ELBO
 from ..problems.problem import Problem
-from ..results.fixed_point import Branch, FixedPoint
+from ..results.fixed_point import FixedPoint
 from ..solvers.options import Options
 from ..solvers.solve import initial_sites, report_failure
-from ..solvers.split_condition import critical_beta
+from .branch import Branch
 from .continuation import Continuation, State
+from .criticality import critical_beta
 
 _SUBSAMPLE = 1000  # points on which the hierarchy behind the default grid is built
 _SPLITS = 16  # how far down the hierarchy it looks

@@ -13,14 +13,18 @@ from scipy.linalg import eigh
 from scipy.optimize import brentq
 from tqdm.auto import tqdm
 
-from .._utils.checks import FloatArray, check_callable, check_choice, check_count, check_instance, check_vector
+from .._utils.arrays import FloatArray
+from .._utils.checks import check_callable, check_choice, check_count, check_instance, check_vector
 from ..latent.tiling import Tiling
-from ..objectives.elbo import ELBO, Objective
+from ..objectives.base import Objective
+from ..objectives.elbo import ELBO
 from ..problems.problem import Problem
-from ..results.fixed_point import FixedPoint, NotConvergedWarning
+from ..results.fixed_point import FixedPoint
+from ..results.status import NotConvergedWarning
 from ..solvers.options import Options
-from ..solvers.split_condition import SplitCondition, critical_beta
+from ..solvers.split_condition import SplitCondition
 from .continuation import Continuation, Split, State
+from .criticality import critical_beta
 from .peaks import Peak
 from .sweep import default_grid
 

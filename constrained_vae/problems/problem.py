@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from .._utils.checks import FloatArray, check_data, check_dtype, check_instance, check_masses, check_weights
+from .._utils.arrays import Array, FloatArray
+from .._utils.checks import check_dtype, check_instance, check_weights
 from .._utils.device import numbers, to_host
 from ..backends import get_backend
 from ..data.frame import Frame
 from ..data.rows import Rows, blocks_of, check_rows, standard_frame
-from ..equations import Array, Expectations, encoder, energies
-from ..objectives.elbo import Objective
+from ..equations import Expectations, encoder, energies
+from ..objectives.base import Objective
 from ..objectives.lagrangian import Lagrangian
 
 
@@ -201,80 +202,3 @@ def check_labelled(objective: Objective, n: int) -> None:
     """Raise ValueError where the objective knows the labels of more or fewer points than there are."""
     if objective.labelled not in (None, n):
         raise ValueError(f"labels must be one per data point, got {objective.labelled} for {n} points")
-
-
-def block_expectations(
-    x: Any,
-    decoder: Any,
-    objective: Objective,
-    *,
-    masses: Any = None,
-    weights: Any = None,
-    frame: Frame | None = None,
-    backend: str = "auto",
-    dtype: Any = None,
-) -> Expectations:
-    """Sums over some of the data rows from which the next decoder follows; those of disjoint rows add up (T1), (T5).
-
-    So rows may be shared out among machines: each evaluates its own, the results are summed, and
-    ``objective.decoder(total.mass, total.sums, decoder)`` is the image of the decoder under the map of all rows (T2).
-
-    Parameters
-    ----------
-    x : (n, D) array_like, memory map or RowBlocks
-        The rows.
-    decoder : (K, D) array_like
-        Reconstruction vectors, in units of x.
-    objective : Objective
-        Energies and temperature.
-    masses : (K,) array_like, optional
-        Prior masses; equal ones by default.
-    weights : (n,) array_like, optional
-        Data weights rho of these rows; those of all rows together sum to 1. By default the rows are all the data.
-    frame : Frame, optional
-        Coordinates (x - centre) / scale in which the statistics are summed, the same for all parts; the decoder's image
-        is then ``frame.outward(objective.in_frame(frame).decoder(mass, sums, frame.inward(decoder)))``. Without it the
-        data should lie about the origin: far from it the sums lose digits.
-    backend : {"auto", "numba", "cupy", "reference"}
-    dtype : {float64, float32}, optional
-
-    Returns
-    -------
-    Expectations
-        ``mass`` (K,), ``sums`` (K, S), ``free_energy`` and ``energy`` in nats; ``+`` adds two of them.
-
-    Raises
-    ------
-    ValueError
-        For bad input.
-
-    Examples
-    --------
-    >>> from constrained_vae import ELBO
-    >>> x, psi, half = np.array([[-1.0], [1.0]]), np.array([[-0.5], [0.5]]), np.array([0.5])
-    >>> parts = [block_expectations(x[i : i + 1], psi, ELBO(), weights=half) for i in range(2)]
-    >>> total = parts[0] + parts[1]
-    >>> ELBO().decoder(total.mass, total.sums, psi).ravel().round(4)
-    array([-0.4621,  0.4621])
-    """
-    check_instance(objective, "objective", Objective, "ELBO(beta=0.5)")
-    x, psi = check_rows(x), check_data(decoder, "decoder")
-    frame = Frame(np.zeros(x.shape[1]), 1.0) if frame is None else frame
-    check_instance(frame, "frame", Frame, "Frame(centre, scale)")
-    frame = Frame(np.broadcast_to(frame.centre, x.shape[1]), frame.scale)
-    if psi.shape[1] != x.shape[1]:
-        raise ValueError(f"decoder must have {x.shape[1]} columns like x, got {psi.shape[1]}")
-    check_labelled(objective, len(x))
-    for _, block in (*blocks_of(x), (None, psi)):
-        objective.check(block)
-    pi = np.full(len(psi), 1 / len(psi)) if masses is None else check_masses(masses)
-    if len(pi) != len(psi):
-        raise ValueError(f"masses must have one entry per reconstruction, got {len(pi)} for {len(psi)}")
-    rho = check_weights(weights, len(x))
-    if weights is not None:
-        rho = rho * np.sum(weights)  # these rows' share
-    problem = Problem(Rows(x, rho, frame, check_dtype(dtype)), objective.in_frame(frame), get_backend(backend))
-    with np.errstate(divide="ignore"):
-        start = frame.inward(np.asarray(psi, np.float64)), np.log(pi)
-    total = problem.expectations(*map(problem.to_device, start))
-    return Expectations(to_host(total.mass), to_host(total.sums), *numbers(total.free_energy, total.energy))

@@ -1,87 +1,32 @@
-"""FixedPoint, Branch, Status: frozen results, and what can be derived from them."""
+"""FixedPoint: the frozen result of `solve`, and what can be derived from it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from enum import Enum
 from functools import cached_property
 from os import PathLike
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from .. import equations
 from .._utils import tables
-from .._utils.checks import FloatArray, TooLargeError, check_positive
+from .._utils.arrays import FloatArray
+from .._utils.checks import TooLargeError
 from ..data.frame import Frame
 from ..data.rows import RowBlocks, blocks_of, check_rows, row_blocks
 from ..latent.sites import Sites
 from ..latent.tiling import Tiling
-from ..objectives.elbo import Objective
+from ..objectives.base import Objective
 from ..objectives.lagrangian import Lagrangian
-from ..phases.peaks import Peak, find_kinks
 from . import storage
+from .status import Status
 
 _BLOCK = 2**20  # entries of a block of responsibilities
 _LARGEST = 2**27  # entries of the largest encoder handed out whole, 1 GiB
 _COORDINATES = 4  # of a reconstruction in a table
-
-
-class Status(Enum):
-    """How an iteration ended: what happened, and what to try.
-
-    Examples
-    --------
-    >>> Status.MET.converged, Status.BUDGET_USED.converged
-    (True, False)
-    """
-
-    CONVERGED = "converged: the estimated error is below the tolerance"
-    SADDLE_LEFT = "converged, after leaving a saddle along its unstable axis"
-    DEAD_TILES = "converged; some tiles hold no posterior mass (holes), their reconstructions are arbitrary"
-    CRITICAL = (
-        "stopped at the accuracy of the arithmetic, with the estimated error above the tolerance: the solution is too "
-        "close to a transition, or on a saddle with no visible way down, or beta is too small for the precision; move "
-        "beta, or accept the error estimate"
-    )
-    BUDGET_USED = "stopped before convergence: raise max_maps or time_limit, loosen tol, or use another accelerator"
-    STOPPED = "stopped by the callback"
-    INTERRUPTED = "interrupted: the last point is kept"
-    NOT_FINITE = (
-        "stopped at the last finite point, the objective overflowed: check the scale of beta, sigma and the data"
-    )
-    MET = "met: every constraint holds, those that are paid for as equalities"
-    SLACK = "slack: every constraint holds at rate zero, none is paid for"
-    UNREACHABLE = (
-        "unreachable with these tiles: on the annealed branch a constraint does not hold, however much is paid for it; "
-        "`least` has the least values seen; relax it, or use more tiles or free masses"
-    )
-    JUMP = (
-        "jump: a first-order transition skips a threshold; `sides` has the solutions on both sides, of which this one "
-        "breaks the constraints less"
-    )
-
-    @property
-    def converged(self) -> bool:
-        """Whether the estimated error is below the tolerance, and constraints that were to be met are."""
-        return self in (Status.CONVERGED, Status.SADDLE_LEFT, Status.DEAD_TILES, Status.MET, Status.SLACK)
-
-
-class NotConvergedWarning(UserWarning):
-    """A solution did not reach its tolerance; the text says why and what to try.
-
-    Examples
-    --------
-    >>> import constrained_vae as cv
-    >>> import warnings
-    >>> with warnings.catch_warnings(record=True) as caught:
-    ...     warnings.simplefilter("always")
-    ...     s = cv.solve([[-1.0], [1.0]], beta=0.5, tiling=cv.Tiling.uniform(2), max_maps=2)
-    >>> [w.category.__name__ for w in caught]
-    ['NotConvergedWarning']
-    """
 
 
 class NotConvergedError(RuntimeError):
@@ -374,170 +319,3 @@ def same_distance(radius: float, stiffness: float, error: float) -> float:
     """Two reconstructions closer than this are one: far below the data's radius and the resolution stiffness^-1/2."""
     least = 1e-6 * (min(radius, stiffness**-0.5) if stiffness > 0 else radius)
     return float(np.clip(10 * error, least, 1e3 * least))
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Branch:
-    """Solutions along a sweep of the temperature, in the order in which they were solved.
-
-    Attributes
-    ----------
-    solutions : tuple of FixedPoint
-    direction : {"down", "up"}
-        Cooling (annealing) or heating.
-
-    Examples
-    --------
-    >>> import constrained_vae as cv
-    >>> branch = cv.sweep([[-1.0], [1.0]], betas=[2.0, 0.5], tiling=cv.Tiling.uniform(2))
-    >>> branch.n_distinct, branch.at(0.5).beta
-    (array([1, 2]), 0.5)
-    """
-
-    solutions: tuple[FixedPoint, ...]
-    direction: str
-
-    def __len__(self) -> int:
-        return len(self.solutions)
-
-    @overload
-    def __getitem__(self, index: int) -> FixedPoint: ...
-    @overload
-    def __getitem__(self, index: slice) -> Branch: ...
-    def __getitem__(self, index: int | slice) -> FixedPoint | Branch:
-        return Branch(self.solutions[index], self.direction) if isinstance(index, slice) else self.solutions[index]
-
-    def __iter__(self) -> Iterator[FixedPoint]:
-        return iter(self.solutions)
-
-    def __repr__(self) -> str:
-        span = f", beta {self.betas[0]:.4g} to {self.betas[-1]:.4g}" if len(self) else ""
-        failed = sum(not s.converged for s in self.solutions)
-        ending = f", {failed} not converged" if failed else ""
-        return f"Branch({len(self)} solutions, direction={self.direction!r}{span}{ending})"
-
-    def _repr_html_(self) -> str:
-        return tables.as_html(repr(self), self._columns)
-
-    @property
-    def _columns(self) -> tables.Columns:
-        names = ("distortion", "rate", "free_energy", "n_distinct", "top_eigenvalue")
-        counts = {"n_maps": [s.n_maps for s in self.solutions]}
-        endings = {"status": [s.status.name.lower() for s in self.solutions]}
-        return {"beta": self.betas, **{name: getattr(self, name) for name in names}, **counts, **endings}
-
-    def to_frame(self) -> Any:
-        """A pandas data frame with a row per temperature, in the order of the sweep.
-
-        Its columns are beta, distortion (squared units of x), rate and free_energy (nats), n_distinct, top_eigenvalue,
-        n_maps and status.
-
-        Raises
-        ------
-        ImportError
-            Where pandas, which this package does without, is not installed.
-        """
-        return tables.as_frame(self._columns)
-
-    def _array(self, name: str) -> FloatArray:
-        return np.array([getattr(s, name) for s in self.solutions], dtype=np.float64)
-
-    @cached_property
-    def betas(self) -> FloatArray:
-        """Temperatures (n,), in the order of the sweep."""
-        return self._array("beta")
-
-    @cached_property
-    def distortion(self) -> FloatArray:
-        """E||x - psi||^2 (n,), in squared units of x."""
-        return self._array("distortion")
-
-    @cached_property
-    def rate(self) -> FloatArray:
-        """Rate (n,), in nats."""
-        return self._array("rate")
-
-    @cached_property
-    def free_energy(self) -> FloatArray:
-        """Free energy (n,), in nats."""
-        return self._array("free_energy")
-
-    @cached_property
-    def d_distortion(self) -> FloatArray:
-        """dD / d beta (n,), exact along the branch (T11), in squared units of x; where it splits, that of one side."""
-        from ..phases.jacobian import tangent  # which imports this module
-
-        return np.array([tangent(s).distortion for s in self.solutions])
-
-    @cached_property
-    def d2_distortion(self) -> FloatArray:
-        """d^2 D / d beta^2 (n,) by differences of `d_distortion`; across a transition they grow as 1 / step (T12).
-
-        Raises
-        ------
-        ValueError
-            If there are fewer than three temperatures.
-        """
-        if len(self) < 3:
-            raise ValueError(f"a second derivative wants at least three temperatures, got {len(self)}")
-        return np.gradient(self.d_distortion, self.betas, edge_order=2)
-
-    @cached_property
-    def top_eigenvalue(self) -> FloatArray:
-        """Largest eigenvalue of the split condition (T9) at every temperature, (n,)."""
-        return self._array("top_eigenvalue")
-
-    @cached_property
-    def n_distinct(self) -> npt.NDArray[np.intp]:
-        """Number of distinct reconstructions (n,)."""
-        return np.array([len(s.distinct) for s in self.solutions], dtype=np.intp)
-
-    @property
-    def converged(self) -> bool:
-        """Whether every solution converged."""
-        return all(s.converged for s in self.solutions)
-
-    def at(self, beta: float) -> FixedPoint:
-        """The stored solution nearest to `beta` on the logarithmic scale.
-
-        Raises
-        ------
-        ValueError
-            If beta is not positive, or lies outside the branch.
-        """
-        beta, betas = check_positive(beta, "beta"), self.betas
-        if not len(self):
-            raise ValueError("the branch is empty: it was stopped before its first temperature was solved")
-        low, high = betas.min(), betas.max()
-        if not low * (1 - 1e-9) <= beta <= high * (1 + 1e-9):
-            raise ValueError(f"the branch spans beta from {low:.6g} to {high:.6g}, got {beta:.6g}: sweep further")
-        return self.solutions[int(np.abs(np.log(betas / beta)).argmin())]
-
-    def peaks(self, k: int | None = 3, variable: str = "beta") -> list[Peak]:
-        """The paper's detection of critical temperatures: the k highest peaks of |d^2 D / d variable^2| (T12).
-
-        Parameters
-        ----------
-        k : int or None
-            How many, highest first; all if None.
-        variable : {"beta", "log_beta"}
-            The variable of the derivative.
-        """
-        order = np.argsort(self.betas)
-        return find_kinks(self.betas[order], self.distortion[order], k=k, variable=variable)
-
-    def save(self, path: str | PathLike[str]) -> None:
-        """Write everything, data included, to a .npz file; `Branch.load` reads it back."""
-        if not len(self):
-            raise ValueError("an empty branch has nothing to save")
-        stacked = {name: np.stack([getattr(s, name) for s in self.solutions]) for name in ("decoder", "marginal")}
-        first = self.solutions[0]
-        arrays = {**stacked, "x": first.x, "weights": first.weights, "direction": np.array(self.direction)}
-        storage.save(path, "Branch", first, list(self.solutions), arrays)
-
-    @classmethod
-    def load(cls, path: str | PathLike[str], objective: Objective | None = None) -> Branch:
-        """Read what `save` wrote; see `FixedPoint.load`."""
-        solutions = storage.load(path, "Branch", objective)
-        with np.load(path) as file:
-            return cls(tuple(solutions), str(file["direction"]))

@@ -12,7 +12,8 @@ import numpy as np
 
 from ..data.frame import Frame
 from ..latent.tiling import Tiling
-from ..objectives.elbo import ELBO, Objective
+from ..objectives.base import Objective
+from ..objectives.elbo import ELBO
 
 _SAME = 1e-3  # relative difference of free energies, float32 included, that the same objective may show
 
@@ -54,7 +55,8 @@ def save(
 
 def load(path: str | PathLike[str], kind: str, objective: Objective | None = None) -> list[FixedPoint]:
     """The solutions of a file; those not of an ELBO want their objective, at any temperature."""
-    from .fixed_point import FixedPoint, Status  # which imports this module
+    from .fixed_point import FixedPoint
+    from .status import Status
 
     with open(path, "rb") as stream:
         try:

@@ -18,9 +18,8 @@ from typing import NamedTuple
 import numpy as np
 from array_api_compat import array_namespace
 
-from .._utils.checks import FloatArray
+from .._utils.arrays import Array, FloatArray
 from .._utils.device import numbers, to_host
-from ..equations import Array
 
 MEMORY = 9  # points of the past that are remembered
 

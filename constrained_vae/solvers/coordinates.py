@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .._utils.arrays import Array, FloatArray
 from .._utils.blas import single_threaded_blas
-from .._utils.checks import FloatArray
 from .._utils.device import to_host
-from ..equations import Array, Expectations
+from ..equations import Expectations
+from ..objectives.base import Objective
 from ..objectives.decoder_update import hessians
-from ..objectives.elbo import Objective
 from ..problems.problem import Problem
 
 LARGEST = 128  # dimensions up to which curvatures are formed

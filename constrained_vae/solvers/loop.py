@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from .._utils.checks import FloatArray
+from .._utils.arrays import Array, FloatArray
 from .._utils.device import numbers, to_host
-from ..equations import Array
 from ..latent.sites import Sites
 from ..latent.tiling import Tiling
-from ..objectives.elbo import Objective
+from ..objectives.base import Objective
 from ..problems.problem import Problem
-from ..results.fixed_point import FixedPoint, Status, same_distance
+from ..results.fixed_point import FixedPoint, same_distance
+from ..results.status import Status
 from .acceleration import ACCELERATORS, MEMORY, Past, contraction_factor, newton_step
 from .coordinates import LARGEST, Whitened
 from .options import Iterate, Options

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from .._utils.checks import FloatArray, check_choice, check_count, check_positive, check_time_limit
+from .._utils.arrays import FloatArray
+from .._utils.checks import check_choice, check_count, check_positive, check_time_limit
 from .acceleration import ACCELERATORS
 
 

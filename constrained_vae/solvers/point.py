@@ -10,9 +10,10 @@ from typing import Protocol
 import numpy as np
 from array_api_compat import array_namespace
 
+from .._utils.arrays import Array
 from .._utils.device import numbers
-from ..equations import Array, Expectations
-from ..objectives.elbo import Objective
+from ..equations import Expectations
+from ..objectives.base import Objective
 from ..problems.problem import Problem
 
 

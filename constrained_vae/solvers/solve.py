@@ -11,10 +11,12 @@ import numpy as np
 from .._utils.checks import check_callable, check_choice, check_count, check_data, check_instance
 from ..latent.sites import Sites
 from ..latent.tiling import Tiling
-from ..objectives.elbo import ELBO, Objective
+from ..objectives.base import Objective
+from ..objectives.elbo import ELBO
 from ..objectives.lagrangian import Lagrangian
 from ..problems.problem import Problem
-from ..results.fixed_point import FixedPoint, NotConvergedError, NotConvergedWarning, Status
+from ..results.fixed_point import FixedPoint, NotConvergedError
+from ..results.status import NotConvergedWarning, Status
 from .loop import iterate
 from .options import Iterate, Options
 

@@ -11,23 +11,17 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from array_api_compat import array_namespace
 from scipy.sparse.linalg import LinearOperator, eigsh
 
+from .._utils.arrays import Array, FloatArray
 from .._utils.blas import single_threaded_blas
-from .._utils.checks import FloatArray, check_instance
 from .._utils.device import to_host
-from ..backends import get_backend
-from ..data.rows import Rows
-from ..equations import Array
 from ..objectives.decoder_update import readout_slopes
-from ..objectives.elbo import ELBO, Objective
 from ..problems.problem import Problem
-from ..results.fixed_point import FixedPoint
 from .coordinates import roots
 
 _DENSE = 128  # dimensions up to which covariances are formed; above, Lanczos without forming them
@@ -134,120 +128,6 @@ def _general(
     deviation = deviations[site] * _sign(deviations[site])
     axis = deviation / (np.linalg.norm(deviation) or 1.0)
     return SplitCondition(float(top.max()), float(among[site]), site, deviation, axis, deviation)
-
-
-@dataclass(frozen=True, eq=False)
-class NearestSplit:
-    """Which reconstruction of a solution is nearest to splitting, along which axis, and at what temperature (T9).
-
-    Attributes
-    ----------
-    beta : float
-        Temperature at which it would split if its responsibilities stayed as they are: exact at a transition, and for
-        the collapsed solution at any temperature.
-    eigenvalue : float
-        Of lambda grad^2 f Cov there: it is stable iff this is below 1.
-    reconstruction : int
-        Which of the distinct reconstructions of the solution.
-    direction : (D,) array
-        Unit vector, in the coordinates of the objective (those of x for the Gaussian decoder).
-
-    Examples
-    --------
-    >>> import constrained_vae as cv
-    >>> cv.nearest_split(cv.solve([[-1.0], [1.0]], beta=1.5, tiling=cv.Tiling.uniform(2))).direction
-    array([1.])
-    """
-
-    beta: float
-    eigenvalue: float
-    reconstruction: int
-    direction: FloatArray
-
-
-def nearest_split(solution: FixedPoint) -> NearestSplit:
-    """The reconstruction nearest to splitting, of those with two tiles or more, or of all if there are none (T9).
-
-    With free masses every reconstruction may split while there are fewer of them than tiles. One pass over the data.
-
-    Parameters
-    ----------
-    solution : FixedPoint
-        Of any objective.
-
-    Returns
-    -------
-    NearestSplit
-        Which, at which temperature, and along which axis.
-
-    Raises
-    ------
-    ValueError
-        For anything else.
-
-    Examples
-    --------
-    >>> from constrained_vae import Tiling, solve
-    >>> round(nearest_split(solve([[-2.0], [2.0]], beta=5.0, tiling=Tiling.uniform(2))).beta, 9)
-    4.0
-    """
-    check_instance(solution, "solution", FixedPoint, "solve(x)")
-    sites, problem = solution.distinct, problem_of(solution)
-    able = sites.can_split(solution.masses_free)
-    among = able if able.any() else None
-    condition = split_condition(problem, solution.frame.inward(sites.decoder), sites.log_masses, among)
-    return NearestSplit(solution.beta * condition.eigenvalue, condition.eigenvalue, condition.site, condition.axis)
-
-
-def problem_of(solution: FixedPoint, backend: str = "auto") -> Problem:
-    """The problem that a solution solves, in its frame and in float64."""
-    rows = Rows(solution.x, solution.weights, solution.frame, np.dtype(np.float64))
-    return Problem(rows, solution.objective.in_frame(solution.frame), get_backend(backend))
-
-
-def first_critical_beta(
-    x: Any, objective: Objective | None = None, *, weights: Any = None, backend: str = "auto"
-) -> float:
-    """First critical temperature in closed form: where the collapsed solution splits (T9).
-
-    Gaussian decoder: top eigenvalue of the data covariance over sigma^2. Bernoulli decoder: top eigenvalue of
-    G^-1/2 Cov G^-1/2 with G = diag(mean (1 - mean)); for 0/1 data that of the correlation matrix, hence at least 1.
-    Constraints: that of A^-1 B at the one reconstruction of all data that is found downhill from their mean.
-
-    Parameters
-    ----------
-    x : (N, D) array_like, memory map or RowBlocks
-        Data.
-    objective : Objective, optional
-        `ELBO()` by default; its beta plays no part.
-    weights : (N,) array_like, optional
-        Data weights, uniform by default.
-    backend : {"auto", "numba", "cupy", "reference"}
-        Where to compute.
-
-    Returns
-    -------
-    float
-        beta; 0 if all points coincide.
-
-    Raises
-    ------
-    ValueError
-        For bad input.
-
-    Examples
-    --------
-    >>> first_critical_beta([[-2.0], [2.0]])
-    4.0
-    """
-    objective = ELBO() if objective is None else objective
-    return critical_beta(Problem.make(x, objective, weights, backend, None), objective)
-
-
-def critical_beta(problem: Problem, objective: Objective) -> float:
-    """`first_critical_beta` for a problem at hand."""
-    # At the collapsed solution the responsibilities do not depend on beta, and the eigenvalue goes as 1 / beta.
-    return objective.beta * split_condition(problem, problem.collapsed[None], np.zeros(1)).top
 
 
 _Found = tuple[float, float, int, FloatArray]

@@ -12,107 +12,17 @@ import numpy as np
 import numpy.typing as npt
 from tqdm.auto import tqdm
 
+from .._utils.arrays import FloatArray
 from .._utils.blas import single_threaded_blas
-from .._utils.checks import FloatArray, check_count, check_data, check_weights
-from ..latent.tiling import Tiling
-from ..objectives.elbo import ELBO
-from ..results.fixed_point import Branch, FixedPoint, NotConvergedWarning
-from ..solvers.solve import solve
-from ..solvers.split_condition import first_critical_beta
+from .._utils.checks import check_count
+from ..phases.branch import Branch
+from ..results.fixed_point import FixedPoint
+from ..results.status import NotConvergedWarning
 from .random_walk import affinity, eigengap, spectrum
 
 _AFFINITIES = ("posterior", "rbf")
 _BASELINES = ("kmeans", "mixture")
-_BELOW = 1e-5  # distance of the first split from its transition, relative
-_CLEAR = 1e-3  # coordinates below this, in units of their root mean square, are too near the cut to have a side
 _STARTS = 10  # of k-means
-
-
-@dataclass(frozen=True, eq=False)
-class FirstSplit:
-    """The first split of a data set beside the spectral relaxation of 2-means (T19).
-
-    Attributes
-    ----------
-    beta : float
-        First critical temperature.
-    log_odds : (N,) array
-        Posterior log odds of the two halves just below it, which part the data at 0.
-    coordinate : (N,) array
-        Leading eigenvector of the centred Gram matrix sqrt(rho_i rho_j) (x_i - mean).(x_j - mean), over sqrt(rho_i),
-        with the sign of the log odds.
-    degeneracy : float
-        Second eigenvalue of that matrix over the first; the axis is not the only one where this is 1.
-
-    Examples
-    --------
-    >>> first_split([[-2.0, 0.0], [-1.0, 1.0], [3.0, -1.0]]).clear
-    array([ True,  True,  True])
-    """
-
-    beta: float
-    log_odds: FloatArray
-    coordinate: FloatArray
-    degeneracy: float
-
-    @property
-    def clear(self) -> npt.NDArray[np.bool_]:
-        """Points whose coordinate is above 1e-3 of the root mean square, (N,)."""
-        return np.abs(self.coordinate) > _CLEAR * np.sqrt(np.mean(np.square(self.coordinate)))
-
-    @property
-    def agreement(self) -> float:
-        """Share of the clear points on whose side both agree."""
-        return float(np.mean((self.log_odds > 0) == (self.coordinate > 0), where=self.clear))
-
-
-def first_split(x: Any, *, weights: Any = None, backend: str = "auto") -> FirstSplit:
-    """How the data part at the first transition, and the leading eigenvector of their Gram matrix (T19).
-
-    Two tiles of equal mass, which split continuously (T13), are solved for just below the transition. For a decoder in
-    feature space give the features f(x) in place of x: the coordinate is then that of kernel PCA, with the kernel
-    f(x).f(y).
-
-    Parameters
-    ----------
-    x : (N, D) array_like
-        Data points.
-    weights : (N,) array_like, optional
-        Of the data points, brought to sum 1; equal by default.
-    backend : {"auto", "numba", "reference"}
-        What evaluates the map.
-
-    Returns
-    -------
-    FirstSplit
-        The two partitions, (N,), and how far they agree.
-
-    Raises
-    ------
-    ValueError
-        For bad input, or if all points coincide.
-
-    Examples
-    --------
-    >>> first_split([[-2.0, 0.0], [-1.0, 1.0], [3.0, -1.0]]).agreement
-    1.0
-    """
-    x = np.asarray(check_data(x), dtype=np.float64)
-    rho = check_weights(weights, len(x))
-    critical = first_critical_beta(x, weights=rho, backend=backend)
-    if not critical > 0:
-        raise ValueError("all points coincide, so there is no first split")
-    objective, tiling = ELBO(beta=(1 - _BELOW) * critical), Tiling.uniform(2)
-    s = solve(x, objective, tiling=tiling, weights=rho, backend=backend, on_failure="return")
-    first, second = s.decoder
-    log_odds = (x - (first + second) / 2) @ (first - second) / s.beta
-    # An eigenvector u of the Gram matrix is a singular one: u_i / sqrt(rho_i) = (x_i - mean).v / singular value.
-    centred = x - rho @ x
-    _, values, axes = np.linalg.svd(np.sqrt(rho)[:, None] * centred, full_matrices=False)
-    coordinate = centred @ axes[0] / values[0]
-    sign = np.sign(coordinate @ (rho * log_odds)) or 1.0
-    degeneracy = float((values[1] / values[0]) ** 2) if len(values) > 1 else 0.0
-    return FirstSplit(critical, log_odds, sign * coordinate, degeneracy)
 
 
 @dataclass(frozen=True, eq=False)

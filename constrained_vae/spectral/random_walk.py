@@ -14,8 +14,9 @@ import numpy as np
 from scipy.linalg import eigh
 from scipy.sparse.linalg import LinearOperator
 
+from .._utils.arrays import FloatArray
 from .._utils.blas import single_threaded_blas
-from .._utils.checks import FloatArray, TooLargeError, check_count, check_instance
+from .._utils.checks import TooLargeError, check_count, check_instance
 from ..results.fixed_point import FixedPoint
 
 _KEPT = 2**24  # posterior masses that are kept for products with P, 128 MiB; more of them are evaluated for each anew
