@@ -16,10 +16,9 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
-from array_api_compat import array_namespace
 
 from .._utils.arrays import Array, FloatArray
-from .._utils.device import numbers, to_host
+from .._utils.device import array_namespace, numbers, to_host
 
 MEMORY = 9  # points of the past that are remembered
 
