@@ -10,10 +10,7 @@ import constrained_vae as cv
 from constrained_vae.frontier.coverage import Coverage
 from constrained_vae.frontier.optimum import _Data
 from constrained_vae.testing import small_problems
-
-
-def binary_entropy(p):
-    return -sum(q * np.log(q) for q in (p, 1 - p) if q > 0)
+from tests.helpers.closed_forms import binary_entropy
 
 
 def two_points(p, beta):

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
-from test_backends import FORMS, assert_close, assert_identical, make
 
 import constrained_vae as cv
 from constrained_vae._utils.checks import TooLargeError
@@ -12,6 +11,7 @@ from constrained_vae.equations import Expectations
 from constrained_vae.problems.problem import Problem
 from constrained_vae.solvers.loop import ACCELERATORS
 from constrained_vae.solvers.split_condition import split_condition
+from tests.helpers.linear_form import FORMS, assert_close, assert_identical, make
 
 pytestmark = pytest.mark.gpu
 

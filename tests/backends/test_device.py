@@ -6,8 +6,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from cuda_emulation import load_backend
-from device import DeviceArray, recorded, upload
 
 import constrained_vae as cv
 from constrained_vae._utils import memory
@@ -15,6 +13,8 @@ from constrained_vae._utils.device import check_on_host, numbers, to_host
 from constrained_vae.backends import get_backend, reference
 from constrained_vae.solvers import split_condition
 from constrained_vae.solvers.loop import ACCELERATORS
+from tests.helpers.cuda_emulation import load_backend
+from tests.helpers.device import DeviceArray, recorded, upload
 
 BACKEND = SimpleNamespace(expectations=reference.expectations, to_device=upload, free_memory=lambda: 2**40)
 SMALL = SimpleNamespace(expectations=reference.expectations, to_device=upload, free_memory=lambda: 0)
@@ -291,7 +291,8 @@ def test_kernels_refuse_arrays_from_elsewhere(x):
         mixed = [upload(array) if i == n else array for i, array in enumerate(arguments)]
         with pytest.raises(ValueError, match=rf"must lie together.* and {name} on a device.*\.get\(\)"):
             reference.expectations(*mixed)
-        with pytest.raises(ValueError, match=rf"{name} lies on a device \(device.DeviceArray\).*\.get\(\)"):
+        where = rf"{name} lies on a device \(tests.helpers.device.DeviceArray\).*\.get\(\)"
+        with pytest.raises(ValueError, match=where):
             check_on_host(**dict(zip(names, mixed, strict=True)))
     check_on_host(**dict(zip(names, arguments, strict=True)))
 
