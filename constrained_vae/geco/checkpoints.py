@@ -8,18 +8,14 @@ import re
 import zipfile
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from .._utils.arrays import FloatArray
-from ..objectives.constraints import RE, Constraint
-from .history import History
+from ..objectives.constraints import Constraint
 from .multiplier import Multiplier
 from .training import Training
-
-if TYPE_CHECKING:
-    from .runs import Run
 
 State = tuple[dict[str, FloatArray], dict[str, Any]]
 
@@ -54,15 +50,6 @@ def _recognisable(text: str) -> str:
     return re.sub(r" at 0x[0-9a-f]+", "", text)
 
 
-def history(training: Training, constraints: tuple[Constraint, ...]) -> History:
-    """What was measured so far."""
-    dim = training.model.dim
-    scales = {c.name: dim if c.reduction == "mean" else 1.0 for c in constraints if isinstance(c, RE)}
-    table = np.array(training.rows, dtype=np.float64).reshape(len(training.rows), len(training.columns))
-    table.setflags(write=False)
-    return History(training.columns, table, dim, training.sigma, scales)
-
-
 def write(path: str | PathLike[str], settings: dict[str, Any], training: Training) -> None:
     """The state, in a file that is whole at any time."""
     save(path, settings, training.state())
@@ -78,12 +65,9 @@ def save(path: str | PathLike[str], settings: dict[str, Any], state: State) -> N
     os.replace(draft, path)
 
 
-def state_of(source: Run | str | PathLike[str], wanted: dict[str, Any]) -> State:
-    """The state of a run or a file; ValueError if its settings are others."""
-    if isinstance(source, (str, os.PathLike)):
-        found, state = _read(source)
-    else:
-        found, state = source.settings, source.state
+def state_of(source: tuple[dict[str, Any], State] | str | PathLike[str], wanted: dict[str, Any]) -> State:
+    """The state from (settings, state) or from a file; ValueError if the settings differ from those wanted."""
+    found, state = _read(source) if isinstance(source, (str, os.PathLike)) else source
     different = [name for name in wanted if found.get(name) != wanted[name]]
     if different:
         listed = ", ".join(f"{name} {wanted[name]} (was {found.get(name)})" for name in different)
