@@ -21,7 +21,7 @@ def write_npz(path: str | PathLike[str], header: Mapping[str, Any] | None, array
     """
     contents = dict(arrays) if header is None else {"header": np.array(json.dumps(header)), **arrays}
     if os.path.exists(path) and not (os.path.isfile(path) and os.access(path, os.W_OK)):
-        _write(path, contents)  # a device takes it; a folder or a protected file raises the usual OSError
+        _write(path, contents)  # a folder or a protected file: raises the usual OSError and replaces nothing
         return
     target = os.path.realpath(path)  # a symbolic link stays, and its target is replaced
     draft = Path(f"{target}.part")
