@@ -1,15 +1,16 @@
-"""Reading and writing .npz files: named arrays, with an optional JSON header."""
+"""Files: archives of named arrays (.npz) with an optional JSON header, and tables of data points."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
+import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -66,3 +67,53 @@ def read_npz(
 def without_addresses(text: str) -> str:
     """The text of a repr without memory addresses, which differ from run to run."""
     return re.sub(r" at 0x[0-9a-f]+", "", text)
+
+
+def read_points(path: Path) -> dict[str, Any]:
+    """The points `x` of a .npy, .npz or .csv file, with `weights` and `labels` if a .npz file has them.
+
+    Raises
+    ------
+    ValueError
+        If the file contains anything other than numbers, or has another suffix.
+    OSError
+        If the file cannot be read.
+    """
+    if path.suffix not in _READERS:
+        raise ValueError(f"{path} must be a .npy, .npz or .csv file")
+    wanted, read = _READERS[path.suffix]
+    try:
+        with open(path, "rb") as file:
+            arrays = read(file)
+        arrays["x"] = x = np.asarray(arrays["x"])
+        if x.dtype.kind not in "biufc":
+            raise ValueError(f"it holds {x.dtype}")
+    except (ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} must hold {wanted}: {error}") from None
+    return arrays
+
+
+def _from_npy(file: IO[bytes]) -> dict[str, Any]:
+    return {"x": np.lib.format.read_array(file, allow_pickle=False)}
+
+
+def _from_npz(file: IO[bytes]) -> dict[str, Any]:
+    with np.load(file) as arrays:
+        if "x" in arrays.files:
+            return {name: arrays[name] for name in ("x", "weights", "labels") if name in arrays.files}
+        if len(arrays.files) == 1:
+            return {"x": arrays[arrays.files[0]]}
+        raise ValueError(f"it holds {', '.join(arrays.files) or 'nothing'}")
+
+
+def _from_csv(file: IO[bytes]) -> dict[str, Any]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # NumPy's warning about an empty file, which is refused later
+        return {"x": np.loadtxt(file, delimiter=",", ndmin=2)}
+
+
+_READERS: dict[str, tuple[str, Callable[[IO[bytes]], dict[str, Any]]]] = {
+    ".npy": ("an array of numbers", _from_npy),
+    ".npz": ("an array x of numbers, or one array alone", _from_npz),
+    ".csv": ("numbers separated by commas, without a header", _from_csv),
+}
