@@ -1,16 +1,26 @@
 """Constraints of Table 1 of *Taming VAEs*: reconstruction error, feature error, classifier accuracy, correlation.
 
-A constraint is C(x, psi) = H(x, psi) - allowance, feasible where E[C] <= 0, with an energy H in the linear form (T4),
-H(x, psi) = s(x) - b(psi) - phi(x) . v(psi) at multiplier one. Beside the three functions of `energies` it has
+A constraint is C(x, psi) = H(x, psi) - allowance, and it holds if E[C] <= 0. Its energy H has the linear form (T4) with
+multiplier one, H(x, psi) = s(x) - b(psi) - phi(x) . v(psi). A new constraint is a class with the members below, for N
+points and K reconstructions. The base class `_Constraint` supplies name, kappa, frame, in_frame, and None for labelled.
 
-    name, kappa, allowance
-    quadratic              whether H is a squared distance of linear maps, with phi = x: means are then its minimisers
-    bounded                whether H alone has a minimiser; else it needs a box, or a squared error beside it (T2)
-    labelled               of how many data points it knows more than x; None if of none
-    mean_curvature(D)      about that of H at the origin of its frame, in D dimensions; exact for a squared distance
-    check(x)               raises ValueError for points that it does not admit
-    in_frame(frame)        the same for points measured in a frame
-    statistics(x, rows)    where `rows` are those of the data that x holds, None for other points
+    name                   name of the constraint in results
+    kappa                  threshold, in the units of the user
+    allowance              the value of E[H] up to which the constraint holds
+    quadratic              True if H is a squared distance of linear maps, with phi = x: the weighted mean minimises it
+    bounded                True if H alone has a minimiser; otherwise it needs a box or a squared error in addition (T2)
+    labelled               number of data points for which H uses more than x, such as labels; None if it uses x alone
+    mean_curvature(D)      mean curvature of H at the origin of the frame, in D dimensions: exact if H is a squared
+                           distance, otherwise an estimate that sets the scale of steps
+    check(x)               raises ValueError if the constraint does not admit the points x (N, D), in the units of x
+    in_frame(frame)        the same constraint for points in the coordinates of the frame
+    statistics(x, rows)    phi (N, S) and s (N,); `rows` is the slice of the data that x holds, None for other points
+    readout(psi)           v (K, S) and b (K,) of the reconstructions psi (K, D)
+    pullback(psi, dv, db)  gradients (K, D) of dv_a . v(psi_a) + db_a b(psi_a), dv (K, S) and db (K,) constant
+
+A solver passes points to the last three in the coordinates of `frame`, (x - centre) / scale. The value of H must not
+depend on the frame, so that an energy in the units of x must undo the change of coordinates, as `RE` does by the factor
+scale^2. If `frame` is None, points are in the units of x. The tests compare `pullback` with differences of `readout`.
 """
 
 from __future__ import annotations
@@ -30,7 +40,7 @@ from .features import ClassProbabilities, FeatureMap, LinearFeatures, Normalised
 
 @runtime_checkable
 class Constraint(Protocol):
-    """What a Lagrangian asks of a constraint; see the head of this module.
+    """The members that a Lagrangian needs of a constraint; the head of this module documents them.
 
     Examples
     --------
@@ -60,7 +70,7 @@ class Constraint(Protocol):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class _Constraint:
-    """What all share: the threshold, a name under which results are found, and the frame in which points come."""
+    """Base class of the constraints, with their common fields: threshold, name in results, and frame of the points."""
 
     kappa: float
     name: str = field(default="", kw_only=True)
@@ -83,14 +93,14 @@ class RE(_Constraint):
     Parameters
     ----------
     kappa : float
-        Root of the squared error that is allowed, in units of x.
+        Square root of the allowed squared error, in units of x.
     reduction : {"sum", "mean"}
-        Whether squares are summed or averaged over the D dimensions; the multiplier of the mean is D times that of the
+        Whether squares are summed or averaged over the D dimensions. The multiplier of the mean is D times that of the
         sum.
     name : str
-        Under which results are found; "RE" by default.
+        Name of the constraint in results; "RE" by default.
     frame : Frame, optional
-        Set by the solver: coordinates in which it gives points.
+        Coordinates of the points; set by the solver.
 
     Raises
     ------
@@ -114,7 +124,7 @@ class RE(_Constraint):
 
     @classmethod
     def from_squared_error(cls, squared_error: float, reduction: str = "sum") -> RE:
-        """That which allows a squared error, in squared units of x."""
+        """The constraint E||x - psi||^2 <= squared_error, in squared units of x, in total or per dimension."""
         return cls(float(np.sqrt(check_non_negative(squared_error, "squared_error"))), reduction)
 
     def __repr__(self) -> str:
@@ -148,7 +158,7 @@ class RE(_Constraint):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class _Mapped(_Constraint):
-    """A constraint on features of reconstructions; `_map` is the feature map."""
+    """Base class of constraints on features of reconstructions; `_map` is the feature map."""
 
     bounded: ClassVar[bool] = True
     quadratic: ClassVar[bool] = False
@@ -158,21 +168,21 @@ class _Mapped(_Constraint):
         raise NotImplementedError
 
     def _origin(self, dim: int) -> FloatArray:
-        """f at the origin of the frame, (1, S), from where features are measured where only differences matter."""
+        """f at the origin of the frame, (1, S); FRE subtracts it from features, of which it needs only differences."""
         known = self.__dict__.get("_at_origin")
         if known is None or self.frame is None:
             known = self.__dict__["_at_origin"] = self._framed(np.zeros((1, dim)))
         return cast(FloatArray, known)
 
     def mean_curvature(self, dim: int) -> float:
-        """2 tr(F^T F) / D of the slope F of the features at the origin of the frame, from 32 random cotangents."""
+        """2 tr(F^T F) / D with the Jacobian F of the features at the origin of the frame, from 32 random cotangents."""
         signs = np.random.default_rng(0).choice((-1.0, 1.0), size=(32, self._origin(dim).shape[1]))
         slopes = self._framed.pullback(np.zeros((32, dim)), signs)
         return 2 * float(np.square(slopes).mean())
 
     @cached_property
     def _framed(self) -> FeatureMap:
-        """The feature map of points in the frame."""
+        """The feature map as a function of points in the frame."""
         moved = getattr(self._map, "in_frame", None)
         if moved is None:
             return _Framed(self._map, self.frame)
@@ -184,7 +194,7 @@ class _Mapped(_Constraint):
 
 @dataclass(frozen=True)
 class _Framed:
-    """A feature map after the way out of a frame, if there is one; whatever it gives, in float64."""
+    """A feature map as a function of points in a frame (None: in the units of x), with results in float64."""
 
     features: FeatureMap
     frame: Frame | None
@@ -209,20 +219,20 @@ class FRE(_Mapped):
     Parameters
     ----------
     kappa : float
-        Root of the squared error that is allowed, in units of the features.
+        Square root of the allowed squared error, in units of the features.
     features : (S, D) array_like, LinearFeatures, FourierFeatures, Features or other FeatureMap
-        f with its vector-Jacobian product; a matrix stands for the linear map.
+        The feature map f with its vector-Jacobian product; a matrix stands for the linear map.
     name : str
-        Under which results are found; "FRE" by default.
+        Name of the constraint in results; "FRE" by default.
     frame : Frame, optional
-        Set by the solver: coordinates in which it gives points.
+        Coordinates of the points; set by the solver.
 
     Raises
     ------
     ValueError
-        If kappa is negative or not finite; later if the features do not fit the data.
+        If kappa is negative or not finite; when solving, if the features do not fit the data.
     MissingProductError
-        For a callable without its vector-Jacobian product.
+        If `features` is a callable without vector-Jacobian product.
 
     Examples
     --------
@@ -253,7 +263,7 @@ class FRE(_Mapped):
 
     @cached_property
     def bounded(self) -> bool:  # type: ignore[override]
-        """Whether no direction is without cost; of a map that is not linear that is taken for granted."""
+        """Whether every direction changes the features; assumed for maps that are not linear."""
         matrix = getattr(self.features, "matrix", None)
         return matrix is None or bool(np.linalg.matrix_rank(matrix) == matrix.shape[1])
 
@@ -277,7 +287,7 @@ class FRE(_Mapped):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class _Similarity(_Mapped):
-    """E[similarity] >= kappa, a similarity p(x) . f(psi) of at most 1: H is what it lacks of 1."""
+    """Base class of constraints E[similarity] >= kappa; similarity = p(x) . f(psi) <= 1, and H = 1 - similarity."""
 
     bounded = False
 
@@ -299,30 +309,31 @@ class _Similarity(_Mapped):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class CLA(_Similarity):
-    """Classifier accuracy: E[l(x) . c(psi)] >= kappa, the probability that c gives a reconstruction the label of x.
+    """Classifier accuracy: E[l(x) . c(psi)] >= kappa, the mean probability of the class of x, given by c at psi.
 
-    By itself it has no minimiser, for scores push psi to infinity: it needs an RE beside it, a box or an anchor.
+    Alone it has no minimiser, because the scores of the classifier push psi to infinity. It needs an RE in addition, a
+    box or an anchor.
 
     Parameters
     ----------
     kappa : float
-        Between 0 and 1.
-    classifier : fitted LogisticRegression, Features or other FeatureMap
-        c, the probabilities of the classes, fixed.
+        Smallest accepted mean probability, between 0 and 1.
+    classifier : fitted LogisticRegression, ClassProbabilities, Features or other FeatureMap
+        The classifier c, which is fixed and returns the probabilities of the classes.
     labels : (N,) array_like
-        One for each point of the data that are solved for; of a classifier that is no scikit-learn one the number of
-        its class, from 0.
+        The class of every data point. If the classifier does not name its classes, a label is the number of the class,
+        from 0.
     name : str
-        Under which results are found; "CLA" by default.
+        Name of the constraint in results; "CLA" by default.
     frame : Frame, optional
-        Set by the solver: coordinates in which it gives points.
+        Coordinates of the points; set by the solver.
 
     Raises
     ------
     ValueError
-        If kappa is not between 0 and 1, or a label is no class; later if there are more or fewer labels than points.
+        If kappa is not between 0 and 1, or a label is not a class; when solving, if there is not one label per point.
     MissingProductError
-        For a callable without its vector-Jacobian product.
+        If `classifier` is a callable without vector-Jacobian product.
 
     Examples
     --------
@@ -342,7 +353,7 @@ class CLA(_Similarity):
         object.__setattr__(self, "labels", np.asarray(self.labels))
         if self.labels.ndim != 1 or not len(self.labels):
             raise ValueError(f"labels must be a vector, one for each data point, got shape {self.labels.shape}")
-        self._classes  # noqa: B018  (refuses what is none)
+        self._classes  # noqa: B018  (raises ValueError if a label is not a class)
 
     def __repr__(self) -> str:
         return f"CLA(kappa={self.kappa:.6g}, {self.classifier!r}, {len(self.labels)} labels)"
@@ -385,8 +396,8 @@ class CLA(_Similarity):
     def statistics(self, x: Array, rows: slice | None = None) -> tuple[Array, Array]:
         if rows is None:
             raise ValueError(
-                f"{self.name} knows the labels of the data points that were solved for, and of no others: their "
-                "encoder is an attribute of the solution"
+                f"{self.name} knows the labels of the data points that were solved for, and of no others: use the "
+                "attribute `encoder` of the solution for these points"
             )
         one_hot = np.zeros((len(x), self._origin(x.shape[1]).shape[1]))
         one_hot[np.arange(len(x)), self._classes[rows]] = 1
@@ -395,31 +406,31 @@ class CLA(_Similarity):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class PNCC(_Similarity):
-    """Patch normalised cross-correlation: its mean over patches of x and psi, E[NCC] >= kappa.
+    """Patch normalised cross-correlation: E[NCC] >= kappa, where NCC is the mean correlation of patches of x and psi.
 
-    It is blind to brightness and contrast of every patch: by itself its minimisers are flat, and it needs an RE beside
-    it, a box or an anchor. A constant patch correlates with nothing, so that images with constant patches do not reach
-    1 even with themselves.
+    NCC does not depend on brightness and contrast of the patches. Therefore its maximisers form flat sets, and the
+    constraint needs an RE in addition, a box or an anchor. A constant patch has correlation zero with every patch, so
+    that the NCC of an image with constant patches with itself is below 1.
 
     Parameters
     ----------
     kappa : float
-        Between 0 and 1.
+        Smallest accepted mean correlation, between 0 and 1.
     image_shape : (H, W) or (H, W, channels)
-        Of the images that the rows of x hold, in C order.
+        Shape of the images; a row of x holds an image in C order.
     patch : int or (int, int)
         Size of a patch.
     stride : int, optional
-        Distance of neighbouring patches; that of their size by default, so that they tile the image.
+        Distance of neighbouring patches, by default the size of a patch, so that patches tile the image.
     name : str
-        Under which results are found; "PNCC" by default.
+        Name of the constraint in results; "PNCC" by default.
     frame : Frame, optional
-        Set by the solver: coordinates in which it gives points.
+        Coordinates of the points; set by the solver.
 
     Raises
     ------
     ValueError
-        If kappa is not between 0 and 1, or a patch does not fit; later if the images have another shape.
+        If kappa is not between 0 and 1, or a patch does not fit; when solving, if the rows of x have another size.
 
     Examples
     --------
@@ -433,14 +444,14 @@ class PNCC(_Similarity):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._map  # noqa: B018  (refuses what does not fit)
+        self._map  # noqa: B018  (raises ValueError if a patch does not fit)
 
     def __repr__(self) -> str:
         return f"PNCC(kappa={self.kappa:.6g}, {self._map!r})"
 
     @cached_property
     def _map(self) -> NormalisedPatches:
-        return NormalisedPatches(self.image_shape, cast(Any, self.patch), self.stride)  # one size is made a pair there
+        return NormalisedPatches(self.image_shape, cast(Any, self.patch), self.stride)  # accepts a single size
 
     def check(self, x: FloatArray) -> None:
         if x.shape[1] != np.prod(self._map.image_shape):
