@@ -20,9 +20,9 @@ rows that `constrained_vae.equations.Expectations` documents. The function must
 
 A backend may have three more functions:
 
-    to_device(array) -> array               moves an array to the device; without it the backend computes on the host
-    free_memory() -> int                    free bytes on the device; larger data are streamed in row blocks
-    prepare(phi, s, rho) -> (phi, s, rho)   is called once for data in memory, for example to sort the rows
+    to_device(array) -> array           moves an array to the device; without it the backend computes on the host
+    free_memory() -> int                free bytes on the device; data are streamed in row blocks if they need more
+    order(phi) -> indices or None       the order of the rows that the kernel prefers; called once for data in memory
 
 Results lie on the device, like the arrays that `to_device` returns. Such arrays have a method `get`, which returns a
 copy on the host, and `array_api_compat.array_namespace` finds their namespace, which has the functions of NumPy.

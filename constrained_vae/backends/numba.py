@@ -91,12 +91,9 @@ def expectations(
     return Expectations(mass.astype(real), sums.astype(real, order="C", copy=False), float(free_energy), float(energy))
 
 
-def prepare(phi: Array, s: Array, rho: Array) -> tuple[Array, Array, Array]:
-    """The rows sorted so that neighbours lie together, for `pruning`; unchanged with more than four statistics."""
-    if phi.shape[1] > _SORTED_STATISTICS or len(phi) < _WORTH_SORTING:
-        return phi, s, rho
-    order = pruning.order(phi)
-    return phi[order], s[order], rho[order]
+def order(phi: Array) -> Array | None:
+    """An order of the rows in which neighbours lie together, so that `pruning` can skip tiles; None if S > 4."""
+    return None if phi.shape[1] > _SORTED_STATISTICS or len(phi) < _WORTH_SORTING else pruning.order(phi)
 
 
 def _with_few(phi: Array, s: Array, rho: Array, v: Array, b: Array, log_pi: Array, quadratic: float | None) -> Arrays:

@@ -163,7 +163,7 @@ class Training:
         """What is written down of a term; its multiplier takes note of the energy."""
         lam, given = self.multiplier(term), term.multiplier
         if lam is None:
-            return [energy - term.energy.allowance]
+            return [energy - term.allowance]
         if not isinstance(given, Multiplier):
             return [lam]
         given.observe(energy)

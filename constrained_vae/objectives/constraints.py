@@ -1,26 +1,29 @@
 """Constraints of Table 1 of *Taming VAEs*: reconstruction error, feature error, classifier accuracy, correlation.
 
 A constraint is C(x, psi) = H(x, psi) - allowance, and it holds if E[C] <= 0. Its energy H has the linear form (T4) with
-multiplier one, H(x, psi) = s(x) - b(psi) - phi(x) . v(psi). A new constraint is a class with the members below, for N
-points and K reconstructions. The base class `_Constraint` supplies name, kappa, frame, in_frame, and None for labelled.
+multiplier one, H(x, psi) = s(x) - b(psi) - phi(x) . v(psi). A new constraint consists of two classes.
 
-    name                   name of the constraint in results
-    kappa                  threshold, in the units of the user
-    allowance              the value of E[H] up to which the constraint holds
-    quadratic              True if H is a squared distance of linear maps, with phi = x: the weighted mean minimises it
-    bounded                True if H alone has a minimiser; otherwise it needs a box or a squared error in addition (T2)
-    labelled               number of data points for which H uses more than x, such as labels; None if it uses x alone
-    mean_curvature(D)      mean curvature of H at the origin of the frame, in D dimensions: exact if H is a squared
-                           distance, otherwise an estimate that sets the scale of steps
-    check(x)               raises ValueError if the constraint does not admit the points x (N, D), in the units of x
-    in_frame(frame)        the same constraint for points in the coordinates of the frame
-    statistics(x, rows)    phi (N, S) and s (N,); `rows` is the slice of the data that x holds, None for other points
-    readout(psi)           v (K, S) and b (K,) of the reconstructions psi (K, D)
-    pullback(psi, dv, db)  gradients (K, D) of dv_a . v(psi_a) + db_a b(psi_a), dv (K, S) and db (K,) constant
+The first class is the constraint in the units of the data, a `Constraint`. Its base class `_Constraint` supplies name,
+kappa, and None for labelled:
 
-A solver passes points to the last three in the coordinates of `frame`, (x - centre) / scale. The value of H must not
-depend on the frame, so that an energy in the units of x must undo the change of coordinates, as `RE` does by the factor
-scale^2. If `frame` is None, points are in the units of x. The tests compare `pullback` with differences of `readout`.
+    name, kappa        name in results, and threshold
+    allowance          the value of E[H] up to which the constraint holds
+    quadratic          True if H is a squared distance of linear maps with phi = x: the weighted mean minimises it
+    bounded            True if H alone has a minimiser; otherwise it needs a box or a squared error in addition (T2)
+    labelled           number of data points for which H uses more than x, such as labels; None if it uses x alone
+    check(x)           raises ValueError if the constraint does not admit the points x
+    in_frame(frame)    the energy H as a function of points in the coordinates of the frame, (x - centre) / scale
+
+The second class is this energy, an `Energy`, for N points x and K reconstructions psi in the coordinates of the frame.
+The values of H are the same as in the units of the data:
+
+    statistics(x, rows)      phi (N, S) and s (N,); `rows` is the slice of the data that x holds, None for other points
+    readout(psi)             v (K, S) and b (K,)
+    pullback(psi, dv, db)    gradients (K, D) of dv_a . v(psi_a) + db_a b(psi_a), with constant dv (K, S) and db (K,)
+    mean_curvature           mean curvature of H at the origin of the frame: exact if H is a squared distance, otherwise
+                             an estimate, which sets the scale of steps
+
+`RE` and `ScaledSquaredError` are the shortest example. The tests compare `pullback` with differences of `readout`.
 """
 
 from __future__ import annotations
@@ -35,7 +38,24 @@ import numpy.typing as npt
 from .._utils.arrays import Array, FloatArray
 from .._utils.checks import check_choice, check_non_negative
 from ..data.frame import Frame
-from .features import ClassProbabilities, FeatureMap, LinearFeatures, NormalisedPatches, as_features, check_features
+from .features import (
+    ClassProbabilities,
+    FeatureMap,
+    LinearFeatures,
+    NormalisedPatches,
+    as_features,
+    check_features,
+)
+
+
+class Energy(Protocol):
+    """An energy in the linear form (T4) with multiplier one, for points in the coordinates of a frame."""
+
+    @property
+    def mean_curvature(self) -> float: ...
+    def statistics(self, x: Array, rows: slice | None = None) -> tuple[Array, Array]: ...
+    def readout(self, psi: Array) -> tuple[Array, Array]: ...
+    def pullback(self, psi: Array, dv: Array, db: Array) -> Array: ...
 
 
 @runtime_checkable
@@ -60,30 +80,22 @@ class Constraint(Protocol):
     def bounded(self) -> bool: ...
     @property
     def labelled(self) -> int | None: ...
-    def mean_curvature(self, dim: int) -> float: ...
     def check(self, x: Array) -> None: ...
-    def in_frame(self, frame: Frame) -> Constraint: ...
-    def statistics(self, x: Array, rows: slice | None = None) -> tuple[Array, Array]: ...
-    def readout(self, psi: Array) -> tuple[Array, Array]: ...
-    def pullback(self, psi: Array, dv: Array, db: Array) -> Array: ...
+    def in_frame(self, frame: Frame) -> Energy: ...
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class _Constraint:
-    """Base class of the constraints, with their common fields: threshold, name in results, and frame of the points."""
+    """Base class of the constraints, with their common fields: threshold and name in results."""
 
     kappa: float
     name: str = field(default="", kw_only=True)
-    frame: Frame | None = field(default=None, kw_only=True)
 
     labelled: ClassVar[int | None] = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "kappa", check_non_negative(self.kappa, "kappa"))
         object.__setattr__(self, "name", self.name or type(self).__name__)
-
-    def in_frame(self, frame: Frame) -> Self:
-        return replace(self, frame=frame)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -99,8 +111,6 @@ class RE(_Constraint):
         sum.
     name : str
         Name of the constraint in results; "RE" by default.
-    frame : Frame, optional
-        Coordinates of the points; set by the solver.
 
     Raises
     ------
@@ -135,25 +145,31 @@ class RE(_Constraint):
     def allowance(self) -> float:
         return self.kappa**2
 
-    def mean_curvature(self, dim: int) -> float:
-        return 2 * self._factor(dim)
-
-    def _factor(self, dim: int) -> float:
-        scale = 1.0 if self.frame is None else self.frame.scale
-        return scale**2 / (dim if self.reduction == "mean" else 1)
-
     def check(self, x: Array) -> None:
         pass
 
+    def in_frame(self, frame: Frame) -> ScaledSquaredError:
+        return ScaledSquaredError(frame.scale**2 / (frame.centre.size if self.reduction == "mean" else 1))
+
+
+@dataclass(frozen=True)
+class ScaledSquaredError:
+    """The energy factor ||x - psi||^2."""
+
+    factor: float
+
+    @property
+    def mean_curvature(self) -> float:
+        return 2 * self.factor
+
     def statistics(self, x: Array, rows: slice | None = None) -> tuple[Array, Array]:
-        return x, self._factor(x.shape[1]) * (x * x).sum(axis=1)
+        return x, self.factor * (x * x).sum(axis=1)
 
     def readout(self, psi: Array) -> tuple[Array, Array]:
-        factor = self._factor(psi.shape[1])
-        return 2 * factor * psi, -factor * (psi * psi).sum(axis=1)
+        return 2 * self.factor * psi, -self.factor * (psi * psi).sum(axis=1)
 
     def pullback(self, psi: Array, dv: Array, db: Array) -> Array:
-        return 2 * self._factor(psi.shape[1]) * (dv - db[:, None] * psi)
+        return 2 * self.factor * (dv - db[:, None] * psi)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -167,48 +183,51 @@ class _Mapped(_Constraint):
     def _map(self) -> FeatureMap:
         raise NotImplementedError
 
-    def _origin(self, dim: int) -> FloatArray:
-        """f at the origin of the frame, (1, S); FRE subtracts it from features, of which it needs only differences."""
-        known = self.__dict__.get("_at_origin")
-        if known is None or self.frame is None:
-            known = self.__dict__["_at_origin"] = self._framed(np.zeros((1, dim)))
-        return cast(FloatArray, known)
-
-    def mean_curvature(self, dim: int) -> float:
-        """2 tr(F^T F) / D with the Jacobian F of the features at the origin of the frame, from 32 random cotangents."""
-        signs = np.random.default_rng(0).choice((-1.0, 1.0), size=(32, self._origin(dim).shape[1]))
-        slopes = self._framed.pullback(np.zeros((32, dim)), signs)
-        return 2 * float(np.square(slopes).mean())
-
-    @cached_property
-    def _framed(self) -> FeatureMap:
-        """The feature map as a function of points in the frame."""
-        moved = getattr(self._map, "in_frame", None)
-        if moved is None:
-            return _Framed(self._map, self.frame)
-        return self._map if self.frame is None else cast(FeatureMap, moved(self.frame))
-
     def check(self, x: FloatArray) -> None:
         check_features(self._map, x, self.name)
 
 
-@dataclass(frozen=True)
-class _Framed:
-    """A feature map as a function of points in a frame (None: in the units of x), with results in float64."""
+@dataclass(frozen=True, eq=False)
+class _FeatureEnergy:
+    """Base class of energies of features f, which are functions of points in the frame."""
 
     features: FeatureMap
-    frame: Frame | None
+    dim: int
+
+    @classmethod
+    def of(cls, features: FeatureMap, frame: Frame) -> Self:
+        """The energy for a feature map of points in the units of the data."""
+        moved = getattr(features, "in_frame", None)
+        return cls(_Framed(features, frame) if moved is None else moved(frame), frame.centre.size)
+
+    @cached_property
+    def origin(self) -> FloatArray:
+        """f at the origin of the frame, (1, S)."""
+        return self.features(np.zeros((1, self.dim)))
+
+    @cached_property
+    def mean_curvature(self) -> float:
+        """2 tr(F^T F) / D with the Jacobian F of the features at the origin of the frame, from 32 random cotangents."""
+        signs = np.random.default_rng(0).choice((-1.0, 1.0), size=(32, self.origin.shape[1]))
+        slopes = self.features.pullback(np.zeros((32, self.dim)), signs)
+        return 2 * float(np.square(slopes).mean())
+
+
+@dataclass(frozen=True)
+class _Framed:
+    """A feature map as a function of points in a frame; its values and products are float64."""
+
+    features: FeatureMap
+    frame: Frame
 
     def __call__(self, x: FloatArray) -> FloatArray:
-        f = np.asarray(self.features(x if self.frame is None else self.frame.outward(x)), dtype=np.float64)
+        f = np.asarray(self.features(self.frame.outward(x)), dtype=np.float64)
         if len(x) > 1 and not np.isfinite(f).all():
             row = int(np.flatnonzero(~np.isfinite(f).all(axis=1))[0])
             raise ValueError(f"features must be finite, got {f[row]} from {self.features!r} in row {row} of a block")
         return f
 
     def pullback(self, x: FloatArray, df: FloatArray) -> FloatArray:
-        if self.frame is None:
-            return np.asarray(self.features.pullback(x, df), dtype=np.float64)
         return self.frame.scale * np.asarray(self.features.pullback(self.frame.outward(x), df), dtype=np.float64)
 
 
@@ -224,8 +243,6 @@ class FRE(_Mapped):
         The feature map f with its vector-Jacobian product; a matrix stands for the linear map.
     name : str
         Name of the constraint in results; "FRE" by default.
-    frame : Frame, optional
-        Coordinates of the points; set by the solver.
 
     Raises
     ------
@@ -267,22 +284,41 @@ class FRE(_Mapped):
         matrix = getattr(self.features, "matrix", None)
         return matrix is None or bool(np.linalg.matrix_rank(matrix) == matrix.shape[1])
 
+    def in_frame(self, frame: Frame) -> Energy:
+        return (_LinearError if self.quadratic else _FeatureError).of(self._map, frame)
+
+
+class _FeatureError(_FeatureEnergy):
+    """The energy ||f(x) - f(psi)||^2; the value of f at the origin is subtracted from both, for accuracy."""
+
     def _centred(self, x: Array) -> FloatArray:
-        f = self._framed(x)
-        return f if self.quadratic else f - self._origin(x.shape[1])
+        return self.features(x) - self.origin
 
     def statistics(self, x: Array, rows: slice | None = None) -> tuple[Array, Array]:
         f = self._centred(x)
-        return x if self.quadratic else f, (f * f).sum(axis=1)
+        return f, (f * f).sum(axis=1)
 
     def readout(self, psi: Array) -> tuple[Array, Array]:
         f = self._centred(psi)
-        return 2 * (self._framed.pullback(psi, f) if self.quadratic else f), -(f * f).sum(axis=1)
+        return 2 * f, -(f * f).sum(axis=1)
 
     def pullback(self, psi: Array, dv: Array, db: Array) -> Array:
-        f = self._centred(psi)
-        df = self._framed(dv) if self.quadratic else dv
-        return 2 * self._framed.pullback(psi, df - db[:, None] * f)
+        return 2 * self.features.pullback(psi, dv - db[:, None] * self._centred(psi))
+
+
+class _LinearError(_FeatureEnergy):
+    """The energy ||F (x - psi)||^2 of a linear map F; its statistic is x."""
+
+    def statistics(self, x: Array, rows: slice | None = None) -> tuple[Array, Array]:
+        f = self.features(x)
+        return x, (f * f).sum(axis=1)
+
+    def readout(self, psi: Array) -> tuple[Array, Array]:
+        f = self.features(psi)
+        return 2 * self.features.pullback(psi, f), -(f * f).sum(axis=1)
+
+    def pullback(self, psi: Array, dv: Array, db: Array) -> Array:
+        return 2 * self.features.pullback(psi, self.features(dv) - db[:, None] * self.features(psi))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -300,11 +336,15 @@ class _Similarity(_Mapped):
     def allowance(self) -> float:
         return 1 - self.kappa
 
+
+class _SimilarityEnergy(_FeatureEnergy):
+    """Base class of energies 1 - p(x) . f(psi); the subclass defines the statistic p(x)."""
+
     def readout(self, psi: Array) -> tuple[Array, Array]:
-        return self._framed(psi), np.zeros(len(psi))
+        return self.features(psi), np.zeros(len(psi))
 
     def pullback(self, psi: Array, dv: Array, db: Array) -> Array:
-        return self._framed.pullback(psi, dv)
+        return self.features.pullback(psi, dv)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -325,8 +365,6 @@ class CLA(_Similarity):
         from 0.
     name : str
         Name of the constraint in results; "CLA" by default.
-    frame : Frame, optional
-        Coordinates of the points; set by the solver.
 
     Raises
     ------
@@ -393,14 +431,26 @@ class CLA(_Similarity):
         if self._classes.max() >= count:
             raise ValueError(f"labels go up to class {self._classes.max()}, but the classifier has {count}, from 0")
 
+    def in_frame(self, frame: Frame) -> Energy:
+        energy = _ClassError.of(self._map, frame)
+        return replace(energy, name=self.name, classes=self._classes)
+
+
+@dataclass(frozen=True, eq=False)
+class _ClassError(_SimilarityEnergy):
+    """The energy 1 - l(x) . c(psi), with the one-hot labels l of the data points."""
+
+    name: str = ""
+    classes: npt.NDArray[np.intp] = field(default_factory=lambda: np.empty(0, dtype=np.intp))
+
     def statistics(self, x: Array, rows: slice | None = None) -> tuple[Array, Array]:
         if rows is None:
             raise ValueError(
                 f"{self.name} knows the labels of the data points that were solved for, and of no others: use the "
                 "attribute `encoder` of the solution for these points"
             )
-        one_hot = np.zeros((len(x), self._origin(x.shape[1]).shape[1]))
-        one_hot[np.arange(len(x)), self._classes[rows]] = 1
+        one_hot = np.zeros((len(x), self.origin.shape[1]))
+        one_hot[np.arange(len(x)), self.classes[rows]] = 1
         return one_hot, np.ones(len(x))
 
 
@@ -424,8 +474,6 @@ class PNCC(_Similarity):
         Distance of neighbouring patches, by default the size of a patch, so that patches tile the image.
     name : str
         Name of the constraint in results; "PNCC" by default.
-    frame : Frame, optional
-        Coordinates of the points; set by the solver.
 
     Raises
     ------
@@ -460,5 +508,12 @@ class PNCC(_Similarity):
                 f"got {x.shape[1]}"
             )
 
+    def in_frame(self, frame: Frame) -> Energy:
+        return _PatchError.of(self._map, frame)
+
+
+class _PatchError(_SimilarityEnergy):
+    """The energy 1 - f(x) . f(psi), one minus the mean correlation of the normalised patches."""
+
     def statistics(self, x: Array, rows: slice | None = None) -> tuple[Array, Array]:
-        return self._framed(x), np.ones(len(x))
+        return self.features(x), np.ones(len(x))

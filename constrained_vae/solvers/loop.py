@@ -21,7 +21,6 @@ from .._utils.arrays import Array, FloatArray
 from .._utils.device import numbers, to_host
 from ..latent.sites import Sites
 from ..latent.tiling import Tiling
-from ..objectives.base import Objective
 from ..problems.problem import Problem
 from ..results.fixed_point import FixedPoint, same_distance
 from ..results.status import Status
@@ -45,7 +44,6 @@ class _Stopped(Exception):
 
 def iterate(
     problem: Problem,
-    objective: Objective,
     tiling: Tiling,
     sites: Sites,
     options: Options,
@@ -54,13 +52,12 @@ def iterate(
     """Run the loop from given sites (in the frame), or from predicted ones where F is lower there.
 
     Returns the result with its sites, from which a sweep goes on, and their split condition, where it was reached.
-    `objective` is `problem.objective` in the units of the data.
     """
     run = _Run(problem, options, sites, predicted)
-    with tqdm(total=None, disable=not options.progress, unit=" maps", desc=f"beta={objective.beta:.4g}") as bar:
+    with tqdm(total=None, disable=not options.progress, unit=" maps", desc=f"beta={problem.objective.beta:.4g}") as bar:
         run.bar = bar
         status = run.to_the_end()
-    return run.package(objective, tiling, status), run.current_sites(), run.condition
+    return run.package(tiling, status), run.current_sites(), run.condition
 
 
 @dataclass(eq=False)
@@ -87,15 +84,15 @@ class _Run:
     bar: Any = None
 
     def __post_init__(self) -> None:
-        objective, self.eps = self.problem.objective, float(np.finfo(self.problem.rows.dtype).eps)
-        self.tol = max(self.options.tol, 100 * self.eps) * self.problem.radius
+        objective, self.eps = self.problem.framed, float(np.finfo(self.problem.data.dtype).eps)
+        self.tol = max(self.options.tol, 100 * self.eps) * self.problem.data.radius
         # There J is symmetric in a metric that is known beforehand; for other energies charts are drawn on the way.
         self.bregman = objective.curvature(self.sites.decoder[:1]) is not None
         self.symmetric = self.bregman or self.sites.decoder.shape[1] <= LARGEST
         # Rounding of T: eps of the radius, and eps times the energies lambda radius^2 over a width 1/sqrt(lambda).
-        energy = objective.quadratic if self.bregman else objective.offset(self.problem.mean_offsets)
-        steepness = np.sqrt(energy or 0.0) * self.problem.radius
-        self.floor = self.least_floor = 8 * self.eps * (1 + steepness) * self.problem.radius
+        energy = objective.quadratic if self.bregman else objective.offset(self.problem.data.mean_statistic)
+        steepness = np.sqrt(energy or 0.0) * self.problem.data.radius
+        self.floor = self.least_floor = 8 * self.eps * (1 + steepness) * self.problem.data.radius
         self.noise = 16 * self.eps * (1 + steepness**2)  # of the free energy, relative to 1 + |F|
 
     # --- the outer loop: converge, tie, test, kick ---------------------------------------------------------------
@@ -108,7 +105,7 @@ class _Run:
                 if self.tie():
                     status = self.converge(tol)
                 if self.leave_saddle():  # the next end point may be a saddle too: no need to know it to the last digit
-                    self.saddle_left, tol = True, max(self.tol, _LOOSE * self.problem.radius)
+                    self.saddle_left, tol = True, max(self.tol, _LOOSE * self.problem.data.radius)
                 elif tol > self.tol:
                     tol = self.tol
                 else:
@@ -133,7 +130,7 @@ class _Run:
 
     def tie(self) -> bool:
         """Tie sites that coincide, where F does not rise for it; say whether anything changed."""
-        tolerance = same_distance(self.problem.radius, self.problem.objective.stiffness, self.error)
+        tolerance = same_distance(self.problem.data.radius, self.problem.framed.stiffness, self.error)
         sites = self.current_sites()
         if self.options.free:  # a site that has lost its mass, and is losing more, gives its tiles to the largest
             mass, log_step = to_host(self.here.expectations.mass), to_host(self.here.log_step)
@@ -152,7 +149,7 @@ class _Run:
         if not self.options.split:
             return False
         excess = 1 - 1 / condition.eigenvalue if condition.eigenvalue > 1 else 0.0
-        objective = self.problem.objective
+        objective = self.problem.framed
         coordinates = replace(sites, decoder=objective.coordinates(sites.decoder))
         # Near a continuous split the halves move apart by sqrt(3 excess / (kurtosis + 3)) standard deviations (T13):
         # sqrt(excess) for Gaussian, sqrt(3 excess) for two-point data. Start short of both.
@@ -285,12 +282,12 @@ class _Run:
         if len(point.psi) == 1 and not self.options.free:
             return r, point.residual  # one site: the map is constant
         size = max(point.residual, self.floor) if stalled else point.residual
-        rhs = self.problem.to_device(np.random.default_rng(0).standard_normal(len(r))) if stalled else r
+        rhs = self.problem.data.to_device(np.random.default_rng(0).standard_normal(len(r))) if stalled else r
         norm, length = np.sqrt(numbers(metric @ rhs**2, metric @ u**2 / metric.sum()))
         if norm == 0:  # what still moves are settled coordinates, whose next image is exact
             return r, size
         unit = np.sqrt(point.objective.stiffness / point.chart.stiffness)  # of the chart, in units of the frame
-        length = np.sqrt(self.eps) * (length + self.problem.radius * unit)
+        length = np.sqrt(self.eps) * (length + self.problem.data.radius * unit)
 
         def product(p: Array) -> Array:
             h = length * np.sqrt(metric.sum() / (metric @ p**2))
@@ -345,7 +342,7 @@ class _Run:
             return point if point.finite else None
 
     def evaluate_sites(self, sites: Sites) -> Point:
-        return self.evaluate(self.problem.to_device(sites.decoder), self.problem.to_device(log(sites.masses)))
+        return self.evaluate(self.problem.data.to_device(sites.decoder), self.problem.data.to_device(log(sites.masses)))
 
     def evaluate(self, psi: Array, log_masses: Array, chart: Chart | None = None) -> Point:
         """One map; raises when a budget is used up."""
@@ -365,7 +362,7 @@ class _Run:
             raise _Stopped(Status.NOT_FINITE)
         self.point, self.error = point, np.inf
         self.history = [*self.history[1 - MEMORY :], Past(*point.vector, plain)]
-        frame, options = self.problem.rows.frame, self.options
+        frame, options = self.problem.data.frame, self.options
         if self.bar is not None and options.progress:
             self.bar.set_postfix_str(f"residual {point.residual * frame.scale:.1e}", refresh=False)
         if not (options.record or options.callback):
@@ -378,22 +375,22 @@ class _Run:
             if options.callback(Iterate(self.n_maps, point.free_energy, residual, error, decoder)):
                 raise _Stopped(Status.STOPPED)
 
-    def package(self, objective: Objective, tiling: Tiling, status: Status) -> FixedPoint:
+    def package(self, tiling: Tiling, status: Status) -> FixedPoint:
         """The result in units of the data, one reconstruction per tile."""
         if self.point is None:
             if status is Status.INTERRUPTED:
                 raise KeyboardInterrupt
             raise ValueError(
-                f"the free energy of the start is not finite: check the scale of {objective} and of the data"
+                f"the free energy of the start is not finite: check the scale of {self.problem.objective} and of the data"
             )
-        point, rows = self.point, self.problem.rows
+        point, rows = self.point, self.problem.data.rows
         sites = self.current_sites()
         masses = sites.masses[sites.index]
         part = np.divide(sites.tile_masses, masses, out=np.zeros_like(masses), where=masses > 0)
         return FixedPoint(
             x=rows.source,
             weights=rows.weights,
-            objective=objective,
+            objective=self.problem.objective,
             tiling=Tiling(sites.tile_masses, tiling.positions) if self.options.free else tiling,
             decoder=rows.frame.outward(sites.decoder)[sites.index],
             marginal=to_host(point.expectations.mass)[sites.index] * part,

@@ -13,7 +13,7 @@ from array_api_compat import array_namespace
 from .._utils.arrays import Array
 from .._utils.device import numbers
 from ..equations import Expectations
-from ..objectives.base import Objective
+from ..objectives.base import FramedObjective
 from ..problems.problem import Problem
 
 
@@ -42,7 +42,7 @@ class Point:
         Coordinates of reconstructions in the vectors.
     """
 
-    objective: Objective
+    objective: FramedObjective
     free: bool
     psi: Array
     log_masses: Array
@@ -54,8 +54,8 @@ class Point:
     def evaluate(cls, problem: Problem, psi: Array, log_masses: Array, free: bool, chart: Chart | None = None) -> Point:
         """One map."""
         expectations = problem.expectations(psi, log_masses)
-        image = problem.image(psi, expectations, getattr(chart, "inverse", None))
-        return cls(problem.objective, free, psi, log_masses, expectations, image, chart or problem.objective)
+        image = problem.updated_decoder(psi, expectations, getattr(chart, "inverse", None))
+        return cls(problem.framed, free, psi, log_masses, expectations, image, chart or problem.framed)
 
     @cached_property
     def _alive(self) -> Array:
