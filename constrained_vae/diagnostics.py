@@ -12,13 +12,13 @@ Examples
 
 from __future__ import annotations
 
-import html
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from scipy.special import xlogy
 
+from ._utils import tables
 from ._utils.arrays import FloatArray
 from ._utils.checks import check_instance, check_positive
 from .data.prepared import Block
@@ -203,19 +203,17 @@ class Report:
 
     def __repr__(self) -> str:
         width = max(len(name) for name, _ in self.facts)
-        columns = [max(map(len, column)) for column in zip(self.header, *self.rows, strict=True)]
-        table = ["  ".join(f"{c:>{w}}" for c, w in zip(row, columns, strict=True)) for row in (self.header, *self.rows)]
+        facts = [f"{name:<{width}}  {value}" for name, value in self.facts]
         more = [f"and {self.omitted} more"] if self.omitted else []
-        return "\n".join([self.title, *(f"{name:<{width}}  {value}" for name, value in self.facts), "", *table, *more])
+        return "\n".join([self.title, *facts, "", tables.as_text(self._columns), *more])
 
     def _repr_html_(self) -> str:
-        def line(cells: tuple[str, ...], tag: str = "td") -> str:
-            return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
-
-        facts = "".join(line(fact) for fact in self.facts)
-        table = line(self.header, "th") + "".join(line(row) for row in self.rows)
         more = f"<p>and {self.omitted} more</p>" if self.omitted else ""
-        return f"<p><b>{html.escape(self.title)}</b></p><table>{facts}</table><table>{table}</table>{more}"
+        return tables.as_html(self.title, self._columns, self.facts) + more
+
+    @property
+    def _columns(self) -> tables.Columns:
+        return {name: [row[i] for row in self.rows] for i, name in enumerate(self.header)}
 
 
 def report(solution: FixedPoint, threshold: float = _HOLE) -> Report:

@@ -23,9 +23,9 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from array_api_compat import array_namespace
 
 from ._utils.arrays import Array
+from ._utils.device import array_namespace
 
 
 def bits(nats: Array) -> Array:

@@ -1,26 +1,30 @@
-"""Columns of numbers side by side: for a notebook, for a terminal, as a data frame."""
+"""Tables of named columns: as HTML for notebooks, as text for terminals, as data frames."""
 
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
-Columns = Mapping[str, Any]  # arrays or sequences of one length, by their names
+Columns = Mapping[str, Any]  # arrays or sequences of the same length, by their names
 
-_SHOWN = 12  # rows; of a longer table the first and the last
+_SHOWN = 12  # rows that are shown; a longer table shows only its first and last rows
 
 
-def as_html(title: str, columns: Columns) -> str:
-    """A compact HTML table under a title."""
+def as_html(title: str, columns: Columns, facts: Iterable[tuple[str, str]] = ()) -> str:
+    """A title and a compact HTML table; between them a table of facts (name and value) if there are any."""
 
-    def line(cells: list[str], tag: str = "td") -> str:
-        return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+    def table(rows: Iterable[Iterable[str]], head: Iterable[str] | None = None) -> str:
+        lines = ([] if head is None else [_line(head, "th")]) + [_line(row) for row in rows]
+        return f"<table>{''.join(lines)}</table>" if lines else ""
 
-    body = "".join(map(line, _rows(columns)))
-    return f"<p><b>{html.escape(title)}</b></p><table>{line(list(columns), 'th')}{body}</table>"
+    return f"<p><b>{html.escape(title)}</b></p>{table(facts)}{table(_rows(columns), columns)}"
+
+
+def _line(cells: Iterable[str], tag: str = "td") -> str:
+    return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
 
 
 def as_text(columns: Columns) -> str:

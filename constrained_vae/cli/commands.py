@@ -13,6 +13,7 @@ import numpy as np
 
 from .._utils import tables
 from .._utils.arrays import FloatArray
+from .._utils.files import write_npz
 from ..datasets import DataSet
 from ..frontier.rate_distortion import rate_distortion
 from ..latent.tiling import Tiling
@@ -104,9 +105,8 @@ def transitions(args: argparse.Namespace, data: DataSet) -> Outcome:
     columns = {name: [getattr(t, name) for t in found] for name in (*names, "crossing", "jump", "direction")}
 
     def save(path: Path) -> None:
-        arrays: dict[str, Any]
         arrays = {name: np.array(["" if v is None else v for v in values]) for name, values in columns.items()}
-        np.savez_compressed(path, **arrays)
+        write_npz(path, None, arrays)
 
     def draw(ax: Axes) -> Axes:
         if found:

@@ -91,7 +91,9 @@ def _check_paths(out: Path | None, plot: Path | None) -> None:
     for path in (out, plot):
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-            if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+            # The draft of a .npz file is written beside it.
+            places = [path] * path.exists() + [path.parent] * (path.suffix == ".npz" or not path.exists())
+            if path.is_dir() or not all(os.access(place, os.W_OK) for place in places):
                 raise ValueError(f"{path} cannot be written")
 
 

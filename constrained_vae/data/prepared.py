@@ -183,7 +183,7 @@ class PreparedData:
         there = self.to_device(x)
         return Block(there, *self.statistics(there, rows), self.to_device(rho), rows)
 
-    # --- moments --------------------------------------------------------------------------------------------------------
+    # --- moments ------------------------------------------------------------------------------------------------------
 
     @cached_property
     def mean(self) -> FloatArray:

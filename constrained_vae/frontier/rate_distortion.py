@@ -20,6 +20,7 @@ from .._utils.checks import (
     check_time_limit,
     check_vector,
 )
+from .._utils.files import write_npz
 from ..objectives.elbo import ELBO
 from ..phases.criticality import critical_beta
 from ..problems.posterior import energies
@@ -179,8 +180,7 @@ class RateDistortionCurve:
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write it to a .npz file; `RateDistortionCurve.load` reads it back."""
-        with open(path, "wb") as file:
-            np.savez_compressed(file, **self.to_arrays())  # type: ignore[arg-type]
+        write_npz(path, None, self.to_arrays())
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> RateDistortionCurve:

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
-import zipfile
 from os import PathLike
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from .._utils.arrays import FloatArray
-from ..objectives.constraints import RE, Constraint
-from .history import History
+from .._utils.files import read_npz, without_addresses, write_npz
+from ..objectives.constraints import Constraint
 from .multiplier import Multiplier
 from .training import Training
 
-if TYPE_CHECKING:
-    from .runs import Run
+State = tuple[dict[str, FloatArray], dict[str, Any]]  # arrays, and what goes into the JSON header
 
-State = tuple[dict[str, FloatArray], dict[str, Any]]
+_KIND = "geco"  # of the files
 
 
 def settings(
@@ -36,8 +31,8 @@ def settings(
         "objective": objective,
         "beta": repr(beta),
         "sigma": training.sigma,
-        "constraints": [_recognisable(repr(constraint)) for constraint in constraints],
-        "multipliers": {name: _recognisable(text) for name, text in learned.items()},
+        "constraints": [without_addresses(repr(constraint)) for constraint in constraints],
+        "multipliers": {name: without_addresses(text) for name, text in learned.items()},
         "latent_dim": model.latent_dim,
         "hidden": list(model.hidden),
         "activation": model.activation,
@@ -49,41 +44,20 @@ def settings(
     }
 
 
-def _recognisable(text: str) -> str:
-    """Without addresses of functions."""
-    return re.sub(r" at 0x[0-9a-f]+", "", text)
-
-
-def history(training: Training, constraints: tuple[Constraint, ...]) -> History:
-    """What was measured so far."""
-    dim = training.model.dim
-    scales = {c.name: dim if c.reduction == "mean" else 1.0 for c in constraints if isinstance(c, RE)}
-    table = np.array(training.rows, dtype=np.float64).reshape(len(training.rows), len(training.columns))
-    table.setflags(write=False)
-    return History(training.columns, table, dim, training.sigma, scales)
-
-
 def write(path: str | PathLike[str], settings: dict[str, Any], training: Training) -> None:
     """The state, in a file that is whole at any time."""
     save(path, settings, training.state())
 
 
 def save(path: str | PathLike[str], settings: dict[str, Any], state: State) -> None:
-    """Write a state to a .npz file, by way of a second one beside it."""
+    """Write settings and a state to a .npz file."""
     arrays, numbers = state
-    header = json.dumps({"kind": "geco", "format": 1, "settings": settings, "state": numbers})
-    draft = Path(f"{os.fspath(path)}.part")
-    with open(draft, "wb") as file:
-        np.savez_compressed(file, header=np.array(header), **arrays)  # type: ignore[arg-type]
-    os.replace(draft, path)
+    write_npz(path, {"kind": _KIND, "format": 1, "settings": settings, "state": numbers}, arrays)
 
 
-def state_of(source: Run | str | PathLike[str], wanted: dict[str, Any]) -> State:
-    """The state of a run or a file; ValueError if its settings are others."""
-    if isinstance(source, (str, os.PathLike)):
-        found, state = _read(source)
-    else:
-        found, state = source.settings, source.state
+def state_of(source: tuple[dict[str, Any], State] | str | PathLike[str], wanted: dict[str, Any]) -> State:
+    """The state from (settings, state) or from a file; ValueError if the settings differ from those wanted."""
+    found, state = _read(source) if isinstance(source, (str, os.PathLike)) else source
     different = [name for name in wanted if found.get(name) != wanted[name]]
     if different:
         listed = ", ".join(f"{name} {wanted[name]} (was {found.get(name)})" for name in different)
@@ -92,13 +66,5 @@ def state_of(source: Run | str | PathLike[str], wanted: dict[str, Any]) -> State
 
 
 def _read(path: str | PathLike[str]) -> tuple[dict[str, Any], State]:
-    with open(path, "rb") as stream:
-        try:
-            with np.load(stream) as file:
-                arrays = {name: file[name] for name in file.files}
-            header = json.loads(str(arrays.pop("header")))
-        except (ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile):
-            header = {}
-    if header.get("kind") != "geco":
-        raise ValueError(f"{path} does not hold a saved state of training")
+    header, arrays = read_npz(path, _KIND, "state of training")
     return header["settings"], (arrays, header["state"])

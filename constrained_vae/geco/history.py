@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from .._utils.arrays import FloatArray
 from .._utils.checks import check_positive
+from ..objectives.constraints import RE, Constraint
+
+
+def column_name(kind: str, name: str) -> str:
+    """Name of the column that holds one kind of number of one constraint, such as "multiplier RE"."""
+    return f"{kind} {name}"
+
+
+def columns_of(kind: str, columns: Sequence[str]) -> dict[str, str]:
+    """The columns that hold one kind of number, by the names of their constraints: the inverse of `column_name`."""
+    start = column_name(kind, "")
+    return {column.removeprefix(start): column for column in columns if column.startswith(start)}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -114,5 +127,19 @@ class History:
         return np.asarray(1 / (2 * self.sigma**2 * total))
 
     def _each(self, kind: str) -> dict[str, FloatArray]:
-        start = f"{kind} "
-        return {name.removeprefix(start): self.column(name) for name in self.columns if name.startswith(start)}
+        return {name: self.column(column) for name, column in columns_of(kind, self.columns).items()}
+
+
+def make_history(
+    columns: tuple[str, ...],
+    rows: Sequence[Sequence[float]],
+    *,
+    dim: int,
+    sigma: float,
+    constraints: tuple[Constraint, ...],
+) -> History:
+    """The history of a training run from its rows, one per step, of numbers in the order of the columns."""
+    scales = {c.name: dim if c.reduction == "mean" else 1.0 for c in constraints if isinstance(c, RE)}
+    table = np.array(rows, dtype=np.float64).reshape(len(rows), len(columns))
+    table.setflags(write=False)
+    return History(columns, table, dim, sigma, scales)

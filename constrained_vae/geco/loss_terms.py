@@ -8,10 +8,9 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace
 
 from .._utils.arrays import Array
-from .._utils.device import to_host
+from .._utils.device import array_namespace, to_host
 from ..data.frame import Frame
 from ..objectives.constraints import RE, Constraint, Energy
 from ..objectives.energies import CrossEntropy

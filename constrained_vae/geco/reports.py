@@ -8,7 +8,6 @@ import numpy as np
 
 from .._utils.arrays import FloatArray
 from ..objectives.constraints import FRE, RE, Constraint
-from .checkpoints import history
 from .history import History
 from .multiplier import Multiplier
 from .training import Training
@@ -61,7 +60,7 @@ class Feasibility:
             text += f", best seen {self.best:.5g}"
             if np.isfinite(self.linear_floor):
                 text += f", a linear code of that size reaches {self.linear_floor:.5g}"
-        return text + (", at its lower bound", "", ", at its upper bound")[self.hit + 1]
+        return text + {-1: ", at its lower bound", 0: "", 1: ", at its upper bound"}[self.hit]
 
 
 def linear_floor(constraint: Constraint, x: FloatArray, latent_dim: int) -> float:
@@ -78,13 +77,12 @@ def linear_floor(constraint: Constraint, x: FloatArray, latent_dim: int) -> floa
 
 
 def make_report(
-    training: Training, constraints: tuple[Constraint, ...], floors: dict[str, float]
+    training: Training, history: History, constraints: tuple[Constraint, ...], floors: dict[str, float]
 ) -> dict[str, Feasibility]:
-    """By name of the constraint; empty before the first step."""
-    if not training.rows:
+    """The report on every constraint, by its name; empty before the first step."""
+    if not len(history):
         return {}
-    whole = history(training, constraints)
-    return {c.name: _judge(c, training, whole, floors[c.name]) for c in constraints}
+    return {c.name: _judge(c, training, history, floors[c.name]) for c in constraints}
 
 
 def _judge(constraint: Constraint, training: Training, whole: History, floor: float) -> Feasibility:

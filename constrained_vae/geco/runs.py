@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -17,9 +17,7 @@ from . import checkpoints
 from .evaluation import Evaluation, evaluate
 from .history import History
 from .networks import VAE
-
-if TYPE_CHECKING:
-    from .reports import Feasibility
+from .reports import Feasibility
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from os import PathLike
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace
 from tqdm.auto import tqdm
 
 from .._utils.arrays import FloatArray
@@ -24,11 +23,13 @@ from .._utils.checks import (
     check_instance,
     check_positive,
 )
+from .._utils.device import array_namespace
 from ..data.frame import Frame
 from ..objectives.constraints import RE, Constraint
 from ..objectives.elbo import ELBO
 from ..results.status import NotConvergedWarning
 from . import checkpoints
+from .history import columns_of
 from .multiplier import Multiplier
 from .networks import VAE, check_hidden
 from .reports import linear_floor, make_report
@@ -178,7 +179,8 @@ def train(
     )
     settings = checkpoints.settings(training, host, objective, beta, constraints)
     if resume is not None:
-        training.restore(*checkpoints.state_of(resume, settings))
+        source = (resume.settings, resume.state) if isinstance(resume, Run) else resume
+        training.restore(*checkpoints.state_of(source, settings))
     else:
         _look_at_thresholds(host, constraints, floors, latent_dim, hidden)
 
@@ -188,15 +190,16 @@ def train(
 
     stopped = _loop(training, steps, write, checkpoint_every, progress, callback)
     write()
+    history = training.history(constraints)
     run = Run(
         x=host,
         constraints=constraints,
         model=training.model,
-        history=checkpoints.history(training, constraints),
+        history=history,
         settings=settings,
         state=training.state(),
         stopped=stopped,
-        report=make_report(training, constraints, floors),
+        report=make_report(training, history, constraints, floors),
     )
     _warn(run)
     return run
@@ -212,7 +215,7 @@ def _loop(
 ) -> str:
     """Train to that step; why it ended."""
     columns = training.columns
-    shown = [column for column in columns if column.startswith("multiplier ")]
+    multipliers = columns_of("multiplier", columns)
     with tqdm(total=steps, initial=training.steps, disable=not progress, desc="training", unit="step") as bar:
         try:
             while training.steps < steps:
@@ -220,8 +223,8 @@ def _loop(
                     row = dict(zip(columns, training.step(), strict=True))
                 bar.update()
                 if training.steps % _SHOWN == 0:
-                    numbers = {"D": row["distortion"], "KL": row["kl"], **{name[11:]: row[name] for name in shown}}
-                    bar.set_postfix({name: f"{value:.4g}" for name, value in numbers.items()}, refresh=False)
+                    shown = {"D": "distortion", "KL": "kl", **multipliers}
+                    bar.set_postfix({name: f"{row[column]:.4g}" for name, column in shown.items()}, refresh=False)
                 if training.steps % every == 0:
                     write()
                 if callback and callback(training.steps, row):

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace
 
 from .._utils.arrays import Array, FloatArray
-from .._utils.device import numbers, to_host
+from .._utils.device import array_namespace, numbers, to_host
 from ..objectives.constraints import RE, Constraint
 from ..objectives.elbo import ELBO
 from ..objectives.energies import CrossEntropy
 from .adam import Adam
+from .history import History, column_name, make_history
 from .loss_terms import Term
 from .multiplier import Multiplier
 from .networks import VAE
@@ -92,13 +92,15 @@ class Training:
         """What `step` measures, in its order."""
         names = ["kl", "distortion", "nll", "learning_rate"] + ["beta"] * (self.beta is not None)
         for term in self.terms:
-            if term.name != "ELBO":
-                names.append(f"batch {term.name}")
-            if term.multiplier is not None:
-                names.append(f"multiplier {term.name}")
+            kinds = ["batch"] * (term.name != "ELBO") + ["multiplier"] * (term.multiplier is not None)
             if isinstance(term.multiplier, Multiplier):
-                names += [f"{kind} {term.name}" for kind in ("average", "bound", "nu")]
+                kinds += ["average", "bound", "nu"]
+            names += [column_name(kind, term.name) for kind in kinds]
         return tuple(names)
+
+    def history(self, constraints: tuple[Constraint, ...]) -> History:
+        """The numbers measured so far, at every step."""
+        return make_history(self.columns, self.rows, dim=self.model.dim, sigma=self.sigma, constraints=constraints)
 
     def step(self) -> list[float]:
         """One step of the network and of every multiplier (T20); what was measured, in the order of `columns`.
@@ -126,9 +128,10 @@ class Training:
         for term in watched:
             if term.key not in found:
                 found[term.key] = term.at(batch, done.reconstruction)
-        kl, *energies = numbers(done.kl, *(found[term.key][0].sum() / n for term in watched))
-        if not np.isfinite([kl, *energies]).all():
-            raise NotFiniteError(f"the loss is not finite, KL {kl} and energies {energies}")
+        kl, *means = numbers(done.kl, *(found[term.key][0].sum() / n for term in watched))
+        if not np.isfinite([kl, *means]).all():
+            raise NotFiniteError(f"the loss is not finite, KL {kl} and energies {means}")
+        energies = dict(zip(watched, means, strict=True))
         slopes = None
         for term in self.terms:
             if (lam := self.multiplier(term)) is not None:
@@ -139,11 +142,11 @@ class Training:
             raise NotFiniteError("the gradient is not finite")
 
         rate = self.learning_rate / (1 + self.steps / _LONG) ** _FALL
-        row = [kl, energies[0], self.nll(energies), rate]
+        row = [kl, energies[self.distortion], self.nll(energies), rate]
         if self.beta is not None:
             row.append(self.beta(self.steps))
-        for term, energy in zip(self.terms, energies[-len(self.terms) :], strict=True):
-            row += self.measure(term, energy)
+        for term in self.terms:
+            row += self.measure(term, energies[term])
         self.adam.step(gradient, rate)
         for term in self.terms:
             if isinstance(term.multiplier, Multiplier):
@@ -169,11 +172,13 @@ class Training:
         given.observe(energy)
         return [energy - given.threshold_at(self.steps), lam, given.average, float(given.hit), given.nu]
 
-    def nll(self, energies: list[float]) -> float:
+    def nll(self, energies: dict[Term, float]) -> float:
         """-log p(x | z) of a batch."""
         if self.likelihood is not None:
-            return energies[1]
-        return energies[0] / (2 * self.sigma**2) + self.model.dim / 2 * math.log(2 * math.pi * self.sigma**2)
+            return energies[self.likelihood]
+        return energies[self.distortion] / (2 * self.sigma**2) + self.model.dim / 2 * math.log(
+            2 * math.pi * self.sigma**2
+        )
 
     def batch(self) -> Array:
         """Rows of the batch of this step."""

@@ -18,9 +18,9 @@ sum_i rho_i q_ia dH_ia/dpsi_a = -pullback(psi, sums, mass)_a.
 from __future__ import annotations
 
 import numpy as np
-from array_api_compat import array_namespace
 
 from .._utils.arrays import Array
+from .._utils.device import array_namespace
 
 # The log-odds of exactly 0 or 1 are infinite; they are computed at the nearest number inside (0, 1).
 _PSI_MIN, _PSI_MAX = np.finfo(np.float64).tiny, 1 - np.finfo(np.float64).epsneg

@@ -9,13 +9,12 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace
 
 from .. import equations
 from .._utils.arrays import Array, FloatArray
 from .._utils.blas import single_threaded_blas
 from .._utils.checks import check_instance, check_non_negative, check_positive
-from .._utils.device import to_host
+from .._utils.device import array_namespace, to_host
 from ..data.frame import Frame
 from .constraints import RE, Constraint, Energy, ScaledSquaredError
 from .decoder_update import Values, minimise

@@ -177,11 +177,13 @@ class Branch:
         stacked = {name: np.stack([getattr(s, name) for s in self.solutions]) for name in ("decoder", "marginal")}
         first = self.solutions[0]
         arrays = {**stacked, "x": first.x, "weights": first.weights, "direction": np.array(self.direction)}
-        storage.save(path, "Branch", first, list(self.solutions), arrays)
+        storage.save(path, "Branch", [vars(s) for s in self.solutions], arrays)
 
     @classmethod
     def load(cls, path: str | PathLike[str], objective: Objective | None = None) -> Branch:
         """Read what `save` wrote; see `FixedPoint.load`."""
-        solutions = storage.load(path, "Branch", objective)
+        solutions = tuple(FixedPoint(**fields) for fields in storage.load(path, "Branch", objective))
+        if objective is not None:
+            storage.check_free_energy(path, solutions[-1].free_energy, solutions[-1].recomputed_free_energy())
         with np.load(path) as file:
-            return cls(tuple(solutions), str(file["direction"]))
+            return cls(solutions, str(file["direction"]))

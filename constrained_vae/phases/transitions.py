@@ -9,14 +9,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from array_api_compat import array_namespace
 from scipy.linalg import eigh
 from scipy.optimize import brentq
 from tqdm.auto import tqdm
 
 from .._utils.arrays import Array, FloatArray
 from .._utils.checks import check_callable, check_count, check_vector
-from .._utils.device import to_host
+from .._utils.device import array_namespace, to_host
 from ..data.prepared import Block
 from ..latent.tiling import Tiling
 from ..objectives.base import Objective

@@ -87,7 +87,7 @@ class Problem:
     # --- the two steps of a map ---------------------------------------------------------------------------------------
 
     def expectations(self, psi: Array, log_masses: Array) -> Expectations:
-        """E-step (T1): one pass over all rows, to the marginal posterior and all sums that the M-step needs, in float64.
+        """E-step (T1): one pass over all rows to the marginal posterior and the sums for the M-step, in float64.
 
         Reconstructions and result lie where the backend computes; free energy and energy are scalars there.
         """
@@ -103,7 +103,7 @@ class Problem:
         known = () if inverse is None else (inverse,)
         return self.framed.decoder(expectations.mass, expectations.sums, psi, *known)
 
-    # --- what else is asked of the data ---------------------------------------------------------------------------------
+    # --- what else is asked of the data -------------------------------------------------------------------------------
 
     def tiles(self, psi: Array, log_masses: Array) -> Tiles:
         """Reconstructions and log masses for `total`, where the backend computes."""

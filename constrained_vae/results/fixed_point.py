@@ -304,7 +304,7 @@ class FixedPoint:
     def save(self, path: str | PathLike[str]) -> None:
         """Write everything, data included, to a .npz file; `FixedPoint.load` reads it back."""
         arrays = {name: getattr(self, name) for name in ("x", "weights", "decoder", "marginal", "trajectory")}
-        storage.save(path, "FixedPoint", self, [self], arrays)
+        storage.save(path, "FixedPoint", [vars(self)], arrays)
 
     @classmethod
     def load(cls, path: str | PathLike[str], objective: Objective | None = None) -> FixedPoint:
@@ -322,7 +322,10 @@ class FixedPoint:
         ValueError
             If the file holds something else, or the objective is needed or is another.
         """
-        return storage.load(path, "FixedPoint", objective)[0]
+        solution = FixedPoint(**storage.load(path, "FixedPoint", objective)[0])
+        if objective is not None:
+            storage.check_free_energy(path, solution.free_energy, solution.recomputed_free_energy())
+        return solution
 
 
 def _free_energy(block: Block, tiles: Tiles) -> Array:

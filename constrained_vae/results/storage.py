@@ -1,107 +1,97 @@
-"""Files of solutions: arrays and a header of JSON in one .npz."""
+"""Files of saved solutions: the fields of fixed points to and from .npz files."""
 
 from __future__ import annotations
 
 import json
-import re
-import zipfile
+from collections.abc import Mapping, Sequence
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from .._utils.files import read_npz, without_addresses, write_npz
 from ..data.frame import Frame
 from ..latent.tiling import Tiling
 from ..objectives.base import Objective
 from ..objectives.elbo import ELBO
+from .status import Status
 
-_SAME = 1e-3  # relative difference of free energies, float32 included, that the same objective may show
-
-if TYPE_CHECKING:
-    from .fixed_point import FixedPoint
+_SAME = 1e-3  # relative difference between free energies, also in float32, up to which the objective counts as the same
 
 _SCALARS = ("free_energy", "energy", "distortion", "residual", "error_estimate", "top_eigenvalue")
 
 
 def save(
-    path: str | PathLike[str], kind: str, first: FixedPoint, solutions: list[FixedPoint], arrays: dict[str, Any]
+    path: str | PathLike[str], kind: str, solutions: Sequence[Mapping[str, Any]], arrays: Mapping[str, Any]
 ) -> None:
-    """Write solutions that share data, frame and kind of masses; `arrays` are all but the prior masses."""
+    """Write solutions, given as the fields of each `FixedPoint`.
+
+    The solutions share data, frame and the kind of masses. `arrays` holds every array other than the prior masses; an
+    entry of None is left out.
+    """
     records = [
         {
-            **{name: getattr(s, name) for name in _SCALARS},
-            "n_maps": s.n_maps,
-            "status": s.status.name,
-            "expected": s.expected,
-            "objective": s.objective.settings(),
+            **{name: s[name] for name in _SCALARS},
+            "n_maps": s["n_maps"],
+            "status": s["status"].name,
+            "expected": s["expected"],
+            "objective": s["objective"].settings(),
         }
         for s in solutions
     ]
-    header = {"kind": kind, "format": 1, "masses_free": first.masses_free, "records": records}
-    if first.tiling.positions is not None:
-        arrays["positions"] = first.tiling.positions
-    arrays = {name: value for name, value in arrays.items() if value is not None}
-    masses = np.stack([s.tiling.masses for s in solutions])
-    with open(path, "wb") as file:  # np.savez given a name would append .npz to it
-        np.savez_compressed(
-            file,
-            header=np.array(json.dumps(header)),
-            masses=masses,
-            centre=first.frame.centre,
-            scale=np.array(first.frame.scale),
-            **arrays,
-        )
+    first = solutions[0]
+    header = {"kind": kind, "format": 1, "masses_free": first["masses_free"], "records": records}
+    shared = {
+        "masses": np.stack([s["tiling"].masses for s in solutions]),
+        "positions": first["tiling"].positions,
+        "centre": first["frame"].centre,
+        "scale": np.array(first["frame"].scale),
+    }
+    write_npz(path, header, {name: value for name, value in {**shared, **arrays}.items() if value is not None})
 
 
-def load(path: str | PathLike[str], kind: str, objective: Objective | None = None) -> list[FixedPoint]:
-    """The solutions of a file; those not of an ELBO want their objective, at any temperature."""
-    from .fixed_point import FixedPoint
-    from .status import Status
+def load(path: str | PathLike[str], kind: str, objective: Objective | None = None) -> list[dict[str, Any]]:
+    """The solutions of a file, each as the fields of a `FixedPoint`.
 
-    with open(path, "rb") as stream:
-        try:
-            with np.load(stream) as file:
-                arrays = {name: file[name] for name in file.files}
-            header = json.loads(str(arrays.pop("header")))
-        except (ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile):
-            header = {}
-    if header.get("kind") != kind:
-        raise ValueError(f"{path} does not hold a saved {kind}")
-    decoders, marginals = (np.atleast_3d(arrays["decoder"]), np.atleast_2d(arrays["marginal"]))
-    if arrays["decoder"].ndim == 2:
-        decoders = arrays["decoder"][None]
+    Solutions of an ELBO need no objective. Those of any other objective need it, at any temperature.
+    """
+    header, arrays = read_npz(path, kind)
+    several = arrays["decoder"].ndim == 3
+    decoders, marginals = (arrays[name] if several else arrays[name][None] for name in ("decoder", "marginal"))
     frame = Frame(arrays["centre"], float(arrays["scale"]))
-    solutions = []
-    for record, masses, decoder, marginal in zip(header["records"], arrays["masses"], decoders, marginals, strict=True):
-        solutions.append(
-            FixedPoint(
-                x=arrays["x"],
-                weights=arrays["weights"],
-                objective=_objective(path, dict(record["objective"]), objective),
-                tiling=Tiling(masses, arrays.get("positions")),
-                decoder=decoder,
-                marginal=marginal,
-                **{name: record[name] for name in _SCALARS},
-                n_maps=int(record["n_maps"]),
-                status=Status[record["status"]],
-                masses_free=bool(header["masses_free"]),
-                frame=frame,
-                expected=tuple(record.get("expected", ())),
-                trajectory=arrays.get("trajectory"),
-            )
+    return [
+        {
+            "x": arrays["x"],
+            "weights": arrays["weights"],
+            "objective": _objective(path, dict(record["objective"]), objective),
+            "tiling": Tiling(masses, arrays.get("positions")),
+            "decoder": decoder,
+            "marginal": marginal,
+            **{name: record[name] for name in _SCALARS},
+            "n_maps": int(record["n_maps"]),
+            "status": Status[record["status"]],
+            "masses_free": bool(header["masses_free"]),
+            "frame": frame,
+            "expected": tuple(record.get("expected", ())),
+            "trajectory": arrays.get("trajectory"),
+        }
+        for record, masses, decoder, marginal in zip(
+            header["records"], arrays["masses"], decoders, marginals, strict=True
         )
-    if objective is not None:
-        found = solutions[-1].recomputed_free_energy()
-        if not abs(found - solutions[-1].free_energy) <= _SAME * (1 + abs(found)):
-            raise ValueError(
-                f"{path} was solved under another objective: the free energy was {solutions[-1].free_energy:.9g}, "
-                f"under this one it is {found:.9g}"
-            )
-    return solutions
+    ]
+
+
+def check_free_energy(path: str | PathLike[str], saved: float, recomputed: float) -> None:
+    """Refuse an objective under which the free energy of a loaded solution is not the saved one."""
+    if not abs(recomputed - saved) <= _SAME * (1 + abs(recomputed)):
+        raise ValueError(
+            f"{path} was solved under another objective: the free energy was {saved:.9g}, under this one it is "
+            f"{recomputed:.9g}"
+        )
 
 
 def _objective(path: str | PathLike[str], settings: dict[str, Any], given: Objective | None) -> Objective:
-    """The ELBO of a record, or the objective that was given if its settings are those."""
+    """The ELBO of a record, or the given objective if it has the settings of the record."""
     if settings.get("objective") == "ELBO" and given is None:
         return ELBO(**{name: value for name, value in settings.items() if name != "objective"})
     if given is None:
@@ -109,11 +99,11 @@ def _objective(path: str | PathLike[str], settings: dict[str, Any], given: Objec
             f"{path} was solved under {settings}, of which more is needed than can be read back: give objective="
         )
     given = given.at(settings["beta"]) if "beta" in settings else given
-    if _recognisable(given.settings()) != _recognisable(settings):
+    if _as_text(given.settings()) != _as_text(settings):
         raise ValueError(f"{path} was solved under {settings}, got the objective {given.settings()}")
     return given
 
 
-def _recognisable(settings: dict[str, Any]) -> str:
-    """Settings as text, without addresses of functions."""
-    return re.sub(r" at 0x[0-9a-f]+", "", json.dumps(settings, sort_keys=True))
+def _as_text(settings: dict[str, Any]) -> str:
+    """Settings as text that is the same from run to run."""
+    return without_addresses(json.dumps(settings, sort_keys=True))

@@ -13,12 +13,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from array_api_compat import array_namespace
 from scipy.sparse.linalg import LinearOperator, eigsh
 
 from .._utils.arrays import Array, FloatArray
 from .._utils.blas import single_threaded_blas
-from .._utils.device import to_host
+from .._utils.device import array_namespace, to_host
 from ..data.prepared import Block, tree_sum
 from ..objectives.decoder_update import readout_slopes
 from ..problems.posterior import Tiles, responsibilities
@@ -175,7 +174,7 @@ def _covariances(problem: Problem, psi: FloatArray, log_masses: FloatArray, part
 
 
 def _deviation_moments(block: Block, tiles: Tiles, centres: Array, start: int, stop: int) -> Array:
-    """sum_i rho_i q_ia of the products of (x_i - psi_a, 1) with themselves, of sites start to stop, (g, D + 1, D + 1)."""
+    """sum_i rho_i q_ia (x_i - psi_a, 1)(x_i - psi_a, 1)^T of sites start to stop, (g, D + 1, D + 1)."""
     xp, q, dim = array_namespace(centres), responsibilities(block, tiles).T, centres.shape[1]
     points = xp.concat([block.x, xp.ones_like(block.x[:, :1])], axis=1)
     origins = xp.concat([centres, xp.zeros_like(centres[:, :1])], axis=1)[:, None]

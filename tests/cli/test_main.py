@@ -323,9 +323,8 @@ def test_as_a_program():
     done = process("-m", "constrained_vae", "solve", "nowhere.npy")
     assert done.returncode == 2
     assert done.stderr == "constrained-vae solve: nowhere.npy: No such file or directory\n"
-    listing = (
-        "import sys; from constrained_vae.cli import main\ntry: main(['solve', '--help'])\nfinally: print(*sys.modules)"
-    )
+    call = "try: main(['solve', '--help'])\nfinally: print(*sys.modules)"
+    listing = f"import sys; from constrained_vae.cli.main import main\n{call}"
     done = process("-c", listing)
     assert "example" in done.stdout
     assert {"numpy", "scipy", "numba", "matplotlib", "sklearn"}.isdisjoint(done.stdout.splitlines()[-1].split())
@@ -334,7 +333,7 @@ def test_as_a_program():
 def test_the_entry_point_is_this():
     tomllib = pytest.importorskip("tomllib")
     project = tomllib.loads((Path(cv.__file__).parents[1] / "pyproject.toml").read_text())["project"]
-    assert project["scripts"] == {"constrained-vae": "constrained_vae.cli:main"}
+    assert project["scripts"] == {"constrained-vae": "constrained_vae.cli.main:main"}
 
 
 def test_grids():

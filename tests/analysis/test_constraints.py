@@ -146,7 +146,7 @@ def test_the_table_tells_what_was_not_met(small):
     ("options", "words"),
     [
         (["--data", "nowhere.npy"], "--data wants digits"),
-        (["--n", "0"], "n must be at least 1"),
+        (["--n", "0"], "n must be a whole number of at least 1"),
         (["--n", "3000"], "n must be at most 1797"),
         (["--rate", "0"], "rate must be between 0 and 1.099"),
         (["--rate", "1.4"], "rate must be between 0 and 1.099"),
