@@ -145,7 +145,7 @@ def staircase(found: Sequence[Transition], ax: Axes | None = None) -> Axes:
     'distinct reconstructions'
     """
     if not len(found):
-        raise ValueError("there is no transition to draw: look for them in a wider range of temperatures")
+        raise ValueError("there is no transition to draw: look for transitions in a wider range of temperatures")
     ax = _critical_lines([t.beta for t in found], ax)
     shaded = [t for t in found if t.kind == "first-order" and np.isfinite(t.heating_end)]
     hottest = 1.25 * max([found[0].beta, *(t.heating_end for t in shaded)])

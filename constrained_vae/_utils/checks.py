@@ -35,7 +35,7 @@ def check_data(x: Any, name: str = "x") -> FloatArray:
         )
     x = _on_host(x)
     if isinstance(x, np.ma.MaskedArray):
-        raise ValueError(f"{name} must not be masked: drop the masked points, or fill them")
+        raise ValueError(f"{name} must not be masked: drop the masked points, or fill in values")
     try:
         array = x if isinstance(x, np.memmap) else np.asarray(x)
         if array.dtype.kind == "c":

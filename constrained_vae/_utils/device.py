@@ -12,7 +12,7 @@ from .arrays import Array, FloatArray
 
 
 def array_namespace(*arrays: Array) -> Any:
-    """The namespace of the functions of these arrays; quick for arrays of NumPy."""
+    """The array namespace of these arrays, with a fast path for NumPy arrays."""
     if type(arrays[0]) is np.ndarray:
         return array_api_compat.numpy
     return array_api_compat.array_namespace(*arrays)

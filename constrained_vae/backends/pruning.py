@@ -319,7 +319,7 @@ def _run(
 
     The innermost loops are over rows, not over tiles, of which there are few. Therefore no loop has a remainder, and
     the sum and the maximum over tiles need no reduction within a vector. (The bound of the loops is not a constant,
-    since the compiler would then unroll them, which takes long and gains nothing.) q (., 64) holds all energies and
+    since the compiler would then unroll them, which takes long and gains no speed.) q (., 64) holds all energies and
     exponentials if it is large enough, otherwise they are computed again each time.
     """
     (N, S), K = phi.shape, len(kept)
