@@ -231,8 +231,9 @@ class Judge:
         q, psi = solution.encoder, solution.decoder
         values = []
         for constraint in self.constraints.values():
-            phi, s = constraint.statistics(self.x, slice(0, len(self.x)))
-            v, b = constraint.readout(psi)
+            energy = constraint.in_frame(cv.Frame(np.zeros(self.x.shape[1]), 1.0))
+            phi, s = energy.statistics(self.x, slice(0, len(self.x)))
+            v, b = energy.readout(psi)
             values.append(self.met(constraint, float((q * (s[:, None] - b - phi @ v.T)).sum(axis=1).mean())))
         return values
 

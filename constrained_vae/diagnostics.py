@@ -21,14 +21,14 @@ from scipy.special import xlogy
 from ._utils import tables
 from ._utils.arrays import FloatArray
 from ._utils.checks import check_instance, check_positive
-from .data.rows import row_blocks
+from .data.prepared import Block
+from .problems.posterior import Tiles, responsibilities
 from .results.fixed_point import FixedPoint
 from .spectral.random_walk import eigengap, overlap_matrix, spectrum
 
 __all__ = ["Blur", "Report", "active_tiles", "blur", "coverage", "holes", "marginal_kl", "overlap_matrix", "report"]
 
 _HOLE = 0.5  # a tile is a hole if it gets less than this of the data that its prior mass would have it get
-_BLOCK = 2**22  # entries of a block of distances
 _LISTED = 12  # reconstructions in the table of a report
 
 
@@ -141,12 +141,7 @@ def blur(solution: FixedPoint) -> Blur:
     """
     tied, index = _checked(solution).tied(), solution.distinct.index
     # -sum_i w log w = log m - sum_i (rho q) log(rho q) / m.
-    mass, products, start = np.zeros(len(tied.decoder)), np.zeros(len(tied.decoder)), 0
-    for q in tied.encoder_blocks():
-        joint = tied.weights[start : start + len(q), None] * q
-        mass += joint.sum(axis=0)
-        products += xlogy(joint, joint).sum(axis=0)
-        start += len(q)
+    mass, products = tied.problem.total(_entropies, *tied.code)
     alive = mass > 0
     scale = np.where(alive, mass, 1.0)
     entropy = np.where(alive, np.log(scale) - products / scale, np.nan).clip(min=0)
@@ -155,20 +150,27 @@ def blur(solution: FixedPoint) -> Blur:
 
 def _nearest(tied: FixedPoint) -> FloatArray:
     """Distance of every reconstruction from the nearest data point, (k,); found by products, taken by differences."""
-    psi = tied.frame.inward(tied.decoder)
-    square = np.square(psi).sum(axis=1)
-    best, chosen = np.full(len(psi), np.inf), np.zeros_like(tied.decoder)
-    for rows, block in row_blocks(tied.x, max(1, _BLOCK // max(psi.shape))):
-        points = np.asarray(block, dtype=np.float64)[tied.weights[rows] > 0]
-        if not len(points):
-            continue
-        x = tied.frame.inward(points)
-        distances = np.square(x).sum(axis=1) - 2 * psi @ x.T
-        nearest = distances.argmin(axis=1)
-        found = distances[np.arange(len(psi)), nearest] + square
-        chosen = np.where((found < best)[:, None], points[nearest], chosen)
-        best = np.minimum(best, found)
-    return np.linalg.norm(chosen - tied.decoder, axis=1)
+    psi, _ = tied.code
+    nearest = [_nearest_of(block, psi) for block in tied.problem.data.blocks(len(psi))]
+    squares, points = (np.stack(part) for part in zip(*nearest, strict=True))
+    chosen = points[squares.argmin(axis=0), np.arange(len(psi))]
+    return tied.frame.scale * np.linalg.norm(chosen - psi, axis=1)
+
+
+def _nearest_of(block: Block, psi: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Of the points of a block that have weight the nearest to each psi (k, D), and its squared distance (k,)."""
+    x = block.x[block.rho > 0]
+    if not len(x):
+        return np.full(len(psi), np.inf), np.zeros_like(psi)
+    squares = np.square(x).sum(axis=1) - 2 * psi @ x.T
+    nearest = squares.argmin(axis=1)
+    return squares[np.arange(len(psi)), nearest] + np.square(psi).sum(axis=1), x[nearest]
+
+
+def _entropies(block: Block, tiles: Tiles) -> tuple[FloatArray, FloatArray]:
+    """Masses m (k,), and sum_i (rho_i q_ia) log(rho_i q_ia) (k,)."""
+    joint = responsibilities(block, tiles)
+    return joint.sum(axis=0), xlogy(joint, joint).sum(axis=0)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -22,9 +22,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from array_api_compat import array_namespace
+import numpy as np
 
 from ._utils.arrays import Array
+from ._utils.device import array_namespace
 
 
 def bits(nats: Array) -> Array:
@@ -115,6 +116,19 @@ def encoder(energies: Array, log_masses: Array) -> tuple[Array, Array]:
     q = xp.exp(logits - top)
     total = xp.sum(q, axis=1, keepdims=True)
     return q / total, (top + xp.log(total))[:, 0]
+
+
+def log_masses(masses: Array) -> Array:
+    """Logarithms of masses, minus infinity for a mass of zero, shape (K,).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> log_masses(np.array([1.0, 0.0]))
+    array([  0., -inf])
+    """
+    with np.errstate(divide="ignore"):
+        return np.log(masses)
 
 
 def marginal(q: Array, weights: Array) -> Array:

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
-from sklearn.utils import check_array, check_random_state, gen_batches
+from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from . import equations
 from ._utils.arrays import FloatArray
 from ._utils.checks import check_choice, check_weights
+from .data.prepared import Block
 from .latent.tiling import Tiling
 from .objectives.elbo import ELBO
 from .phases.branch import Branch
 from .phases.sweep import sweep
+from .problems.posterior import Tiles, energies, posterior
 from .results.fixed_point import FixedPoint
 from .results.status import Status
 from .solvers.solve import report_failure, solve
 
-_BLOCK = 2**22  # entries of a block of posterior masses of tiles
 _ROUND = 1e-6  # of the data's radius: nearer coordinates are equal, so that rounding leaves the order as it is
 _STARTS = {"mean": None, "data": "data"}  # as `solve` calls them
 
@@ -253,16 +253,12 @@ class FixedPointVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
         X = self._validated(X)
         rho = check_weights(sample_weight, len(X))
         s = self.solution_
-        objective = s.objective.at(1.0).in_frame(s.frame)
-        v, b = objective.readout(s.frame.inward(s.decoder))
-        with np.errstate(divide="ignore"):
-            log_masses = np.log(s.tiling.masses)
-        bound = 0.0
-        for rows, q in self._encoded(X):
-            phi, offset = objective.statistics(s.frame.inward(X[rows].astype(np.float64)))
-            H = equations.energies(phi, objective.offset(offset), v, b)  # (rows, K)
-            bound -= float(equations.rate(q, log_masses, rho[rows]) + rho[rows] @ (q * H).sum(axis=1))
-        slope = s.objective.at(1.0).quadratic  # 1 / (2 sigma^2); None for Bernoulli, which is normalised as it is
+        problem = s.problem.on(X, rho)
+        unit = problem.at(s.objective.at(1.0))
+        bound = -float(problem.total(_rate_and_energy, *s.code, unit.tiles(*s.code)))
+        slope = cast(
+            ELBO, unit.objective
+        ).quadratic  # 1 / (2 sigma^2); None for Bernoulli, which is normalised as it is
         return bound if slope is None else bound - X.shape[1] / 2 * float(np.log(np.pi / slope))
 
     @property
@@ -273,12 +269,14 @@ class FixedPointVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
         array: FloatArray = validate_data(self, X, reset=reset, dtype=(np.float64, np.float32))
         return array
 
-    def _encoded(self, X: FloatArray) -> Iterator[tuple[slice, FloatArray]]:
-        """Blocks of rows, and their posterior masses of the tiles (rows, K)."""
-        for rows in gen_batches(len(X), max(1, _BLOCK // len(self.solution_.decoder))):
-            yield rows, self.solution_.encode(X[rows])
-
     def _posterior(self, X: FloatArray) -> FloatArray:
         """Posterior masses of the distinct reconstructions, (n, k)."""
         distinct = self.solution_.distinct
-        return np.concatenate([distinct.total(q)[:, self._order] for _, q in self._encoded(X)])
+        return np.concatenate([distinct.total(q)[:, self._order] for q in self.solution_.encoder_blocks(X)])
+
+
+def _rate_and_energy(block: Block, tiles: Tiles, at_unit: Tiles) -> FloatArray:
+    """sum_i rho_i [KL(q_i || pi) + E_q H_i], the encoder q at one temperature and the energies H at another."""
+    q = posterior(block, tiles).q
+    H = energies(block, at_unit.objective, at_unit.v, at_unit.b)
+    return equations.rate(q, tiles.log_masses, block.rho) + block.rho @ (q * H).sum(axis=1)

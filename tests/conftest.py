@@ -11,6 +11,9 @@ from constrained_vae.backends import BackendNotAvailableError, get_backend
 
 SEED = 20181001
 
+# Their assertions show what was compared, as those of tests do; for that they must not have been imported before.
+pytest.register_assert_rewrite("tests.helpers")
+
 # Set before anything imports Matplotlib, and inherited by the subprocesses of tests.
 os.environ["MPLBACKEND"] = "Agg"
 

@@ -8,9 +8,9 @@ import pytest
 
 import constrained_vae as cv
 from constrained_vae import datasets
+from constrained_vae._utils import memory
 from constrained_vae.backends import BackendNotAvailableError
 from constrained_vae.phases.peaks import find_kinks
-from constrained_vae.results import fixed_point
 
 X = np.array([[0.0, 1.0], [2.0, 3.0], [4.0, -1.0]])
 FOUR = cv.Tiling.uniform(4)
@@ -57,7 +57,7 @@ def test_data(door, x, message):
 
 
 def test_a_bad_entry_is_found_in_any_block(monkeypatch):
-    monkeypatch.setattr("constrained_vae._utils.checks._BLOCK", 2)  # one row at a time
+    monkeypatch.setattr("constrained_vae._utils.memory.BLOCK", 2)  # one row at a time
     with pytest.raises(ValueError, match="got nan at row 1, column 0"):
         solve(spoilt(np.nan))
 
@@ -192,7 +192,7 @@ def test_cupy_missing(monkeypatch):
 
 def test_an_encoder_too_large_names_the_way_out(monkeypatch):
     s = solve()
-    monkeypatch.setattr(fixed_point, "_LARGEST", 11)
+    monkeypatch.setattr(memory, "LARGEST", 11)
     for call in (lambda: s.encoder, lambda: s.encode(X)):
         with pytest.raises(cv.TooLargeError, match=r"3 x 4 masses .*call encode on blocks of rows"):
             call()

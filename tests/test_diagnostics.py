@@ -8,6 +8,7 @@ from hypothesis import given, settings
 
 import constrained_vae as cv
 from constrained_vae import diagnostics
+from constrained_vae._utils import memory
 from constrained_vae.testing.strategies import EPS, small_problems
 
 
@@ -117,8 +118,8 @@ def test_points_without_weight_have_no_say_and_rows_may_stream(monkeypatch, rng)
     some = cv.solve(x, weights=weights, **options)
     kept = cv.solve(x[1::2], start=some, **options)
     streamed = cv.solve(cv.RowBlocks(lambda: iter(np.array_split(x[1::2], 9))), start=kept, **options)
-    monkeypatch.setattr(diagnostics, "_BLOCK", 100)
-    monkeypatch.setattr("constrained_vae.results.fixed_point._BLOCK", 64)
+    monkeypatch.setattr(memory, "BLOCK", 100)
+    monkeypatch.setattr("constrained_vae._utils.memory.BLOCK", 64)
     expected = diagnostics.blur(kept)
     for s in (some, streamed):
         np.testing.assert_allclose(diagnostics.blur(s).entropy, expected.entropy, atol=1e-6)

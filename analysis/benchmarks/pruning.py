@@ -33,7 +33,8 @@ def measure(size: tuple[int, int, int], dtype: str, ratio: float) -> dict[str, A
     x -= x.mean(axis=0)
     lam = ratio / (2 * np.linalg.eigvalsh(np.cov(x.T, ddof=0).reshape(D, D))[-1])
     psi = x[rng.permutation(N)[:K]]
-    phi, s, rho = numba.prepare(x.astype(dtype), (x * x).sum(axis=1).astype(dtype), np.full(N, 1 / N))
+    order = numba.order(x) if numba.order(x) is not None else slice(None)
+    phi, s, rho = x[order].astype(dtype), (x[order] ** 2).sum(axis=1).astype(dtype), np.full(N, 1 / N)
     v, b = (2 * lam * psi).astype(dtype), (-lam * (psi * psi).sum(axis=1)).astype(dtype)
     log_masses = np.full(K, -np.log(K), dtype)
     offset = (lam * s).astype(dtype)

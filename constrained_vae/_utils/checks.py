@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from . import memory
 from .arrays import FloatArray
-
-_BLOCK = 2**22  # entries looked at together: memory maps are checked without loading them whole
 
 
 class TooLargeError(ValueError):
@@ -48,7 +47,7 @@ def check_data(x: Any, name: str = "x") -> FloatArray:
         raise ValueError(f"{name} must have shape (N, D), got shape {array.shape}{hint}")
     if array.size == 0:
         raise ValueError(f"{name} must hold at least one point of at least one dimension, got shape {array.shape}")
-    rows = max(1, _BLOCK // array.shape[1])
+    rows = memory.rows_of_block(array.shape[1])  # memory maps are checked without loading them whole
     for start in range(0, len(array), rows):
         bad = ~np.isfinite(array[start : start + rows])
         if bad.any():

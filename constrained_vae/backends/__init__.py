@@ -12,7 +12,7 @@ run. Three more are optional:
 
     to_device(array) -> array                      the array where the backend computes; without it that is the host
     free_memory() -> int                           bytes that are free there; data that need more stream in row blocks
-    prepare(phi, s, rho) -> (phi, s, rho)          once per data set in memory: its rows in another order, say
+    order(phi) -> indices or None                  once per data set in memory: an order of rows that the kernel prefers
 
 Arrays that went through `to_device`, and results, stay there. Such arrays have a method `get` that brings a copy to the
 host, and a namespace that `array_api_compat.array_namespace` finds, with the functions of NumPy.

@@ -87,12 +87,9 @@ def expectations(
     return Expectations(mass.astype(real), sums.astype(real, order="C", copy=False), float(free_energy), float(energy))
 
 
-def prepare(phi: Array, s: Array, rho: Array) -> tuple[Array, Array, Array]:
-    """Rows of few statistics in an order in which neighbours lie together, so that `pruning` can leave tiles out."""
-    if phi.shape[1] > _SORTED or len(phi) < _WORTH_SORTING:
-        return phi, s, rho
-    order = pruning.order(phi)
-    return phi[order], s[order], rho[order]
+def order(phi: Array) -> Array | None:
+    """An order of rows of few statistics in which neighbours lie together, so that `pruning` can leave tiles out."""
+    return None if phi.shape[1] > _SORTED or len(phi) < _WORTH_SORTING else pruning.order(phi)
 
 
 def _with_few(phi: Array, s: Array, rho: Array, v: Array, b: Array, log_pi: Array, quadratic: float | None) -> Arrays:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from array_api_compat import array_namespace
-
 from .._utils.arrays import Array, FloatArray
+from .._utils.device import array_namespace
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Rows: the data in their frame, streamed in row blocks; an array, a memory map or a source of blocks alike."""
+"""The rows of the data in their frame, block by block: of an array, a memory map or a source of blocks."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .._utils import memory
 from .._utils.arrays import FloatArray
 from .._utils.checks import check_data
 from .frame import Frame
-
-_BLOCK = 2**22  # entries (rows times columns) of a block that is streamed
 
 
 class RowBlocks:
@@ -121,28 +120,44 @@ def check_rows(x: Any) -> FloatArray | RowBlocks:
 
 def blocks_of(x: Any) -> Iterator[tuple[slice, FloatArray]]:
     """Blocks (rows, x[rows]) of at most 2^22 entries."""
-    return row_blocks(x, max(1, _BLOCK // x.shape[1]))
+    return row_blocks(x, memory.rows_of_block(x.shape[1]))
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """The data in their frame. What is streamed (a memory map, `RowBlocks`) is read block by block, never whole.
+    """The data in their frame. Streamed data (a memory map, `RowBlocks`) are read block by block, never whole.
 
-    `source` is what the user gave, (N, D) in its own units; `weights` rho (N,) sum to 1.
+    Attributes
+    ----------
+    source : (N, D) array or RowBlocks
+        The data as the user gave them, in their own units.
+    weights : (N,) array
+        Data weights rho; they sum to 1.
+    frame : Frame
+    dtype : dtype
+        Precision of the blocks.
+    keep : bool
+        Whether data in memory are kept in their frame; otherwise every pass computes that copy anew.
     """
 
     source: FloatArray | RowBlocks
     weights: FloatArray
     frame: Frame
     dtype: np.dtype[Any]
+    keep: bool = True
 
     def __len__(self) -> int:
         return len(self.source)
 
     @property
+    def dim(self) -> int:
+        """Number of dimensions D."""
+        return int(self.source.shape[1])
+
+    @property
     def streamed(self) -> bool:
         """Whether every pass reads the data anew."""
-        return isinstance(self.source, (np.memmap, RowBlocks))
+        return not self.keep or isinstance(self.source, (np.memmap, RowBlocks))
 
     @cached_property
     def _whole(self) -> FloatArray:
@@ -152,8 +167,13 @@ class Rows:
         return np.ascontiguousarray(self.frame.inward(np.asarray(x, dtype=np.float64)), self.dtype)
 
     def blocks(self, columns: int | None = None) -> Iterator[tuple[slice, FloatArray, FloatArray]]:
-        """Blocks (rows, x, rho); in-memory data are one block unless `columns` asks for at most 2^22 / columns rows."""
-        count = max(1, _BLOCK // (columns or self.source.shape[1])) if self.streamed or columns else len(self)
+        """Blocks (rows, x, rho) in the frame.
+
+        Data in memory are one block, unless `columns` asks for blocks of which an array (rows, columns) fits into the
+        size of a block; streamed data come in such blocks anyway.
+        """
+        whole = columns is None and not self.streamed
+        count = len(self) if whole else memory.rows_of_block(max(self.dim, columns or 1))
         for rows, x in row_blocks(self.source if self.streamed else self._whole, count):
             yield rows, (self._inward(x) if self.streamed else x), self.weights[rows]
 

@@ -17,7 +17,7 @@ from scipy.spatial.distance import cdist
 from .._utils.arrays import FloatArray
 from .._utils.blas import single_threaded_blas
 from ..latent.sites import coincident
-from ..objectives.base import Objective
+from ..objectives.base import FramedObjective
 from ..objectives.decoder_update import minimise
 
 _ENTRIES = 2**22  # of a block of the matrix of points and data
@@ -45,7 +45,7 @@ class Coverage:
         log rho_i - s_i - log Z_i, so that log c(y) is a log-sum-exp of these and b(y) + phi_i . v(y).
     """
 
-    objective: Objective
+    objective: FramedObjective
     phi: FloatArray
     log_shares: FloatArray
 

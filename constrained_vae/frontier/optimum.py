@@ -8,7 +8,8 @@ distribution of reconstructions, so that it has a certificate.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,17 +19,18 @@ from tqdm.auto import tqdm
 from .. import equations
 from .._utils.arrays import FloatArray
 from .._utils.blas import single_threaded_blas
-from .._utils.checks import check_choice, check_instance, check_positive, check_time_limit
+from .._utils.checks import check_instance, check_positive, check_time_limit
+from ..data.prepared import Block
 from ..latent.sites import Sites, coincident
 from ..latent.tiling import Tiling
 from ..objectives.base import Objective
-from ..objectives.elbo import ELBO
-from ..phases.criticality import problem_of
+from ..problems.posterior import Tiles, energies, posterior
 from ..problems.problem import Problem
 from ..results.fixed_point import FixedPoint
 from ..results.status import Status
 from ..solvers.loop import iterate
 from ..solvers.options import Options
+from ..solvers.pose import check_on_failure
 from ..solvers.solve import report_failure
 from .coverage import Coverage
 
@@ -103,7 +105,7 @@ def certify(solution: FixedPoint) -> Certificate:
     True
     """
     check_instance(solution, "solution", FixedPoint, "solve(x)")
-    sites, data = solution.distinct, _Data.of(problem_of(solution, "reference"))
+    sites, data = solution.distinct, _Data(solution.problem)
     psi = solution.frame.inward(sites.decoder)
     found, coverage, tops, _ = data.look(psi, sites.masses)
     found = data.proven(found, coverage, np.concatenate([psi, tops]), _ACCURACY)
@@ -195,26 +197,22 @@ def global_solution(
     >>> len(s.distinct), round(s.free_energy, 6), s.certificate.gap < 1e-6
     (2, 0.673476, True)
     """
-    objective = ELBO() if objective is None else objective
-    check_instance(objective, "objective", Objective, "ELBO(beta=0.5)")
-    objective = objective if beta is None else objective.at(beta)
     gap = check_positive(gap, "gap")
-    check_choice(on_failure, "on_failure", ("warn", "raise", "return"))
+    check_on_failure(on_failure)
     time_limit = check_time_limit(time_limit)
-    problem = Problem.make(x, objective, weights, backend, None)
+    problem = Problem.make(x, objective, weights, backend, beta=beta)
     if start is not None:
         check_instance(start, "start", FixedPoint, "global_solution(x)")
-        if start.decoder.shape[1] != problem.rows.source.shape[1]:
-            raise ValueError(f"start must have reconstructions of {problem.rows.source.shape[1]} dimensions like x")
-    with tqdm(disable=not progress, desc=f"beta={objective.beta:.4g}", unit=" rounds") as bar:
-        solution = optimum(problem, objective, gap, time_limit, start, bar)
+        if start.decoder.shape[1] != problem.data.rows.dim:
+            raise ValueError(f"start must have reconstructions of {problem.data.rows.dim} dimensions like x")
+    with tqdm(disable=not progress, desc=f"beta={problem.objective.beta:.4g}", unit=" rounds") as bar:
+        solution = optimum(problem, gap, time_limit, start, bar)
     report_failure(solution, on_failure, stacklevel=3)
     return solution
 
 
 def optimum(
     problem: Problem,
-    objective: Objective,
     gap: float,
     time_limit: float,
     start: FixedPoint | None = None,
@@ -222,10 +220,10 @@ def optimum(
     prove: bool = True,
 ) -> CertifiedFixedPoint:
     """What `global_solution` returns, of a problem; without proofs if they are not wanted."""
-    search = _Search(problem, objective, gap, time.monotonic() + time_limit, prove, bar)
+    search = _Search(problem, gap, time.monotonic() + time_limit, prove, bar)
     if start is None:
         return search.run(problem.collapsed[None], np.ones(1))
-    return search.run(problem.rows.frame.inward(start.distinct.decoder), start.distinct.masses)
+    return search.run(problem.data.frame.inward(start.distinct.decoder), start.distinct.masses)
 
 
 @dataclass(eq=False)
@@ -233,14 +231,13 @@ class _Search:
     """The search for the optimum of one problem."""
 
     problem: Problem
-    objective: Objective  # in the units of the data
     gap: float
     deadline: float
     prove: bool
     bar: Any
 
     def __post_init__(self) -> None:
-        self.data = _Data.of(self.problem)
+        self.data = _Data(self.problem)
 
     def run(self, psi: FloatArray, masses: FloatArray) -> CertifiedFixedPoint:
         """Insert, weigh and polish until the gap is met or time is up."""
@@ -267,14 +264,14 @@ class _Search:
                     break
                 new = tops[heights > 0.1 * self.gap]
                 if certificate.rigorous:  # a proof that failed knows of one that the look has missed
-                    new = np.concatenate([self.problem.rows.frame.inward(certificate.where[None]), new])
+                    new = np.concatenate([self.problem.data.frame.inward(certificate.where[None]), new])
                 new = new[: max(_SITES - len(psi), 0)]
                 psi, masses = np.concatenate([psi, new]), np.append(masses, np.zeros(len(new)))
                 psi, masses = self.weighed(psi, masses)
                 psi, masses = self.merged(psi, masses)
                 sites = Sites(psi, np.arange(len(psi)), masses)
                 tiling = Tiling(masses / masses.sum())
-                solution, sites, _ = iterate(self.problem, self.objective, tiling, sites, options)
+                solution, sites, _ = iterate(self.problem, tiling, sites, options)
                 if solution.status is Status.INTERRUPTED:
                     raise KeyboardInterrupt
                 psi, masses = sites.decoder, sites.masses
@@ -286,9 +283,8 @@ class _Search:
         if self.prove and status is not Status.CONVERGED:
             certificate = self.data.proven(certificate, coverage, np.concatenate([psi, tops]), 0.1 * self.gap)
         sites, tiling = Sites(psi, np.arange(len(psi)), masses), Tiling(masses)
-        solution, *_ = iterate(self.problem, self.objective, tiling, sites, replace(options, max_maps=1))
-        known = {f.name: getattr(solution, f.name) for f in fields(FixedPoint)} | {"status": status}
-        return CertifiedFixedPoint(**known, certificate=certificate)
+        solution, *_ = iterate(self.problem, tiling, sites, replace(options, max_maps=1))
+        return solution.extended_as(CertifiedFixedPoint, status=status, certificate=certificate)
 
     def weighed(self, psi: FloatArray, masses: FloatArray) -> tuple[FloatArray, FloatArray]:
         """The best masses at these reconstructions, but for a tenth of the gap; those without mass are dropped.
@@ -301,8 +297,7 @@ class _Search:
         root = np.sqrt(rho)[:, None]
 
         def value(p: FloatArray) -> float:
-            with np.errstate(divide="ignore"):
-                return float(-rho @ np.log(G @ p))
+            return float(-rho @ equations.log_masses(G @ p))
 
         if not masses.all():  # the new ones get what share is best first: far points, that see no other, bend the model
             new = masses == 0
@@ -330,7 +325,7 @@ class _Search:
 
     def merged(self, psi: FloatArray, masses: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Reconstructions much closer than the resolution made one, unless F rises by more than a tenth of the gap."""
-        group = coincident(psi, _NEAR * self.problem.objective.stiffness**-0.5)
+        group = coincident(psi, _NEAR * self.problem.framed.stiffness**-0.5)
         if group.max() + 1 == len(psi):
             return psi, masses
         total: FloatArray = np.bincount(group, masses).astype(np.float64)
@@ -345,54 +340,57 @@ class _Data:
 
     Attributes
     ----------
-    phi, offset, rho, x : arrays
-        Statistics (N, S), offsets (N,), weights (N,) and the points (N, D).
+    problem : Problem
     """
 
     problem: Problem
-    phi: FloatArray
-    offset: FloatArray
-    rho: FloatArray
-    x: FloatArray
 
-    @classmethod
-    def of(cls, problem: Problem) -> _Data:
-        parts = []
-        for rows, x, rho in problem.rows.blocks():
-            phi, s = problem.objective.statistics(x, rows)
-            some = rho > 0
-            parts.append((phi[some], problem.objective.offset(s)[some], rho[some], x[some]))
-        return cls(problem, *(np.concatenate(part) for part in zip(*parts, strict=True)))
+    @cached_property
+    def block(self) -> Block:
+        """All rows that have weight."""
+        return self.problem.data.whole()
+
+    @property
+    def x(self) -> FloatArray:
+        """The points (N, D)."""
+        return self.block.x
+
+    @property
+    def rho(self) -> FloatArray:
+        """Their weights (N,)."""
+        return self.block.rho
 
     def energies(self, psi: FloatArray) -> FloatArray:
         """H (N, k) of reconstructions (T4)."""
-        v, b = self.problem.objective.readout(psi)
-        return equations.energies(self.phi, self.offset, v, b)
+        objective = self.problem.framed
+        return energies(self.block, objective, *objective.readout(psi))
 
     def coverage(self, psi: FloatArray, masses: FloatArray) -> tuple[Coverage, float]:
         """The coverage of reconstructions and masses, and their F."""
-        with np.errstate(divide="ignore"):
-            _, log_Z = equations.encoder(self.energies(psi), np.log(masses))
-        coverage = Coverage(self.problem.objective, self.phi, np.log(self.rho) - self.offset - log_Z)
+        objective = self.problem.framed
+        tiles = Tiles(objective, *objective.readout(psi), equations.log_masses(masses))
+        log_Z = posterior(self.block, tiles).log_partition
+        log_shares = np.log(self.rho) - self.block.offset(objective) - log_Z
+        coverage = Coverage(objective, self.block.phi, log_shares)
         return coverage, float(equations.free_energy(log_Z, self.rho))
 
     def look(self, psi: FloatArray, masses: FloatArray) -> tuple[Certificate, Coverage, FloatArray, FloatArray]:
         """The certificate of reconstructions and masses, not proven, and maxima of log c with their heights."""
         coverage, upper = self.coverage(psi, masses)
         tops, heights = coverage.maxima(np.concatenate([psi, self.x]))
-        where = self.problem.rows.frame.outward(tops[0])
+        where = self.problem.data.frame.outward(tops[0])
         return Certificate(upper, upper - max(heights[0], 0.0), where, False), coverage, tops, heights
 
     def proven(self, certificate: Certificate, coverage: Coverage, peaks: FloatArray, accuracy: float) -> Certificate:
         """The certificate with a proven bound, where there is one (T14)."""
-        if self.x.shape[1] > _RIGOROUS or self.problem.objective.quadratic is None:
+        if self.x.shape[1] > _RIGOROUS or self.problem.framed.quadratic is None:
             return certificate
         bound, top = coverage.bound(self.x, peaks, accuracy)
-        lower, where = certificate.upper - max(bound, 0.0), self.problem.rows.frame.outward(top)
+        lower, where = certificate.upper - max(bound, 0.0), self.problem.data.frame.outward(top)
         return Certificate(certificate.upper, lower, where, True) if np.isfinite(bound) else certificate
 
 
 def collapsed_coverage(problem: Problem) -> tuple[Coverage, FloatArray]:
     """The coverage of one reconstruction of all data, and the data, in the frame."""
-    data = _Data.of(problem)
+    data = _Data(problem)
     return data.coverage(problem.collapsed[None], np.ones(1))[0], data.x

@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from os import PathLike
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 from tqdm.auto import tqdm
 
 from .._utils import tables
 from .._utils.arrays import FloatArray
 from .._utils.checks import (
     check_callable,
-    check_choice,
-    check_instance,
     check_non_negative,
     check_positive,
     check_time_limit,
@@ -24,9 +23,11 @@ from .._utils.checks import (
 from .._utils.files import write_npz
 from ..objectives.elbo import ELBO
 from ..phases.criticality import critical_beta
+from ..problems.posterior import energies
 from ..problems.problem import Problem
 from ..results.fixed_point import FixedPoint
 from ..results.status import Status
+from ..solvers.pose import check_on_failure
 from ..solvers.solve import report_failure
 from .optimum import CertifiedFixedPoint, collapsed_coverage, optimum
 from .support_changes import SupportChange, located
@@ -70,7 +71,7 @@ class RateDistortionCurve:
         Of the solutions: E||x - psi||^2 in squared units of x (Bernoulli: E[-log p(x | psi)] in nats), and nats.
     lower : (n,) array
         Lower bounds of the least F = R + lambda D, in nats.
-    n_sites : (n,) array
+    n_sites : (n,) int array
         Reconstructions of the solutions.
     ends : (2, 2) array
         Distortion and rate where nothing is coded, and where every data point is its own reconstruction.
@@ -94,7 +95,7 @@ class RateDistortionCurve:
     distortion: FloatArray
     rate: FloatArray
     lower: FloatArray
-    n_sites: FloatArray
+    n_sites: npt.NDArray[np.intp]
     ends: FloatArray
     events: tuple[SupportChange, ...] = ()
     complete: bool = True
@@ -113,7 +114,7 @@ class RateDistortionCurve:
     def _columns(self) -> tables.Columns:
         names = ("distortion", "rate", "gap")
         own = {name: getattr(self, name) for name in names}
-        return {"beta": self.betas, "multiplier": self.multipliers, **own, "n_sites": self.n_sites.astype(int)}
+        return {"beta": self.betas, "multiplier": self.multipliers, **own, "n_sites": self.n_sites}
 
     @property
     def gap(self) -> FloatArray:
@@ -251,25 +252,22 @@ def rate_distortion(
     >>> curve.excess(rate=0.7, distortion=0.083186).least > 0.1  # R(D) = log 2 - h((1 + sqrt(1 - D)) / 2) = 0.5903
     True
     """
-    objective = ELBO() if objective is None else objective
-    check_instance(objective, "objective", ELBO, "ELBO()")
-    check_choice(on_failure, "on_failure", ("warn", "raise", "return"))
+    check_on_failure(on_failure)
     check_callable(callback, "callback")
     locate = None if locate is None else check_positive(locate, "locate")
     gap, time_limit = check_positive(gap, "gap"), check_time_limit(time_limit)
-    objective = objective.at(1.0)
-    problem = Problem.make(x, objective, weights, backend, None)
+    problem = Problem.make(x, objective, weights, backend, beta=1.0, kind=ELBO)
+    at = problem.objective.at
 
     def solved(beta: float, gap: float, start: FixedPoint | None, prove: bool = True) -> CertifiedFixedPoint:
-        now = objective.at(beta)
-        solution = optimum(problem.at(now), now, gap, time_limit, start, prove=prove)
+        solution = optimum(problem.at(at(beta)), gap, time_limit, start, prove=prove)
         if solution.status is Status.INTERRUPTED:
             raise KeyboardInterrupt
         return solution
 
     if betas is None:
-        top = _nucleation(problem, objective)
-        enough = _FULL * _ends(problem, objective)[1, 1]
+        top = _nucleation(problem)
+        enough = _FULL * _ends(problem)[1, 1]
         bottom, rough = top, None
         while rough is None or rough.rate < enough:
             bottom /= 2
@@ -294,38 +292,31 @@ def rate_distortion(
     except KeyboardInterrupt:
         if not solutions or on_failure == "raise":
             raise
-    lam = np.array([objective.at(s.beta).multiplier for s in solutions])
+    lam = np.array([cast(ELBO, s.objective).multiplier for s in solutions])
     return RateDistortionCurve(
         betas=np.array([s.beta for s in solutions]),
         multipliers=lam,
         distortion=np.array([s.energy for s in solutions]) / lam,
         rate=np.array([s.rate for s in solutions]),
         lower=np.array([s.certificate.lower for s in solutions]),
-        n_sites=np.array([len(s.decoder) for s in solutions], dtype=np.float64),
-        ends=_ends(problem, objective),
+        n_sites=np.array([len(s.decoder) for s in solutions], dtype=np.intp),
+        ends=_ends(problem),
         events=tuple(events),
         complete=complete,
     )
 
 
-def _ends(problem: Problem, objective: ELBO) -> FloatArray:
+def _ends(problem: Problem) -> FloatArray:
     """Distortion and rate of no code at all, and of one that names every distinct point."""
-    rows, inside = problem.rows, problem.objective
-    lam = objective.multiplier
-    none, every, seen = 0.0, 0.0, []
-    v, b = inside.readout(problem.mean[None])
-    for part, x, rho in rows.blocks():
-        phi, s = inside.statistics(x, part)
-        offset = inside.offset(s)
-        none += float(rho @ (offset - b[0] - phi @ v[0]))
-        own_v, own_b = inside.readout(x)
-        every += float(rho @ (offset - own_b - (phi * own_v).sum(axis=1)))
-        seen.append((x, rho))
-    points, shares = (np.concatenate(part) for part in zip(*seen, strict=True))
-    _, index = np.unique(points, axis=0, return_inverse=True)
-    p = np.bincount(index.ravel(), shares)
-    p = p[p > 0]
-    return np.array([[none / lam, 0.0], [max(every / lam, 0.0), max(float(-p @ np.log(p)), 0.0)]])
+    block, objective = problem.data.whole(), problem.framed
+    lam = cast(ELBO, problem.objective).multiplier
+    none = block.rho @ energies(block, objective, *objective.readout(problem.data.mean[None]))[:, 0]
+    own_v, own_b = objective.readout(block.x)
+    every = block.rho @ (block.offset(objective) - own_b - (block.phi * own_v).sum(axis=1))
+    _, index = np.unique(block.x, axis=0, return_inverse=True)
+    p = np.bincount(index.ravel(), block.rho)
+    entropy = max(float(-p @ np.log(p)), 0.0)
+    return np.array([[float(none) / lam, 0.0], [max(float(every) / lam, 0.0), entropy]])
 
 
 def nucleation_beta(x: Any, objective: ELBO | None = None, *, weights: Any = None, backend: str = "auto") -> float:
@@ -362,7 +353,7 @@ def nucleation_beta(x: Any, objective: ELBO | None = None, *, weights: Any = Non
     >>> nucleation_beta([[-1.0], [1.0]], weights=[0.1, 0.9])  # 2 (1 - 2 p) / log((1 - p) / p) (theory.md section 5)
     0.728191...
     """
-    return _nucleation(*_posed(x, objective, weights, backend))
+    return _nucleation(Problem.make(x, objective, weights, backend, kind=ELBO))
 
 
 def hysteresis_interval(
@@ -399,19 +390,12 @@ def hysteresis_interval(
     >>> hysteresis_interval([[-1.0], [1.0]], weights=[0.1, 0.9])
     (0.36, 0.728191...)
     """
-    problem, objective = _posed(x, objective, weights, backend)
-    return critical_beta(problem, objective), _nucleation(problem, objective)
+    problem = Problem.make(x, objective, weights, backend, kind=ELBO)
+    return critical_beta(problem), _nucleation(problem)
 
 
-def _posed(x: Any, objective: ELBO | None, weights: Any, backend: str) -> tuple[Problem, ELBO]:
-    """The problem, and its objective in units of x."""
-    objective = ELBO() if objective is None else objective
-    check_instance(objective, "objective", ELBO, "ELBO()")
-    return Problem.make(x, objective, weights, backend, None), objective
-
-
-def _nucleation(problem: Problem, objective: ELBO) -> float:
-    low = critical_beta(problem, objective)
+def _nucleation(problem: Problem) -> float:
+    low = critical_beta(problem)
     if not low > 0:
         raise ValueError("all points coincide, so that one reconstruction is always optimal")
 
@@ -420,7 +404,7 @@ def _nucleation(problem: Problem, objective: ELBO) -> float:
     def nucleated(beta: float) -> bool:
         """Whether c exceeds 1 uphill from all data, or, once that is known, from where it then had its maxima."""
         nonlocal points
-        coverage, data = collapsed_coverage(problem.at(objective.at(beta)))
+        coverage, data = collapsed_coverage(problem.at(problem.objective.at(beta)))
         tops, heights = coverage.maxima(data if points is None else points)
         exceeds = bool(heights[0] > _NUCLEATED)
         if exceeds:

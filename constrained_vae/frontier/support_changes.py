@@ -52,7 +52,7 @@ class SupportChange:
 
 def changes(hot: FixedPoint, cold: FixedPoint) -> list[SupportChange]:
     """What differs between the supports of two optima, one change for every reconstruction that has no partner."""
-    resolution = hot.frame.scale * hot.objective.in_frame(hot.frame).stiffness ** -0.5
+    resolution = hot.frame.scale * hot.problem.framed.stiffness**-0.5
     old, new = (_sites(solution, _ONE * resolution) for solution in (hot, cold))
     distance = cdist(old, new) / resolution
     there, back = distance.argmin(axis=1), distance.argmin(axis=0)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from array_api_compat import array_namespace
-
 from .._utils.arrays import Array
+from .._utils.device import array_namespace
 
 _FIRST, _SECOND, _LEAST = 0.9, 0.999, 1e-8
 

@@ -8,12 +8,11 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace
 
 from .._utils.arrays import Array
-from .._utils.device import to_host
+from .._utils.device import array_namespace, to_host
 from ..data.frame import Frame
-from ..objectives.constraints import RE, Constraint
+from ..objectives.constraints import RE, Constraint, Energy
 from ..objectives.energies import CrossEntropy
 from .multiplier import Multiplier
 
@@ -25,8 +24,10 @@ class Term:
     Attributes
     ----------
     name : str
-    energy : Constraint or CrossEntropy
-        In the frame of the reconstructions.
+    constraint : Constraint or CrossEntropy
+        Whose energy it is.
+    energy : Energy
+        The energy in the frame of the reconstructions.
     phi, s : (N, S), (N,) arrays
         Its statistics of the data.
     multiplier : Multiplier, callable or None
@@ -34,23 +35,29 @@ class Term:
     """
 
     name: str
-    energy: Any
+    constraint: Constraint | CrossEntropy
+    energy: Energy | CrossEntropy
     phi: Array
     s: Array
     multiplier: Multiplier | Callable[[int], float] | None = None
 
     @classmethod
     def make(
-        cls, energy: Constraint | CrossEntropy, x: Array, frame: Frame, multiplier: Multiplier | None = None
+        cls, constraint: Constraint | CrossEntropy, x: Array, frame: Frame, multiplier: Multiplier | None = None
     ) -> Term:
         """Of data (N, D) in the frame."""
         xp = array_namespace(x)
-        if isinstance(energy, CrossEntropy):
-            return cls("ELBO", energy, *energy.statistics(x), multiplier)
-        energy = energy.in_frame(frame)
-        points = x if isinstance(energy, RE) else to_host(x)  # feature maps are those of NumPy
+        if isinstance(constraint, CrossEntropy):
+            return cls("ELBO", constraint, constraint, *constraint.statistics(x), multiplier)
+        energy = constraint.in_frame(frame)
+        points = x if isinstance(constraint, RE) else to_host(x)  # feature maps are those of NumPy
         phi, s = (xp.asarray(part, dtype=x.dtype) for part in energy.statistics(points, slice(0, len(x))))
-        return cls(energy.name, energy, phi, s, multiplier)
+        return cls(constraint.name, constraint, energy, phi, s, multiplier)
+
+    @property
+    def allowance(self) -> float:
+        """What the threshold of a constraint takes off its energy; 0 for a likelihood."""
+        return 0.0 if isinstance(self.constraint, CrossEntropy) else self.constraint.allowance
 
     def weighing(self, name: str, multiplier: Callable[[int], float]) -> Term:
         """The same energy under a name and a multiplier."""
@@ -59,14 +66,14 @@ class Term:
     @property
     def key(self) -> Any:
         """The same for energies that are the same."""
-        if isinstance(self.energy, RE):
-            return RE, self.energy.reduction
-        return CrossEntropy if isinstance(self.energy, CrossEntropy) else self.name
+        if isinstance(self.constraint, RE):
+            return RE, self.constraint.reduction
+        return CrossEntropy if isinstance(self.constraint, CrossEntropy) else self.name
 
     def at(self, rows: Array, psi: Array) -> tuple[Array, Array]:
         """Energies (n,) of the rows of the data with reconstructions psi (n, D), and their slopes (n, D)."""
         xp, phi, s = self._xp, self.phi[rows], self.s[rows]
-        if isinstance(self.energy, (RE, CrossEntropy)):
+        if isinstance(self.constraint, (RE, CrossEntropy)):
             v, b = self.energy.readout(psi)
             slopes = self.energy.pullback(psi, phi, xp.ones(len(psi), dtype=psi.dtype))
         else:  # feature maps are those of NumPy

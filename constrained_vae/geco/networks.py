@@ -14,11 +14,10 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace
 
 from .._utils.arrays import Array, FloatArray
 from .._utils.checks import check_choice, check_count, check_data, check_dtype
-from .._utils.device import to_host
+from .._utils.device import array_namespace, to_host
 from ..data.frame import Frame
 
 LIKELIHOODS = ("gaussian", "bernoulli")

@@ -11,7 +11,6 @@ from os import PathLike
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace
 from tqdm.auto import tqdm
 
 from .._utils.arrays import FloatArray
@@ -24,6 +23,7 @@ from .._utils.checks import (
     check_instance,
     check_positive,
 )
+from .._utils.device import array_namespace
 from ..data.frame import Frame
 from ..objectives.constraints import RE, Constraint
 from ..objectives.elbo import ELBO

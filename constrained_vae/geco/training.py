@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace
 
 from .._utils.arrays import Array, FloatArray
-from .._utils.device import numbers, to_host
+from .._utils.device import array_namespace, numbers, to_host
 from ..objectives.constraints import RE, Constraint
 from ..objectives.elbo import ELBO
 from ..objectives.energies import CrossEntropy
@@ -167,7 +166,7 @@ class Training:
         """What is written down of a term; its multiplier takes note of the energy."""
         lam, given = self.multiplier(term), term.multiplier
         if lam is None:
-            return [energy - term.energy.allowance]
+            return [energy - term.allowance]
         if not isinstance(given, Multiplier):
             return [lam]
         given.observe(energy)

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._utils.arrays import FloatArray
+from ..equations import log_masses
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,8 +53,7 @@ class Sites:
     @property
     def log_masses(self) -> FloatArray:
         """Their logarithms, (k,), in nats; minus infinity for a site without prior mass."""
-        with np.errstate(divide="ignore"):
-            return np.log(self.masses)
+        return log_masses(self.masses)
 
     @property
     def counts(self) -> npt.NDArray[np.intp]:

@@ -11,15 +11,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
 
 import numpy as np
 from scipy.optimize import minimize, nnls
 from tqdm.auto import tqdm
 
 from .._utils.arrays import FloatArray
-from .._utils.checks import check_choice, check_instance
 from .._utils.device import to_host
 from ..latent.sites import Sites
 from ..latent.tiling import Tiling
@@ -30,6 +29,7 @@ from ..results.fixed_point import FixedPoint
 from ..results.status import Status
 from ..solvers.loop import iterate
 from ..solvers.options import Options
+from ..solvers.pose import Posed, pose
 from ..solvers.solve import initial_sites, report_failure
 from .ray import Crossing, crossing, crossing_from, start
 
@@ -170,15 +170,19 @@ def solve_constrained(
     """
     constraints = tuple(constraints) if isinstance(constraints, Sequence) else (constraints,)
     objective = Lagrangian(constraints, np.ones(len(constraints)), box=box, anchor=anchor)
-    tiling = Tiling.uniform() if tiling is None else tiling
-    check_instance(tiling, "tiling", Tiling, "Tiling.uniform(64)")
-    check_choice(masses, "masses", ("fixed", "free"))
-    check_choice(on_failure, "on_failure", ("warn", "raise", "return"))
-    options = Options(masses == "free", accelerate, tol, max_maps, time_limit)
-    problem = Problem.make(x, objective, weights, backend, dtype)
+    posed = pose(
+        x,
+        objective,
+        tiling=tiling,
+        weights=weights,
+        masses=masses,
+        backend=backend,
+        dtype=dtype,
+        on_failure=on_failure,
+    )
+    options = Options(posed.free, accelerate, tol, max_maps, time_limit)
     with tqdm(disable=not progress, desc="multipliers", unit=" solutions") as bar:
-        search = _Search(problem, objective, tiling, options, bar)
-        solution = search.run()
+        solution = _Search(posed, options, bar).run()
     report_failure(solution, on_failure, stacklevel=3)
     return solution
 
@@ -199,9 +203,7 @@ class _Ray(Lagrangian):
 class _Search:
     """The search: what has been seen of the constraints, and where it is."""
 
-    problem: Problem
-    objective: Lagrangian  # all multipliers 1
-    tiling: Tiling
+    posed: Posed  # of all multipliers 1
     options: Options
     bar: Any
     here: State | None = None
@@ -210,6 +212,21 @@ class _Search:
     falls: int = 0  # steps with which the dual value fell
     unfinished: bool = False  # whether a solution on the way used up its budget
     started: float = field(default_factory=time.monotonic)
+
+    @property
+    def problem(self) -> Problem:
+        """The problem with all multipliers 1."""
+        return self.posed.problem
+
+    @property
+    def tiling(self) -> Tiling:
+        """The latent tiles."""
+        return self.posed.tiling
+
+    @property
+    def objective(self) -> Lagrangian:
+        """The Lagrangian with all multipliers 1."""
+        return cast(Lagrangian, self.problem.objective)
 
     def run(self) -> ConstrainedFixedPoint:
         """The whole search."""
@@ -268,7 +285,9 @@ class _Search:
         zeros = replace(given, multipliers=(0.0,) * len(given.constraints))
         objective = zeros if given.anchor else ones
         state = self.state(
-            objective, Sites.of_tiles(self.problem.mean[None].repeat(len(self.tiling), 0), self.tiling.masses), False
+            objective,
+            Sites.of_tiles(self.problem.data.mean[None].repeat(len(self.tiling), 0), self.tiling.masses),
+            False,
         )
         if given.anchor:
             return state
@@ -279,15 +298,15 @@ class _Search:
 
     def one_for_all(self, state: State) -> dict[str, Any]:
         """What changes where the one reconstruction moves to where the worst constraint is least; it may hold there."""
-        problem, objective = self.problem, self.problem.objective
-        assert isinstance(objective, Lagrangian)
-        at = problem.to_device(state.sites.decoder[:1]), problem.to_device(np.zeros(1))
+        problem, objective = self.problem, self.objective.in_frame(self.problem.data.frame)
+        mean_statistic, move = problem.data.mean_statistic, problem.data.to_device
+        at = move(state.sites.decoder[:1]), move(np.zeros(1))
         expectations = problem.expectations(*at)
         mass, sums = np.ones(1), to_host(expectations.sums)
         scales = self.sizes(state)
 
         def worst(u: FloatArray) -> FloatArray:  # t - C_k(psi) / scale_k of u = (psi, t)
-            return u[-1] - objective.expected(problem.mean_offsets, mass, sums, u[None, :-1]) / scales
+            return u[-1] - objective.expected(mean_statistic, mass, sums, u[None, :-1]) / scales
 
         def slopes(u: FloatArray) -> FloatArray:
             down = -objective.expected_slopes(mass, sums, u[None, :-1])[:, 0] / scales[:, None]
@@ -305,13 +324,13 @@ class _Search:
             options={"maxiter": 200},
         )
         psi = found.x[None, :-1]
-        expected = objective.expected(problem.mean_offsets, mass, sums, psi)
+        expected = objective.expected(mean_statistic, mass, sums, psi)
         if not (expected <= _KKT * scales).all():
             return {}
         return {
-            "decoder": problem.rows.frame.outward(psi).repeat(len(self.tiling), axis=0),
+            "decoder": problem.data.frame.outward(psi).repeat(len(self.tiling), axis=0),
             "expected": tuple(expected.tolist()),
-            "distortion": problem.distortion(problem.to_device(psi), at[1], expectations),
+            "distortion": problem.distortion(move(psi), at[1], expectations),
         }
 
     def anneal(self, broken: Any) -> Crossing:
@@ -322,14 +341,14 @@ class _Search:
             broken = np.ones_like(broken)  # those alone have no minimiser
         direction = np.where(broken, 1 / self.scales, 0.0)
         ray = _Ray(given.constraints, direction, box=given.box, anchor=given.anchor)
-        path = Continuation(self.problem, ray, self.tiling, self.timed(), accuracy=1e-10)
+        path = Continuation(self.problem.at(ray), self.tiling, self.timed(), accuracy=1e-10)
         worst = np.flatnonzero(broken)
 
         def measure(state: State) -> float:
             return float((values(state) / self.scales)[worst].max())
 
         def from_data() -> Crossing:
-            sites = initial_sites(self.problem, self.tiling, "data", 0, self.options.free)
+            sites = initial_sites(self.posed, "data", 0)
             return crossing_from(path, sites, measure, self.seen)
 
         # Minimisers may lie in corners of the box, where nothing splits: tiles start at data, for almost no multiplier.
@@ -382,9 +401,7 @@ class _Search:
 
     def paid_at(self, state: State) -> FloatArray:
         """y of a state."""
-        lagrangian = state.solution.objective
-        assert isinstance(lagrangian, Lagrangian)
-        return lagrangian.values * self.scales
+        return cast(Lagrangian, state.solution.objective).values * self.scales
 
     def at(self, y: FloatArray, near: State, split: bool = True) -> State:
         """The state at other multipliers, from the sites of one nearby."""
@@ -443,7 +460,7 @@ class _Search:
     def state(self, objective: Lagrangian, sites: Sites, split: bool = True) -> State:
         """The state at other multipliers from given sites."""
         options = replace(self.timed(), split=split)
-        solution, sites, condition = iterate(self.problem.at(objective), objective, self.tiling, sites, options)
+        solution, sites, condition = iterate(self.problem.at(objective), self.tiling, sites, options)
         if solution.status is Status.INTERRUPTED:
             raise KeyboardInterrupt
         return State(1.0, sites, solution, condition)
@@ -452,16 +469,15 @@ class _Search:
         """The result; where the solution itself has not converged, that is its status."""
         assert self.here is not None  # the state at rate zero at least
         solution = self.here.solution
-        known = {f.name: getattr(solution, f.name) for f in fields(FixedPoint)}
+        ending = solution.status
         rough = solution.error_estimate <= _ROUGH * solution.frame.scale
         if solution.converged or rough or status in (Status.INTERRUPTED, Status.BUDGET_USED):
-            known["status"] = status
-        if known["status"] is Status.UNREACHABLE and self.unfinished:
-            known["status"] = Status.BUDGET_USED
+            ending = Status.BUDGET_USED if status is Status.UNREACHABLE and self.unfinished else status
         names = self.objective.names
         sides = None if other is None else (other.solution, solution)
         least = dict(zip(names, self.least.tolist(), strict=True))
-        return ConstrainedFixedPoint(**known, scales=tuple(self.scales.tolist()), least=least, sides=sides)
+        scales = tuple(self.scales.tolist())
+        return solution.extended_as(ConstrainedFixedPoint, status=ending, scales=scales, least=least, sides=sides)
 
 
 def values(state: State) -> FloatArray:

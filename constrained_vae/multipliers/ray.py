@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.optimize import brentq
 
 from ..latent.sites import Sites
 from ..phases.continuation import Continuation, Split, State
@@ -136,20 +135,11 @@ def _root(path: Continuation, hot: State, cold: State, measure: Measure, heating
 
     It is reached from the nearest hotter one, or, close to a split, from the nearest colder one.
     """
-    known = {hot.log_beta: (hot, measure(hot)), cold.log_beta: (cold, measure(cold))}
-
-    def value(log_beta: float) -> float:
-        if log_beta not in known:
-            nearest = max(o for o in known if o < log_beta) if heating else min(o for o in known if o > log_beta)
-            state = path.step(known[nearest][0], float(np.exp(log_beta)))
-            known[log_beta] = state, measure(state)
-        return known[log_beta][1]
-
-    if known[cold.log_beta][1] < 0 < known[hot.log_beta][1]:
-        brentq(value, cold.log_beta, hot.log_beta, xtol=1e-15, rtol=4 * np.finfo(float).eps)
-    state, left = min(known.values(), key=lambda pair: abs(pair[1]))
-    over = [pair for pair in known.values() if pair[1] > 0]
-    under = [pair for pair in known.values() if pair[1] <= 0]
+    seen = [(hot, measure(hot)), (cold, measure(cold))]
+    if seen[1][1] < 0 < seen[0][1]:
+        seen = path.root(measure, hot, cold, accuracy=1e-15, start_from="colder" if heating else "hotter")
+    state, left = min(seen, key=_size)
+    over, under = [pair for pair in seen if pair[1] > 0], [pair for pair in seen if pair[1] <= 0]
     if abs(left) <= _ZERO or not (over and under) or min(over, key=_size)[1] - min(under, key=_size)[1] <= _APART:
         return Crossing(state)
     return Crossing(min(under, key=_size)[0], before=min(over, key=_size)[0])

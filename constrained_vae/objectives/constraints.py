@@ -1,16 +1,19 @@
 """Constraints of Table 1 of *Taming VAEs*: reconstruction error, feature error, classifier accuracy, correlation.
 
 A constraint is C(x, psi) = H(x, psi) - allowance, feasible where E[C] <= 0, with an energy H in the linear form (T4),
-H(x, psi) = s(x) - b(psi) - phi(x) . v(psi) at multiplier one. Beside the three functions of `energies` it has
+H(x, psi) = s(x) - b(psi) - phi(x) . v(psi) at multiplier one. A constraint is a value in units of the data:
 
     name, kappa, allowance
     quadratic              whether H is a squared distance of linear maps, with phi = x: means are then its minimisers
     bounded                whether H alone has a minimiser; else it needs a box, or a squared error beside it (T2)
     labelled               of how many data points it knows more than x; None if of none
-    mean_curvature(D)      about that of H at the origin of its frame, in D dimensions; exact for a squared distance
     check(x)               raises ValueError for points that it does not admit
-    in_frame(frame)        the same for points measured in a frame
-    statistics(x, rows)    where `rows` are those of the data that x holds, None for other points
+    in_frame(frame)        the energy H for points measured in a frame, which is an `Energy`:
+
+        statistics(x, rows)    phi (N, S) and s (N,), where `rows` are those of the data that x holds, None for others
+        readout(psi)           v (K, S) and b (K,)
+        pullback(psi, dv, db)  transposed derivative of the readout (K, D)
+        mean_curvature         about that of H at the origin of its frame; exact for a squared distance
 """
 
 from __future__ import annotations
@@ -25,7 +28,24 @@ import numpy.typing as npt
 from .._utils.arrays import Array, FloatArray
 from .._utils.checks import check_choice, check_non_negative
 from ..data.frame import Frame
-from .features import ClassProbabilities, FeatureMap, LinearFeatures, NormalisedPatches, as_features, check_features
+from .features import (
+    ClassProbabilities,
+    FeatureMap,
+    LinearFeatures,
+    NormalisedPatches,
+    as_features,
+    check_features,
+)
+
+
+class Energy(Protocol):
+    """An energy in the linear form (T4) at multiplier one, for points that are measured in a frame."""
+
+    @property
+    def mean_curvature(self) -> float: ...
+    def statistics(self, x: Array, rows: slice | None = None) -> tuple[Array, Array]: ...
+    def readout(self, psi: Array) -> tuple[Array, Array]: ...
+    def pullback(self, psi: Array, dv: Array, db: Array) -> Array: ...
 
 
 @runtime_checkable
@@ -50,30 +70,22 @@ class Constraint(Protocol):
     def bounded(self) -> bool: ...
     @property
     def labelled(self) -> int | None: ...
-    def mean_curvature(self, dim: int) -> float: ...
     def check(self, x: Array) -> None: ...
-    def in_frame(self, frame: Frame) -> Constraint: ...
-    def statistics(self, x: Array, rows: slice | None = None) -> tuple[Array, Array]: ...
-    def readout(self, psi: Array) -> tuple[Array, Array]: ...
-    def pullback(self, psi: Array, dv: Array, db: Array) -> Array: ...
+    def in_frame(self, frame: Frame) -> Energy: ...
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class _Constraint:
-    """What all share: the threshold, a name under which results are found, and the frame in which points come."""
+    """What all share: the threshold, and a name under which results are found."""
 
     kappa: float
     name: str = field(default="", kw_only=True)
-    frame: Frame | None = field(default=None, kw_only=True)
 
     labelled: ClassVar[int | None] = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "kappa", check_non_negative(self.kappa, "kappa"))
         object.__setattr__(self, "name", self.name or type(self).__name__)
-
-    def in_frame(self, frame: Frame) -> Self:
-        return replace(self, frame=frame)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -89,8 +101,6 @@ class RE(_Constraint):
         sum.
     name : str
         Under which results are found; "RE" by default.
-    frame : Frame, optional
-        Set by the solver: coordinates in which it gives points.
 
     Raises
     ------
@@ -125,25 +135,31 @@ class RE(_Constraint):
     def allowance(self) -> float:
         return self.kappa**2
 
-    def mean_curvature(self, dim: int) -> float:
-        return 2 * self._factor(dim)
-
-    def _factor(self, dim: int) -> float:
-        scale = 1.0 if self.frame is None else self.frame.scale
-        return scale**2 / (dim if self.reduction == "mean" else 1)
-
     def check(self, x: Array) -> None:
         pass
 
+    def in_frame(self, frame: Frame) -> ScaledSquaredError:
+        return ScaledSquaredError(frame.scale**2 / (frame.centre.size if self.reduction == "mean" else 1))
+
+
+@dataclass(frozen=True)
+class ScaledSquaredError:
+    """factor ||x - psi||^2."""
+
+    factor: float
+
+    @property
+    def mean_curvature(self) -> float:
+        return 2 * self.factor
+
     def statistics(self, x: Array, rows: slice | None = None) -> tuple[Array, Array]:
-        return x, self._factor(x.shape[1]) * (x * x).sum(axis=1)
+        return x, self.factor * (x * x).sum(axis=1)
 
     def readout(self, psi: Array) -> tuple[Array, Array]:
-        factor = self._factor(psi.shape[1])
-        return 2 * factor * psi, -factor * (psi * psi).sum(axis=1)
+        return 2 * self.factor * psi, -self.factor * (psi * psi).sum(axis=1)
 
     def pullback(self, psi: Array, dv: Array, db: Array) -> Array:
-        return 2 * self._factor(psi.shape[1]) * (dv - db[:, None] * psi)
+        return 2 * self.factor * (dv - db[:, None] * psi)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -157,48 +173,51 @@ class _Mapped(_Constraint):
     def _map(self) -> FeatureMap:
         raise NotImplementedError
 
-    def _origin(self, dim: int) -> FloatArray:
-        """f at the origin of the frame, (1, S), from where features are measured where only differences matter."""
-        known = self.__dict__.get("_at_origin")
-        if known is None or self.frame is None:
-            known = self.__dict__["_at_origin"] = self._framed(np.zeros((1, dim)))
-        return cast(FloatArray, known)
-
-    def mean_curvature(self, dim: int) -> float:
-        """2 tr(F^T F) / D of the slope F of the features at the origin of the frame, from 32 random cotangents."""
-        signs = np.random.default_rng(0).choice((-1.0, 1.0), size=(32, self._origin(dim).shape[1]))
-        slopes = self._framed.pullback(np.zeros((32, dim)), signs)
-        return 2 * float(np.square(slopes).mean())
-
-    @cached_property
-    def _framed(self) -> FeatureMap:
-        """The feature map of points in the frame."""
-        moved = getattr(self._map, "in_frame", None)
-        if moved is None:
-            return _Framed(self._map, self.frame)
-        return self._map if self.frame is None else cast(FeatureMap, moved(self.frame))
-
     def check(self, x: FloatArray) -> None:
         check_features(self._map, x, self.name)
 
 
-@dataclass(frozen=True)
-class _Framed:
-    """A feature map after the way out of a frame, if there is one; whatever it gives, in float64."""
+@dataclass(frozen=True, eq=False)
+class _FeatureEnergy:
+    """An energy of features f of points in the frame; only its slope at the origin of the frame is needed here."""
 
     features: FeatureMap
-    frame: Frame | None
+    dim: int
+
+    @classmethod
+    def of(cls, features: FeatureMap, frame: Frame) -> Self:
+        """The energy of a feature map of points in units of the data."""
+        moved = getattr(features, "in_frame", None)
+        return cls(_Framed(features, frame) if moved is None else moved(frame), frame.centre.size)
+
+    @cached_property
+    def origin(self) -> FloatArray:
+        """f at the origin of the frame, (1, S)."""
+        return self.features(np.zeros((1, self.dim)))
+
+    @cached_property
+    def mean_curvature(self) -> float:
+        """2 tr(F^T F) / D of the slope F of the features at the origin of the frame, from 32 random cotangents."""
+        signs = np.random.default_rng(0).choice((-1.0, 1.0), size=(32, self.origin.shape[1]))
+        slopes = self.features.pullback(np.zeros((32, self.dim)), signs)
+        return 2 * float(np.square(slopes).mean())
+
+
+@dataclass(frozen=True)
+class _Framed:
+    """A feature map of points in a frame; its values and products are float64."""
+
+    features: FeatureMap
+    frame: Frame
 
     def __call__(self, x: FloatArray) -> FloatArray:
-        f = np.asarray(self.features(x if self.frame is None else self.frame.outward(x)), dtype=np.float64)
+        f = np.asarray(self.features(self.frame.outward(x)), dtype=np.float64)
         if len(x) > 1 and not np.isfinite(f).all():
             row = int(np.flatnonzero(~np.isfinite(f).all(axis=1))[0])
             raise ValueError(f"features must be finite, got {f[row]} from {self.features!r} in row {row} of a block")
         return f
 
     def pullback(self, x: FloatArray, df: FloatArray) -> FloatArray:
-        if self.frame is None:
-            return np.asarray(self.features.pullback(x, df), dtype=np.float64)
         return self.frame.scale * np.asarray(self.features.pullback(self.frame.outward(x), df), dtype=np.float64)
 
 
@@ -214,8 +233,6 @@ class FRE(_Mapped):
         f with its vector-Jacobian product; a matrix stands for the linear map.
     name : str
         Under which results are found; "FRE" by default.
-    frame : Frame, optional
-        Set by the solver: coordinates in which it gives points.
 
     Raises
     ------
@@ -257,22 +274,41 @@ class FRE(_Mapped):
         matrix = getattr(self.features, "matrix", None)
         return matrix is None or bool(np.linalg.matrix_rank(matrix) == matrix.shape[1])
 
+    def in_frame(self, frame: Frame) -> Energy:
+        return (_LinearError if self.quadratic else _FeatureError).of(self._map, frame)
+
+
+class _FeatureError(_FeatureEnergy):
+    """||f(x) - f(psi)||^2; f is measured from its value at the origin of the frame, for only differences matter."""
+
     def _centred(self, x: Array) -> FloatArray:
-        f = self._framed(x)
-        return f if self.quadratic else f - self._origin(x.shape[1])
+        return self.features(x) - self.origin
 
     def statistics(self, x: Array, rows: slice | None = None) -> tuple[Array, Array]:
         f = self._centred(x)
-        return x if self.quadratic else f, (f * f).sum(axis=1)
+        return f, (f * f).sum(axis=1)
 
     def readout(self, psi: Array) -> tuple[Array, Array]:
         f = self._centred(psi)
-        return 2 * (self._framed.pullback(psi, f) if self.quadratic else f), -(f * f).sum(axis=1)
+        return 2 * f, -(f * f).sum(axis=1)
 
     def pullback(self, psi: Array, dv: Array, db: Array) -> Array:
-        f = self._centred(psi)
-        df = self._framed(dv) if self.quadratic else dv
-        return 2 * self._framed.pullback(psi, df - db[:, None] * f)
+        return 2 * self.features.pullback(psi, dv - db[:, None] * self._centred(psi))
+
+
+class _LinearError(_FeatureEnergy):
+    """||F (x - psi)||^2 of a linear map F, with x itself as its statistic."""
+
+    def statistics(self, x: Array, rows: slice | None = None) -> tuple[Array, Array]:
+        f = self.features(x)
+        return x, (f * f).sum(axis=1)
+
+    def readout(self, psi: Array) -> tuple[Array, Array]:
+        f = self.features(psi)
+        return 2 * self.features.pullback(psi, f), -(f * f).sum(axis=1)
+
+    def pullback(self, psi: Array, dv: Array, db: Array) -> Array:
+        return 2 * self.features.pullback(psi, self.features(dv) - db[:, None] * self.features(psi))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -290,11 +326,15 @@ class _Similarity(_Mapped):
     def allowance(self) -> float:
         return 1 - self.kappa
 
+
+class _SimilarityEnergy(_FeatureEnergy):
+    """1 - p(x) . f(psi), where p(x) is the statistic that a subclass gives."""
+
     def readout(self, psi: Array) -> tuple[Array, Array]:
-        return self._framed(psi), np.zeros(len(psi))
+        return self.features(psi), np.zeros(len(psi))
 
     def pullback(self, psi: Array, dv: Array, db: Array) -> Array:
-        return self._framed.pullback(psi, dv)
+        return self.features.pullback(psi, dv)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -314,8 +354,6 @@ class CLA(_Similarity):
         its class, from 0.
     name : str
         Under which results are found; "CLA" by default.
-    frame : Frame, optional
-        Set by the solver: coordinates in which it gives points.
 
     Raises
     ------
@@ -382,14 +420,26 @@ class CLA(_Similarity):
         if self._classes.max() >= count:
             raise ValueError(f"labels go up to class {self._classes.max()}, but the classifier has {count}, from 0")
 
+    def in_frame(self, frame: Frame) -> Energy:
+        energy = _ClassError.of(self._map, frame)
+        return replace(energy, name=self.name, classes=self._classes)
+
+
+@dataclass(frozen=True, eq=False)
+class _ClassError(_SimilarityEnergy):
+    """1 - l(x) . c(psi), with the one-hot labels l of the data points."""
+
+    name: str = ""
+    classes: npt.NDArray[np.intp] = field(default_factory=lambda: np.empty(0, dtype=np.intp))
+
     def statistics(self, x: Array, rows: slice | None = None) -> tuple[Array, Array]:
         if rows is None:
             raise ValueError(
                 f"{self.name} knows the labels of the data points that were solved for, and of no others: their "
                 "encoder is an attribute of the solution"
             )
-        one_hot = np.zeros((len(x), self._origin(x.shape[1]).shape[1]))
-        one_hot[np.arange(len(x)), self._classes[rows]] = 1
+        one_hot = np.zeros((len(x), self.origin.shape[1]))
+        one_hot[np.arange(len(x)), self.classes[rows]] = 1
         return one_hot, np.ones(len(x))
 
 
@@ -413,8 +463,6 @@ class PNCC(_Similarity):
         Distance of neighbouring patches; that of their size by default, so that they tile the image.
     name : str
         Under which results are found; "PNCC" by default.
-    frame : Frame, optional
-        Set by the solver: coordinates in which it gives points.
 
     Raises
     ------
@@ -449,5 +497,12 @@ class PNCC(_Similarity):
                 f"got {x.shape[1]}"
             )
 
+    def in_frame(self, frame: Frame) -> Energy:
+        return _PatchError.of(self._map, frame)
+
+
+class _PatchError(_SimilarityEnergy):
+    """1 - f(x) . f(psi) / n, the mean correlation of n normalised patches."""
+
     def statistics(self, x: Array, rows: slice | None = None) -> tuple[Array, Array]:
-        return self._framed(x), np.ones(len(x))
+        return self.features(x), np.ones(len(x))

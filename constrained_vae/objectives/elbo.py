@@ -1,8 +1,9 @@
-"""Objectives: which energies, with which multipliers; `.at(beta)` moves one along the temperature axis."""
+"""ELBO: the objective of a beta-VAE, its energy and multiplier in the linear form (T3), (T4)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -54,11 +55,11 @@ class ELBO:
         if not (0 < self.multiplier < np.inf):
             raise ValueError(f"sigma^2 beta must be a representable positive number, got {self}")
 
-    @property
+    @cached_property
     def energy(self) -> SquaredError | CrossEntropy:
         return SquaredError() if self.likelihood == "gaussian" else CrossEntropy()
 
-    @property
+    @cached_property
     def multiplier(self) -> float:
         """Slope lambda of the rate-distortion function: 1/(2 sigma^2 beta), Bernoulli 1/beta."""
         return 0.5 / self.beta / self.sigma / self.sigma if self.likelihood == "gaussian" else 1.0 / self.beta
@@ -67,12 +68,12 @@ class ELBO:
     def equivariant(self) -> bool:
         return self.energy.equivariant
 
-    @property
+    @cached_property
     def quadratic(self) -> float | None:
         """The multiplier where the energy is a squared distance, so that a kernel may compute it as one; else None."""
         return self.multiplier if self.likelihood == "gaussian" else None
 
-    @property
+    @cached_property
     def stiffness(self) -> float:
         """lambda grad^2 f in `coordinates`: 1/theta = 1/(sigma^2 beta) for the Gaussian decoder, 4/beta for Bernoulli.
 

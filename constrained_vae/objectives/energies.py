@@ -15,9 +15,9 @@ sum_i rho_i q_ia dH_ia/dpsi_a = -pullback(psi, sums, mass)_a (T2).
 from __future__ import annotations
 
 import numpy as np
-from array_api_compat import array_namespace
 
 from .._utils.arrays import Array
+from .._utils.device import array_namespace
 
 # A reconstruction of exactly 0 or 1 says an event never happens; log-odds are taken at the nearest number inside.
 _LEAST, _MOST = np.finfo(np.float64).tiny, 1 - np.finfo(np.float64).epsneg

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace
 
 from .. import equations
 from .._utils.arrays import Array, FloatArray
 from .._utils.blas import single_threaded_blas
 from .._utils.checks import check_instance, check_non_negative, check_positive
-from .._utils.device import to_host
+from .._utils.device import array_namespace, to_host
 from ..data.frame import Frame
-from .constraints import RE, Constraint
+from .constraints import RE, Constraint, Energy, ScaledSquaredError
 from .decoder_update import Values, minimise
 
 
@@ -50,8 +49,6 @@ class Lagrangian:
     anchor : float
         Multiplier at beta = 1 of a squared error ||x - psi||^2 that is no constraint. Energies without a minimiser (CLA
         and PNCC without RE or FRE) need a small one, or a box.
-    frame : Frame, optional
-        Set by the solver: coordinates in which it gives points.
 
     Raises
     ------
@@ -74,7 +71,6 @@ class Lagrangian:
     beta: float = 1.0
     box: Any = None
     anchor: float = 0.0
-    frame: Frame | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         constraints = tuple(self.constraints) if isinstance(self.constraints, Sequence) else (self.constraints,)
@@ -119,43 +115,12 @@ class Lagrangian:
         """Multipliers in force, lambda_k / beta, in the order of the constraints."""
         return np.array(self.multipliers) / self.beta
 
-    # --- in the frame ----------------------------------------------------------------------------------------------
-
-    @cached_property
-    def _energies(self) -> tuple[tuple[float, Constraint], ...]:
-        """Multipliers and energies, the anchor's last."""
-        pairs = [(float(value), c.in_frame(self.frame)) for value, c in zip(self.values, self.constraints, strict=True)]
-        if self.anchor:
-            pairs.append((self.anchor / self.beta, RE(0.0, name="anchor", frame=self.frame)))
-        return tuple(pairs)
-
     @property
-    def equivariant(self) -> bool:
-        """The frame is always the standard one: constraints are told where it lies."""
-        return True
+    def named_multipliers(self) -> dict[str, float]:
+        """Multipliers in force, by the names of the constraints."""
+        return dict(zip(self.names, self.values.tolist(), strict=True))
 
-    @cached_property
-    def _closed(self) -> bool:
-        """Whether the weighted mean is the decoder update: all energies are squared distances of linear maps."""
-        return self.box is None and all(energy.quadratic for _, energy in self._energies)
-
-    @cached_property
-    def quadratic(self) -> float | None:
-        """The multiplier of ||x - psi||^2 where there is no other energy, so that a kernel may compute it as one."""
-        if self.box is not None or not all(isinstance(energy, RE) for _, energy in self._energies):
-            return None
-        return None if self.frame is None else self._mean_curvature(self.frame.centre.size) / 2
-
-    @cached_property
-    def stiffness(self) -> float:
-        """About the mean curvature of the energy, exactly that of a squared distance; 1 where nothing is paid for.
-
-        NaN outside of any frame, where it is not known how many dimensions there are.
-        """
-        return np.nan if self.frame is None else self._mean_curvature(self.frame.centre.size) or 1.0
-
-    def _mean_curvature(self, dim: int) -> float:
-        return float(sum(value * energy.mean_curvature(dim) for value, energy in self._energies))
+    equivariant = True  # constraints measure points in any frame, so it can be the standard frame of the data
 
     @property
     def allowance(self) -> float:
@@ -183,52 +148,106 @@ class Lagrangian:
                     f"box must have bounds for {x.shape[1]} dimensions, or one for all, got {np.size(bound)}"
                 )
 
-    def in_frame(self, frame: Frame) -> Lagrangian:
-        """The same objective for data measured in the frame; energies are unchanged."""
-        return replace(self, frame=frame)
+    def in_frame(self, frame: Frame) -> FramedLagrangian:
+        return FramedLagrangian(self, frame)
 
-    def statistics(self, x: Array, rows: slice | None = None) -> tuple[Array, Array]:
-        """Statistics of all constraints side by side, x only once, and a column of s for each, (N, C)."""
-        if self.quadratic is not None:
-            parts = [energy.statistics(x, rows) for _, energy in self._energies]
-            return x, array_namespace(x).stack([s for _, s in parts], axis=1)
-        parts = [energy.statistics(to_host(x), rows) for _, energy in self._energies]
-        kept = [
-            phi for phi, (_, energy) in zip((p for p, _ in parts), self._energies, strict=True) if not energy.quadratic
-        ]
-        if self._shared:
-            kept.insert(0, to_host(x))
-        xp = array_namespace(x)
-        return xp.asarray(np.concatenate(kept, axis=1)), xp.asarray(np.stack([s for _, s in parts], axis=1))
+    def settings(self) -> dict[str, Any]:
+        """What `save` writes, enough to recognise the objective that `load` is given."""
+        return {
+            "objective": "Lagrangian",
+            "constraints": [[repr(constraint), constraint.kappa] for constraint in self.constraints],
+            "multipliers": list(self.multipliers),
+            "beta": self.beta,
+            "box": None if self.box is None else [np.asarray(bound).tolist() for bound in self.box],
+            "anchor": self.anchor,
+        }
 
-    def offset(self, s: Array) -> Array:
-        return s @ array_namespace(s).asarray(np.array([value for value, _ in self._energies]))
+
+@dataclass(frozen=True, eq=False)
+class FramedLagrangian:
+    """The energies of a Lagrangian for points that are measured in a frame.
+
+    Its energies are those of the constraints, and last that of the anchor, if there is one. Energies that are squared
+    distances of linear maps share the statistic x.
+    """
+
+    lagrangian: Lagrangian
+    frame: Frame
+
+    @property
+    def box(self) -> Any:
+        """The box in units of the data, None without one."""
+        return self.lagrangian.box
+
+    @property
+    def dim(self) -> int:
+        """Number of dimensions D of the points."""
+        return self.frame.centre.size
 
     @cached_property
-    def _shared(self) -> bool:
-        """Whether x itself is among the statistics."""
-        return any(energy.quadratic for _, energy in self._energies)
+    def energies(self) -> tuple[tuple[float, bool, Energy], ...]:
+        """Multipliers in force, whether the energy has the statistic x, and the energies."""
+        given = self.lagrangian
+        constraints, values = list(given.constraints), given.values.tolist()
+        if given.anchor:
+            constraints, values = [*constraints, RE(0.0)], [*values, given.anchor / given.beta]
+        return tuple((value, c.quadratic, c.in_frame(self.frame)) for value, c in zip(values, constraints, strict=True))
 
-    def _columns(self, dim: int) -> list[slice]:
-        """Columns of the statistics of every energy, for data of D dimensions; remembered."""
-        known = self.__dict__.get("_slices", [])
-        if not known or self.frame is None:
-            start = dim if self._shared else 0
-            known = []
-            for _, energy in self._energies:
-                size = energy.readout(np.zeros((1, dim)))[0].shape[1]
-                known.append(slice(0, dim) if energy.quadratic else slice(start, start + size))
-                start += 0 if energy.quadratic else size
-            self.__dict__["_slices"] = known
-        return known
+    @cached_property
+    def quadratic(self) -> float | None:
+        squares = all(isinstance(energy, ScaledSquaredError) for _, _, energy in self.energies)
+        return self.mean_curvature / 2 if squares and self.box is None else None
+
+    @cached_property
+    def mean_curvature(self) -> float:
+        """About the mean curvature of the energy, exactly that of a squared distance."""
+        return float(sum(value * energy.mean_curvature for value, _, energy in self.energies))
+
+    @property
+    def stiffness(self) -> float:
+        """The mean curvature; 1 where all multipliers are 0."""
+        return self.mean_curvature or 1.0
+
+    @cached_property
+    def bounds(self) -> tuple[Any, Any]:
+        """The box in the frame; infinite bounds without one."""
+        if self.box is None:
+            return -np.inf, np.inf
+        low, high = (self.frame.inward(np.asarray(bound)) for bound in self.box)
+        return low, high
+
+    @cached_property
+    def columns(self) -> tuple[slice, ...]:
+        """Columns of the statistics that belong to each energy; those of x come first."""
+        start = self.dim if any(quadratic for _, quadratic, _ in self.energies) else 0
+        found = []
+        for _, quadratic, energy in self.energies:
+            size = 0 if quadratic else energy.readout(np.zeros((1, self.dim)))[0].shape[1]
+            found.append(slice(0, self.dim) if quadratic else slice(start, start + size))
+            start += size
+        return tuple(found)
+
+    def statistics(self, x: Array, rows: slice | None = None) -> tuple[Array, Array]:
+        """Statistics of all energies side by side, x only once, and a column of s for each energy, (N, C)."""
+        xp = array_namespace(x)
+        points = x if self.quadratic is not None else to_host(x)  # feature maps are functions of NumPy arrays
+        parts = [(quadratic, *energy.statistics(points, rows)) for _, quadratic, energy in self.energies]
+        s = xp.asarray(array_namespace(points).stack([s for *_, s in parts], axis=1))
+        if self.quadratic is not None:
+            return x, s
+        shared = [points] if any(quadratic for quadratic, *_ in parts) else []
+        phi = np.concatenate([*shared, *(phi for quadratic, phi, _ in parts if not quadratic)], axis=1)
+        return xp.asarray(phi), s
+
+    def offset(self, s: Array) -> Array:
+        return s @ array_namespace(s).asarray(np.array([value for value, *_ in self.energies]))
 
     def readout(self, psi: Array) -> tuple[Array, Array]:
         if self.quadratic is not None:
             return 2 * self.quadratic * psi, -self.quadratic * (psi * psi).sum(axis=1)
         xp, psi = array_namespace(psi), to_host(psi)
-        slices = self._columns(psi.shape[1])
-        v, b = np.zeros((len(psi), max(columns.stop for columns in slices))), np.zeros(len(psi))
-        for (value, energy), columns in zip(self._energies, slices, strict=True):
+        v, b = np.zeros((len(psi), max(columns.stop for columns in self.columns))), np.zeros(len(psi))
+        for (value, _, energy), columns in zip(self.energies, self.columns, strict=True):
             v_part, b_part = energy.readout(psi)
             v[:, columns] += value * v_part
             b += value * b_part
@@ -237,18 +256,18 @@ class Lagrangian:
     def pullback(self, psi: Array, dv: Array, db: Array) -> Array:
         psi, dv, db = map(to_host, (psi, dv, db))
         total = np.zeros_like(psi)
-        for (value, energy), columns in zip(self._energies, self._columns(psi.shape[1]), strict=True):
+        for (value, _, energy), columns in zip(self.energies, self.columns, strict=True):
             total += value * energy.pullback(psi, dv[:, columns], db)
         return total
 
     def decoder(self, mass: Array, sums: Array, psi: Array, inverse: Array | None = None) -> Array:
         """The weighted mean where that is the minimiser, else an inner minimisation from psi (T2); never uphill.
 
-        Where they are known, A^-1/2 of the curvatures of all tiles, `inverse` (K, D, D), shorten that.
+        A^-1/2 of the curvatures of all tiles, `inverse` (K, D, D), shortens the inner minimisation where it is known.
         """
-        if self._closed:
-            dim = psi.shape[1]
-            return equations.decoder(sums[:, :dim], mass, psi)
+        boxed = self.box is not None
+        if not boxed and all(quadratic for _, quadratic, _ in self.energies):
+            return equations.decoder(sums[:, : self.dim], mass, psi)
         xp = array_namespace(psi)
         mass, sums, psi = map(to_host, (mass, sums, psi))
         alive = np.flatnonzero(mass > 0)
@@ -256,10 +275,9 @@ class Lagrangian:
         image = psi.copy()
         low, high = self.bounds
         start = psi[alive].clip(low, high)
-        scale = self._mean_curvature(psi.shape[1]) or 1.0 if np.isnan(self.stiffness) else self.stiffness
-        known = None if inverse is None or self.box is not None else to_host(inverse)[alive]
+        known = None if inverse is None or boxed else to_host(inverse)[alive]
         with single_threaded_blas():  # products are small, and many
-            image[alive] = minimise(*self._inner(target), start, scale, (low, high), known)
+            image[alive] = minimise(*self._inner(target), start, self.stiffness, (low, high), known)
         return xp.asarray(image)
 
     def _inner(self, target: FloatArray) -> tuple[Values, Values]:
@@ -277,14 +295,6 @@ class Lagrangian:
 
         return value, gradient
 
-    @cached_property
-    def bounds(self) -> tuple[Any, Any]:
-        """Those of the box in the frame; infinite without one."""
-        if self.box is None:
-            return -np.inf, np.inf
-        low, high = (bound if self.frame is None else self.frame.inward(np.asarray(bound)) for bound in self.box)
-        return low, high
-
     def coordinates(self, psi: Array) -> Array:
         return psi
 
@@ -299,30 +309,20 @@ class Lagrangian:
         """lambda grad^2 f (K, D) where the energy is a squared distance, else None."""
         return None if self.quadratic is None else 0 * psi + 2 * self.quadratic
 
-    def expected(self, offsets: FloatArray, mass: FloatArray, sums: FloatArray, psi: FloatArray) -> FloatArray:
+    def expected(self, mean_statistic: FloatArray, mass: FloatArray, sums: FloatArray, psi: FloatArray) -> FloatArray:
         """E[C_k] of every constraint, (C,), from sum_i rho_i s_ik (C,) and the sums over the data at psi."""
-        values, slices = [], self._columns(psi.shape[1])
-        for k, columns in enumerate(slices[: len(self.constraints)]):
-            _, energy = self._energies[k]
-            v, b = energy.readout(psi)
-            values.append(offsets[k] - mass @ b - (sums[:, columns] * v).sum() - energy.allowance)
-        return np.array(values)
+        found = []
+        for k, constraint in enumerate(self.lagrangian.constraints):
+            v, b = self.energies[k][2].readout(psi)
+            energy = mean_statistic[k] - mass @ b - (sums[:, self.columns[k]] * v).sum()
+            found.append(energy - constraint.allowance)
+        return np.array(found)
 
     def expected_slopes(self, mass: FloatArray, sums: FloatArray, psi: FloatArray) -> FloatArray:
         """Slopes d E[C_k] / d psi, (C, K, D), at fixed responsibilities."""
-        parts = zip(self._energies[: len(self.constraints)], self._columns(psi.shape[1]), strict=False)
-        return np.stack([-energy.pullback(psi, sums[:, columns], mass) for (_, energy), columns in parts])
-
-    def settings(self) -> dict[str, Any]:
-        """What `save` writes, enough to recognise the objective that `load` is given."""
-        return {
-            "objective": "Lagrangian",
-            "constraints": [[repr(constraint), constraint.kappa] for constraint in self.constraints],
-            "multipliers": list(self.multipliers),
-            "beta": self.beta,
-            "box": None if self.box is None else [np.asarray(bound).tolist() for bound in self.box],
-            "anchor": self.anchor,
-        }
+        count = len(self.lagrangian.constraints)
+        parts = zip(self.energies[:count], self.columns, strict=False)
+        return np.stack([-energy.pullback(psi, sums[:, columns], mass) for (_, _, energy), columns in parts])
 
 
 def _box(box: Any) -> tuple[FloatArray | float, FloatArray | float]:

@@ -8,15 +8,15 @@ not depend on the temperatures at which one happened to look.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from scipy.optimize import brentq
 
 from ..latent.sites import Sites
 from ..latent.tiling import Tiling
-from ..objectives.base import Objective
 from ..problems.problem import Problem
 from ..results.fixed_point import FixedPoint
 from ..results.status import Status
@@ -75,14 +75,13 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Continuation:
-    """How one problem is followed; `objective` is in the units of the data.
+    """How one problem is followed in temperature.
 
     `predict` takes Euler's step along the tangent of the branch (T11) before every correction. It saves a few of the
     ten or so maps of a temperature, most of which certify the error; where maps are fast it costs more time than that.
     """
 
     problem: Problem
-    objective: Objective
     tiling: Tiling
     options: Options
     predict: bool = False
@@ -90,24 +89,26 @@ class Continuation:
 
     def collapsed(self, beta: float) -> State:
         """The state with all tiles at the mean; the branch of every cooling, above the first transition."""
-        mean = np.repeat(self.problem.mean[None], len(self.tiling), axis=0)
+        mean = np.repeat(self.problem.data.mean[None], len(self.tiling), axis=0)
         return self.solve(beta, Sites.of_tiles(mean, self.tiling.masses))
 
     def solve(self, beta: float, sites: Sites, predicted: Sites | None = None, split: bool = False) -> State:
         """The state at a temperature from given sites, none of which may split unless told so."""
-        now = self.objective.at(beta)
         options = replace(self.options, split=split)
-        solution, sites, condition = iterate(self.problem.at(now), now, self.tiling, sites, options, predicted)
+        solution, sites, condition = iterate(self.problem_at(beta), self.tiling, sites, options, predicted)
         if solution.status is Status.INTERRUPTED:
             raise KeyboardInterrupt
         return State(beta, sites, solution, condition)
+
+    def problem_at(self, beta: float) -> Problem:
+        """The problem at a temperature."""
+        return self.problem.at(self.problem.objective.at(beta))
 
     def _without(self, state: State, site: int) -> State:
         """The same with the split condition of all sites but one."""
         among = state.sites.can_split(self.options.free)
         among[site] = False
-        problem = self.problem.at(self.objective.at(state.beta))
-        sites = state.sites
+        problem, sites = self.problem_at(state.beta), state.sites
         return replace(state, condition=split_condition(problem, sites.decoder, sites.log_masses, among))
 
     def step(self, state: State, beta: float, split: bool = False) -> State:
@@ -123,7 +124,7 @@ class Continuation:
         # The solution numbers its distinct reconstructions by their first tiles, these sites by their history.
         number = along.sites.index[np.unique(sites.index, return_index=True)[1]]
         length = state.beta * np.log(beta / state.beta)  # straight in log beta
-        objective, scale = self.problem.objective, self.problem.rows.frame.scale
+        objective, scale = self.problem.framed, self.problem.data.frame.scale
         decoder = sites.decoder + length / scale * along.decoder[number]
         predicted = replace(sites, decoder=objective.reconstructions(objective.coordinates(decoder)))
         if self.options.free:
@@ -150,35 +151,67 @@ class Continuation:
 
     def split(self, above: State, below: State) -> Split:
         """The transition between a stable and an unstable state, and the state after it."""
-        at = self._root(above, below)
+        at = self.root(lambda state: state.growth, above, below, accuracy=self.accuracy)[-1][0]
         assert at.condition is not None  # or it would not have grown
         site = at.condition.site
         if self.options.free:
             at = replace(at, sites=_provided(at.sites, site))
-        # Where another reconstruction splits within the kick, the kick goes half the way there. (Symmetry makes several
-        # split at once; then so it be.)
+        # Where another reconstruction splits within the kick, the kick goes half the way there. If symmetry makes
+        # several sites split at once, they are split together.
         kicked = self.solve(at.beta * (1 - _KICK), at.sites)
         if len(kicked.sites) == len(at.sites):
-            rest, rest_kicked = self._without(at, site), self._without(kicked, site)
-            if rest_kicked.growth > 0 > rest.growth:
-                following = self._root(rest, rest_kicked, without=site).beta
+
+            def growth_of_others(state: State) -> float:
+                return self._without(state, site).growth
+
+            if growth_of_others(kicked) > 0 > growth_of_others(at):
+                following = self.root(growth_of_others, at, kicked, accuracy=self.accuracy)[-1][0].beta
                 if following < at.beta * (1 - _TOGETHER):
                     kicked = self.solve(float(np.sqrt(at.beta * following)), at.sites)
         return Split(at, (below, above), self.solve(kicked.beta, kicked.sites, split=True))
 
-    def _root(self, above: State, below: State, without: int | None = None) -> State:
-        """The state at which the largest eigenvalue of a split, one site perhaps left out, is 1."""
-        known = {above.log_beta: above, below.log_beta: below}
+    def root(
+        self,
+        value: Callable[[State], float],
+        hot: State,
+        cold: State,
+        *,
+        accuracy: float,
+        start_from: Literal["nearest", "hotter", "colder"] = "nearest",
+    ) -> list[tuple[State, float]]:
+        """Find where a value of states is zero between two states of different sign, by Brent's method.
 
-        def growth(log_beta: float) -> float:
+        Parameters
+        ----------
+        value : callable
+            State -> float.
+        hot, cold : State
+            States at which the value has different signs.
+        accuracy : float
+            Of the log temperature.
+        start_from : {"nearest", "hotter", "colder"}
+            From which of the states already known a new one is reached: the nearest at all, or on one side.
+
+        Returns
+        -------
+        list of (State, float)
+            Every state that was evaluated with its value, the given ones included; the root is the last.
+        """
+        known = {state.log_beta: (state, value(state)) for state in (hot, cold)}
+
+        def at(log_beta: float) -> float:
             if log_beta not in known:
-                state = self.step(known[min(known, key=lambda other: abs(other - log_beta))], float(np.exp(log_beta)))
-                known[log_beta] = state if without is None else self._without(state, without)
-            return known[log_beta].growth
+                side = {"nearest": 0.0, "hotter": 1.0, "colder": -1.0}[start_from]
+                others = [other for other in known if side * (other - log_beta) >= 0]
+                nearest = known[min(others, key=lambda other: abs(other - log_beta))][0]
+                state = self.step(nearest, float(np.exp(log_beta)))
+                known[log_beta] = state, value(state)
+            return known[log_beta][1]
 
-        root = brentq(growth, below.log_beta, above.log_beta, xtol=self.accuracy, rtol=4 * np.finfo(float).eps)
-        growth(root)
-        return known[root]
+        root = brentq(at, cold.log_beta, hot.log_beta, xtol=accuracy, rtol=4 * np.finfo(float).eps)
+        at(root)
+        last = known.pop(root)
+        return [*known.values(), last]
 
 
 def _provided(sites: Sites, site: int) -> Sites:

@@ -9,10 +9,7 @@ import numpy as np
 
 from .._utils.arrays import FloatArray
 from .._utils.checks import check_instance
-from ..backends import get_backend
-from ..data.rows import Rows
 from ..objectives.base import Objective
-from ..objectives.elbo import ELBO
 from ..problems.problem import Problem
 from ..results.fixed_point import FixedPoint
 from ..solvers.split_condition import split_condition
@@ -74,17 +71,11 @@ def nearest_split(solution: FixedPoint) -> NearestSplit:
     4.0
     """
     check_instance(solution, "solution", FixedPoint, "solve(x)")
-    sites, problem = solution.distinct, problem_of(solution)
+    sites, problem = solution.distinct, solution.problem
     able = sites.can_split(solution.masses_free)
     among = able if able.any() else None
     condition = split_condition(problem, solution.frame.inward(sites.decoder), sites.log_masses, among)
     return NearestSplit(solution.beta * condition.eigenvalue, condition.eigenvalue, condition.site, condition.axis)
-
-
-def problem_of(solution: FixedPoint, backend: str = "auto") -> Problem:
-    """The problem that a solution solves, in its frame and in float64."""
-    rows = Rows(solution.x, solution.weights, solution.frame, np.dtype(np.float64))
-    return Problem(rows, solution.objective.in_frame(solution.frame), get_backend(backend))
 
 
 def first_critical_beta(
@@ -122,11 +113,10 @@ def first_critical_beta(
     >>> first_critical_beta([[-2.0], [2.0]])
     4.0
     """
-    objective = ELBO() if objective is None else objective
-    return critical_beta(Problem.make(x, objective, weights, backend, None), objective)
+    return critical_beta(Problem.make(x, objective, weights, backend, None))
 
 
-def critical_beta(problem: Problem, objective: Objective) -> float:
+def critical_beta(problem: Problem) -> float:
     """`first_critical_beta` for a problem at hand."""
     # At the collapsed solution the responsibilities do not depend on beta, and the eigenvalue goes as 1 / beta.
-    return objective.beta * split_condition(problem, problem.collapsed[None], np.zeros(1)).top
+    return problem.objective.beta * split_condition(problem, problem.collapsed[None], np.zeros(1)).top

@@ -12,28 +12,26 @@ Nothing here solves for a fixed point: results are as good as the one put in, to
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from scipy.sparse.linalg import LinearOperator, eigsh, minres
 
-from .. import equations
+from .._utils import memory
 from .._utils.arrays import FloatArray
 from .._utils.checks import TooLargeError, check_choice, check_count, check_instance
-from ..data.rows import row_blocks
+from ..data.prepared import Block, tree_sum
 from ..latent.sites import Sites
+from ..problems.posterior import Tiles, posterior
 from ..results.fixed_point import FixedPoint
 
-_BLOCK = 2**20  # entries of a block of responsibilities, or of scaled deviations for the dense matrix
-_KEPT = 2**26  # entries of data and responsibilities kept between products; above, they stream anew for each
-_LARGEST = 2**26  # entries of the largest dense matrix
 _DENSE = 512  # unknowns up to which the dense matrix is decomposed; above, Lanczos and MINRES
 _CRITICAL = (1e-13, 1e-6)  # least and largest distance from 1 at which an eigenvalue counts as 1
 
-_Block = tuple[FloatArray, FloatArray, FloatArray]
+_Rows = tuple[FloatArray, FloatArray, FloatArray]  # x (n, D) in the frame, rho (n,) and q (n, k) of a block
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +60,29 @@ class Eigenpairs:
     values: FloatArray
     decoder: FloatArray
     log_masses: FloatArray
+
+
+class _Symmetrised(NamedTuple):
+    """What the symmetrised form metric^1/2 J metric^-1/2 needs of the sites, in the frame.
+
+    Displacements are (k, D + 1) arrays that hold the log masses in the last column.
+    """
+
+    psi: FloatArray  # (k, D)
+    stiffness: FloatArray  # (k, D), the root of lambda grad^2 f
+    per_root_mass: FloatArray  # (k,), m^-1/2
+
+    def scores(self, x: FloatArray, vector: FloatArray) -> FloatArray:
+        """Scores s_ib of a symmetrised displacement, (rows, k)."""
+        u = self.per_root_mass[:, None] * vector
+        v = self.stiffness * u[:, :-1]
+        return x @ v.T + (u[:, -1] - (self.psi * v).sum(axis=1))
+
+    def expectation(self, x: FloatArray, change: FloatArray) -> FloatArray:
+        """The symmetrised (1 / m_b) sum_i change_ib (x_i - psi_b, 1), a block's share, (k, D + 1)."""
+        total = change.sum(axis=0)
+        moved = self.stiffness * (change.T @ x - total[:, None] * self.psi)
+        return self.per_root_mass[:, None] * np.column_stack([moved, total])
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -100,7 +121,7 @@ class Jacobian:
     psi: FloatArray
     stiffness: FloatArray
     mass: FloatArray
-    _kept: tuple[_Block, ...] | None
+    _kept: Iterable[_Rows]
 
     @classmethod
     def at(cls, solution: FixedPoint, *, masses: str | None = None, merge: bool = True) -> Jacobian:
@@ -137,18 +158,15 @@ class Jacobian:
         tiles = Sites(solution.decoder, np.arange(len(solution.decoder)), solution.tiling.masses, solution.marginal)
         sites = solution.distinct if merge else tiles
         psi = solution.frame.inward(sites.decoder)
-        curvature = solution.objective.in_frame(solution.frame).curvature(psi)
+        problem = solution.problem
+        curvature = problem.framed.curvature(psi)
         if curvature is None:
             raise NotImplementedError("the Jacobian of the map is known for Bregman energies only")
-        keep = len(solution.x) * sum(psi.shape) <= _KEPT
-        mass, kept = np.zeros(len(sites)), []
-        for x, rho, q, _ in _rows(solution, sites):
-            mass += rho @ q
-            if keep:
-                kept.append((x, rho, q))
+        kept = problem.kept(_rows, psi, sites.log_masses)
+        mass = tree_sum(rho @ q for _, rho, q in kept)
         if sites.marginal is not None:  # a kernel may take less for nothing than this pass: such a site is not solved
             mass[sites.marginal == 0] = 0
-        return cls(solution, sites, free, psi, np.sqrt(curvature), mass, tuple(kept) if keep else None)
+        return cls(solution, sites, free, psi, np.sqrt(curvature), mass, kept)
 
     def __repr__(self) -> str:
         return f"Jacobian({len(self.sites)} sites, masses={'free' if self.free else 'fixed'!r}, shape={self.shape})"
@@ -180,29 +198,34 @@ class Jacobian:
 
     def dense(self) -> FloatArray:
         """The symmetrised form as an (n, n) array, from the deviations; TooLargeError above 2^26 entries."""
-        (n, _), (k, dim) = self.shape, self.psi.shape
-        if n * n > _LARGEST:
+        (n, _), k = self.shape, len(self.psi)
+        if n * n > memory.LARGEST // 2:
             raise TooLargeError(
                 f"the Jacobian would hold {n} x {n} entries ({n * n * 8 / 2**30:.1f} GiB): "
                 "use operator() or, for a few of them, eigenpairs()"
             )
-        matrix, own = np.zeros((n, n)), np.zeros((k, n // k, n // k))
-        rows = max(1, _BLOCK // n)
-        for x_block, rho_block, q_block in self._blocks():
-            for start in range(0, len(x_block), rows):
-                x, rho, q = (array[start : start + rows] for array in (x_block, rho_block, q_block))
-                scores = np.ones((len(x), k, n // k))  # of unit displacements; the last of a log mass, if any
-                scores[..., :dim] = self.stiffness * (x[:, None] - self.psi)
-                root = scores * np.sqrt(rho[:, None] * q)[..., None]
-                own += np.matmul(root.transpose(1, 2, 0), root.transpose(1, 0, 2))
-                # Rounding of 1 - q_ib is felt only where the mode hardly is.
-                mean = (root * np.sqrt(q)[..., None]).reshape(len(x), n)
-                matrix -= mean.T @ mean
+        own, matrix = tree_sum(
+            self._dense_part(x[i : i + rows], rho[i : i + rows], q[i : i + rows])
+            for x, rho, q in self._kept
+            for rows in [memory.rows_of_block(n)]
+            for i in range(0, len(x), rows)
+        )
         for a in range(k):
             part = slice(a * n // k, (a + 1) * n // k)
             matrix[part, part] += own[a]
-        weight = np.repeat(self._per_root_mass(), n // k)
+        weight = np.repeat(self._symmetrised.per_root_mass, n // k)
         return weight[:, None] * matrix * weight
+
+    def _dense_part(self, x: FloatArray, rho: FloatArray, q: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """What some rows add to the blocks of single sites (k, n / k, n / k), and to all of the matrix (n, n)."""
+        (n, _), (k, dim) = self.shape, self.psi.shape
+        scores = np.ones((len(x), k, n // k))  # of unit displacements; the last of a log mass, if any
+        scores[..., :dim] = self.stiffness * (x[:, None] - self.psi)
+        root = scores * np.sqrt(rho[:, None] * q)[..., None]
+        own = np.matmul(root.transpose(1, 2, 0), root.transpose(1, 0, 2))
+        # Rounding of 1 - q_ib is felt only where the mode hardly is.
+        mean = (root * np.sqrt(q)[..., None]).reshape(len(x), n)
+        return own, -(mean.T @ mean)
 
     def eigenpairs(self, count: int = 1) -> Eigenpairs:
         """The `count` largest eigenvalues, at most all n, with their eigenvectors.
@@ -218,31 +241,14 @@ class Jacobian:
 
     # --- in the frame, symmetrised; (k, D + 1) arrays hold the log masses in the last column ------------------------
 
-    def _blocks(self) -> Iterator[_Block]:
-        """Row blocks (x, rho, q) in the frame: kept ones, or streamed anew."""
-        return iter(self._kept) if self._kept is not None else (block[:3] for block in _rows(self.solution, self.sites))
-
-    def _per_root_mass(self) -> FloatArray:
-        return np.sqrt(_quotient(np.ones_like(self.mass), self.mass))
-
-    def _scores(self, x: FloatArray, vector: FloatArray) -> FloatArray:
-        """Scores s_ib of a symmetrised displacement, (rows, k)."""
-        u = self._per_root_mass()[:, None] * vector
-        v = self.stiffness * u[:, :-1]
-        return x @ v.T + (u[:, -1] - (self.psi * v).sum(axis=1))
-
-    def _expectation(self, x: FloatArray, change: FloatArray) -> FloatArray:
-        """The symmetrised (1 / m_b) sum_i change_ib (x_i - psi_b, 1), a block's share, (k, D + 1)."""
-        total = change.sum(axis=0)
-        moved = self.stiffness * (change.T @ x - total[:, None] * self.psi)
-        return self._per_root_mass()[:, None] * np.column_stack([moved, total])
+    @property
+    def _symmetrised(self) -> _Symmetrised:
+        return _Symmetrised(self.psi, self.stiffness, np.sqrt(_quotient(np.ones_like(self.mass), self.mass)))
 
     def _apply(self, vector: FloatArray) -> FloatArray:
         """J times a symmetrised displacement, log marginal masses included, (k, D + 1)."""
-        image = np.zeros_like(vector)
-        for x, rho, q in self._blocks():
-            image += self._expectation(x, _change(rho, q, self._scores(x, vector)))
-        return image
+        form = self._symmetrised
+        return tree_sum(form.expectation(x, _change(rho, q, form.scores(x, vector))) for x, rho, q in self._kept)
 
     def _columns(self, vector: FloatArray) -> FloatArray:
         """(k, D + 1) of the unknowns (n,); fixed log masses do not move."""
@@ -257,7 +263,7 @@ class Jacobian:
 
     def _displacement(self, columns: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Displacements in units of x, (k, D), and of log masses, (k,), of a symmetrised one."""
-        u = self._per_root_mass()[:, None] * columns
+        u = self._symmetrised.per_root_mass[:, None] * columns
         return _quotient(u[:, :-1], self.stiffness) * self.solution.frame.scale, u[:, -1]
 
     def _leading(self, count: int) -> tuple[FloatArray, FloatArray]:
@@ -351,31 +357,22 @@ def tangent(at: FixedPoint | Jacobian) -> Tangent:
     0.731896
     """
     jacobian = at if isinstance(at, Jacobian) else Jacobian.at(at)
-    solution, sites, k = jacobian.solution, jacobian.sites, len(jacobian.sites)
-    beta, quadratic = solution.beta, solution.objective.in_frame(solution.frame).quadratic
+    solution, sites = jacobian.solution, jacobian.sites
+    beta, problem = solution.beta, solution.problem
+    code = jacobian.psi, sites.log_masses
 
     # Per unit of log beta the encoder changes directly by H_ib - H_i, H_i = sum_c q_ic H_ic: H is like a score.
-    forcing, variance = np.zeros((k, jacobian.psi.shape[1] + 1)), 0.0
-    for x, rho, q, H in _rows(solution, sites):
-        change = _change(rho, q, H)
-        forcing += jacobian._expectation(x, change)
-        variance += float(np.sum(change * H))
+    forcing, variance = problem.total(_forcing, *code, jacobian._symmetrised)
     rhs = jacobian._unknowns(forcing)
     z, top, critical = _solve(jacobian, rhs)
     rest = rhs - (z - jacobian._matvec(z))
     # lambda dE[d] = sum_i rho_i Var_{q_i}(H_i) + <z, (I - J) z>; in this form the error of z counts by its square.
-    lam_dd = variance + float(z @ rhs + z @ rest)
+    lam_dd = float(variance + z @ rhs + z @ rest)
 
     # The full change of the encoder. That of E||x - psi||^2 through psi itself is zero, for psi is the mean.
-    columns, marginal, distortion = jacobian._columns(z), np.zeros(k), 0.0
-    for x, rho, q, H in _rows(solution, sites):
-        change = _change(rho, q, H + jacobian._scores(x, columns))
-        marginal += change.sum(axis=0)
-        if quadratic is None:
-            square = (x * x).sum(axis=1)[:, None] - 2 * x @ jacobian.psi.T + (jacobian.psi**2).sum(axis=1)
-            distortion += float(np.sum(change * square))
-    if quadratic is not None:
-        distortion = lam_dd / quadratic
+    columns = jacobian._columns(z)
+    marginal, change = problem.total(_full_change, *code, jacobian._symmetrised, columns)
+    distortion = float(change) if problem.framed.quadratic is None else lam_dd / problem.framed.quadratic
 
     norm = float(np.linalg.norm(rhs))
     return Tangent(
@@ -402,7 +399,8 @@ def _solve(jacobian: Jacobian, rhs: FloatArray) -> tuple[FloatArray, float, bool
     values, vectors = jacobian._leading(n if n <= _DENSE else 1)
     # An error of the fixed point, in units of the resolution stiffness^-1/2, is about that of the eigenvalues.
     solution = jacobian.solution
-    blur = np.clip(solution.error_estimate * np.sqrt(solution.objective.stiffness), *_CRITICAL)
+    error = solution.error_estimate / solution.frame.scale
+    blur = np.clip(error * np.sqrt(solution.problem.framed.stiffness), *_CRITICAL)
     at_one: npt.NDArray[np.bool_] = np.abs(1 - values) <= blur
     inverse = _quotient(np.ones_like(values), np.where(at_one, 0.0, 1 - values))
     operator = LinearOperator((n, n), matvec=lambda u: u - jacobian._matvec(u), dtype=np.float64)
@@ -426,13 +424,21 @@ def _change(rho: FloatArray, q: FloatArray, scores: FloatArray) -> FloatArray:
     return np.multiply(rho[:, None] * q, scores - (q * scores).sum(axis=1, keepdims=True))
 
 
-def _rows(solution: FixedPoint, sites: Sites) -> Iterator[tuple[FloatArray, FloatArray, FloatArray, FloatArray]]:
-    """Row blocks x (rows, D) in the frame, rho (rows,), encoder q (rows, k) and energies H (rows, k)."""
-    objective = solution.objective.in_frame(solution.frame)
-    v, b = objective.readout(solution.frame.inward(sites.decoder))
-    size = max(1, _BLOCK // max(len(sites), v.shape[1]))
-    for rows, block in row_blocks(solution.x, size):
-        x = solution.frame.inward(np.asarray(block, dtype=np.float64))
-        phi, s = objective.statistics(x, rows)
-        H = equations.energies(phi, objective.offset(s), v, b)
-        yield x, solution.weights[rows], equations.encoder(H, sites.log_masses)[0], H
+def _rows(block: Block, tiles: Tiles) -> _Rows:
+    return block.x, block.rho, posterior(block, tiles).q
+
+
+def _forcing(block: Block, tiles: Tiles, form: _Symmetrised) -> tuple[FloatArray, FloatArray]:
+    """dT / d log beta at fixed reconstructions, symmetrised (k, D + 1), and sum_i rho_i Var_{q_i}(H_i)."""
+    q, _, H = posterior(block, tiles)
+    change = _change(block.rho, q, H)
+    return form.expectation(block.x, change), np.sum(change * H)
+
+
+def _full_change(block: Block, tiles: Tiles, form: _Symmetrised, columns: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """d m / d log beta (k,) for a displacement of the sites, and that of E||x - psi||^2 at fixed psi."""
+    q, _, H = posterior(block, tiles)
+    x, psi = block.x, form.psi
+    change = _change(block.rho, q, H + form.scores(x, columns))
+    squares = (x * x).sum(axis=1)[:, None] - 2 * x @ psi.T + (psi**2).sum(axis=1)
+    return change.sum(axis=0), np.sum(change * squares)

@@ -11,13 +11,13 @@ from scipy.cluster.hierarchy import linkage, to_tree
 from tqdm.auto import tqdm
 
 from .._utils.arrays import FloatArray
-from .._utils.checks import check_callable, check_choice, check_count, check_instance, check_vector
+from .._utils.checks import check_callable, check_choice, check_count, check_vector
 from ..latent.tiling import Tiling
 from ..objectives.base import Objective
-from ..objectives.elbo import ELBO
 from ..problems.problem import Problem
 from ..results.fixed_point import FixedPoint
 from ..solvers.options import Options
+from ..solvers.pose import pose
 from ..solvers.solve import initial_sites, report_failure
 from .branch import Branch
 from .continuation import Continuation, State
@@ -95,17 +95,21 @@ def sweep(
     >>> branch.n_distinct
     array([1, 2, 2])
     """
-    objective = ELBO() if objective is None else objective
-    tiling = Tiling.uniform() if tiling is None else tiling
-    check_instance(tiling, "tiling", Tiling, "Tiling.uniform(64)")
     check_choice(direction, "direction", ("down", "up", "both"))
-    check_choice(masses, "masses", ("fixed", "free"))
-    check_choice(on_failure, "on_failure", ("warn", "raise", "return"))
     check_callable(callback, "callback")
-    options = Options(masses == "free", accelerate, tol, max_maps, time_limit)
-    problem = Problem.make(x, objective, weights, backend, dtype)
-    grid = default_grid(problem, objective) if betas is None else np.unique(check_vector(betas, "betas"))
-    objective.at(float(grid[0]))  # refuses temperatures that are not positive
+    posed = pose(
+        x,
+        objective,
+        tiling=tiling,
+        weights=weights,
+        masses=masses,
+        backend=backend,
+        dtype=dtype,
+        on_failure=on_failure,
+    )
+    problem, options = posed.problem, Options(posed.free, accelerate, tol, max_maps, time_limit)
+    grid = default_grid(problem) if betas is None else np.unique(check_vector(betas, "betas"))
+    problem.objective.at(float(grid[0]))  # refuses temperatures that are not positive
     if isinstance(start, Branch) and (start.direction != direction or not len(start)):
         raise ValueError(
             f"a branch is continued in its own direction and from its last solution: got {start!r} for "
@@ -113,14 +117,14 @@ def sweep(
         )
 
     def follow(direction: str, start: Any, callback: Callable[[Branch], Any] | None) -> Branch:
-        path = Continuation(problem, objective, tiling, options, predict)
+        path = Continuation(problem, posed.tiling, options, predict)
         order = grid[::-1] if direction == "down" else grid
         solutions: list[FixedPoint] = []
         state: State | None = None
         if isinstance(start, Branch):
             solutions, end = list(start), start[-1]
             order = order[order < end.beta] if direction == "down" else order[order > end.beta]
-            state = path.solve(end.beta, initial_sites(problem, tiling, end, seed, options.free))
+            state = path.solve(end.beta, initial_sites(posed, end, seed))
         try:
             for beta in tqdm(order, disable=not progress, desc=f"sweep {direction}", unit="beta"):
                 beta = float(beta)
@@ -142,8 +146,8 @@ def sweep(
     def first(path: Continuation, beta: float, start: Any) -> State:
         """The state from which a branch is followed."""
         if start is not None:
-            return path.solve(beta, initial_sites(problem, tiling, start, seed, options.free), split=True)
-        top = critical_beta(problem, objective)
+            return path.solve(beta, initial_sites(posed, start, seed), split=True)
+        top = critical_beta(problem)
         if beta >= top:
             return path.collapsed(beta)
         state = path.collapsed(1.01 * top)
@@ -204,13 +208,12 @@ def default_betas(
     >>> round(float(default_betas([[-3.0], [3.0]])[-1]), 6)  # 1.25 times the first transition
     11.25
     """
-    objective = ELBO() if objective is None else objective
-    return default_grid(Problem.make(x, objective, weights, backend, None), objective, check_count(count, "count", 2))
+    return default_grid(Problem.make(x, objective, weights, backend, None), check_count(count, "count", 2))
 
 
-def default_grid(problem: Problem, objective: Objective, count: int = 240) -> FloatArray:
+def default_grid(problem: Problem, count: int = 240) -> FloatArray:
     """`default_betas` for a problem at hand."""
-    top = critical_beta(problem, objective)
+    top = critical_beta(problem)
     if not top > 0:
         raise ValueError("all points coincide, so there is no transition to span: give betas=")
     scales = _split_scales(problem)
@@ -224,7 +227,7 @@ def default_grid(problem: Problem, objective: Objective, count: int = 240) -> Fl
 
 def _split_scales(problem: Problem) -> FloatArray:
     """Largest variances inside the clusters of Ward's hierarchy, in the order in which they split from the top down."""
-    rows = problem.rows
+    rows = problem.data.rows
     chosen = np.flatnonzero(rows.weights > 0)
     rho = rows.weights[chosen]
     if len(chosen) > _SUBSAMPLE:

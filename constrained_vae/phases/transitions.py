@@ -13,15 +13,18 @@ from scipy.linalg import eigh
 from scipy.optimize import brentq
 from tqdm.auto import tqdm
 
-from .._utils.arrays import FloatArray
-from .._utils.checks import check_callable, check_choice, check_count, check_instance, check_vector
+from .._utils.arrays import Array, FloatArray
+from .._utils.checks import check_callable, check_count, check_vector
+from .._utils.device import array_namespace, to_host
+from ..data.prepared import Block
 from ..latent.tiling import Tiling
 from ..objectives.base import Objective
-from ..objectives.elbo import ELBO
+from ..problems.posterior import Tiles, responsibilities
 from ..problems.problem import Problem
 from ..results.fixed_point import FixedPoint
 from ..results.status import NotConvergedWarning
 from ..solvers.options import Options
+from ..solvers.pose import pose
 from ..solvers.split_condition import SplitCondition
 from .continuation import Continuation, Split, State
 from .criticality import critical_beta
@@ -175,23 +178,19 @@ def transitions(
     >>> [round(t.beta, 9) for t in transitions([[-3.0], [3.0]], beta_range=(1, 20), tiling=Tiling.uniform(2))]
     [9.0]
     """
-    objective = ELBO() if objective is None else objective
-    tiling = Tiling.uniform() if tiling is None else tiling
-    check_instance(tiling, "tiling", Tiling, "Tiling.uniform(64)")
-    check_choice(masses, "masses", ("fixed", "free"))
     check_callable(callback, "callback")
     if limit is not None:
         check_count(limit, "limit")
-    options = Options(masses == "free", accelerate, tol, max_maps)
-    problem = Problem.make(x, objective, weights, backend, None)
-    first = critical_beta(problem, objective)
+    posed = pose(x, objective, tiling=tiling, weights=weights, masses=masses, backend=backend)
+    problem, options = posed.problem, Options(posed.free, accelerate, tol, max_maps)
+    first = critical_beta(problem)
     if beta_range is None:
-        grid = default_grid(problem, objective)
+        grid = default_grid(problem)
         beta_range = float(grid[0]), float(grid[-1])
     low, high = _check_range(beta_range)
     if not first > 0:  # all points coincide
         return []
-    branch = Continuation(problem, objective, tiling, options, accuracy=_ACCURACY)
+    branch = Continuation(problem, posed.tiling, options, accuracy=_ACCURACY)
     found: list[Transition] = []
     start = 1.01 * first
     try:
@@ -285,10 +284,10 @@ def _transition(branch: Continuation, split: Split) -> Transition:
     assert condition is not None  # or it could not have split
     site = condition.site
     tiles = at.sites.index == site
-    psi = branch.problem.rows.frame.outward(at.sites.decoder[site])
+    psi = branch.problem.data.frame.outward(at.sites.decoder[site])
     end, crossing, jump = _heated(branch, split, tiles)
-    problem, skewness, kurtosis = branch.problem.at(branch.objective.at(at.beta)), np.nan, np.nan
-    if problem.objective.quadratic is not None:
+    problem, skewness, kurtosis = branch.problem_at(at.beta), np.nan, np.nan
+    if problem.framed.quadratic is not None:
         skewness, kurtosis = _moments(problem, at, condition)
     return Transition(
         beta=at.beta,
@@ -348,20 +347,26 @@ def _heated(branch: Continuation, split: Split, tiles: Any) -> tuple[float, floa
 def _moments(problem: Problem, state: State, condition: SplitCondition) -> tuple[float, float]:
     """Skewness and excess kurtosis of a site's data along its unstable axis (T13); NaN if that is not the only one."""
     site, axis = condition.site, condition.axis
-    psi = state.sites.decoder[site]
-    powers, dim = np.zeros(5), len(axis)
-    covariance = np.zeros((dim, dim)) if dim <= _DENSE else np.empty((0, 0))
-    for x, q in problem.responsibilities(state.sites.decoder, state.sites.log_masses):
-        deviation = x - psi  # their mean is zero at a fixed point
-        if covariance.size:
-            covariance += (q[:, site, None] * deviation).T @ deviation
-        powers += [q[:, site] @ (deviation @ axis) ** n for n in range(5)]
+    dim, sites = len(axis), state.sites
+    powers, covariance = (
+        to_host(total)
+        for total in problem.total(_deviations, sites.decoder, sites.log_masses, site, sites.decoder[site], axis)
+    )
     if covariance.size and dim > 1:
         values = eigh(covariance, eigvals_only=True, subset_by_index=(dim - 2, dim - 1))
         if values[0] >= (1 - _SYMMETRIC) * values[1]:
             return np.nan, np.nan
     second, third, fourth = powers[2:] / powers[0]
     return float(third / second**1.5), float(fourth / second**2 - 3)
+
+
+def _deviations(block: Block, tiles: Tiles, site: int, psi: Array, axis: Array) -> tuple[Array, Array]:
+    """Powers 0 to 4 of a site's deviations along an axis (5,), and their products (D, D), if D is not large."""
+    q, deviation = responsibilities(block, tiles)[:, site], block.x - psi  # their mean is zero at a fixed point
+    xp, along = array_namespace(psi), deviation @ axis
+    powers = xp.stack([q @ along**n for n in range(5)])
+    few = len(axis) <= _DENSE
+    return powers, (q[:, None] * deviation).T @ deviation if few else xp.zeros((0, 0))
 
 
 def _kind(skewness: float, kurtosis: float, masses: FloatArray, free: bool) -> str | None:

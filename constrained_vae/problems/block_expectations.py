@@ -8,10 +8,9 @@ import numpy as np
 
 from .._utils.checks import check_data, check_dtype, check_instance, check_masses, check_weights
 from .._utils.device import numbers, to_host
-from ..backends import get_backend
 from ..data.frame import Frame
 from ..data.rows import Rows, blocks_of, check_rows
-from ..equations import Expectations
+from ..equations import Expectations, log_masses
 from ..objectives.base import Objective
 from .problem import Problem, check_labelled
 
@@ -86,8 +85,7 @@ def block_expectations(
     rho = check_weights(weights, len(x))
     if weights is not None:
         rho = rho * np.sum(weights)  # these rows' share
-    problem = Problem(Rows(x, rho, frame, check_dtype(dtype)), objective.in_frame(frame), get_backend(backend))
-    with np.errstate(divide="ignore"):
-        start = frame.inward(np.asarray(psi, np.float64)), np.log(pi)
-    total = problem.expectations(*map(problem.to_device, start))
+    problem = Problem.of(Rows(x, rho, frame, check_dtype(dtype)), objective, backend)
+    start = frame.inward(np.asarray(psi, np.float64)), log_masses(pi)
+    total = problem.expectations(*map(problem.data.to_device, start))
     return Expectations(to_host(total.mass), to_host(total.sums), *numbers(total.free_energy, total.energy))

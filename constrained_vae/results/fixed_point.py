@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from os import PathLike
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from .. import equations
-from .._utils import tables
-from .._utils.arrays import FloatArray
+from .._utils import memory, tables
+from .._utils.arrays import Array, FloatArray
 from .._utils.checks import TooLargeError
 from ..data.frame import Frame
-from ..data.rows import RowBlocks, blocks_of, check_rows, row_blocks
+from ..data.prepared import Block
+from ..data.rows import RowBlocks, Rows, blocks_of, check_rows
 from ..latent.sites import Sites
 from ..latent.tiling import Tiling
 from ..objectives.base import Objective
-from ..objectives.lagrangian import Lagrangian
+from ..problems.posterior import Posterior, Tiles, posterior
+from ..problems.problem import Problem
 from . import storage
 from .status import Status
 
-_BLOCK = 2**20  # entries of a block of responsibilities
-_LARGEST = 2**27  # entries of the largest encoder handed out whole, 1 GiB
+S = TypeVar("S", bound="FixedPoint")
+
 _COORDINATES = 4  # of a reconstruction in a table
 
 
@@ -130,6 +132,10 @@ class FixedPoint:
             if array is not None:
                 array.setflags(write=False)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the problem, which holds a module and is made again when it is asked for."""
+        return {name: value for name, value in self.__dict__.items() if name != "problem"}
+
     def __repr__(self) -> str:
         return (
             f"FixedPoint(beta={self.beta:.6g}, {len(self.distinct)} distinct of {len(self.tiling)} tiles, "
@@ -179,10 +185,7 @@ class FixedPoint:
     @property
     def multipliers(self) -> dict[str, float]:
         """Multipliers lambda_k in force, by the names of the constraints; empty for an ELBO."""
-        objective = self.objective
-        if not isinstance(objective, Lagrangian):
-            return {}
-        return dict(zip(objective.names, objective.values.tolist(), strict=True))
+        return getattr(self.objective, "named_multipliers", {})
 
     @property
     def constraint_values(self) -> dict[str, float]:
@@ -202,8 +205,14 @@ class FixedPoint:
     @property
     def tolerance(self) -> float:
         """Distance, in units of x, below which two reconstructions count as one."""
-        stiffness = self.objective.in_frame(self.frame).stiffness / self.frame.scale**2
+        stiffness = self.problem.framed.stiffness / self.frame.scale**2
         return same_distance(self.frame.scale, stiffness, self.error_estimate)
+
+    @cached_property
+    def problem(self) -> Problem:
+        """The problem that this solves, in its frame and in float64, for passes over the data on the host."""
+        rows = Rows(self.x, self.weights, self.frame, np.dtype(np.float64), keep=False)
+        return Problem.of(rows, self.objective, "reference")
 
     @cached_property
     def distinct(self) -> Sites:
@@ -227,9 +236,14 @@ class FixedPoint:
         """Distinct reconstruction of largest posterior mass per data point, (N,)."""
         return np.concatenate([self.distinct.total(q).argmax(axis=1) for q in self.encoder_blocks()])
 
-    def encoder_blocks(self) -> Iterator[FloatArray]:
-        """The rows of the encoder in blocks (n, K), for sums over data for which it is too large whole."""
-        return self._encode_blocks(self.x)
+    def encoder_blocks(self, x: Any = None) -> Iterator[FloatArray]:
+        """The rows of the encoder in blocks (n, K), for data or new points for which it is too large whole."""
+        return (q for q, *_ in self._posteriors(self.problem if x is None else self._problem_of(x)))
+
+    def extended_as(self, kind: type[S], **more: Any) -> S:
+        """The same solution as a result of a subclass, with further fields or other values of some fields."""
+        known = {f.name: getattr(self, f.name) for f in fields(FixedPoint)}
+        return kind(**(known | more))
 
     def tied(self) -> FixedPoint:
         """The same solution with one tile for each distinct reconstruction, of their summed mass.
@@ -251,45 +265,41 @@ class FixedPoint:
         TooLargeError
             Above 2^27 entries: encode blocks of rows.
         """
-        x = self._check(x)
-        if len(x) * len(self.decoder) > _LARGEST:
+        problem = self._problem_of(x)
+        if len(problem.data) * len(self.decoder) > memory.LARGEST:
             raise TooLargeError(
-                f"the encoder would hold {len(x)} x {len(self.decoder)} masses "
-                f"({len(x) * len(self.decoder) * 8 / 2**30:.1f} GiB): call encode on blocks of rows"
+                f"the encoder would hold {len(problem.data)} x {len(self.decoder)} masses "
+                f"({len(problem.data) * len(self.decoder) * 8 / 2**30:.1f} GiB): call encode on blocks of rows"
             )
-        return np.concatenate(list(self._encode_blocks(x)))
+        return np.concatenate([q for q, *_ in self._posteriors(problem)])
 
     def reconstruct(self, x: Any) -> FloatArray:
         """Expected reconstructions E_q[psi | x] of new points, (n, D), in units of x."""
-        return np.concatenate([q @ self.decoder for q in self._encode_blocks(self._check(x))])
+        return np.concatenate([q @ self.decoder for q, *_ in self._posteriors(self._problem_of(x))])
 
-    def _check(self, x: Any) -> FloatArray | RowBlocks:
+    def recomputed_free_energy(self) -> float:
+        """F from one pass over the data, as they are now, in float64."""
+        return float(self.problem.total(_free_energy, *self.code))
+
+    def _problem_of(self, x: Any) -> Problem:
+        """The problem for new points; that of the solution for its own data, of which more may be known."""
+        if x is self.x:
+            return self.problem
         x = check_rows(x)
         if x.shape[1] != self.decoder.shape[1]:
             raise ValueError(f"x must have {self.decoder.shape[1]} columns like the data solved for, got {x.shape[1]}")
         for _, block in blocks_of(x):
             self.objective.check(block)
-        return x
+        return self.problem.on(x)
 
-    def _encode_blocks(self, x: FloatArray | RowBlocks) -> Iterator[FloatArray]:
-        return (q for q, _ in self._posteriors(x))
+    @property
+    def code(self) -> tuple[FloatArray, FloatArray]:
+        """Reconstructions (K, D) in the frame of `problem`, and log prior masses (K,), as its passes take them."""
+        return self.frame.inward(self.decoder), equations.log_masses(self.tiling.masses)
 
-    def recomputed_free_energy(self) -> float:
-        """F from one pass over the data, as they are now, in float64."""
-        log_partition = np.concatenate([log_Z for _, log_Z in self._posteriors(self.x)])
-        return float(equations.free_energy(log_partition, self.weights))
-
-    def _posteriors(self, x: FloatArray | RowBlocks) -> Iterator[tuple[FloatArray, FloatArray]]:
-        """Blocks of the encoder (rows, K) and of log Z (rows,)."""
-        objective = self.objective.in_frame(self.frame)
-        v, b = objective.readout(self.frame.inward(self.decoder))
-        rows = max(1, _BLOCK // max(len(self.decoder), x.shape[1]))
-        with np.errstate(divide="ignore"):
-            log_masses = np.log(self.tiling.masses)
-        own = x is self.x or None  # of these more may be known, labels say
-        for part, block in row_blocks(x, rows):
-            phi, s = objective.statistics(self.frame.inward(np.asarray(block, dtype=np.float64)), own and part)
-            yield equations.encoder(equations.energies(phi, objective.offset(s), v, b), log_masses)
+    def _posteriors(self, problem: Problem) -> Iterator[Posterior]:
+        """Blocks of the encoder (rows, K), in the order of the rows."""
+        return problem.posteriors(*self.code)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write everything, data included, to a .npz file; `FixedPoint.load` reads it back."""
@@ -316,6 +326,10 @@ class FixedPoint:
         if objective is not None:
             storage.check_free_energy(path, solution.free_energy, solution.recomputed_free_energy())
         return solution
+
+
+def _free_energy(block: Block, tiles: Tiles) -> Array:
+    return equations.free_energy(posterior(block, tiles).log_partition, block.rho)
 
 
 def same_distance(radius: float, stiffness: float, error: float) -> float:

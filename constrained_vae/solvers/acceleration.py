@@ -16,10 +16,10 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
-from array_api_compat import array_namespace
+from scipy.linalg.lapack import dtrtrs
 
 from .._utils.arrays import Array, FloatArray
-from .._utils.device import numbers, to_host
+from .._utils.device import array_namespace, numbers, to_host
 
 MEMORY = 9  # points of the past that are remembered
 
@@ -69,22 +69,27 @@ def lbfgs(history: Sequence[Past], metric: Array) -> Array | None:
     """Limited-memory BFGS (Nocedal 1980) on the free energy in the metric; without a past its step is the plain one.
 
     Where all of its past curves downwards, as it does on the way from a saddle, SQUAREM's proposal takes its place.
+    The inverse Hessian is in compact form (Byrd, Nocedal and Schnabel 1994, Math. Program. 63): with steps s and changes
+    of the gradient y = (I - J) s as columns of S and Y, R the upper triangle of S^T Y and d its diagonal,
+
+        H r = r + S q - Y p,    p = R^-1 S^T r,    q = R^-T ((diag(d) + Y^T Y) p - Y^T r).
     """
     if len(history) < 2:
         return None
-    (u, r, _), rows = history[-1], _changes(history)  # s, then -y = -(I - J) s
-    m, (inner, along) = len(history) - 1, _inner_products(rows, metric, r)
-    squares, sy = np.diag(inner), -np.diag(inner, m)
-    pairs = np.flatnonzero(sy > 1e-14 * np.sqrt(squares[:m] * squares[m:]))
-    if not len(pairs):
+    (u, r, _), rows, m = history[-1], _changes(history), len(history) - 1  # the rows are s, then -y
+    inner, along = _inner_products(rows, metric, r)
+    squares, d = inner.diagonal(), -inner.diagonal(m)
+    curved = d > 1e-14 * np.sqrt(squares[:m] * squares[m:])
+    pairs = slice(None) if curved.all() else np.flatnonzero(curved)
+    sy, yy, d = -inner[:m, m:][pairs][:, pairs], inner[m:, m:][pairs][:, pairs], d[pairs]
+    if not len(d):
         return squarem(history, metric)
-    step, first = np.zeros(2 * m), np.zeros(m)  # the step is r and this combination of the rows
-    for i in reversed(pairs):
-        first[i] = (inner[i] @ step + along[i]) / sy[i]
-        step[m + i] += first[i]
-    for i in pairs:
-        step[i] += first[i] + (inner[m + i] @ step + along[m + i]) / sy[i]
-    return u + r + _combination(step, rows)
+    upper = np.triu(sy)
+    p = dtrtrs(upper, along[:m][pairs])[0]
+    q = dtrtrs(upper, d * p + yy @ p + along[m:][pairs], trans=1)[0]
+    coefficients = np.zeros(2 * m)
+    coefficients[:m][pairs], coefficients[m:][pairs] = q, p
+    return u + r + _combination(coefficients, rows)
 
 
 ACCELERATORS: dict[str, Callable[[Sequence[Past], Array], Array | None]] = {
@@ -111,7 +116,9 @@ def _changes(history: Sequence[Past]) -> Array:
 def _inner_products(rows: Array, metric: Array, r: Array) -> tuple[FloatArray, FloatArray]:
     """On the host, all inner products of rows (m, n) with each other, and with r."""
     scaled = rows * metric
-    inner = to_host(array_namespace(r).concat([scaled @ rows.T, (scaled @ r)[:, None]], axis=1))
+    if isinstance(r, np.ndarray):
+        return scaled @ rows.T, scaled @ r
+    inner = to_host(array_namespace(r).concat([scaled @ rows.T, (scaled @ r)[:, None]], axis=1))  # one transfer
     return inner[:, :-1], inner[:, -1]
 
 

@@ -15,7 +15,7 @@ from .._utils.arrays import Array, FloatArray
 from .._utils.blas import single_threaded_blas
 from .._utils.device import to_host
 from ..equations import Expectations
-from ..objectives.base import Objective
+from ..objectives.base import FramedObjective
 from ..objectives.decoder_update import hessians
 from ..problems.problem import Problem
 
@@ -37,7 +37,7 @@ class Whitened:
         Those, on the host.
     """
 
-    objective: Objective
+    objective: FramedObjective
     origin: Array
     root: Array
     inverse: Array
@@ -49,10 +49,11 @@ class Whitened:
     def at(cls, problem: Problem, psi: Array, expectations: Expectations, image: Array) -> Whitened:
         """The chart about reconstructions psi (k, D), with the curvature at their image under the map."""
         sums = to_host(expectations.mass), to_host(expectations.sums)
-        held = _held(problem.objective, to_host(image))
-        root, inverse = roots(problem.objective, *sums, to_host(image))
-        origin = problem.to_device(np.where(held, to_host(image), to_host(psi)))
-        return cls(problem.objective, origin, problem.to_device(root), problem.to_device(inverse), held)
+        held = _held(problem.framed, to_host(image))
+        root, inverse = roots(problem.framed, *sums, to_host(image))
+        move = problem.data.to_device
+        origin = move(np.where(held, to_host(image), to_host(psi)))
+        return cls(problem.framed, origin, move(root), move(inverse), held)
 
     def fits(self, image: Array) -> bool:
         """Whether the box holds at an image what it holds here."""
@@ -80,7 +81,7 @@ class Whitened:
         return self.objective.reconstructions(self.origin + self.displacement(u))
 
 
-def curvatures(objective: Objective, mass: FloatArray, sums: FloatArray, psi: FloatArray) -> FloatArray:
+def curvatures(objective: FramedObjective, mass: FloatArray, sums: FloatArray, psi: FloatArray) -> FloatArray:
     """A_a = sum_i w_ia d2 H_ia / d psi_a^2, (k, D, D), from the sums over the data; the stiffness for a dead tile."""
     dim = psi.shape[1]
     alive = np.flatnonzero(mass > 0)
@@ -94,7 +95,9 @@ def curvatures(objective: Objective, mass: FloatArray, sums: FloatArray, psi: Fl
     return A
 
 
-def roots(objective: Objective, mass: FloatArray, sums: FloatArray, psi: FloatArray) -> tuple[FloatArray, FloatArray]:
+def roots(
+    objective: FramedObjective, mass: FloatArray, sums: FloatArray, psi: FloatArray
+) -> tuple[FloatArray, FloatArray]:
     """A^1/2 and A^-1/2 of every tile, (k, D, D) each; zero along coordinates that a box holds."""
     A = curvatures(objective, mass, sums, psi)
     held = _held(objective, psi)
@@ -113,7 +116,7 @@ def _clear(matrices: FloatArray, held: np.ndarray) -> FloatArray:
     return matrices
 
 
-def _held(objective: Objective, psi: FloatArray) -> np.ndarray:
+def _held(objective: FramedObjective, psi: FloatArray) -> np.ndarray:
     """Coordinates (k, D) that a box holds: those that cannot move a little both ways."""
     h = 1e-9
     up, down = (objective.reconstructions(psi + sign * h) for sign in (1, -1))

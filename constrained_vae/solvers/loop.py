@@ -1,305 +1,193 @@
 """The one loop. It evaluates the map, asks an accelerator, guards the free energy, and knows when to stop.
 
 repeat  point -> proposal of the accelerator, kept where F does not rise; else the plain map, which descends (T6);
-until   the Newton step (I - J)^-1 (T(psi) - psi), the distance to the fixed point, is within the tolerance (T10);
-then    tie coincident tiles; kick a site past its split condition (T9) along its unstable axis, and on it goes.
+until   the estimated distance to the fixed point is within the tolerance (T10), see `convergence`;
+then    tie coincident tiles; kick a site past its split condition (T9) along its unstable axis, see `saddles`; repeat.
 
-Points and vectors stay where the backend computes; what comes to the host is a handful of numbers per map. Sites live
-on the host: they are looked at when something has converged.
+Points and vectors stay where the backend computes; a handful of numbers per map comes to the host. Sites live on the
+host: they are looked at when something has converged.
 """
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 from tqdm.auto import tqdm
 
-from .._utils.arrays import Array, FloatArray
+from .._utils.arrays import Array
 from .._utils.device import numbers, to_host
 from ..latent.sites import Sites
 from ..latent.tiling import Tiling
-from ..objectives.base import Objective
 from ..problems.problem import Problem
 from ..results.fixed_point import FixedPoint, same_distance
 from ..results.status import Status
-from .acceleration import ACCELERATORS, MEMORY, Past, contraction_factor, newton_step
+from . import saddles
+from .acceleration import ACCELERATORS, MEMORY, Past
+from .convergence import Convergence
 from .coordinates import LARGEST, Whitened
-from .options import Iterate, Options
-from .point import Chart, Point, log
+from .options import Options
+from .package import package
+from .point import Point
+from .recorder import Recorder, Stopped
 from .split_condition import SplitCondition, split_condition
 
 _DEAD = 1e-14  # free masses: a site below this marginal mass that still loses mass is given up
-_LOOSE = 1e-6  # tolerance, in units of the data's radius, at which a kicked point is tested for its stability
 _BACKTRACKS = (1.0, 0.25, 0.0625)  # fractions of a proposal that are tried before the plain step
-_REDRAW = 0.03  # a chart is drawn anew where the residual has fallen by this factor
-_PATIENCE = 500  # maps without a new least residual, near the end, that say the arithmetic yields no more
-
-
-class _Stopped(Exception):
-    def __init__(self, status: Status) -> None:
-        self.status = status
+_REDRAW = 0.03  # coordinates are drawn anew where the residual has fallen by this factor
 
 
 def iterate(
-    problem: Problem,
-    objective: Objective,
-    tiling: Tiling,
-    sites: Sites,
-    options: Options,
-    predicted: Sites | None = None,
+    problem: Problem, tiling: Tiling, sites: Sites, options: Options, predicted: Sites | None = None
 ) -> tuple[FixedPoint, Sites, SplitCondition | None]:
     """Run the loop from given sites (in the frame), or from predicted ones where F is lower there.
 
     Returns the result with its sites, from which a sweep goes on, and their split condition, where it was reached.
-    `objective` is `problem.objective` in the units of the data.
     """
-    run = _Run(problem, options, sites, predicted)
-    with tqdm(total=None, disable=not options.progress, unit=" maps", desc=f"beta={objective.beta:.4g}") as bar:
-        run.bar = bar
-        status = run.to_the_end()
-    return run.package(objective, tiling, status), run.current_sites(), run.condition
+    with tqdm(disable=not options.progress, unit=" maps", desc=f"beta={problem.objective.beta:.4g}") as bar:
+        loop = _Loop(problem, options, sites, Recorder(options, problem.data.frame, bar))
+        status = loop.run(predicted)
+    if loop.point is None and status is Status.INTERRUPTED:
+        raise KeyboardInterrupt
+    if loop.point is None:
+        raise ValueError(
+            f"the free energy of the start is not finite: check the scale of {problem.objective} and of the data"
+        )
+    found = loop.current_sites()
+    solution = package(problem, tiling, found, loop.point, loop.recorder, loop.error, loop.condition, status)
+    return solution, found, loop.condition
 
 
 @dataclass(eq=False)
-class _Run:
-    """State of one run of the loop."""
+class _Loop:
+    """One run: where it is, and the past that an accelerator needs."""
 
     problem: Problem
     options: Options
     sites: Sites
-    predicted: Sites | None = None
-    condition: SplitCondition | None = None
+    recorder: Recorder
     point: Point | None = None
-    error: float = np.inf  # in the frame
-    n_maps: int = 0
-    top_eigenvalue: float = np.nan
-    saddle_left: bool = False
-    kicked: tuple[int, float] | None = None  # number of sites and F from which the last kick went
+    error: float = np.inf  # of the point, in the frame
     history: list[Past] = field(default_factory=list)
-    chart: Whitened | None = None
-    drawn_at: float = np.inf  # residual where the chart was drawn
-    factor: float = np.nan  # contraction factor as last measured
-    trajectory: list[FloatArray] = field(default_factory=list)
-    started: float = field(default_factory=time.monotonic)
-    bar: Any = None
+    condition: SplitCondition | None = None  # of the sites, as last tested
+    whitened: Whitened | None = None  # coordinates that were drawn on the way; None for those of the objective
+    drawn_at: float = np.inf  # residual where they were drawn
+    slid: bool = False  # whether a saddle of the sites was left
+    kicked_from: tuple[int, float] | None = None  # number of sites and F from which the last kick went
 
     def __post_init__(self) -> None:
-        objective, self.eps = self.problem.objective, float(np.finfo(self.problem.rows.dtype).eps)
-        self.tol = max(self.options.tol, 100 * self.eps) * self.problem.radius
-        # There J is symmetric in a metric that is known beforehand; for other energies charts are drawn on the way.
-        self.bregman = objective.curvature(self.sites.decoder[:1]) is not None
-        self.symmetric = self.bregman or self.sites.decoder.shape[1] <= LARGEST
-        # Rounding of T: eps of the radius, and eps times the energies lambda radius^2 over a width 1/sqrt(lambda).
-        energy = objective.quadratic if self.bregman else objective.offset(self.problem.mean_offsets)
-        steepness = np.sqrt(energy or 0.0) * self.problem.radius
-        self.floor = self.least_floor = 8 * self.eps * (1 + steepness) * self.problem.radius
-        self.noise = 16 * self.eps * (1 + steepness**2)  # of the free energy, relative to 1 + |F|
+        # The Jacobian of a Bregman energy is symmetric in a known metric; for other energies coordinates are drawn.
+        self.bregman = self.problem.framed.curvature(self.sites.decoder[:1]) is not None
+        symmetric = self.bregman or self.sites.decoder.shape[1] <= LARGEST
+        self.convergence = Convergence(self.problem, self.options.tol, symmetric)
 
-    # --- the outer loop: converge, tie, test, kick ---------------------------------------------------------------
+    # --- the outer loop: converge, tie, test, kick --------------------------------------------------------------------
 
-    def to_the_end(self) -> Status:
-        tol = self.tol
+    def run(self, predicted: Sites | None) -> Status:
+        tol, saddle_left = self.convergence.tol, False
         try:
+            self.accept(self.evaluate_sites(self.sites))
+            self.draw_coordinates()
+            if predicted is not None:
+                self.move_to(predicted, strictly=True)
             while True:
                 status = self.converge(tol)
                 if self.tie():
                     status = self.converge(tol)
-                if self.leave_saddle():  # the next end point may be a saddle too: no need to know it to the last digit
-                    self.saddle_left, tol = True, max(self.tol, _LOOSE * self.problem.radius)
-                elif tol > self.tol:
-                    tol = self.tol
+                if self.kick():
+                    saddle_left, tol = True, self.convergence.loose_tol  # the next end point may be a saddle, too
+                elif tol > self.convergence.tol:
+                    tol = self.convergence.tol
                 else:
                     break
-        except _Stopped as stop:
+        except Stopped as stop:
             return stop.status
         except KeyboardInterrupt:
             return Status.INTERRUPTED
         finally:
             if self.point is not None and not np.isfinite(self.error):
-                self.error = self.estimate()
-        if status is Status.CONVERGED and self.error > self.tol:
+                self.error = self.convergence.estimate(self.point, self.history)
+        if status is Status.CONVERGED and self.error > self.convergence.tol:
             return Status.CRITICAL
         if status is Status.CONVERGED and (to_host(self.here.expectations.mass) <= 0).any():
             return Status.DEAD_TILES
-        return Status.SADDLE_LEFT if status is Status.CONVERGED and self.saddle_left else status
-
-    @property
-    def here(self) -> Point:
-        assert self.point is not None  # `converge` evaluates the start first
-        return self.point
+        return Status.SADDLE_LEFT if status is Status.CONVERGED and (saddle_left or self.slid) else status
 
     def tie(self) -> bool:
         """Tie sites that coincide, where F does not rise for it; say whether anything changed."""
-        tolerance = same_distance(self.problem.radius, self.problem.objective.stiffness, self.error)
+        tolerance = same_distance(self.problem.data.radius, self.problem.framed.stiffness, self.error)
         sites = self.current_sites()
         if self.options.free:  # a site that has lost its mass, and is losing more, gives its tiles to the largest
             mass, log_step = to_host(self.here.expectations.mass), to_host(self.here.log_step)
             sites = sites.without((mass < _DEAD) & (log_step < 0))
         merged = sites.merged(tolerance)
-        if len(merged) == len(self.sites):
-            return False
-        return self.move_to(merged)
+        return len(merged) < len(self.sites) and self.move_to(merged)
 
-    def leave_saddle(self) -> bool:
-        """Test the split condition (T9); past it, kick the site along its unstable axis (T13). Says whether it did."""
-        point, sites = self.here, self.current_sites()
-        may_split = sites.can_split(self.options.free)
-        condition = split_condition(self.problem, sites.decoder, to_host(point.log_masses), may_split)
-        self.condition, self.top_eigenvalue = condition, condition.top
-        if not self.options.split:
+    def kick(self) -> bool:
+        """Test the split condition (T9); past it, split the site along its unstable axis (T13). Says whether it did."""
+        point, sites, free = self.here, self.current_sites(), self.options.free
+        log_masses = to_host(point.log_masses)
+        condition = split_condition(self.problem, sites.decoder, log_masses, sites.can_split(free))
+        self.condition = condition
+        if not self.options.split or saddles.excess(condition) == 0:
             return False
-        excess = 1 - 1 / condition.eigenvalue if condition.eigenvalue > 1 else 0.0
-        objective = self.problem.objective
-        coordinates = replace(sites, decoder=objective.coordinates(sites.decoder))
-        # Near a continuous split the halves move apart by sqrt(3 excess / (kurtosis + 3)) standard deviations (T13):
-        # sqrt(excess) for Gaussian, sqrt(3 excess) for two-point data. Start short of both.
-        deviation = condition.deviation
-        length = 0.5 * np.sqrt(excess)
-        before = len(sites), point.free_energy
-        # Where the gain is below rounding, as in float32 near a transition, parts may come together again, for ever.
-        undone = self.kicked is not None and before[0] <= self.kicked[0] and before[1] > self.kicked[1] - self.slack()
-        while length > 1e-7 and not undone:
-            kicked = coordinates.split(condition.site, length * deviation, self.options.free)
-            if self.move_to(replace(kicked, decoder=objective.reconstructions(kicked.decoder)), strictly=True):
-                self.kicked = before
+        # Where the gain is below rounding, as in float32 near a transition, halves may come together again, for ever.
+        last, gain = self.kicked_from, self.convergence.slack(point.free_energy)
+        undone = last is not None and len(sites) <= last[0] and point.free_energy > last[1] - gain
+        for kicked in () if undone else saddles.kicks(sites, condition, self.problem.framed, free):
+            before = len(sites), point.free_energy
+            if self.move_to(kicked, strictly=True):
+                self.kicked_from = before
                 return True
-            length /= 4
-        if excess > 0:  # a saddle that no kick leaves, for F is flat to rounding: the halves belong this far apart
-            spread = np.sqrt(3 * excess * to_host(point.expectations.mass)[condition.site])
-            self.error = max(self.error, float(spread * np.linalg.norm(condition.direction)))
+        # No kick leaves the saddle, for F is flat to rounding: the distance at which the halves belong is an error.
+        distance = saddles.distance_of_halves(condition, to_host(point.expectations.mass))
+        self.error = max(self.error, distance)
         return False
 
-    def current_sites(self) -> Sites:
-        point = self.here
-        sites = Sites(to_host(point.psi), self.sites.index, self.sites.tile_masses, to_host(point.expectations.mass))
-        return sites.with_masses(np.exp(to_host(point.log_masses))) if self.options.free else sites
-
-    def move_to(self, sites: Sites, strictly: bool = False) -> bool:
-        """Go over to other sites unless F rises there by more than rounding (`strictly`: unless it rises at all)."""
-        point = self.evaluate_sites(sites)
-        rise = point.free_energy - self.here.free_energy
-        if not rise <= (0.0 if strictly else self.slack()):
-            return False
-        self.sites, self.history, self.factor = sites, [], np.nan
-        self.accept(point)
-        self.draw_chart()
-        return True
-
-    def draw_chart(self) -> None:
-        """Coordinates about here in which J is symmetric, unless those of the objective are such."""
-        if self.bregman or not self.symmetric:
-            return
-        point = self.here
-        chart = Whitened.at(self.problem, point.psi, point.expectations, point.image)
-        self.chart, self.drawn_at, self.point = chart, point.residual, replace(point, chart=chart)
-        self.history, self.factor = [Past(*self.point.vector, plain=False)], np.nan
-        # Features may be rounded far more coarsely than a weighted mean is.
-        mass = to_host(point.expectations.mass)
-        left = np.sqrt(mass @ np.square(chart.slack(point.expectations, point.image)).sum(axis=1))
-        self.floor = max(self.least_floor, 2 * float(left))
-
-    # --- the inner loop -----------------------------------------------------------------------------------------
+    # --- the inner loop -----------------------------------------------------------------------------------------------
 
     def converge(self, tol: float) -> Status:
         """Iterate until the estimated error is below the tolerance, or the arithmetic yields no more."""
-        if self.point is None:
-            self.accept(self.evaluate_sites(self.sites))
-            self.draw_chart()
-            if self.predicted is not None:
-                self.move_to(self.predicted, strictly=True)
-        self.history = self.history[-1:]
-        propose = ACCELERATORS[self.options.accelerate]
-        plain, near, lowest, since = False, tol, np.inf, 0
+        convergence, self.history, last_was_plain = self.convergence, self.history[-1:], False
+        convergence.begin(tol)
         while True:
-            chart, residual = self.chart, self.here.residual
-            if chart and (self.floor < residual < _REDRAW * self.drawn_at or not chart.fits(self.here.image)):
-                self.draw_chart()
+            self.refresh_coordinates()
             point = self.here
-            lowest, since = (point.residual, 0) if point.residual < lowest else (lowest, since + 1)
-            stalled = point.residual <= self.floor or (since > _PATIENCE and point.residual <= 1e3 * self.floor)
-            near = tol if point.residual > tol else near
+            closing, candidates = convergence.closing(point.residual), []
+            if closing and last_was_plain and self.near_enough():
+                step, self.error = self.newton_step()
+                if not np.isfinite(self.error) and convergence.symmetric and self.slide(step):
+                    last_was_plain = False
+                    continue
+                if convergence.stalled or self.error <= tol:
+                    return Status.CONVERGED if self.error <= tol else Status.CRITICAL
+                convergence.postpone(point.residual, self.error)
+                if self.options.accelerate != "plain" and np.isfinite(self.error):
+                    candidates = self.extrapolated(point.vectors[0] + step)
+            if not candidates and (last_was_plain or not closing):
+                candidates = self.accelerated()
+            # Without a candidate the plain map is next. Close to the end it measures the contraction factor.
+            last_was_plain = self.advance(candidates)
 
-            found: list[Point] = []
-            proposal = None
-            if plain or not (stalled or point.residual <= near):
-                if stalled or (point.residual <= near and self.estimate() <= near):
-                    step, self.error = self.newton_step(stalled)
-                    if not np.isfinite(self.error) and self.symmetric and self.slide(step):
-                        plain = False
-                        continue
-                    if stalled or self.error <= tol:
-                        return Status.CONVERGED if self.error <= tol else Status.CRITICAL
-                    near = point.residual * min(max(tol / self.error, 0.01), 0.5)
-                    if self.options.accelerate != "plain" and np.isfinite(self.error):
-                        found = self.extrapolated(point.vector[0] + step)
-                proposal = None if found else propose(self.history, point.metric)
-            # else: close to the end a plain step comes first, for it measures the contraction factor
-            if proposal is not None:
-                found = self.extrapolated(proposal)
-                if not found:
-                    self.history = self.history[-1:]
-            plain = len(found) != 1
-            for passed in found[:-1]:  # on the way to a plain image stands the extrapolated point itself
-                self.history.append(Past(*passed.vector, plain=False))
-            self.accept(found[-1] if found else self.evaluate(*point.following, self.chart), plain)
+    def near_enough(self) -> bool:
+        """Whether the error, as the past has it, is worth a Newton step that measures it."""
+        convergence = self.convergence
+        return convergence.stalled or convergence.estimate(self.here, self.history) <= convergence.close
 
-    def slide(self, direction: Array) -> bool:
-        """Leave a saddle of the sites along a direction of negative curvature, where F falls by more than rounding."""
-        (u, _), metric = self.here.vector, self.here.metric
-        size = np.sqrt(numbers(metric @ direction**2)[0])
-        if not (np.isfinite(size) and size > 0):
-            return False
-        # Of unit length in the metric it would cost or gain about one nat.
-        for length in (0.3, -0.3, 0.03, -0.03, 0.003, -0.003):
-            candidate = self.evaluate_vector(u + length / size * direction)
-            if candidate is None:
-                continue
-            fall = self.here.free_energy - candidate.free_energy
-            if fall > self.slack():
-                self.history, self.factor, self.saddle_left = [], np.nan, True
-                self.accept(candidate)
-                return True
-        return False
+    def newton_step(self) -> tuple[Array, float]:
+        """The Newton step from here, and the estimated error."""
+        evaluate, whitened = self.evaluate_vector, self.whitened is not None
+        return self.convergence.newton_step(self.here, self.history, evaluate, whitened)
 
-    def estimate(self) -> float:
-        """Estimated error as the past alone has it, residual / (1 - contraction factor) (T10)."""
-        residual = self.here.residual
-        if residual > 10 * self.floor or np.isnan(self.factor):  # below, ratios of residuals are rounding
-            self.factor = contraction_factor(self.history, self.here.metric, self.symmetric)
-        return max(residual, self.floor) / (1 - self.factor) if self.factor < 1 else np.inf
-
-    def newton_step(self, stalled: bool) -> tuple[Array, float]:
-        """Newton step from here, and its length with what is missing from it: the estimated error (T10).
-
-        The products with I - J are differences of the map over a step short against all curvature, and long against
-        rounding. A stalled residual is rounding: there some step of this size stands for it. Without a metric in which
-        J is symmetric the contraction factor alone has to do.
-        """
-        point = self.here
-        (u, r), metric = point.vector, point.metric
-        if not self.symmetric:
-            return r, self.estimate()
-        if len(point.psi) == 1 and not self.options.free:
-            return r, point.residual  # one site: the map is constant
-        size = max(point.residual, self.floor) if stalled else point.residual
-        rhs = self.problem.to_device(np.random.default_rng(0).standard_normal(len(r))) if stalled else r
-        norm, length = np.sqrt(numbers(metric @ rhs**2, metric @ u**2 / metric.sum()))
-        if norm == 0:  # what still moves are settled coordinates, whose next image is exact
-            return r, size
-        unit = np.sqrt(point.objective.stiffness / point.chart.stiffness)  # of the chart, in units of the frame
-        length = np.sqrt(self.eps) * (length + self.problem.radius * unit)
-
-        def product(p: Array) -> Array:
-            h = length * np.sqrt(metric.sum() / (metric @ p**2))
-            u1, r1 = self.evaluate(*point.parts(u + h * p), self.chart).vector
-            return p - ((u1 + r1) - (u + r)) / h
-
-        step, missing = newton_step(product, rhs, metric)
-        error = size * float((np.sqrt(numbers(metric @ step**2)[0]) + missing) / norm)
-        return step, max(error, point.size(step)) if self.chart and not stalled else error
+    def accelerated(self) -> list[Point]:
+        """The proposal of the accelerator, as `extrapolated` leaves it."""
+        proposal = ACCELERATORS[self.options.accelerate](self.history, self.here.vectors[2])
+        if proposal is None:
+            return []
+        candidates = self.extrapolated(proposal)
+        if not candidates:
+            self.history = self.history[-1:]
+        return candidates
 
     def extrapolated(self, proposal: Array) -> list[Point]:
         """The proposal where F does not rise there, or the proposal and its plain image where it does not rise at that.
@@ -307,18 +195,64 @@ class _Run:
         (A long step magnifies what is left of the fast modes; one plain step removes it.) Failing both, a point a
         quarter as far beyond the plain image; none if F rises at all of them.
         """
-        u, r = self.here.vector
-        image = u + r
+        u, r, _ = self.here.vectors
         for fraction in _BACKTRACKS:
-            candidate = self.evaluate_vector(image + fraction * (proposal - image))
-            if candidate is None:
+            vector = proposal if fraction == 1 else (u + r) + fraction * (proposal - (u + r))
+            candidate = self.evaluate_vector(vector)
+            if not candidate.finite:
                 continue
             if self.falls(candidate):
                 return [candidate]
-            settled = self.evaluate(*candidate.following, self.chart)
+            settled = self.evaluate(*candidate.plain_step)
             if self.falls(settled):
                 return [candidate, settled]
         return []
+
+    def advance(self, candidates: list[Point]) -> bool:
+        """Go on to the last candidate, or by the plain map without one; say whether the last step was a plain one."""
+        plain = len(candidates) != 1
+        for passed in candidates[:-1]:  # on the way to a plain image lies the extrapolated point itself
+            self.history.append(Past(*passed.vectors[:2], plain=False))
+        self.accept(candidates[-1] if candidates else self.evaluate(*self.here.plain_step), plain)
+        return plain
+
+    def slide(self, direction: Array) -> bool:
+        """Leave a saddle of the sites along a direction of negative curvature, where F falls by more than rounding."""
+        for vector in saddles.slides(self.here, direction):
+            candidate = self.evaluate_vector(vector)
+            if candidate.finite and self.here.free_energy - candidate.free_energy > self.slack():
+                self.history, self.convergence.factor, self.slid = [], np.nan, True
+                self.accept(candidate)
+                return True
+        return False
+
+    # --- points -------------------------------------------------------------------------------------------------------
+
+    @property
+    def here(self) -> Point:
+        """The point where the run is."""
+        assert self.point is not None  # `run` evaluates the start first
+        return self.point
+
+    def evaluate(self, psi: Array, log_masses: Array) -> Point:
+        """One map of the fixed-point equations; raises `Stopped` where a budget is used up."""
+        self.recorder.count()
+        problem, objective, drawn = self.problem, self.problem.framed, self.whitened
+        # 1. E-step (T1): the encoder, and the sums over all data points that the decoder needs.
+        expectations = problem.expectations(psi, log_masses)
+        # 2. M-step (T2): the decoder from these sums.
+        updated = problem.updated_decoder(psi, expectations, None if drawn is None else drawn.inverse)
+        return Point(objective, self.options.free, psi, log_masses, expectations, updated, drawn or objective)
+
+    def evaluate_vector(self, u: Array) -> Point:
+        """The map at a proposal, which may lead to numbers that are not finite."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            return self.evaluate(*self.here.from_vector(u))
+
+    def evaluate_sites(self, sites: Sites) -> Point:
+        """The map at sites of the host."""
+        move = self.problem.data.to_device
+        return self.evaluate(move(sites.decoder), move(sites.log_masses))
 
     def falls(self, candidate: Point) -> bool:
         """Whether F does not rise from here to the candidate.
@@ -329,84 +263,60 @@ class _Run:
         point = self.here
         rise = candidate.free_energy - point.free_energy
         if abs(rise) <= self.slack():
-            if not self.symmetric:
+            if not self.convergence.symmetric:
                 return candidate.residual <= point.residual
-            (u, r), (u1, r1) = point.vector, candidate.vector
-            rise = -numbers((point.metric * r + candidate.metric * r1) @ (u1 - u))[0] / 2
+            (u, r, metric), (u1, r1, metric1) = point.vectors, candidate.vectors
+            rise = -numbers((metric * r + metric1 * r1) @ (u1 - u))[0] / 2
         return rise <= 0
 
     def slack(self) -> float:
-        return self.noise * (1 + abs(self.here.free_energy))
-
-    def evaluate_vector(self, u: Array) -> Point | None:
-        """Evaluate a proposal; None where nothing finite comes back."""
-        with np.errstate(over="ignore", invalid="ignore"):
-            point = self.evaluate(*self.here.parts(u), self.chart)
-            return point if point.finite else None
-
-    def evaluate_sites(self, sites: Sites) -> Point:
-        return self.evaluate(self.problem.to_device(sites.decoder), self.problem.to_device(log(sites.masses)))
-
-    def evaluate(self, psi: Array, log_masses: Array, chart: Chart | None = None) -> Point:
-        """One map; raises when a budget is used up."""
-        options = self.options
-        late = options.time_limit is not None and time.monotonic() - self.started >= options.time_limit
-        if self.n_maps > 0 and (late or self.n_maps >= options.max_maps):
-            raise _Stopped(Status.BUDGET_USED)
-        point = Point.evaluate(self.problem, psi, log_masses, options.free, chart)
-        self.n_maps += 1
-        if self.bar is not None:
-            self.bar.update()
-        return point
+        """Differences of F from here that are rounding."""
+        return self.convergence.slack(self.here.free_energy)
 
     def accept(self, point: Point, plain: bool = False) -> None:
-        """Go on from a point; raises where it is not finite."""
+        """Go on from a point; raises `Stopped` where it is not finite, or where a callback asks for it."""
         if not point.finite:
-            raise _Stopped(Status.NOT_FINITE)
+            raise Stopped(Status.NOT_FINITE)
         self.point, self.error = point, np.inf
-        self.history = [*self.history[1 - MEMORY :], Past(*point.vector, plain)]
-        frame, options = self.problem.rows.frame, self.options
-        if self.bar is not None and options.progress:
-            self.bar.set_postfix_str(f"residual {point.residual * frame.scale:.1e}", refresh=False)
-        if not (options.record or options.callback):
-            return
-        decoder = frame.outward(to_host(point.psi))[self.sites.index]
-        if options.record:
-            self.trajectory.append(decoder)
-        if options.callback:
-            residual, error = point.residual * frame.scale, self.estimate() * frame.scale
-            if options.callback(Iterate(self.n_maps, point.free_energy, residual, error, decoder)):
-                raise _Stopped(Status.STOPPED)
+        self.history = [*self.history[1 - MEMORY :], Past(*point.vectors[:2], plain)]
+        self.recorder.accepted(point, self.sites.index, lambda: self.convergence.estimate(point, self.history))
 
-    def package(self, objective: Objective, tiling: Tiling, status: Status) -> FixedPoint:
-        """The result in units of the data, one reconstruction per tile."""
-        if self.point is None:
-            if status is Status.INTERRUPTED:
-                raise KeyboardInterrupt
-            raise ValueError(
-                f"the free energy of the start is not finite: check the scale of {objective} and of the data"
-            )
-        point, rows = self.point, self.problem.rows
-        sites = self.current_sites()
-        masses = sites.masses[sites.index]
-        part = np.divide(sites.tile_masses, masses, out=np.zeros_like(masses), where=masses > 0)
-        return FixedPoint(
-            x=rows.source,
-            weights=rows.weights,
-            objective=objective,
-            tiling=Tiling(sites.tile_masses, tiling.positions) if self.options.free else tiling,
-            decoder=rows.frame.outward(sites.decoder)[sites.index],
-            marginal=to_host(point.expectations.mass)[sites.index] * part,
-            free_energy=point.free_energy,
-            energy=float(point.expectations.energy),
-            distortion=self.problem.distortion(point.psi, point.log_masses, point.expectations),
-            residual=point.residual * rows.frame.scale,
-            error_estimate=self.error * rows.frame.scale,
-            top_eigenvalue=self.top_eigenvalue,
-            n_maps=self.n_maps,
-            status=status,
-            masses_free=self.options.free,
-            frame=rows.frame,
-            expected=self.problem.constraint_values(point.psi, point.expectations),
-            trajectory=np.stack(self.trajectory) if self.options.record else None,
-        )
+    def move_to(self, sites: Sites, strictly: bool = False) -> bool:
+        """Go over to other sites unless F rises there by more than rounding (`strictly`: unless it rises at all)."""
+        chart, self.whitened = self.whitened, None
+        point = self.evaluate_sites(sites)
+        rise = point.free_energy - self.here.free_energy
+        if not rise <= (0.0 if strictly else self.slack()):
+            self.whitened = chart
+            return False
+        self.sites, self.history, self.convergence.factor = sites, [], np.nan
+        self.accept(point)
+        self.draw_coordinates()
+        return True
+
+    def current_sites(self) -> Sites:
+        """The sites with reconstructions, masses and marginal posterior of the point."""
+        point = self.here
+        mass = to_host(point.expectations.mass)
+        sites = Sites(to_host(point.psi), self.sites.index, self.sites.tile_masses, mass)
+        return sites.with_masses(np.exp(to_host(point.log_masses))) if self.options.free else sites
+
+    def refresh_coordinates(self) -> None:
+        """Draw coordinates anew that were drawn far from here, or where a box holds other coordinates now."""
+        drawn, residual = self.whitened, self.here.residual
+        if drawn is None:
+            return
+        far = self.convergence.floor < residual < _REDRAW * self.drawn_at
+        if far or not drawn.fits(self.here.updated_decoder):
+            self.draw_coordinates()
+
+    def draw_coordinates(self) -> None:
+        """Coordinates about here in which J is symmetric, unless those of the objective are such."""
+        convergence, point = self.convergence, self.here
+        if self.bregman or not convergence.symmetric:
+            return
+        drawn = Whitened.at(self.problem, point.psi, point.expectations, point.updated_decoder)
+        self.whitened, self.drawn_at, self.point = drawn, point.residual, point.with_coordinates(drawn)
+        self.history, convergence.factor = [Past(*self.point.vectors[:2], plain=False)], np.nan
+        slack = drawn.slack(point.expectations, point.updated_decoder)
+        convergence.raise_floor(float(np.sqrt(to_host(point.expectations.mass) @ np.square(slack).sum(axis=1))))

@@ -1,23 +1,19 @@
-"""A point of the iteration and what one map makes of it, also as vectors. Its arrays lie where the backend computes."""
+"""A point of the iteration with its image under the map, also as vectors. Its arrays lie where the backend computes."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Protocol
 
 import numpy as np
-from array_api_compat import array_namespace
 
 from .._utils.arrays import Array
-from .._utils.device import numbers
-from ..equations import Expectations
-from ..objectives.base import Objective
-from ..problems.problem import Problem
+from .._utils.device import array_namespace, numbers
+from ..equations import Expectations, log_masses as log_of
+from ..objectives.base import FramedObjective
 
 
-class Chart(Protocol):
+class Coordinates(Protocol):
     """Coordinates of reconstructions in which the curvature of the energy is the constant stiffness."""
 
     @property
@@ -26,119 +22,121 @@ class Chart(Protocol):
     def reconstructions(self, u: Array) -> Array: ...  # noqa: D102
 
 
-@dataclass(frozen=True, eq=False)
 class Point:
     """Reconstructions psi (k, D) and log masses (k,) of the sites, in the frame, and their image under the map.
 
     Attributes
     ----------
-    expectations : Expectations
-        From the pass over the data at psi.
-    image : (k, D) array
-        T(psi).
+    objective : FramedObjective
     free : bool
         Whether the masses move too.
-    chart : Chart
-        Coordinates of reconstructions in the vectors.
+    psi, log_masses : (k, D), (k,) arrays
+    expectations : Expectations
+        From the E-step at psi.
+    updated_decoder : (k, D) array
+        T(psi), from the M-step.
+    coordinates : Coordinates
+        In which the vectors are.
+    free_energy : float
+        F in nats.
+    residual : float
+        Root-mean-square step of the plain map, that of log masses in units of the resolution stiffness^-1/2.
     """
 
-    objective: Objective
-    free: bool
-    psi: Array
-    log_masses: Array
-    expectations: Expectations
-    image: Array
-    chart: Chart
+    __slots__ = (
+        "_vector", "coordinates", "expectations", "free", "free_energy", "log_masses", "objective", "psi", "residual",
+        "updated_decoder",
+    )  # fmt: skip
 
-    @classmethod
-    def evaluate(cls, problem: Problem, psi: Array, log_masses: Array, free: bool, chart: Chart | None = None) -> Point:
-        """One map."""
-        expectations = problem.expectations(psi, log_masses)
-        image = problem.image(psi, expectations, getattr(chart, "inverse", None))
-        return cls(problem.objective, free, psi, log_masses, expectations, image, chart or problem.objective)
+    def __init__(
+        self,
+        objective: FramedObjective,
+        free: bool,
+        psi: Array,
+        log_masses: Array,
+        expectations: Expectations,
+        updated_decoder: Array,
+        coordinates: Coordinates,
+    ) -> None:
+        self.objective, self.free, self.psi, self.log_masses = objective, free, psi, log_masses
+        self.expectations, self.updated_decoder, self.coordinates = expectations, updated_decoder, coordinates
+        self._vector: tuple[Array, Array, Array] | None = None
+        mass = expectations.mass
+        if coordinates.coordinates(psi) is psi:  # vectors of these coordinates have the same norm, but for a factor
+            _, r, metric = self.vectors
+            square = (metric @ (r * r)) / coordinates.stiffness
+        else:
+            square = mass @ ((updated_decoder - psi) ** 2).sum(axis=1)
+            if free:
+                step = array_namespace(mass).where(mass > 0, self.log_step, 0.0)
+                square = square + mass @ step**2 / objective.stiffness
+        self.free_energy, square = numbers(expectations.free_energy, square)
+        self.residual = math.sqrt(square)
 
-    @cached_property
-    def _alive(self) -> Array:
-        return self.expectations.mass > 0
-
-    @cached_property
+    @property
     def log_step(self) -> Array:
         """Step log m - log pi of free masses, (k,): minus infinity where a site has died."""
-        xp = array_namespace(self.log_masses)
-        return log(self.expectations.mass) - xp.where(self._alive, self.log_masses, 0.0)
-
-    @cached_property
-    def _scalars(self) -> tuple[float, float]:
-        """Free energy and residual, brought from a device together when first asked for."""
         mass = self.expectations.mass
-        square = mass @ np.square(self.image - self.psi).sum(axis=1)
-        if self.free:
-            step = array_namespace(mass).where(self._alive, self.log_step, 0.0)
-            square = square + mass @ step**2 / self.objective.stiffness
-        free_energy, square = numbers(self.expectations.free_energy, square)
-        return free_energy, math.sqrt(square)
-
-    @property
-    def free_energy(self) -> float:
-        """F in nats."""
-        return self._scalars[0]
-
-    @property
-    def residual(self) -> float:
-        """Root-mean-square step of the plain map, that of log masses in units of the resolution stiffness^-1/2."""
-        return self._scalars[1]
+        return log_of(mass) - array_namespace(mass).where(mass > 0, self.log_masses, 0.0)
 
     @property
     def finite(self) -> bool:
-        """Whether free energy and residual are."""
-        return all(map(math.isfinite, self._scalars))
+        """Whether free energy and residual are finite."""
+        return math.isfinite(self.free_energy) and math.isfinite(self.residual)
 
     @property
-    def following(self) -> tuple[Array, Array]:
+    def plain_step(self) -> tuple[Array, Array]:
         """Reconstructions and log masses to which the plain map leads."""
-        return self.image, normalised(self.log_masses + self.log_step) if self.free else self.log_masses
-
-    @cached_property
-    def vector(self) -> tuple[Array, Array]:
-        """Point and residual as vectors: psi, in the coordinates of the chart, and log pi where masses are free."""
-        psi = self.chart.coordinates(self.psi)
-        step = self.chart.coordinates(self.image) - psi
         if not self.free:
-            return psi.ravel(), step.ravel()
-        xp = array_namespace(psi)  # a dead site's log mass is minus infinity: zero stands for it here
-        log_masses, log_step = (xp.where(self._alive, part, 0.0) for part in (self.log_masses, self.log_step))
-        return xp.concat([psi.ravel(), log_masses]), xp.concat([step.ravel(), log_step])
+            return self.updated_decoder, self.log_masses
+        return self.updated_decoder, normalised(self.log_masses + self.log_step)
 
-    @cached_property
-    def metric(self) -> Array:
-        """Diagonal metric of these vectors in which J is symmetric, (m lambda grad^2 f, m) (T8); 0 for a dead site."""
-        mass = self.expectations.mass
-        metric = (mass * self.chart.stiffness).repeat(self.psi.shape[1])
-        return array_namespace(mass).concat([metric, mass]) if self.free else metric
+    @property
+    def vectors(self) -> tuple[Array, Array, Array]:
+        """The point u and its residual r as vectors, and the diagonal metric in which J is symmetric (T8).
 
-    def size(self, vector: Array) -> float:
+        u holds psi, in the coordinates, and log pi where masses are free; the metric is (m lambda grad^2 f, m), and 0
+        for a dead site.
+        """
+        if self._vector is None:
+            self._vector = self._as_vectors()
+        return self._vector
+
+    def _as_vectors(self) -> tuple[Array, Array, Array]:
+        mass, to = self.expectations.mass, self.coordinates.coordinates
+        psi = to(self.psi)
+        u, r = psi.ravel(), (to(self.updated_decoder) - psi).ravel()
+        metric = (mass * self.coordinates.stiffness).repeat(self.psi.shape[1])
+        if not self.free:
+            return u, r, metric
+        xp, alive = array_namespace(mass), mass > 0
+        # A dead site's log mass is minus infinity: zero stands for it here.
+        log_masses, log_step = (xp.where(alive, part, 0.0) for part in (self.log_masses, self.log_step))
+        return xp.concat([u, log_masses]), xp.concat([r, log_step]), xp.concat([metric, mass])
+
+    def norm(self, vector: Array) -> float:
         """Root-mean-square displacement, in the sense of `residual`, that a vector of displacements stands for."""
         n, mass = self.psi.shape[0] * self.psi.shape[1], self.expectations.mass
-        u = self.chart.coordinates(self.psi) + vector[:n].reshape(self.psi.shape)
-        shift = self.chart.reconstructions(u) - self.psi
-        square = mass @ np.square(shift).sum(axis=1)
+        u = self.coordinates.coordinates(self.psi) + vector[:n].reshape(self.psi.shape)
+        shift = self.coordinates.reconstructions(u) - self.psi
+        square = mass @ (shift * shift).sum(axis=1)
         if self.free:
             square = square + mass @ vector[n:] ** 2 / self.objective.stiffness
         return math.sqrt(numbers(square)[0])
 
-    def parts(self, u: Array) -> tuple[Array, Array]:
-        """Reconstructions and log masses of another vector; where it has none, and of dead sites, those of here."""
-        n = self.psi.shape[0] * self.psi.shape[1]
-        psi = self.chart.reconstructions(u[:n].reshape(self.psi.shape))
+    def from_vector(self, u: Array) -> tuple[Array, Array]:
+        """Reconstructions and log masses of another vector; it has no log masses of dead sites, nor any fixed ones."""
+        shape = self.psi.shape
         if not self.free:
-            return psi, self.log_masses
-        return psi, normalised(array_namespace(u).where(self._alive, u[n:], -np.inf))
+            return self.coordinates.reconstructions(u.reshape(shape)), self.log_masses
+        n = shape[0] * shape[1]
+        log_masses = array_namespace(u).where(self.expectations.mass > 0, u[n:], -np.inf)
+        return self.coordinates.reconstructions(u[:n].reshape(shape)), normalised(log_masses)
 
-
-def log(masses: Array) -> Array:
-    """Logarithm, minus infinity for zero."""
-    with np.errstate(divide="ignore"):
-        return np.log(masses)
+    def with_coordinates(self, coordinates: Coordinates) -> Point:
+        """The same point with vectors in other coordinates."""
+        psi, log_masses, expectations = self.psi, self.log_masses, self.expectations
+        return Point(self.objective, self.free, psi, log_masses, expectations, self.updated_decoder, coordinates)
 
 
 def normalised(log_masses: Array) -> Array:

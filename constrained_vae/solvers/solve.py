@@ -8,17 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from .._utils.checks import check_callable, check_choice, check_count, check_data, check_instance
+from .._utils.checks import check_callable, check_choice, check_count, check_data
 from ..latent.sites import Sites
 from ..latent.tiling import Tiling
 from ..objectives.base import Objective
-from ..objectives.elbo import ELBO
-from ..objectives.lagrangian import Lagrangian
-from ..problems.problem import Problem
 from ..results.fixed_point import FixedPoint, NotConvergedError
 from ..results.status import NotConvergedWarning, Status
 from .loop import iterate
 from .options import Iterate, Options
+from .pose import Posed, pose
 
 _JITTER = 1e-2  # noise of the default start, in units of the data's radius: less leaves symmetric saddles
 
@@ -109,33 +107,36 @@ def solve(
     >>> round(float(abs(s.decoder[0, 0])), 6)  # m = tanh(m / 0.5) (theory.md section 5)
     0.957504
     """
-    objective = ELBO() if objective is None else objective
-    check_instance(objective, "objective", Objective, "ELBO(beta=0.5)")
-    if beta is not None:
-        objective = objective.at(beta)
-    tiling = Tiling.uniform() if tiling is None else tiling
-    check_instance(tiling, "tiling", Tiling, "Tiling.uniform(64)")
-    check_choice(masses, "masses", ("fixed", "free"))
-    check_choice(on_failure, "on_failure", ("warn", "raise", "return"))
     check_callable(callback, "callback")
     check_count(seed, "seed", 0)
-    options = Options(masses == "free", accelerate, tol, max_maps, time_limit, callback, record, progress)
-    problem = Problem.make(x, objective, weights, backend, dtype)
-    sites = initial_sites(problem, tiling, start, seed, options.free)
-    solution, *_ = iterate(problem, objective, tiling, sites, options)
+    posed = pose(
+        x,
+        objective,
+        beta=beta,
+        tiling=tiling,
+        weights=weights,
+        masses=masses,
+        backend=backend,
+        dtype=dtype,
+        on_failure=on_failure,
+    )
+    options = Options(posed.free, accelerate, tol, max_maps, time_limit, callback, record, progress)
+    sites = initial_sites(posed, start, seed)
+    solution, *_ = iterate(posed.problem, posed.tiling, sites, options)
     report_failure(solution, on_failure, stacklevel=3)
     return solution
 
 
-def initial_sites(problem: Problem, tiling: Tiling, start: Any, seed: int, free: bool) -> Sites:
+def initial_sites(posed: Posed, start: Any, seed: int) -> Sites:
     """Initial reconstructions in the frame, exactly coincident ones tied."""
-    rows, k = problem.rows, len(tiling)
-    dim = rows.source.shape[1]
+    problem, tiling = posed.problem, posed.tiling
+    rows, k = problem.data.rows, len(tiling)
+    dim = rows.dim
     tile_masses = tiling.masses
     if start is None:
         noise = np.random.default_rng(seed).standard_normal((k, dim)) / np.sqrt(dim)
-        objective = problem.objective
-        psi = objective.reconstructions(objective.coordinates(problem.mean) + _JITTER * problem.radius * noise)
+        start_at = problem.framed.coordinates(problem.data.mean)
+        psi = problem.framed.reconstructions(start_at + _JITTER * problem.data.radius * noise)
     elif isinstance(start, str):
         check_choice(start, "start", ("data",))
         chosen = np.random.default_rng(seed).choice(len(rows), size=k, p=rows.weights)
@@ -146,10 +147,10 @@ def initial_sites(problem: Problem, tiling: Tiling, start: Any, seed: int, free:
             raise ValueError(f"start must have shape ({k}, {dim}), one reconstruction per tile, got {given.shape}")
         problem.objective.check(given)
         psi = rows.frame.inward(np.asarray(given, dtype=np.float64))
-        if free and isinstance(start, FixedPoint):  # its masses are part of where it got to
+        if posed.free and isinstance(start, FixedPoint):  # its masses are part of where it got to
             tile_masses = start.tiling.masses
-    if isinstance(problem.objective, Lagrangian):  # into the box
-        psi = problem.objective.reconstructions(psi)
+    if getattr(problem.framed, "box", None) is not None:
+        psi = problem.framed.reconstructions(psi)  # the nearest point of the box
     return Sites.of_tiles(psi, tile_masses)
 
 

@@ -9,18 +9,18 @@ covariance of slopes B = Cov_w(d H).
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from array_api_compat import array_namespace
 from scipy.sparse.linalg import LinearOperator, eigsh
 
 from .._utils.arrays import Array, FloatArray
 from .._utils.blas import single_threaded_blas
-from .._utils.device import to_host
+from .._utils.device import array_namespace, to_host
+from ..data.prepared import Block, tree_sum
 from ..objectives.decoder_update import readout_slopes
+from ..problems.posterior import Tiles, responsibilities
 from ..problems.problem import Problem
 from .coordinates import roots
 
@@ -28,7 +28,6 @@ _DENSE = 128  # dimensions up to which covariances are formed; above, Lanczos wi
 _ENTRIES = 2**23  # entries of a batch of covariances
 _SMALL = 2**26  # multiplications for a covariance below which they are left to one thread
 _DEVIATIONS = 2**20  # entries of a batch of deviations of rows from sites
-_KEPT = 2**26  # entries of data and responsibilities kept for Lanczos; above, they stream anew for every product
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +79,7 @@ def split_condition(
     may_split : (k,) bool array, optional
         The sites among which the one nearest to splitting is sought; all by default.
     """
-    curvature = problem.objective.curvature(psi)
+    curvature = problem.framed.curvature(psi)
     if curvature is None:
         return _general(problem, psi, log_masses, may_split)
     whitening = np.sqrt(curvature)  # eigenvalues of (lambda grad^2 f)^1/2 Cov (lambda grad^2 f)^1/2, diagonal (k, D)
@@ -91,7 +90,7 @@ def split_condition(
     axis = axis * _sign(axis)
     settled = whitening[site] == 0
     direction = np.where(settled, 0.0, axis / np.where(settled, 1.0, whitening[site]))
-    deviation = np.sqrt(max(eigenvalue, 0.0) / problem.objective.stiffness) * axis
+    deviation = np.sqrt(max(eigenvalue, 0.0) / problem.framed.stiffness) * axis
     return SplitCondition(top, eigenvalue, site, direction * np.sqrt(max(eigenvalue, 0.0)), axis, deviation)
 
 
@@ -103,8 +102,8 @@ def _general(
     problem: Problem, psi: FloatArray, log_masses: FloatArray, may_split: npt.NDArray[np.bool_] | None
 ) -> SplitCondition:
     """The condition for any energy, from A and B of every site, D x D each."""
-    objective, (k, dim) = problem.objective, psi.shape
-    expectations = problem.expectations(problem.to_device(psi), problem.to_device(log_masses))
+    objective, (k, dim) = problem.framed, psi.shape
+    expectations = problem.expectations(*map(problem.data.to_device, (psi, log_masses)))
     mass, sums = to_host(expectations.mass), to_host(expectations.sums)
     top, deviations = np.zeros(k), np.zeros((k, dim))
     alive = np.flatnonzero(mass > 0)
@@ -114,13 +113,9 @@ def _general(
         # d H_ia - E_w[d H_a] = -(phi_i - E_w[phi])_a . v'(psi_a)
         slopes = readout_slopes(objective.readout, psi[some])
         mean = sums[some] / mass[some, None]
-        B = np.zeros((len(some), dim, dim))
-        for _, phi, q in problem.posteriors(psi, log_masses):
-            for n, a in enumerate(some):
-                y = np.sqrt(q[:, a, None]) * ((phi - mean[n]) @ slopes[n])
-                B[n] += y.T @ y
+        B = problem.total(_slope_covariances, psi, log_masses, some, slopes, mean)
         with single_threaded_blas():
-            values, vectors = np.linalg.eigh(inverse @ (B / mass[some, None, None]) @ inverse)
+            values, vectors = np.linalg.eigh(inverse @ (to_host(B) / mass[some, None, None]) @ inverse)
         top[some] = values[:, -1].clip(0)
         deviations[some] = np.sqrt(top[some])[:, None] * (inverse @ vectors[:, :, -1:])[:, :, 0]
     among = top if may_split is None else np.where(may_split, top, 0.0)
@@ -128,6 +123,16 @@ def _general(
     deviation = deviations[site] * _sign(deviations[site])
     axis = deviation / (np.linalg.norm(deviation) or 1.0)
     return SplitCondition(float(top.max()), float(among[site]), site, deviation, axis, deviation)
+
+
+def _slope_covariances(block: Block, tiles: Tiles, some: Array, slopes: Array, mean: Array) -> Array:
+    """sum_i rho_i q_ia of the products of slopes (phi_i - E_w[phi]) v', of some sites, (g, D, D)."""
+    xp, q = array_namespace(slopes), responsibilities(block, tiles).T[some]
+    found = []
+    for n in range(len(q)):
+        y = xp.sqrt(q[n])[:, None] * ((block.phi - mean[n]) @ slopes[n])
+        found.append(y.T @ y)
+    return xp.stack(found)
 
 
 _Found = tuple[float, float, int, FloatArray]
@@ -144,7 +149,7 @@ def _dense(
         part = slice(start, start + group)
         white = whitening[part]
         # Of many small matrices threads would wait for each other.
-        with single_threaded_blas() if len(problem.rows) * dim**2 < _SMALL else contextlib.nullcontext():
+        with single_threaded_blas() if len(problem.data) * dim**2 < _SMALL else contextlib.nullcontext():
             covariances = _covariances(problem, psi, log_masses, part)
         with single_threaded_blas():
             values, vectors = np.linalg.eigh(white[:, :, None] * covariances * white[:, None, :])
@@ -159,20 +164,8 @@ def _covariances(problem: Problem, psi: FloatArray, log_masses: FloatArray, part
 
     Deviations are taken from psi_a before they are squared, so that a tight site far from the origin loses no digits.
     """
-    k, dim = psi.shape
-    start, stop, _ = part.indices(k)
-    centres, log_pi = problem.to_device(psi), problem.to_device(log_masses)
-    xp = array_namespace(centres)
-    moments = xp.zeros((stop - start, dim + 1, dim + 1))  # sum_i rho_i q_ia of the products of (x_i - psi_a, 1)
-    origins = xp.concat([centres, xp.zeros_like(centres[:, :1])], axis=1)[:, None]
-    for x, q in problem.responsibilities(centres, log_pi):
-        points = xp.concat([x, xp.ones_like(x[:, :1])], axis=1)
-        group = max(1, _DEVIATIONS // (len(x) * (dim + 1)))
-        for first in range(start, stop, group):
-            sites = slice(first, min(first + group, stop))
-            scaled = xp.sqrt(q.T[sites])[:, :, None] * (points - origins[sites])  # (g, rows, D + 1)
-            moments[first - start : sites.stop - start] += xp.matmul(scaled.transpose(0, 2, 1), scaled)
-    sums = to_host(moments)
+    start, stop, _ = part.indices(len(psi))
+    sums = to_host(problem.total(_deviation_moments, psi, log_masses, psi[part], start, stop))
     mass = sums[:, -1:, -1:]
     sums = sums / np.where(mass > 0, mass, 1.0)
     shift = sums[:, -1, :-1]  # of the mean from psi_a, zero at a fixed point
@@ -180,28 +173,36 @@ def _covariances(problem: Problem, psi: FloatArray, log_masses: FloatArray, part
     return covariances
 
 
+def _deviation_moments(block: Block, tiles: Tiles, centres: Array, start: int, stop: int) -> Array:
+    """sum_i rho_i q_ia (x_i - psi_a, 1)(x_i - psi_a, 1)^T of sites start to stop, (g, D + 1, D + 1)."""
+    xp, q, dim = array_namespace(centres), responsibilities(block, tiles).T, centres.shape[1]
+    points = xp.concat([block.x, xp.ones_like(block.x[:, :1])], axis=1)
+    origins = xp.concat([centres, xp.zeros_like(centres[:, :1])], axis=1)[:, None]
+    group = max(1, _DEVIATIONS // (len(points) * (dim + 1)))
+    found = []
+    for first in range(start, stop, group):
+        last = min(first + group, stop)
+        scaled = xp.sqrt(q[first:last])[:, :, None] * (points - origins[first - start : last - start])  # (g, n, D + 1)
+        found.append(xp.matmul(scaled.transpose(0, 2, 1), scaled))
+    return xp.concat(found)
+
+
 def _lanczos(
     problem: Problem, psi: FloatArray, log_masses: FloatArray, whitening: FloatArray, eligible: npt.NDArray[np.bool_]
 ) -> _Found:
     """Top eigenpair over all sites at once: Lanczos on the block-diagonal operator of all covariances, never formed."""
     k, dim = psi.shape
-    centres, log_pi = problem.to_device(psi), problem.to_device(log_masses)
-    stream = problem.responsibilities(centres, log_pi)
-    kept = list(stream) if len(problem.rows) * (k + dim) <= _KEPT else None
-
-    def blocks() -> Iterable[tuple[Array, Array]]:
-        return problem.responsibilities(centres, log_pi) if kept is None else kept
-
-    mass = to_host(sum(q.sum(axis=0) for _, q in blocks()))
+    kept = problem.kept(_points_and_responsibilities, psi, log_masses)
+    mass, mean = (to_host(total) for total in tree_sum((q.sum(axis=0), q.T @ x) for x, q in kept))
     scale = np.where(mass > 0, mass, 1.0)[:, None]
-    mean = to_host(sum(q.T @ x for x, q in blocks())) / scale
+    mean = mean / scale
 
     def largest(among: npt.NDArray[np.bool_]) -> tuple[float, int, FloatArray]:
         def product(vector: FloatArray) -> FloatArray:
             u = np.where(among[:, None], whitening * vector.reshape(k, dim), 0.0)
-            axes = problem.to_device(u).T
+            axes = problem.data.to_device(u).T
             # Cov_a u_a = sum_i w_ia x_i (x_i . u_a) - psi_a (psi_a . u_a): two matrix products per block for all sites.
-            moment = to_host(sum((q * (x @ axes)).T @ x for x, q in blocks())) / scale
+            moment = to_host(tree_sum((q * (x @ axes)).T @ x for x, q in kept)) / scale
             return (whitening * (moment - mean * (mean * u).sum(axis=1)[:, None])).ravel()
 
         operator = LinearOperator((k * dim, k * dim), matvec=product, dtype=np.float64)
@@ -221,3 +222,7 @@ def _lanczos(
     if not (eligible & alive).any():
         return top, 0.0, site, axis
     return top, *largest(eligible & alive)
+
+
+def _points_and_responsibilities(block: Block, tiles: Tiles) -> tuple[Array, Array]:
+    return block.x, responsibilities(block, tiles)

@@ -332,7 +332,7 @@ def multiplier(solution: FixedPoint) -> float | None:
     >>> multiplier(solve([[-1.0], [1.0]], beta=0.5))
     1.0
     """
-    quadratic = solution.objective.in_frame(solution.frame).quadratic
+    quadratic = solution.problem.framed.quadratic
     return None if quadratic is None else quadratic / solution.frame.scale**2
 
 

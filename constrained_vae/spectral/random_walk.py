@@ -8,19 +8,17 @@ but `affinity`, which is asked for by name.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 from scipy.linalg import eigh
 from scipy.sparse.linalg import LinearOperator
 
+from .._utils import memory
 from .._utils.arrays import FloatArray
 from .._utils.blas import single_threaded_blas
 from .._utils.checks import TooLargeError, check_count, check_instance
+from ..data.prepared import Block, tree_sum
+from ..problems.posterior import Tiles, posterior
 from ..results.fixed_point import FixedPoint
-
-_KEPT = 2**24  # posterior masses that are kept for products with P, 128 MiB; more of them are evaluated for each anew
-_LARGEST = 2**27  # entries of the largest affinity handed out whole, 1 GiB
 
 
 def walk(solution: FixedPoint) -> LinearOperator:
@@ -45,27 +43,23 @@ def walk(solution: FixedPoint) -> LinearOperator:
     array([[0.9584, 0.0416],
            [0.0416, 0.9584]])
     """
-    tied, rho = _tied(solution), solution.weights
-    n = len(rho)
-    kept = list(_blocks(tied)) if n * len(tied.decoder) <= _KEPT else None
-
-    def blocks() -> Iterator[tuple[slice, FloatArray]]:
-        return _blocks(tied) if kept is None else iter(kept)
-
-    mass = sum(rho[rows] @ q for rows, q in blocks())
+    tied = _tied(solution)
+    n = len(tied.weights)
+    kept = tied.problem.kept(_rows, *tied.code)
+    mass = tree_sum(rho @ q for _, rho, q in kept)
     scale = np.where(mass > 0, mass, 1.0)[:, None]
 
     def forth(values: FloatArray) -> FloatArray:
         """P v = q (w^T v)."""
         v = values.reshape(n, -1)
-        means = sum(q.T @ (rho[rows, None] * v[rows]) for rows, q in blocks()) / scale
-        return np.concatenate([q @ means for _, q in blocks()]).reshape(values.shape)
+        means = tree_sum(q.T @ (rho[:, None] * v[rows]) for rows, rho, q in kept) / scale
+        return np.concatenate([q @ means for *_, q in kept]).reshape(values.shape)
 
     def back(values: FloatArray) -> FloatArray:
         """P^T v = w (q^T v)."""
         v = values.reshape(n, -1)
-        sums = sum(q.T @ v[rows] for rows, q in blocks()) / scale
-        return np.concatenate([rho[rows, None] * (q @ sums) for rows, q in blocks()]).reshape(values.shape)
+        sums = tree_sum(q.T @ v[rows] for rows, _, q in kept) / scale
+        return np.concatenate([rho[:, None] * (q @ sums) for _, rho, q in kept]).reshape(values.shape)
 
     return LinearOperator((n, n), matvec=forth, matmat=forth, rmatvec=back, rmatmat=back, dtype=np.float64)
 
@@ -81,7 +75,7 @@ def affinity(solution: FixedPoint) -> FloatArray:
         Above 2^27 entries: `spectrum`, `embedding` and `walk` do without it.
     """
     tied, rho = _tied(solution), solution.weights
-    if len(rho) ** 2 > _LARGEST:
+    if len(rho) ** 2 > memory.LARGEST:
         raise TooLargeError(
             f"the affinity would hold {len(rho)} x {len(rho)} entries ({len(rho) ** 2 * 8 / 2**30:.1f} GiB): take "
             "spectrum, embedding or walk, which never form it, or a subsample of the points"
@@ -161,22 +155,20 @@ def _tied(solution: FixedPoint) -> FixedPoint:
     return solution.tied()
 
 
-def _blocks(tied: FixedPoint) -> Iterator[tuple[slice, FloatArray]]:
-    start = 0
-    for q in tied.encoder_blocks():
-        yield slice(start, start + len(q)), q
-        start += len(q)
+def _rows(block: Block, tiles: Tiles) -> tuple[slice | None, FloatArray, FloatArray]:
+    return block.rows, block.rho, posterior(block, tiles).q
+
+
+def _overlap(block: Block, tiles: Tiles) -> tuple[FloatArray, FloatArray]:
+    """q^T diag(rho) q (k, k), and the marginal m (k,)."""
+    q = posterior(block, tiles).q
+    root = np.sqrt(block.rho)[:, None] * q
+    return root.T @ root, block.rho @ q
 
 
 def _gram(tied: FixedPoint) -> tuple[FloatArray, FloatArray]:
-    """q^T diag(rho) q (k, k), and the marginal m (k,) that belongs to it, streamed over rows."""
-    k = len(tied.decoder)
-    gram, mass = np.zeros((k, k)), np.zeros(k)
-    for rows, q in _blocks(tied):
-        root = np.sqrt(tied.weights[rows, None]) * q
-        gram += root.T @ root
-        mass += tied.weights[rows] @ q
-    return gram, mass
+    """q^T diag(rho) q (k, k), and the marginal m (k,) that belongs to it."""
+    return tied.problem.total(_overlap, *tied.code)
 
 
 def _symmetric(tied: FixedPoint) -> tuple[FloatArray, FloatArray]:

@@ -9,7 +9,8 @@ from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score
 
 import constrained_vae as cv
 from constrained_vae import spectral
-from constrained_vae.spectral import comparison, random_walk
+from constrained_vae._utils import memory
+from constrained_vae.spectral import comparison
 from constrained_vae.testing.strategies import EPS, small_problems
 
 
@@ -118,8 +119,8 @@ def test_streaming_changes_nothing(monkeypatch, rng):
     whole = cv.solve(x, beta=0.3, tiling=cv.Tiling.uniform(8))
     streamed = cv.solve(blocks, beta=0.3, tiling=cv.Tiling.uniform(8))
     v, expected = rng.normal(size=(300, 2)), spectral.walk(whole)
-    monkeypatch.setattr(random_walk, "_KEPT", 0)
-    monkeypatch.setattr("constrained_vae.results.fixed_point._BLOCK", 64)
+    monkeypatch.setattr(memory, "KEPT", 0)
+    monkeypatch.setattr("constrained_vae._utils.memory.BLOCK", 64)
     np.testing.assert_allclose(spectral.walk(whole) @ v, expected @ v, atol=1e-13)
     np.testing.assert_allclose(spectral.walk(whole).T @ v, expected.T @ v, atol=1e-13)
     np.testing.assert_allclose(spectral.walk(streamed) @ v, expected @ v, atol=1e-8)

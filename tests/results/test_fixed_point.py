@@ -8,7 +8,7 @@ import pytest
 
 import constrained_vae as cv
 from constrained_vae import datasets, equations
-from constrained_vae.results import fixed_point
+from constrained_vae._utils import memory
 from constrained_vae.testing import naive_bernoulli, naive_expectations
 
 KINDS = ["gaussian", "free masses", "bernoulli"]
@@ -78,7 +78,7 @@ def test_encode_reconstruct_and_labels_agree(s, monkeypatch):
     np.testing.assert_allclose(s.reconstruct(s.x), s.encoder @ s.decoder, atol=1e-14)
     of_site = np.array([s.encoder[:, s.distinct.index == k].sum(axis=1) for k in range(len(s.distinct))])
     np.testing.assert_array_equal(s.labels, of_site.argmax(axis=0))
-    monkeypatch.setattr(fixed_point, "_BLOCK", 40)  # three rows at a time
+    monkeypatch.setattr(memory, "BLOCK", 40)  # three rows at a time
     np.testing.assert_allclose(s.encode(s.x), s.encoder, atol=1e-14)
     np.testing.assert_array_equal(replace(s).labels, s.labels)
     new = s.x[:2] * 0.9

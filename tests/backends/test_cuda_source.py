@@ -7,9 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
-from cuda_emulation import SOURCE, Compiler, compiled, fake_cupy, libraries, load_backend, signatures
 from hypothesis import given, settings, strategies as st
-from test_backends import FORMS, assert_close, assert_identical, make
 
 from constrained_vae._utils.checks import TooLargeError
 from constrained_vae.backends import reference
@@ -26,6 +24,8 @@ from constrained_vae.backends.geometry import (
     options,
 )
 from constrained_vae.equations import Expectations
+from tests.helpers.cuda_emulation import SOURCE, Compiler, compiled, fake_cupy, libraries, load_backend, signatures
+from tests.helpers.linear_form import FORMS, assert_close, assert_identical, make
 
 DTYPES = [np.float32, np.float64]
 
@@ -533,7 +533,7 @@ def test_the_emulator_finds_what_a_gpu_would_suffer_silently(folder):
     ]:
         code = "using Index = long long;\n" + kernel.replace("BODY", body)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("cuda_emulation.signatures", lambda: {"pack": ["Index", "double*"]})
+            patch.setattr("tests.helpers.cuda_emulation.signatures", lambda: {"pack": ["Index", "double*"]})
             with pytest.raises(AssertionError, match=message):
                 module._launch(code, ("-DREAL=double",), "pack", (1,), (64,), (np.int64(64), array))
     assert compiled.cache_info().currsize > 0

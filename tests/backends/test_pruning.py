@@ -377,7 +377,7 @@ def test_a_solve_at_low_temperature_leaves_tiles_out(monkeypatch):
     problem, plain = (Problem.make(x, cv.ELBO(0.002), None, backend, None) for backend in ("numba", "reference"))
     (rows, *_), *_ = problem.blocks()
     assert not np.array_equal(rows, x)
-    psi = problem.rows.frame.inward(psi)
+    psi = problem.data.frame.inward(psi)
     one, other = (p.expectations(psi, log_masses) for p in (problem, plain))
     assert asked[0] is not None
     np.testing.assert_allclose(one.mass, other.mass, rtol=1e-11, atol=1e-18)

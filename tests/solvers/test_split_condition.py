@@ -5,6 +5,7 @@ import pytest
 
 import constrained_vae as cv
 from constrained_vae import datasets
+from constrained_vae._utils import memory
 from constrained_vae.problems.problem import Problem
 from constrained_vae.solvers import split_condition as module
 from constrained_vae.solvers.split_condition import split_condition
@@ -40,7 +41,7 @@ def random_case(likelihood, rng, D=3, K=3):
 
 def found(x, weights, psi, masses, objective, may_split=None):
     problem = Problem.make(x, objective, weights, "reference", None)
-    return split_condition(problem, problem.rows.frame.inward(psi), np.log(masses), may_split), problem.rows.frame
+    return split_condition(problem, problem.data.frame.inward(psi), np.log(masses), may_split), problem.data.frame
 
 
 @BOTH
@@ -49,7 +50,7 @@ def found(x, weights, psi, masses, objective, may_split=None):
 def test_every_path_agrees_with_the_covariances(likelihood, path, D, rng, monkeypatch):
     monkeypatch.setattr(module, "_DENSE", 10**9 if "dense" in path else 0)
     monkeypatch.setattr(module, "_ENTRIES", 1 if "one" in path else 2**23)
-    monkeypatch.setattr(module, "_KEPT", 0 if "streamed" in path else 2**26)
+    monkeypatch.setattr(memory, "KEPT", 0 if "streamed" in path else 2**26)
     case = random_case(likelihood, rng, D)
     values, vectors = np.linalg.eigh(whitened(*case))
     site = int(values[:, -1].argmax())

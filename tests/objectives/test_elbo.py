@@ -159,7 +159,7 @@ def test_standard_frame(unit, offset, rng):
 def test_standard_frame_ignores_points_of_weight_zero_and_blocks(monkeypatch, rng):
     x, rho = rng.normal(size=(30, 3)), rng.dirichlet(np.ones(30))
     expected = standard_frame(x, rho)
-    monkeypatch.setattr("constrained_vae.data.rows._BLOCK", 12)  # four rows at a time
+    monkeypatch.setattr("constrained_vae._utils.memory.BLOCK", 12)  # four rows at a time
     frame = standard_frame(np.vstack([x, [[1e9, 0, 0]]]), np.append(rho, 0.0))
     np.testing.assert_allclose(frame.centre, expected.centre, atol=1e-15)
     assert frame.scale == pytest.approx(expected.scale, rel=1e-14)
@@ -176,15 +176,15 @@ def test_a_problem_streams_what_it_could_hold(likelihood, rng, monkeypatch, tmp_
     held = held.at(objective)
     mapped = np.memmap(tmp_path / "x", dtype=float, mode="w+", shape=x.shape)
     mapped[:] = x
-    monkeypatch.setattr("constrained_vae.data.rows._BLOCK", 24)  # six or eight rows at a time
+    monkeypatch.setattr("constrained_vae._utils.memory.BLOCK", 24)  # six or eight rows at a time
     streamed = Problem.make(mapped, objective, rho, "reference", None)
     assert len(list(streamed.blocks())) > 5
-    psi = held.rows.frame.inward(psi)
+    psi = held.data.frame.inward(psi)
     one, two = (problem.expectations(psi, log_masses) for problem in (held, streamed))
     np.testing.assert_allclose(one.sums, two.sums, atol=1e-14)
     assert one.free_energy == pytest.approx(two.free_energy, rel=1e-14)
     assert held.radius == pytest.approx(streamed.radius, rel=1e-14)
-    q, _ = equations.encoder(energies(objective, x, held.rows.frame.outward(psi)), log_masses)
-    direct = equations.distortion(q, rho, x, held.rows.frame.outward(psi))
+    q, _ = equations.encoder(energies(objective, x, held.data.frame.outward(psi)), log_masses)
+    direct = equations.distortion(q, rho, x, held.data.frame.outward(psi))
     for problem, found in ((held, one), (streamed, two)):
         assert problem.distortion(psi, log_masses, found) == pytest.approx(direct, rel=1e-12)

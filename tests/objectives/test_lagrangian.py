@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 from hypothesis import Phase, given, settings
-from mixtures import KINDS, all_kinds, mixture, mixtures, ways_to_keep
 from scipy.optimize import root
 from sklearn.decomposition import KernelPCA
 from sklearn.linear_model import LogisticRegression
@@ -11,6 +10,7 @@ from sklearn.linear_model import LogisticRegression
 import constrained_vae as cv
 from constrained_vae import equations
 from constrained_vae.testing import EPS, multiplier_of_error, naive_slope
+from tests.helpers.mixtures import KINDS, all_kinds, mixture, mixtures, ways_to_keep
 
 FEW = settings.default.max_examples // 12  # examples of each pair of constraints, which are 15
 

@@ -34,10 +34,10 @@ def test_one_map_of_a_source_is_that_of_the_array(kind, objective, backend, rng,
     x, rho = rng.random((57, 3)), rng.dirichlet(np.ones(57))
     psi, log_masses = rng.random((5, 3)), np.log(rng.dirichlet(np.ones(5)))
     held = Problem.make(x, objective, rho, backend, None)
-    monkeypatch.setattr(rows, "_BLOCK", 33)  # eleven rows at a time
+    monkeypatch.setattr("constrained_vae._utils.memory.BLOCK", 33)  # eleven rows at a time
     streamed = Problem.make(sources(x, tmp_path)[kind], objective, rho, backend, None)
-    assert streamed.rows.frame.scale == pytest.approx(held.rows.frame.scale, rel=1e-14)
-    psi = held.rows.frame.inward(psi)
+    assert streamed.rows.frame.scale == pytest.approx(held.data.frame.scale, rel=1e-14)
+    psi = held.data.frame.inward(psi)
     one, other = held.expectations(psi, log_masses), streamed.expectations(psi, log_masses)
     np.testing.assert_allclose(other.mass, one.mass, rtol=1e-12)
     np.testing.assert_allclose(other.sums, one.sums, rtol=1e-12, atol=1e-13)
@@ -51,7 +51,7 @@ def test_solve_and_what_follows_from_it(kind, backend, tmp_path, monkeypatch):
     x = cv.datasets.four_clusters(seed=3).x[::2]
     options = {"beta": 2.0, "tiling": cv.Tiling.uniform(6), "start": "data", "backend": backend}
     held = cv.solve(x, **options)
-    monkeypatch.setattr(rows, "_BLOCK", 22)
+    monkeypatch.setattr("constrained_vae._utils.memory.BLOCK", 22)
     source = sources(x, tmp_path)[kind]
     s = cv.solve(source, **options)
     assert s.converged
@@ -81,7 +81,7 @@ def test_blocks_are_cut_anew(lengths, count):
 @pytest.mark.parametrize("kind", ["memmap", "function", "list"])
 def test_points_are_found_in_their_blocks(kind, rng, tmp_path, monkeypatch):
     x = rng.normal(size=(57, 2))
-    monkeypatch.setattr(rows, "_BLOCK", 22)
+    monkeypatch.setattr("constrained_vae._utils.memory.BLOCK", 22)
     indices = np.sort(rng.integers(0, 57, 20))
     frame = cv.Frame(np.ones(2), 2.0)
     taken = rows.Rows(sources(x, tmp_path)[kind], np.full(57, 1 / 57), frame, np.dtype(float)).take(indices)

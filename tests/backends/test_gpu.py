@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
-from test_backends import FORMS, assert_close, assert_identical, make
 
 import constrained_vae as cv
 from constrained_vae._utils.checks import TooLargeError
@@ -12,6 +11,7 @@ from constrained_vae.equations import Expectations
 from constrained_vae.problems.problem import Problem
 from constrained_vae.solvers.loop import ACCELERATORS
 from constrained_vae.solvers.split_condition import split_condition
+from tests.helpers.linear_form import FORMS, assert_close, assert_identical, make
 
 pytestmark = pytest.mark.gpu
 
@@ -344,7 +344,7 @@ def test_data_are_uploaded_once_in_a_sweep(gpu, x, monkeypatch, dtype):
 
 @either_likelihood
 def test_data_beyond_the_free_memory_stream(gpu, x, monkeypatch, likelihood):
-    monkeypatch.setattr("constrained_vae.data.rows._BLOCK", 300)  # a hundred rows at a time
+    monkeypatch.setattr("constrained_vae._utils.memory.BLOCK", 300)  # a hundred rows at a time
     options = {"start": x[:4], "tiling": cv.Tiling.uniform(4), "max_maps": 30, "on_failure": "return"}
     objective = cv.ELBO(GRIDS[likelihood][0], likelihood=likelihood)
     kept = cv.solve(x, objective, backend="cupy", accelerate="plain", **options)
@@ -373,10 +373,10 @@ def test_the_split_condition_is_that_of_the_reference(gpu, rng, D):
 
 def test_the_map_stays_on_the_device(cp, gpu, x):
     problem = Problem.make(x, cv.ELBO(0.1), None, "cupy", None)
-    psi, log_masses = problem.to_device(x[:4]), problem.to_device(np.log(np.full(4, 0.25)))
-    assert problem.to_device(psi) is psi
+    psi, log_masses = problem.data.to_device(x[:4]), problem.data.to_device(np.log(np.full(4, 0.25)))
+    assert problem.data.to_device(psi) is psi
     result = problem.expectations(psi, log_masses)
-    for array in (result.mass, result.sums, result.free_energy, result.energy, problem.image(psi, result)):
+    for array in (result.mass, result.sums, result.free_energy, result.energy, problem.updated_decoder(psi, result)):
         assert isinstance(array, cp.ndarray)
         assert array.dtype == np.float64
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from test_optimum import binary_entropy
 
 import constrained_vae as cv
 from constrained_vae.backends import reference
+from tests.helpers.closed_forms import binary_entropy
 
 
 @pytest.mark.parametrize("p", [0.5, 0.3, 0.1])

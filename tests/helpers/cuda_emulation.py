@@ -21,10 +21,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from device import DeviceArray, inside, namespace, upload
+
+from tests.helpers.device import DeviceArray, inside, namespace, upload
 
 HERE = Path(__file__).parent
-SOURCE = HERE.parent / "constrained_vae" / "backends" / "kernels.cu"
+SOURCE = HERE.parents[1] / "constrained_vae" / "backends" / "kernels.cu"
 KERNEL = re.compile(r'extern "C" __global__ void (?:__launch_bounds__\([^)]*\) )?(\w+)\(([^)]*)\)')
 
 

@@ -498,7 +498,7 @@ def test_points_of_weight_zero_have_no_say(backend, cloud):
 @pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])
 def test_a_memory_map_gives_the_same_to_1e_12(backend, likelihood, tmp_path, rng, monkeypatch):
     """Read in several blocks, in order; the sums over points are grouped otherwise, nothing more."""
-    monkeypatch.setattr("constrained_vae.data.rows._BLOCK", 150)  # rows of 3: 50 at a time
+    monkeypatch.setattr("constrained_vae._utils.memory.BLOCK", 150)  # rows of 3: 50 at a time
     x = rng.uniform(size=(333, 3))
     path = tmp_path / "x.npy"
     np.save(path, x)

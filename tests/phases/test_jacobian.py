@@ -8,6 +8,7 @@ import pytest
 from hypothesis import assume, given, settings, strategies as st
 
 import constrained_vae as cv
+from constrained_vae._utils import memory
 from constrained_vae.data.rows import RowBlocks, row_blocks
 from constrained_vae.phases import jacobian
 from constrained_vae.phases.jacobian import Jacobian, tangent
@@ -114,8 +115,8 @@ def test_dense_matrix_free_and_naive_agree(likelihood, masses, monkeypatch):
     np.testing.assert_allclose(dense, dense.T, atol=1e-15)
     assert np.linalg.eigvalsh(dense).min() > -1e-14  # a covariance under the encoder
     for kept, block in ((2**26, 30), (0, 30), (0, 2**20)):
-        monkeypatch.setattr(jacobian, "_KEPT", kept)
-        monkeypatch.setattr(jacobian, "_BLOCK", block)
+        monkeypatch.setattr(memory, "KEPT", kept)
+        monkeypatch.setattr(memory, "BLOCK", block)
         again = Jacobian.at(s)
         assert (again._kept is None) == (kept == 0)
         np.testing.assert_allclose(again.dense(), dense, atol=1e-14)
@@ -204,7 +205,7 @@ def test_eigenpairs(likelihood, masses, path, monkeypatch):
     """Eigenvectors of the map in units of x, orthonormal in the metric; F changes by (1 - eigenvalue) / 2."""
     s = solved(likelihood, masses)
     monkeypatch.setattr(jacobian, "_DENSE", 0 if "lanczos" in path else 512)
-    monkeypatch.setattr(jacobian, "_KEPT", 0 if "streamed" in path else 2**26)
+    monkeypatch.setattr(memory, "KEPT", 0 if "streamed" in path else 2**26)
     J = Jacobian.at(s)
     pairs = J.eigenpairs(4)
     np.testing.assert_allclose(pairs.values, np.linalg.eigvalsh(J.dense())[::-1][:4], atol=1e-12)
@@ -377,8 +378,8 @@ def test_derivatives_are_those_of_solutions_next_to_it(likelihood, masses, path,
     """Central differences of `solve`, started from here."""
     monkeypatch.setattr(jacobian, "_DENSE", 512 if path == "dense" else 0)
     if path == "streamed":
-        monkeypatch.setattr(jacobian, "_KEPT", 0)
-        monkeypatch.setattr(jacobian, "_BLOCK", 30)
+        monkeypatch.setattr(memory, "KEPT", 0)
+        monkeypatch.setattr(memory, "BLOCK", 30)
     s = solved(likelihood, masses)
     t = tangent(s)
     assert len(t.sites) == 3
@@ -470,8 +471,8 @@ def test_data_are_streamed_from_wherever_they_are(kind, tmp_path, monkeypatch):
 
     lengths = set()
     monkeypatch.setattr(jacobian, "row_blocks", recorded)
-    monkeypatch.setattr(jacobian, "_BLOCK", 12)
-    monkeypatch.setattr(jacobian, "_KEPT", 0)
+    monkeypatch.setattr(memory, "BLOCK", 12)
+    monkeypatch.setattr(memory, "KEPT", 0)
     there = tangent(replace(s, x=x))
     assert lengths == {4}  # 24 rows, three sites and three dimensions
     # The products stay in float64: float32 costs the rounding of the data, 1e-7 of their size of 20 over widths of 3.
@@ -549,7 +550,7 @@ def test_bad_arguments_are_refused_by_name(monkeypatch):
         J.product(s.decoder)
     with pytest.raises(ValueError, match="displacements"):
         J.product(J.sites.decoder, np.zeros(5))
-    monkeypatch.setattr(jacobian, "_LARGEST", 80)
+    monkeypatch.setattr(memory, "LARGEST", 160)
     with pytest.raises(cv.TooLargeError, match=r"9 x 9 entries.*use operator"):
         J.dense()
 

@@ -9,10 +9,10 @@ import warnings
 
 import numpy as np
 import pytest
-from device import namespace as device_namespace, upload
 
 import constrained_vae as cv
 from constrained_vae.geco import Multiplier, Ramp, train
+from tests.helpers.device import namespace as device_namespace, upload
 
 DATA = cv.datasets.gaussian((4.0, 2.0, 0.5), n=32)  # 256 points, covariance exactly diag(4, 2, 0.5)
 SMALL = {"latent_dim": 2, "hidden": (8,), "steps": 30, "batch_size": 32}

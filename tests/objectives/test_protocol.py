@@ -329,8 +329,8 @@ def test_labels_stream_with_the_rows(backend, rng, tmp_path, monkeypatch):
     naive = naive_from_energies(0.7 * squared + 2 * wrong, x, np.full(50, 1 / 50), np.log(np.full(4, 1 / 4)))
     path = tmp_path / "x.npy"
     np.save(path, x)
-    monkeypatch.setattr("constrained_vae.data.rows._BLOCK", 14)  # seven rows at a time
-    monkeypatch.setattr("constrained_vae.results.fixed_point._BLOCK", 20)  # five
+    monkeypatch.setattr("constrained_vae._utils.memory.BLOCK", 14)  # seven rows at a time
+    monkeypatch.setattr("constrained_vae._utils.memory.BLOCK", 20)  # five
     streamed = cv.solve(np.load(path, mmap_mode="r"), objective, **options)
     for found in (s, streamed):
         # Sums over 50 points of energies below 50, in another order.

@@ -6,14 +6,15 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from cuda_emulation import load_backend
-from device import DeviceArray, recorded, upload
 
 import constrained_vae as cv
+from constrained_vae._utils import memory
 from constrained_vae._utils.device import check_on_host, numbers, to_host
 from constrained_vae.backends import get_backend, reference
 from constrained_vae.solvers import split_condition
 from constrained_vae.solvers.loop import ACCELERATORS
+from tests.helpers.cuda_emulation import load_backend
+from tests.helpers.device import DeviceArray, recorded, upload
 
 BACKEND = SimpleNamespace(expectations=reference.expectations, to_device=upload, free_memory=lambda: 2**40)
 SMALL = SimpleNamespace(expectations=reference.expectations, to_device=upload, free_memory=lambda: 0)
@@ -179,7 +180,7 @@ def test_dead_tiles(use, x, masses):
 @pytest.mark.parametrize("kept", [0, 2**26])
 def test_many_dimensions(use, rng, monkeypatch, kept):
     """Beyond the dimensions in which covariances are formed: Lanczos, its vectors on the host."""
-    monkeypatch.setattr(split_condition, "_KEPT", kept)
+    monkeypatch.setattr(memory, "KEPT", kept)
     monkeypatch.setattr(split_condition, "_DENSE", 8)
     clouds = np.concatenate([rng.normal(size=(15, 12)) + 3 * rng.normal(size=12) for _ in range(3)])
     on_both(use, lambda: cv.sweep(clouds, betas=[2.0, 5.0, 30.0], tiling=cv.Tiling.uniform(4)))
@@ -241,7 +242,7 @@ def test_data_are_uploaded_once_in_a_sweep(use, x, dtype):
 
 def test_data_beyond_the_memory_of_the_device_stream_in_blocks(use, x, monkeypatch, tmp_path):
     """Once per map, in the blocks in which a memory map is read: the same bits as from one."""
-    monkeypatch.setattr("constrained_vae.data.rows._BLOCK", 51)  # seventeen rows at a time
+    monkeypatch.setattr("constrained_vae._utils.memory.BLOCK", 51)  # seventeen rows at a time
     np.save(tmp_path / "x.npy", x)
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
     options = {"tiling": cv.Tiling.uniform(4), "max_maps": 40, "on_failure": "return", "start": x[:4]}
@@ -290,7 +291,8 @@ def test_kernels_refuse_arrays_from_elsewhere(x):
         mixed = [upload(array) if i == n else array for i, array in enumerate(arguments)]
         with pytest.raises(ValueError, match=rf"must lie together.* and {name} on a device.*\.get\(\)"):
             reference.expectations(*mixed)
-        with pytest.raises(ValueError, match=rf"{name} lies on a device \(device.DeviceArray\).*\.get\(\)"):
+        where = rf"{name} lies on a device \(tests.helpers.device.DeviceArray\).*\.get\(\)"
+        with pytest.raises(ValueError, match=where):
             check_on_host(**dict(zip(names, mixed, strict=True)))
     check_on_host(**dict(zip(names, arguments, strict=True)))
 
@@ -361,7 +363,7 @@ def test_solutions_by_the_cuda_kernels(emulated, use, x, masses, likelihood):
 
 
 def test_streamed_solutions_by_the_cuda_kernels(emulated, use, x, monkeypatch):
-    monkeypatch.setattr("constrained_vae.data.rows._BLOCK", 51)
+    monkeypatch.setattr("constrained_vae._utils.memory.BLOCK", 51)
     monkeypatch.setattr(emulated.cupy.cuda.runtime, "memGetInfo", lambda: (100, 1000))
     use(emulated)
     with recorded() as traffic:

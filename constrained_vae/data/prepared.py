@@ -1,0 +1,249 @@
+"""The data as a solver passes over them: prepared once, and one function that goes over all rows.
+
+Whatever is asked of the data is a sum over rows. `PreparedData.total` takes a function of one block of rows, and adds
+its results over all blocks in one balanced tree by the number of the block. So the bits depend on the blocks alone: not
+on who computed a block, nor on when.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from types import ModuleType
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+
+from .._utils import memory
+from .._utils.arrays import Array, FloatArray
+from .._utils.device import to_host
+from .frame import Frame
+from .rows import Rows
+
+R = TypeVar("R")
+
+Statistics = Callable[[Array, slice | None], tuple[Array, Array]]
+
+
+class HasOffset(Protocol):
+    """An objective, as far as a block needs it."""
+
+    def offset(self, s: Array) -> Array:
+        """Offsets s_i (n,) of the energies, multipliers included."""
+
+
+@dataclass(eq=False, slots=True)
+class Block:
+    """Some rows of the data; the arrays lie where the backend computes.
+
+    Attributes
+    ----------
+    x : (n, D) array
+        Points in the frame.
+    phi, s : (n, S) and (n,) or (n, C) arrays
+        Statistics of the objective, without multipliers (T4).
+    rho : (n,) array
+        Data weights.
+    rows : slice or None
+        Which rows of the data these are; None where the backend has put the rows into another order.
+    """
+
+    x: Array
+    phi: Array
+    s: Array
+    rho: Array
+    rows: slice | None
+    _offset: tuple[HasOffset, Array] | None = field(default=None, repr=False)
+
+    def offset(self, objective: HasOffset) -> Array:
+        """Offsets s_i (n,) under an objective; those of the last objective are remembered."""
+        if self._offset is None or self._offset[0] is not objective:
+            self._offset = objective, objective.offset(self.s)
+        return self._offset[1]
+
+    def pieces(self, count: int) -> Iterator[Block]:
+        """The block cut into blocks of `count` rows, the last of fewer."""
+        n = len(self.rho)
+        if n <= count:
+            yield self
+            return
+        for start in range(0, n, count):
+            part = slice(start, min(start + count, n))
+            rows = None if self.rows is None else slice(self.rows.start + part.start, self.rows.start + part.stop)
+            yield Block(self.x[part], self.phi[part], self.s[part], self.rho[part], rows)
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedData:
+    """Rows, weights and frame, bound to a backend, with the statistics of one kind of objective.
+
+    Attributes
+    ----------
+    rows : Rows
+    backend : module
+        Where passes compute; see `constrained_vae.backends`.
+    statistics : callable
+        (x, rows) -> (phi, s), in the frame: the statistics of the objective, which know no multipliers.
+    standardised : bool
+        Whether the frame is the standard one, in which the data have the mean 0 and the radius 1.
+    """
+
+    rows: Rows
+    backend: ModuleType
+    statistics: Statistics
+    standardised: bool
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def frame(self) -> Frame:
+        """The coordinates in which passes compute."""
+        return self.rows.frame
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Precision of points and statistics."""
+        return self.rows.dtype
+
+    # --- the way over the data ----------------------------------------------------------------------------------------
+
+    def total(self, part: Callable[..., R], *arrays: Any, columns: int | None = None) -> R:
+        """The sum of a function of a block over all blocks of the data.
+
+        Parameters
+        ----------
+        part : callable
+            A module-level function of a `Block` and of small arrays. It returns an array, or a tuple of arrays, that
+            add up over disjoint rows.
+        *arrays
+            The small arrays, where the backend computes.
+        columns : int, optional
+            Blocks are cut so that an array (rows, columns) fits into the size of a block. A function that needs no
+            such array leaves it out: data in memory then are one block.
+        """
+        return tree_sum(part(block, *arrays) for block in self.blocks(columns))
+
+    def kept(self, part: Callable[..., R], *arrays: Any, columns: int) -> Iterable[R]:
+        """The results of a function for every block, for several passes: kept where they are small, else made anew.
+
+        They count as small where N (D + columns) entries are.
+        """
+        if len(self) * (self.rows.dim + columns) <= memory.KEPT:
+            return [part(block, *arrays) for block in self.blocks(columns)]
+        return _Anew(lambda: (part(block, *arrays) for block in self.blocks(columns)))
+
+    def blocks(self, columns: int | None = None) -> Iterator[Block]:
+        """The blocks of a pass, in their order."""
+        if self._resident is None:
+            return self._streamed(columns)
+        count = len(self) if columns is None else memory.rows_of_block(max(self.rows.dim, columns))
+        return self._resident.pieces(count)
+
+    def whole(self) -> Block:
+        """All rows that have weight, as one block on the host."""
+        parts = []
+        for block in self.blocks():
+            arrays = [to_host(array) for array in (block.x, block.phi, block.s, block.rho)]
+            heavy = arrays[-1] > 0
+            parts.append(arrays if heavy.all() else [array[heavy] for array in arrays])
+        arrays = parts[0] if len(parts) == 1 else [np.concatenate(part) for part in zip(*parts, strict=True)]
+        x, phi, s, rho = arrays
+        return Block(x, phi, s, rho, None)
+
+    def to_device(self, array: Array) -> Array:
+        """The array where the backend computes."""
+        move = getattr(self.backend, "to_device", None)
+        return array if move is None else move(array)
+
+    @cached_property
+    def _resident(self) -> Block | None:
+        """All rows where the backend computes, prepared once, in the order that it prefers; None if data stream.
+
+        A map also needs statistics and working space on a device: as much memory again as the data take.
+        """
+        free = getattr(self.backend, "free_memory", None)
+        size = self.dtype.itemsize * len(self) * self.rows.dim
+        if self.rows.streamed or (free is not None and 2 * size > free()):
+            return None
+        ((rows, x, rho),) = self.rows.blocks()
+        block = self._block(rows, x, rho)
+        order = getattr(self.backend, "order", lambda phi: None)(block.phi)
+        if order is None:
+            return block
+        phi = block.phi[order]
+        x = phi if block.phi is block.x else block.x[order]
+        return Block(x, phi, block.s[order], block.rho[order], None)
+
+    def _streamed(self, columns: int | None) -> Iterator[Block]:
+        return (self._block(*block) for block in self.rows.blocks(columns or self.rows.dim))
+
+    def _block(self, rows: slice, x: FloatArray, rho: FloatArray) -> Block:
+        there = self.to_device(x)
+        return Block(there, *self.statistics(there, rows), self.to_device(rho), rows)
+
+    # --- moments ------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def mean(self) -> FloatArray:
+        """Weighted mean of the data, the collapsed reconstruction of every Bregman energy, (D,), in the frame."""
+        return to_host(self.total(_mean)).astype(np.float64, copy=False)
+
+    @cached_property
+    def radius(self) -> float:
+        """Root-mean-square distance of the data from their mean, in the frame; 1 for coincident points."""
+        if self.standardised:
+            return 1.0
+        return float(np.sqrt(float(to_host(self.total(_square, self.to_device(self.mean)))))) or 1.0
+
+    @cached_property
+    def mean_statistic(self) -> FloatArray:
+        """Weighted means sum_i rho_i s_i of the second statistic: one number, or one for each constraint."""
+        return to_host(self.total(_mean_statistic))
+
+
+def _mean(block: Block) -> Array:
+    return block.rho @ block.x
+
+
+def _square(block: Block, mean: Array) -> Array:
+    return block.rho @ ((block.x - mean) ** 2).sum(axis=1)
+
+
+def _mean_statistic(block: Block) -> Array:
+    return block.rho @ block.s
+
+
+@dataclass(frozen=True)
+class _Anew:
+    """An iterable that is computed anew for every iteration."""
+
+    make: Callable[[], Iterator[Any]]
+
+    def __iter__(self) -> Iterator[Any]:
+        return self.make()
+
+
+def tree_sum(terms: Iterable[R]) -> R:
+    """The sum of terms, arrays or tuples of arrays, in one balanced binary tree by their numbers.
+
+    A node adds two subtrees of equal height; what is left at the end is added from the right. At most log2 n sums are
+    held at a time, and the same terms always give the same bits.
+    """
+    subtrees: list[tuple[int, Any]] = []  # heights and sums of complete subtrees, the heights decreasing
+    for term in terms:
+        height, value = 0, term
+        while subtrees and subtrees[-1][0] == height:
+            height, value = height + 1, _add(subtrees.pop()[1], value)
+        subtrees.append((height, value))
+    total = subtrees.pop()[1]
+    while subtrees:
+        total = _add(subtrees.pop()[1], total)
+    return total
+
+
+def _add(one: Any, other: Any) -> Any:
+    if isinstance(one, tuple):
+        return tuple(map(_add, one, other))
+    return one + other

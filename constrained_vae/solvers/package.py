@@ -1,0 +1,54 @@
+"""package(): where solutions leave the frame."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .._utils.device import to_host
+from ..latent.sites import Sites
+from ..latent.tiling import Tiling
+from ..problems.problem import Problem
+from ..results.fixed_point import FixedPoint
+from ..results.status import Status
+from .point import Point
+from .recorder import Recorder
+from .split_condition import SplitCondition
+
+
+def package(
+    problem: Problem,
+    tiling: Tiling,
+    sites: Sites,
+    point: Point,
+    recorder: Recorder,
+    error: float,
+    condition: SplitCondition | None,
+    status: Status,
+) -> FixedPoint:
+    """The result of an iteration in units of the data, one reconstruction per tile.
+
+    `sites` are those of the point; `error` is its estimated error, in the frame.
+    """
+    rows, options = problem.data.rows, recorder.options
+    masses = sites.masses[sites.index]
+    share = np.divide(sites.tile_masses, masses, out=np.zeros_like(masses), where=masses > 0)  # of a tile in its site
+    return FixedPoint(
+        x=rows.source,
+        weights=rows.weights,
+        objective=problem.objective,
+        tiling=Tiling(sites.tile_masses, tiling.positions) if options.free else tiling,
+        decoder=rows.frame.outward(sites.decoder)[sites.index],
+        marginal=to_host(point.expectations.mass)[sites.index] * share,
+        free_energy=point.free_energy,
+        energy=float(point.expectations.energy),
+        distortion=problem.distortion(point.psi, point.log_masses, point.expectations),
+        residual=point.residual * rows.frame.scale,
+        error_estimate=error * rows.frame.scale,
+        top_eigenvalue=np.nan if condition is None else condition.top,
+        n_maps=recorder.n_maps,
+        status=status,
+        masses_free=options.free,
+        frame=rows.frame,
+        expected=problem.constraint_values(point.psi, point.expectations),
+        trajectory=np.stack(recorder.trajectory) if options.record else None,
+    )

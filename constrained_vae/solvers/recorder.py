@@ -1,0 +1,62 @@
+"""Recorder: counts the maps of an iteration, keeps its budgets, and reports every accepted point."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .._utils.arrays import FloatArray
+from .._utils.device import to_host
+from ..data.frame import Frame
+from ..results.status import Status
+from .options import Iterate, Options
+from .point import Point
+
+
+class Stopped(Exception):
+    """The iteration ends before it has converged, with a status that says why."""
+
+    def __init__(self, status: Status) -> None:
+        self.status = status
+
+
+@dataclass(eq=False)
+class Recorder:
+    """Number of maps, trajectory and time of one iteration; `bar` is a progress bar."""
+
+    options: Options
+    frame: Frame
+    bar: Any
+    n_maps: int = 0
+    trajectory: list[FloatArray] = field(default_factory=list)
+    started: float = field(default_factory=time.monotonic)
+
+    def count(self) -> None:
+        """Count one map; raises `Stopped` where a budget is used up."""
+        options = self.options
+        late = options.time_limit is not None and time.monotonic() - self.started >= options.time_limit
+        if self.n_maps > 0 and (late or self.n_maps >= options.max_maps):
+            raise Stopped(Status.BUDGET_USED)
+        self.n_maps += 1
+        if options.progress:
+            self.bar.update()
+
+    def accepted(self, point: Point, index: npt.NDArray[np.intp], error: Callable[[], float]) -> None:
+        """Report a point in units of the data; raises `Stopped` where the callback asks for it."""
+        options, scale = self.options, self.frame.scale
+        if options.progress:
+            self.bar.set_postfix_str(f"residual {point.residual * scale:.1e}", refresh=False)
+        if not (options.record or options.callback):
+            return
+        decoder = self.frame.outward(to_host(point.psi))[index]
+        if options.record:
+            self.trajectory.append(decoder)
+        if options.callback:
+            iterate = Iterate(self.n_maps, point.free_energy, point.residual * scale, error() * scale, decoder)
+            if options.callback(iterate):
+                raise Stopped(Status.STOPPED)
