@@ -21,7 +21,6 @@ import argparse
 import sys
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -72,8 +71,9 @@ _STYLES: dict[str, dict[str, Any]] = {  # colours of Okabe and Ito, as in constr
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = _options().parse_args(argv)
-    try:
-        arrays, settings = compute(
+
+    def work() -> _command.Computed:
+        return compute(
             tuple(args.sets),
             n_tiles=args.tiles,
             count=args.count,
@@ -81,24 +81,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             backend=args.backend,
             progress=not args.quiet,
         )
-    except ValueError as error:
-        print(f"spectral: {error}", file=sys.stderr)
-        return 2
-    if not settings["sets"]:
-        print("spectral: interrupted before the first set was done: nothing to draw", file=sys.stderr)
-        return 130
-    return _command.publish(args.out, arrays, settings, draw, table)
+
+    return _command.run("spectral", work, args.out, draw, table)
 
 
 def _options() -> argparse.ArgumentParser:
-    result = argparse.ArgumentParser(prog="python -m analysis.spectral", description=(__doc__ or "").split("\n\n")[0])
+    result = _command.parser("spectral", __doc__)
     result.add_argument("--sets", nargs="+", choices=SETS, default=SETS, help="which data sets (default all)")
     result.add_argument("--tiles", type=int, default=16, help="latent tiles of the branches (default 16)")
     result.add_argument("--count", type=int, default=22, help="temperatures of a branch (default 22)")
     result.add_argument("--seed", type=int, default=0, help="of the data, and of scikit-learn's clusterings")
-    result.add_argument("--backend", choices=("auto", *cv.backends.NAMES), default="auto")
-    result.add_argument("--out", type=Path, default=Path("analysis/figures/spectral"), help="path without its suffix")
-    result.add_argument("--quiet", action="store_true", help="no progress bar")
+    _command.add_backend(result)
     return result
 
 
@@ -111,12 +104,12 @@ def compute(
     seed: int = 0,
     backend: str = "auto",
     progress: bool = False,
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+) -> _command.Computed:
     """Every array of the figure, and the settings it was computed with. Ctrl-C ends it with the sets that are done.
 
     `n` takes other numbers of points than there are by default, of every set.
     """
-    arrays: dict[str, np.ndarray] = {}
+    arrays: _command.Arrays = {}
     done: list[str] = []
     if count < 3:
         raise ValueError(f"count must be at least 3 temperatures, got {count}")
@@ -129,6 +122,8 @@ def compute(
             done.append(name)
     except KeyboardInterrupt:
         interrupted = True
+        if not done:
+            raise
     settings = {
         "sets": done,
         "n_tiles": n_tiles,
@@ -146,7 +141,7 @@ def compute(
 
 def one_set(
     name: str, *, n_tiles: int, count: int, n: int | None, seed: int, backend: str, progress: bool
-) -> dict[str, np.ndarray]:
+) -> _command.Arrays:
     """The branch of one data set, its comparisons, its transitions, and partitions into its classes."""
     data = _data(name, n, seed)
     assert data.labels is not None
@@ -275,7 +270,7 @@ def _matched(labels: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return number[np.unique(labels, return_inverse=True)[1]]
 
 
-def draw(arrays: dict[str, np.ndarray]) -> Figure:
+def draw(arrays: _command.Arrays) -> Figure:
     """The figure, a function of its arrays alone."""
     import matplotlib.pyplot as plt
 
@@ -306,7 +301,7 @@ def draw(arrays: dict[str, np.ndarray]) -> Figure:
     return figure
 
 
-def _partitions(arrays: dict[str, np.ndarray], sets: list[str], figure: Figure, span: tuple[float, float]) -> None:
+def _partitions(arrays: _command.Arrays, sets: list[str], figure: Figure, span: tuple[float, float]) -> None:
     grid = figure.add_gridspec(len(sets), len(_SHOWN), left=0.02, right=0.99, bottom=span[0], top=span[1], wspace=0.04)
     axes = grid.subplots(squeeze=False)
     for row, name in zip(axes, sets, strict=True):
@@ -335,7 +330,7 @@ def _partitions(arrays: dict[str, np.ndarray], sets: list[str], figure: Figure, 
             )
 
 
-def _curves(arrays: dict[str, np.ndarray], sets: list[str], figure: Figure, span: tuple[float, float]) -> None:
+def _curves(arrays: _command.Arrays, sets: list[str], figure: Figure, span: tuple[float, float]) -> None:
     grid = figure.add_gridspec(
         len(sets), 3, left=0.13, right=0.98, bottom=span[0], top=span[1], wspace=0.14, hspace=0.28
     )
@@ -381,7 +376,7 @@ def _runs(betas: np.ndarray, wrong: np.ndarray) -> list[tuple[float, float]]:
     return [(float(edges[begin]), float(edges[end])) for begin, end in change.reshape(-1, 2)]
 
 
-def _widths(arrays: dict[str, np.ndarray], planar: list[str], figure: Figure, span: tuple[float, float]) -> None:
+def _widths(arrays: _command.Arrays, planar: list[str], figure: Figure, span: tuple[float, float]) -> None:
     grid = figure.add_gridspec(1, len(planar), left=0.13, right=0.98, bottom=span[0], top=span[1], wspace=0.14)
     axes = grid.subplots(squeeze=False, sharey=True)[0]
     for ax, name in zip(axes, planar, strict=True):
@@ -405,7 +400,7 @@ def _widths(arrays: dict[str, np.ndarray], planar: list[str], figure: Figure, sp
     axes[0].set_ylabel("ARI with classes")
 
 
-def table(arrays: dict[str, np.ndarray]) -> str:
+def table(arrays: _command.Arrays) -> str:
     """Scores of every method with as many parts as classes, the best marked, and what the branches say."""
     sets = arrays["sets"].tolist()
     lines = ["ARI / AMI with the classes, as many parts as classes (* best of a set)"]

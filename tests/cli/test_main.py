@@ -344,8 +344,8 @@ def test_grids():
     assert all(a < b for a, b in itertools.pairwise(commands.beta_grid("1e-3:1e3:50")))
 
 
-def test_the_commands_of_the_readme_are_understood():
-    text = (Path(cv.__file__).parents[1] / "README.md").read_text()
+def test_the_commands_of_the_guide_are_understood():
+    text = (Path(cv.__file__).parents[1] / "docs" / "guide.md").read_text()
     lines = [line for line in text.splitlines() if line.startswith("constrained-vae ")]
     commands = {cli._parser().parse_args(shlex.split(line, comments=True)[1:]).command for line in lines}
     assert commands == {*COMMANDS, "train"}
