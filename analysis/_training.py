@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import warnings
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 import constrained_vae as cv
 from analysis import _command
 from constrained_vae._utils.blas import single_threaded_blas
-
-Arrays = dict[str, np.ndarray]
-Computed = tuple[Arrays, dict[str, Any]]
 
 KAPPAS = (0.06, 0.08, 0.1, 0.125, 0.175)  # root mean squares per pixel, of the paper
 COLORS = {"GECO": "black", "ELBO": "#0072B2", "annealed": "#D55E00", "exact": "0.55"}  # of Okabe and Ito
@@ -35,15 +29,11 @@ _OTHER: dict[str, Any] = {"latent_dim": 8, "hidden": (64, 64)}
 
 def parser(name: str, description: str | None, *, steps: int, seeds: int | None = None) -> argparse.ArgumentParser:
     """The options of every figure of trained models."""
-    result = argparse.ArgumentParser(
-        prog=f"python -m analysis.{name}", description=(description or "").split("\n\n")[0]
-    )
+    result = _command.parser(name, description)
     result.add_argument("--steps", type=int, default=steps, help=f"of training (default {steps})")
     if seeds is not None:
         result.add_argument("--seeds", type=int, default=seeds, help=f"how many (default {seeds})")
     result.add_argument("--seed", type=int, default=0, help="the first of them (default 0)")
-    result.add_argument("--out", type=Path, default=Path(f"analysis/figures/{name}"), help="path without its suffix")
-    result.add_argument("--quiet", action="store_true", help="no progress bar")
     return result
 
 
@@ -89,25 +79,6 @@ def trained(x: np.ndarray, constraint: cv.Constraint, *, keep: bool = False, **o
 def samples(n: int, least: int) -> int:
     """Codes per point with which a model is evaluated; few data need many: their errors are rare and large."""
     return least if n > _FEW else max(least, _CODES)
-
-
-def command(
-    name: str,
-    compute: Callable[[], Computed],
-    out: Path,
-    draw: Callable[[Arrays], Figure],
-    table: Callable[[Arrays], str],
-) -> int:
-    """Compute and publish; the exit code. What cannot be drawn at all ends in one line."""
-    try:
-        arrays, settings = compute()
-    except (ValueError, OSError, ImportError) as error:
-        print(f"{name}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"{name}: interrupted before the first run was trained: nothing to draw", file=sys.stderr)
-        return 130
-    return _command.publish(out, arrays, settings, draw, table)
 
 
 def seeds_from(first: int, count: int) -> range:

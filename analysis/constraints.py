@@ -17,7 +17,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -50,8 +49,9 @@ _STYLES: dict[str, dict[str, Any]] = {  # colours of Okabe and Ito, as in constr
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = _options().parse_args(argv)
-    try:
-        arrays, settings = compute(
+
+    def work() -> _command.Computed:
+        return compute(
             _data_set(args.data, args.n),
             rate=args.rate,
             n_tiles=args.tiles,
@@ -64,17 +64,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             backend=args.backend,
             progress=not args.quiet,
         )
-    except (ValueError, ImportError) as error:
-        print(f"constraints: {error}", file=sys.stderr)
-        return 2
-    if not settings["solved"]:
-        print("constraints: interrupted before the first rate was matched: nothing to draw", file=sys.stderr)
-        return 130
-    return _command.publish(args.out, arrays, settings, draw, table)
+
+    return _command.run("constraints", work, args.out, draw, table)
 
 
 def _options() -> argparse.ArgumentParser:
-    result = argparse.ArgumentParser(prog="python -m analysis.constraints", description=__doc__.split("\n\n")[0])
+    result = _command.parser("constraints", __doc__)
     result.add_argument("--data", default="digits", help="digits: labels and images are wanted")
     result.add_argument("--n", type=int, help="only the first so many digits")
     result.add_argument("--rate", type=float, default=float(np.log(10)), help="matched rate, nats (default log 10)")
@@ -87,11 +82,7 @@ def _options() -> argparse.ArgumentParser:
     text = f"of neighbouring temperatures on cooling (default {_RATIO})"
     result.add_argument("--ratio", type=float, default=_RATIO, help=text)
     result.add_argument("--seed", type=int, default=0, help="of the random features")
-    result.add_argument("--backend", choices=("auto", *cv.backends.NAMES), default="auto")
-    result.add_argument(
-        "--out", type=Path, default=Path("analysis/figures/constraints"), help="path without its suffix"
-    )
-    result.add_argument("--quiet", action="store_true", help="no progress bar")
+    _command.add_backend(result)
     return result
 
 
@@ -114,7 +105,7 @@ def compute(
     seed: int = 0,
     backend: str = "auto",
     progress: bool = False,
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+) -> _command.Computed:
     """Every array of the figure, and the settings it was computed with. Ctrl-C ends it with what there is."""
     tiling = cv.Tiling.uniform(n_tiles)
     most = np.log(min(n_tiles, len(data)))
@@ -161,6 +152,8 @@ def compute(
             solved.append(name)
     except KeyboardInterrupt:
         interrupted = True
+        if not solved:
+            raise
     settings = {
         "data": data.name,
         "n_points": len(data),
@@ -292,7 +285,7 @@ class _Annealing:
         return matched
 
 
-def draw(arrays: dict[str, np.ndarray]) -> Figure:
+def draw(arrays: _command.Arrays) -> Figure:
     """The figure, a function of its arrays alone."""
     import matplotlib.pyplot as plt
 
@@ -325,7 +318,7 @@ def _strip(images: np.ndarray, shape: tuple[int, ...], ax: Any) -> None:
     ax.set_axis_off()
 
 
-def _caption(arrays: dict[str, np.ndarray], name: str) -> str:
+def _caption(arrays: _command.Arrays, name: str) -> str:
     """What a row of reconstructions is, what it costs, and what it reaches."""
     error, _, label, correlation = arrays[f"{name}_scores"]
     multipliers = ", ".join(f"{value:.3g}" for value in arrays[f"{name}_multipliers"])
@@ -333,7 +326,7 @@ def _caption(arrays: dict[str, np.ndarray], name: str) -> str:
     return rf"{bold}  $\lambda$={multipliers}; pixel error {error:.3f}, label {label:.2f}, NCC {correlation:.2f}"
 
 
-def _curves(arrays: dict[str, np.ndarray], solved: list[str], figure: Any) -> None:
+def _curves(arrays: _command.Arrays, solved: list[str], figure: Any) -> None:
     """kappa against lambda: the error per pixel wherever RE has a say, and what each of the others is about."""
     axes = figure.subplot_mosaic([["RE", "RE"], ["FRE", "similarity"]])
     for name in solved:
@@ -360,7 +353,7 @@ def _curves(arrays: dict[str, np.ndarray], solved: list[str], figure: Any) -> No
             ax.xaxis.set_minor_formatter(NullFormatter())
 
 
-def table(arrays: dict[str, np.ndarray]) -> str:
+def table(arrays: _command.Arrays) -> str:
     """What every Lagrangian reaches at the matched rate, and what it costs."""
     lines = [
         f"{'':6}{'lambda':<23}{'rate':>9}{'pixel error':>13}{'feature error':>15}{'label':>8}{'NCC':>8}"

@@ -21,7 +21,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -50,8 +49,9 @@ _REST, _HOLE = "#DDDDDD", "black"
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = _options().parse_args(argv)
-    try:
-        arrays, settings = compute(
+
+    def work() -> _command.Computed:
+        return compute(
             n_tiles=args.tiles,
             side=args.side,
             betas=args.betas,
@@ -59,25 +59,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             backend=args.backend,
             progress=not args.quiet,
         )
-    except ValueError as error:
-        print(f"figure1: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("figure1: interrupted before there was anything to draw", file=sys.stderr)
-        return 130
-    return _command.publish(args.out, arrays, settings, draw, table)
+
+    return _command.run("figure1", work, args.out, draw, table)
 
 
 def _options() -> argparse.ArgumentParser:
-    result = argparse.ArgumentParser(prog="python -m analysis.figure1", description=(__doc__ or "").split("\n\n")[0])
+    result = _command.parser("figure1", __doc__)
     result.add_argument("--tiles", type=int, default=1600, help="latent tiles of the top (default 1600)")
     result.add_argument("--side", type=int, default=12, help="tiles along a side of the grid of digits (default 12)")
     text = "temperatures of the digits, in units of the first critical one (default {} {} {})".format(*_BETAS)
     result.add_argument("--betas", type=float, nargs="+", default=list(_BETAS), help=text)
     result.add_argument("--n", type=int, help="only the first so many digits")
-    result.add_argument("--backend", choices=("auto", *cv.backends.NAMES), default="auto")
-    result.add_argument("--out", type=Path, default=Path("analysis/figures/figure1"), help="path without its suffix")
-    result.add_argument("--quiet", action="store_true", help="no progress bar")
+    _command.add_backend(result)
     return result
 
 
@@ -89,7 +82,7 @@ def compute(
     n: int | None = None,
     backend: str = "auto",
     progress: bool = False,
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+) -> _command.Computed:
     """Every array of the figure, and the settings it was computed with.
 
     Ctrl-C ends it with what there is, once the top is done; before that it is passed on.
@@ -128,7 +121,7 @@ def compute(
     return arrays, settings
 
 
-def overlap_and_hole(n_tiles: int, backend: str) -> dict[str, np.ndarray]:
+def overlap_and_hole(n_tiles: int, backend: str) -> _command.Arrays:
     """A solution of five points, with supports of posteriors, blur and a hole; and the same with the hole elsewhere."""
     tiling = cv.Tiling.gaussian(n_tiles, 2)
     z = cast("np.ndarray", tiling.positions)
@@ -192,7 +185,7 @@ def manifold(data: cv.datasets.DataSet, beta: float, side: int, backend: str) ->
     return _finished(found)
 
 
-def _described(solution: cv.FixedPoint, number: int) -> dict[str, np.ndarray]:
+def _described(solution: cv.FixedPoint, number: int) -> _command.Arrays:
     found = cv.diagnostics.blur(solution)
     return {
         f"panel{number}_beta": np.array(solution.beta),
@@ -208,7 +201,7 @@ def _described(solution: cv.FixedPoint, number: int) -> dict[str, np.ndarray]:
     }
 
 
-def draw(arrays: dict[str, np.ndarray]) -> Figure:
+def draw(arrays: _command.Arrays) -> Figure:
     """The figure, a function of its arrays alone."""
     import matplotlib.pyplot as plt
 
@@ -237,7 +230,7 @@ def draw(arrays: dict[str, np.ndarray]) -> Figure:
     return figure
 
 
-def _latent(arrays: dict[str, np.ndarray], ax: Any) -> None:
+def _latent(arrays: _command.Arrays, ax: Any) -> None:
     """Every spot of the plane in the colour of its nearest tile; supports that overlap are striped."""
     reach = 2.9
     side = np.linspace(-reach, reach, 400)
@@ -265,10 +258,10 @@ def _latent(arrays: dict[str, np.ndarray], ax: Any) -> None:
         ax.text(*spot, text, ha="center", va="center", fontsize=6, color=color, **style)
 
 
-def _labels(arrays: dict[str, np.ndarray]) -> list[tuple[str, np.ndarray]]:
+def _labels(arrays: _command.Arrays) -> list[tuple[str, np.ndarray]]:
     """What each part of the latent space is, and where to write it: at the mean of its tiles."""
     z, supports = arrays["positions"], arrays["supports"][:_SHOWN]
-    parts: dict[str, np.ndarray] = {}
+    parts: _command.Arrays = {}
     for pattern in np.unique(supports.T, axis=0):
         owners = np.flatnonzero(pattern)
         if len(owners):
@@ -284,7 +277,7 @@ def _labels(arrays: dict[str, np.ndarray]) -> list[tuple[str, np.ndarray]]:
     ]
 
 
-def _data_space(arrays: dict[str, np.ndarray], ax: Any) -> None:
+def _data_space(arrays: _command.Arrays, ax: Any) -> None:
     points, sites = arrays["points"], arrays["sites"]
     for a, site in enumerate(sites):
         for i in np.flatnonzero(arrays["weights"][:, a] > 0.1):  # which points it averages, the thicker the more
@@ -312,7 +305,7 @@ def _data_space(arrays: dict[str, np.ndarray], ax: Any) -> None:
         inset.spines[side].set_visible(True)
 
 
-def _digits(arrays: dict[str, np.ndarray], number: int, ax: Any) -> None:
+def _digits(arrays: _command.Arrays, number: int, ax: Any) -> None:
     height, width = map(int, arrays["image_shape"])
     images = arrays[f"panel{number}_decoder"]
     side = round(len(images) ** 0.5)
@@ -331,7 +324,7 @@ def _digits(arrays: dict[str, np.ndarray], number: int, ax: Any) -> None:
     ax.set_title(title, fontsize=6, pad=2, linespacing=1.1)
 
 
-def table(arrays: dict[str, np.ndarray]) -> str:
+def table(arrays: _command.Arrays) -> str:
     """What is seen, in numbers."""
     dead, reach = arrays["dead"], float(arrays["reach"])
     before, after = arrays["free_energies"]

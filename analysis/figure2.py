@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 import constrained_vae as cv
 from analysis import _command
 from analysis.transitions import detection, exact_arrays, exact_transitions, search
-from constrained_vae.cli.commands import beta_grid
+from constrained_vae.cli.values import beta_grid
 from constrained_vae.phases.peaks import second_derivative
 
 _TOP = 3  # peaks that are marked, as in the paper
@@ -34,12 +34,13 @@ _DRAWN = 60  # points of a trajectory that are drawn
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    options = _command.parser("analysis.figure2", __doc__, "analysis/figures/figure2")
+    options = _command.branch_parser("figure2", __doc__)
     text = f"exact transitions to look for, hottest first (default {_EXACT}, in large data {_EXACT_OF_MANY})"
     options.add_argument("--exact", type=int, help=text)
     args = options.parse_args(argv)
-    try:
-        arrays, settings = compute(
+
+    def work() -> _command.Computed:
+        return compute(
             cv.datasets.find(args.data, seed=args.seed),
             betas=beta_grid(args.betas, least=5),
             exact=args.exact,
@@ -50,13 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             backend=args.backend,
             progress=not args.quiet,
         )
-    except (ValueError, OSError, ImportError) as error:
-        print(f"figure2: {error}", file=sys.stderr)
-        return 2
-    if len(arrays["betas"]) == 0:
-        print("figure2: interrupted before the first temperature was solved: nothing to draw", file=sys.stderr)
-        return 130
-    return _command.publish(args.out, arrays, settings, draw, table)
+
+    return _command.run("figure2", work, args.out, draw, table)
 
 
 def compute(
@@ -70,7 +66,7 @@ def compute(
     seed: int = 0,
     backend: str = "auto",
     progress: bool = False,
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+) -> _command.Computed:
     """Every array of the figure, and the settings it was computed with. Ctrl-C ends it with what there is."""
     objective, tiling = cv.ELBO(sigma=sigma), cv.Tiling.uniform(n_tiles)
     common: dict[str, Any] = {"tiling": tiling, "weights": data.weights, "masses": masses, "backend": backend}
@@ -78,6 +74,8 @@ def compute(
         betas = cv.default_betas(data.x, objective, weights=data.weights, backend=backend)
     branch = cv.sweep(data.x, objective, betas=betas, seed=seed, progress=progress, **common)
     assert isinstance(branch, cv.Branch)
+    if not len(branch):
+        raise KeyboardInterrupt
     order = np.argsort(branch.betas)
     grid, error = branch.betas[order], branch.distortion[order]
     peaks = branch.peaks(k=None) if len(branch) >= 5 else []
@@ -129,7 +127,7 @@ def panel_betas(grid: np.ndarray, critical: np.ndarray) -> list[float]:
 
 
 def _add_panels(
-    arrays: dict[str, np.ndarray],
+    arrays: _command.Arrays,
     data: cv.datasets.DataSet,
     objective: cv.ELBO,
     common: dict[str, Any],
@@ -168,7 +166,7 @@ def _add_panels(
         arrays[f"panel{number}_fixed_points"] = project(solution.distinct.decoder)
 
 
-def draw(arrays: dict[str, np.ndarray]) -> Figure:
+def draw(arrays: _command.Arrays) -> Figure:
     """The figure, a function of its arrays alone."""
     import matplotlib.pyplot as plt
 
@@ -198,7 +196,7 @@ def draw(arrays: dict[str, np.ndarray]) -> Figure:
     return figure
 
 
-def table(arrays: dict[str, np.ndarray]) -> str:
+def table(arrays: _command.Arrays) -> str:
     """Exact and detected critical temperatures, hottest first: all the exact ones, and the three highest peaks."""
     lines = [f"{'':8}{'exact beta':>12}  {'kind':<13}{'detected':>11}{'difference':>12}{'grid step':>11}"]
     shown = [(i, j) for i, j in arrays["matches"] if j >= 0 or i < _TOP]

@@ -41,11 +41,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = options.parse_args(argv)
     some = _SOME if args.data in ("digits", "mnist") and args.n is None else args.n
 
-    def work() -> _training.Computed:
+    def work() -> _command.Computed:
         data = _training.data_set(args.data, some)
         return compute(data, kappa=args.kappa, steps=args.steps, seed=args.seed, progress=not args.quiet)
 
-    return _training.command("figure3", work, args.out, draw, table)
+    return _command.run("figure3", work, args.out, draw, table)
 
 
 def compute(
@@ -55,7 +55,7 @@ def compute(
     steps: int = 20_000,
     seed: int = 0,
     progress: bool = False,
-) -> _training.Computed:
+) -> _command.Computed:
     """Every array of the figure, and the settings it was computed with. Ctrl-C ends it with what there is."""
     kappa = _KAPPA.get(data.name, 0.1) if kappa is None else kappa
     constraint, dim = cv.RE(kappa, reduction="mean"), data.x.shape[1]
@@ -84,7 +84,7 @@ def compute(
     return arrays, settings
 
 
-def trajectory(run: cv.geco.Run) -> _training.Arrays:
+def trajectory(run: cv.geco.Run) -> _command.Arrays:
     """Means over windows of steps: the last step, squared error, KL, equivalent beta, root mean square error."""
     history, T = run.history, len(run.history)
     edges = np.unique(np.geomspace(min(_FIRST, T), T, _WINDOWS).round().astype(int))
@@ -122,7 +122,7 @@ def _count(data: cv.datasets.DataSet) -> int:
     return _IN_PLANE if data.x.shape[1] <= 2 else _ELSEWHERE
 
 
-def above(run: cv.geco.Run, seen: cv.geco.Evaluation, curve: cv.RateDistortionCurve | None) -> _training.Arrays:
+def above(run: cv.geco.Run, seen: cv.geco.Evaluation, curve: cv.RateDistortionCurve | None) -> _command.Arrays:
     """The frontier between its bounds, (n, 3), and where the model is above it."""
     if curve is None:
         return {}
@@ -136,7 +136,7 @@ def above(run: cv.geco.Run, seen: cv.geco.Evaluation, curve: cv.RateDistortionCu
     }
 
 
-def draw(arrays: _training.Arrays) -> Figure:
+def draw(arrays: _command.Arrays) -> Figure:
     """The figure, a function of its arrays alone."""
     import matplotlib.pyplot as plt
 
@@ -189,7 +189,7 @@ def _coloured(ax: Any, x: np.ndarray, y: np.ndarray, steps: np.ndarray) -> LineC
     return lines
 
 
-def table(arrays: _training.Arrays) -> str:
+def table(arrays: _command.Arrays) -> str:
     """Where training ended, and how far above the frontier."""
     dim, kappa = int(arrays["dim"]), float(arrays["kappa"])
     D, rate, error = arrays["final"]

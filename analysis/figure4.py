@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     args = options.parse_args(argv)
 
-    def work() -> _training.Computed:
+    def work() -> _command.Computed:
         return compute(
             _training.data_set(args.data, args.n),
             kappas=_training.numbers("--kappas", args.kappas),
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             progress=not args.quiet,
         )
 
-    return _training.command("figure4", work, args.out, draw, table)
+    return _command.run("figure4", work, args.out, draw, table)
 
 
 def compute(
@@ -62,7 +62,7 @@ def compute(
     steps: int = _STEPS,
     seeds: Sequence[int] = range(_SEEDS),
     progress: bool = False,
-) -> _training.Computed:
+) -> _command.Computed:
     """Every array of the figure, and the settings it was computed with. Ctrl-C ends it with what there is."""
     network = _training.network(data)
     found = {name: np.full((len(METHODS), len(kappas), len(seeds)), np.nan) for name in _QUANTITIES}
@@ -99,7 +99,7 @@ def objective_of(method: str, steps: int) -> dict[str, Any]:
     return {"objective": method.lower()}
 
 
-def draw(arrays: _training.Arrays) -> Figure:
+def draw(arrays: _command.Arrays) -> Figure:
     """The figure, a function of its arrays alone."""
     import matplotlib.pyplot as plt
 
@@ -133,7 +133,7 @@ def draw(arrays: _training.Arrays) -> Figure:
     return figure
 
 
-def table(arrays: _training.Arrays) -> str:
+def table(arrays: _command.Arrays) -> str:
     """Means over seeds, and their standard errors."""
     lines = [f"{'kappa':>6}  {'':9}{'error / kappa':>21}{'KL':>20}{'marginal KL':>20}{'lambda':>10}  constraint"]
     for k, m in itertools.product(range(len(arrays["kappas"])), range(len(METHODS))):

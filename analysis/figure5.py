@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options.add_argument("--noise", default=",".join(map(str, _NOISES)), help=f"{text} (default %(default)s)")
     args = options.parse_args(argv)
 
-    def work() -> _training.Computed:
+    def work() -> _command.Computed:
         return compute(
             [_training.data_set(name, args.n) for name in args.data.split(",")],
             noises=_training.numbers("--noise", args.noise),
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             progress=not args.quiet,
         )
 
-    return _training.command("figure5", work, args.out, draw, table)
+    return _command.run("figure5", work, args.out, draw, table)
 
 
 def compute(
@@ -63,7 +63,7 @@ def compute(
     steps: int = _STEPS,
     seeds: Sequence[int] = range(_SEEDS),
     progress: bool = False,
-) -> _training.Computed:
+) -> _command.Computed:
     """Every array of the figure, and the settings it was computed with. Ctrl-C ends it with what there is."""
     noises = sorted(noises)
     if len(set(noises)) < 2 or not noises[0] > 0:
@@ -114,7 +114,7 @@ def difference(rms: np.ndarray, values: np.ndarray) -> np.ndarray:
     return values[1] - values[0] - slope[:, None] * np.log(rms[1] / rms[0])
 
 
-def draw(arrays: _training.Arrays) -> Figure:
+def draw(arrays: _command.Arrays) -> Figure:
     """The figure, a function of its arrays alone."""
     import matplotlib.pyplot as plt
 
@@ -155,7 +155,7 @@ def draw(arrays: _training.Arrays) -> Figure:
     return figure
 
 
-def table(arrays: _training.Arrays) -> str:
+def table(arrays: _command.Arrays) -> str:
     """Means over seeds with their standard errors, and the differences of pairs."""
     lines = []
     for d, name in enumerate(arrays["names"]):

@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,7 +28,7 @@ from tqdm.auto import tqdm
 
 import constrained_vae as cv
 from analysis import _command
-from constrained_vae.cli.commands import beta_grid
+from constrained_vae.cli.values import beta_grid
 
 _SETS = ("four_clusters", "rings", "digits")
 _DIGITS = 300
@@ -51,9 +50,10 @@ _STYLES: dict[str, dict[str, Any]] = {  # colours of Okabe and Ito, as in constr
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = _options().parse_args(argv)
-    try:
+
+    def work() -> _command.Computed:
         names = _SETS if args.data is None else (args.data,)
-        arrays, settings = compute(
+        return compute(
             [_data_set(name, args.seed) for name in names],
             betas=beta_grid(args.betas, least=5),
             starts=args.starts,
@@ -62,17 +62,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             backend=args.backend,
             progress=not args.quiet,
         )
-    except (ValueError, OSError, ImportError) as error:
-        print(f"frontier: {error}", file=sys.stderr)
-        return 2
-    if not len(arrays["names"]):
-        print("frontier: interrupted before the first frontier was solved: nothing to draw", file=sys.stderr)
-        return 130
-    return _command.publish(args.out, arrays, settings, draw, table)
+
+    return _command.run("frontier", work, args.out, draw, table)
 
 
 def _options() -> argparse.ArgumentParser:
-    result = argparse.ArgumentParser(prog="python -m analysis.frontier", description=__doc__.split("\n\n")[0])
+    result = _command.parser("frontier", __doc__)
     text = f"four_clusters, rings, digits ({_DIGITS} of them), or a .npy or .csv file; default: the first three"
     result.add_argument("--data", help=text)
     text = "LOW:HIGH:COUNT, evenly spaced in log beta; default: from one reconstruction to 0.95 of the entropy"
@@ -80,9 +75,7 @@ def _options() -> argparse.ArgumentParser:
     result.add_argument("--starts", type=int, default=_STARTS, help=f"random starts (default {_STARTS})")
     result.add_argument("--gap", type=float, default=_GAP, help=f"of the frontier, nats (default {_GAP:g})")
     result.add_argument("--seed", type=int, default=0, help="of the data sets, and of the first of the starts")
-    result.add_argument("--backend", choices=("auto", *cv.backends.NAMES), default="auto")
-    result.add_argument("--out", type=Path, default=Path("analysis/figures/frontier"), help="path without its suffix")
-    result.add_argument("--quiet", action="store_true", help="no progress bar")
+    _command.add_backend(result)
     return result
 
 
@@ -101,7 +94,7 @@ def compute(
     seed: int = 0,
     backend: str = "auto",
     progress: bool = False,
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+) -> _command.Computed:
     """Every array of the figure, and the settings it was computed with. Ctrl-C ends it with what there is.
 
     Of every data set the fields of its curve, and a row of `COLUMNS` for every solution: its excess over R(D), and that
@@ -109,7 +102,7 @@ def compute(
     """
     if starts < 1:
         raise ValueError(f"starts must be a whole number of at least 1, got {starts}")
-    arrays: dict[str, np.ndarray] = {}
+    arrays: _command.Arrays = {}
     names: list[str] = []
     interrupted = False
     try:
@@ -120,6 +113,8 @@ def compute(
                     names.append(data.name)
     except KeyboardInterrupt:
         interrupted = True
+        if not names:
+            raise
     arrays |= {"names": np.array(names, dtype=str), "gap": np.array(gap)}
     settings = {
         "data": names,
@@ -177,7 +172,7 @@ def _parts(
             yield f"quenched_{kind}", np.array(rows)
 
 
-def draw(arrays: dict[str, np.ndarray]) -> Figure:
+def draw(arrays: _command.Arrays) -> Figure:
     """The figure, a function of its arrays alone."""
     import matplotlib.pyplot as plt
 
@@ -215,19 +210,19 @@ def draw(arrays: dict[str, np.ndarray]) -> Figure:
     return figure
 
 
-def _curve(arrays: dict[str, np.ndarray], name: str) -> cv.RateDistortionCurve:
+def _curve(arrays: _command.Arrays, name: str) -> cv.RateDistortionCurve:
     prefix = f"{name}_curve_"
     return cv.RateDistortionCurve.from_arrays(
         {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
     )
 
 
-def _solutions(arrays: dict[str, np.ndarray], key: str) -> dict[str, np.ndarray]:
+def _solutions(arrays: _command.Arrays, key: str) -> _command.Arrays:
     """The columns of the solutions of a kind by their names; none if Ctrl-C came before."""
     return dict(zip(COLUMNS, arrays[key].T, strict=True)) if key in arrays else {}
 
 
-def table(arrays: dict[str, np.ndarray]) -> str:
+def table(arrays: _command.Arrays) -> str:
     """Median and largest excess of every kind of solution over R(D), and of its F over the least at its temperature."""
     lines = [f"{'nats above, at most':38}{'R(D): median':>14}{'largest':>10}{'F: median':>14}{'largest':>10}"]
     for name in arrays["names"]:

@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options.add_argument("--tiles", type=int, default=_TILES, help=f"of the fixed point (default {_TILES})")
     args = options.parse_args(argv)
 
-    def work() -> _training.Computed:
+    def work() -> _command.Computed:
         return compute(
             kappa=args.kappa,
             n_tiles=args.tiles,
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             progress=not args.quiet,
         )
 
-    return _training.command("geco_theory", work, args.out, draw, table)
+    return _command.run("geco_theory", work, args.out, draw, table)
 
 
 def compute(
@@ -65,12 +65,12 @@ def compute(
     seeds: Sequence[int] = range(_SEEDS),
     between: Sequence[float] = _BETWEEN,
     progress: bool = False,
-) -> _training.Computed:
+) -> _command.Computed:
     """Every array of the figure, and the settings it was computed with. Ctrl-C ends it with what there is."""
     tiling = cv.Tiling.gaussian(n_tiles, 2)
     data = cv.datasets.gaussian(EIGENVALUES)
     squared = np.sort([*TABLE, *between])
-    arrays: _training.Arrays = {
+    arrays: _command.Arrays = {
         "squared_errors": squared,
         "exact": np.array([water_filling(value) for value in squared]),
         "trained": np.full((len(squared), len(seeds), 3), np.nan),
@@ -101,7 +101,7 @@ def water_filling(squared_error: float) -> tuple[float, float]:
     return float(1 / (2 * theta)), float(0.5 * np.log(np.maximum(ell / theta, 1)).sum())
 
 
-def tilings(kappa: float, tiling: cv.Tiling, steps: int, seed: int) -> _training.Arrays:
+def tilings(kappa: float, tiling: cv.Tiling, steps: int, seed: int) -> _command.Arrays:
     """The plane of codes as a trained decoder has it, and as the fixed point that it flows to."""
     data = cv.datasets.four_clusters()
     run = _training.trained(data.x, cv.RE(kappa), steps=steps, seed=seed, **_training.network(data))
@@ -139,7 +139,7 @@ def _shares(psi: np.ndarray, centres: np.ndarray) -> np.ndarray:
     return np.bincount(cKDTree(centres).query(psi)[1], minlength=len(centres)) / len(psi)
 
 
-def draw(arrays: _training.Arrays) -> Figure:
+def draw(arrays: _command.Arrays) -> Figure:
     """The figure, a function of its arrays alone."""
     import matplotlib.pyplot as plt
 
@@ -177,7 +177,7 @@ def draw(arrays: _training.Arrays) -> Figure:
     return figure
 
 
-def _planes(arrays: _training.Arrays, learned: Any, fixed: Any) -> None:
+def _planes(arrays: _command.Arrays, learned: Any, fixed: Any) -> None:
     """Both tilings of the plane of codes, with the circles of the prior."""
     turn = np.linspace(0, 2 * np.pi, 200)
     for ax, name in ((learned, "learned"), (fixed, "fixed")):
@@ -199,7 +199,7 @@ def _colours(psi: np.ndarray, centres: np.ndarray) -> np.ndarray:
     return 1 - (0.15 + 0.75 * purity) * (1 - np.array([to_rgb(color) for color in _CLUSTERS])[nearest])
 
 
-def table(arrays: _training.Arrays) -> str:
+def table(arrays: _command.Arrays) -> str:
     """The linear VAE of the table against section 5, and both tilings."""
     lines = [
         f"{'kappa^2':>7}{'lambda*':>10}{'lambda':>22}{'worst':>9}{'R*':>10}{'KL':>22}{'worst':>9}{'excursion':>11}"

@@ -22,7 +22,7 @@ from scipy.special import logsumexp
 
 import constrained_vae as cv
 from analysis import _command
-from constrained_vae.cli.commands import beta_grid
+from constrained_vae.cli.values import beta_grid
 from constrained_vae.phases.lineages import Lineages, lineages
 
 _LIMIT = 8  # transitions that are looked for
@@ -36,11 +36,12 @@ _EXPONENTIAL = {"n_points": 400, "n_tiles": 16, "count": 160}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    options = _command.parser("analysis.transitions", __doc__, "analysis/figures/transitions")
+    options = _command.branch_parser("transitions", __doc__)
     options.add_argument("--limit", type=int, default=_LIMIT, help=f"transitions to look for (default {_LIMIT})")
     args = options.parse_args(argv)
-    try:
-        arrays, settings = compute(
+
+    def work() -> _command.Computed:
+        return compute(
             cv.datasets.find(args.data, seed=args.seed),
             betas=beta_grid(args.betas, least=5),
             n_tiles=args.tiles,
@@ -51,13 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             backend=args.backend,
             progress=not args.quiet,
         )
-    except (ValueError, OSError, ImportError) as error:
-        print(f"transitions: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("transitions: interrupted before there was anything to draw", file=sys.stderr)
-        return 130
-    return _command.publish(args.out, arrays, settings, draw, table)
+
+    return _command.run("transitions", work, args.out, draw, table)
 
 
 def compute(
@@ -71,7 +67,7 @@ def compute(
     seed: int = 0,
     backend: str = "auto",
     progress: bool = False,
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+) -> _command.Computed:
     """Every array of the figure, and the settings it was computed with.
 
     Ctrl-C ends it with what there is, once cooling is done; before that it is passed on.
@@ -153,7 +149,7 @@ def exact_transitions(
     return [t for t in found if t.beta <= betas[-1]], reached
 
 
-def exact_arrays(found: Sequence[cv.Transition], reached: float, peaks: Sequence[cv.Peak]) -> dict[str, np.ndarray]:
+def exact_arrays(found: Sequence[cv.Transition], reached: float, peaks: Sequence[cv.Peak]) -> _command.Arrays:
     """What a table of transitions needs."""
     return {
         "exact": np.array([(t.beta, t.heating_end, t.jump, t.n_before, t.n_after) for t in found]).reshape(-1, 5),
@@ -214,7 +210,7 @@ def hysteresis(
     count: int = _EXPONENTIAL["count"],
     backend: str = "auto",
     progress: bool = False,
-) -> dict[str, np.ndarray]:
+) -> _command.Arrays:
     """The first transition of exponential data with free masses, cooled through and heated back.
 
     Predicted: where the covariance has the collapsed solution split (T9), and where the cumulants have a first
@@ -263,7 +259,7 @@ def nucleation_beta(y: np.ndarray, sigma: float = 1.0) -> float:
     return float(variance / (2 * sigma**2 * least))
 
 
-def draw(arrays: dict[str, np.ndarray]) -> Figure:
+def draw(arrays: _command.Arrays) -> Figure:
     """The figure, a function of its arrays alone."""
     import matplotlib.pyplot as plt
 
@@ -303,7 +299,7 @@ def draw(arrays: dict[str, np.ndarray]) -> Figure:
     return figure
 
 
-def table(arrays: dict[str, np.ndarray]) -> str:
+def table(arrays: _command.Arrays) -> str:
     """Exact and detected critical temperatures side by side, hottest first, and the hysteresis of exponential data."""
     lines = [
         f"{'exact beta':>13}  {'reconstructions':<17}{'kind':<13}{'predicted':<13}{'heating ends':>13}"
@@ -332,7 +328,7 @@ def table(arrays: dict[str, np.ndarray]) -> str:
     return "\n".join(lines)
 
 
-def detection(arrays: dict[str, np.ndarray], i: int, j: int) -> str:
+def detection(arrays: _command.Arrays, i: int, j: int) -> str:
     """Columns of a table: a detected temperature, its difference from the exact one, and the step of the grid."""
     if i < 0:
         return f"{'none':>11}"
@@ -341,7 +337,7 @@ def detection(arrays: dict[str, np.ndarray], i: int, j: int) -> str:
     return f"{beta:>11.6g}{difference}{np.sqrt(high / low) - 1:>11.2%}"
 
 
-def search(arrays: dict[str, np.ndarray], bottom: float) -> list[str]:
+def search(arrays: _command.Arrays, bottom: float) -> list[str]:
     """The remark that the search for exact transitions did not reach the bottom of the grid, if so."""
     reached = float(arrays["reached"])
     if reached <= bottom * (1 + 1e-9):

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from ._methods import METHODS
-from ._worker import elsewhere
+from ._process import elsewhere
 
 SIZES = ((10000, 1024, 2), (100000, 4096, 2), (10000, 1024, 64), (50000, 1024, 64), (2000, 2000, 784))
 QUICK = ((1000, 128, 2), (1000, 128, 64))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import statistics
 
-from ._worker import elsewhere
+from ._process import elsewhere
 from .map import parse_size, versions
 
 METHODS = (("reference", "float64"), ("numba", "float64"), ("numba", "float32"))  # compared with the first

@@ -19,7 +19,7 @@ import numpy as np
 
 import constrained_vae as cv
 
-from ._worker import elsewhere
+from ._process import elsewhere
 
 HIDDEN, LATENT, BATCH = (128, 128), 16, 256
 WARM_UP, STEPS = 50, 400

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._utils import tables
-from .._utils.arrays import FloatArray
 from .._utils.files import write_npz
 from ..datasets import DataSet
 from ..frontier.rate_distortion import rate_distortion
@@ -26,6 +25,7 @@ from ..phases.sweep import sweep as sweep_betas
 from ..phases.transitions import transitions as find_transitions
 from ..results.fixed_point import FixedPoint
 from ..solvers.solve import solve as solve_fixed_point
+from .values import beta_grid, hidden_widths, pair
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -99,7 +99,7 @@ def sweep(args: argparse.Namespace, data: DataSet) -> Outcome:
 
 def transitions(args: argparse.Namespace, data: DataSet) -> Outcome:
     """Every transition, exactly."""
-    beta_range = None if args.betas is None else _pair(args.betas, "--betas wants LOW:HIGH")
+    beta_range = None if args.betas is None else pair(args.betas, "--betas wants LOW:HIGH")
     found = find_transitions(data.x, _objective(args), beta_range, limit=args.limit, **_solver(args, data))
     names = ("beta", "kind", "n_before", "n_after", "predicted", "skewness", "excess_kurtosis", "heating_end")
     columns = {name: [getattr(t, name) for t in found] for name in (*names, "crossing", "jump", "direction")}
@@ -124,7 +124,7 @@ def transitions(args: argparse.Namespace, data: DataSet) -> Outcome:
 
 def frontier(args: argparse.Namespace, data: DataSet) -> Outcome:
     """The rate-distortion function, and a model against it."""
-    model = None if args.model is None else _pair(args.model, "--model wants RATE:DISTORTION")
+    model = None if args.model is None else pair(args.model, "--model wants RATE:DISTORTION")
     if model is not None and not all(0 <= value < math.inf for value in model):
         raise ValueError(f"--model wants RATE:DISTORTION, neither negative nor infinite, got {args.model!r}")
     curve = rate_distortion(
@@ -163,7 +163,7 @@ def train(args: argparse.Namespace, data: DataSet) -> Outcome:
     run = geco.train(
         data.x,
         latent_dim=args.latent,
-        hidden=_hidden(args.hidden),
+        hidden=hidden_widths(args.hidden),
         sigma=args.sigma,
         likelihood=args.likelihood,
         steps=args.steps,
@@ -205,39 +205,3 @@ def _plotting() -> Any:
     from .. import plotting  # brings Matplotlib, which most commands do without
 
     return plotting
-
-
-def _pair(text: str, wanted: str) -> tuple[float, float]:
-    try:
-        first, second = map(float, text.split(":"))
-    except ValueError:
-        raise ValueError(f"{wanted}, got {text!r}") from None
-    return first, second
-
-
-def _hidden(text: str) -> tuple[int, ...]:
-    try:
-        return () if text == "linear" else tuple(map(int, text.split(",")))
-    except ValueError:
-        raise ValueError(f"--hidden wants widths such as 64,64, or linear, got {text!r}") from None
-
-
-def beta_grid(text: str | None, least: int = 2) -> FloatArray | None:
-    """What `--betas LOW:HIGH:COUNT` names, at least so many temperatures, ascending; None for None.
-
-    Raises
-    ------
-    ValueError
-        For anything else.
-    """
-    if text is None:
-        return None
-    wanted = f"--betas wants LOW:HIGH:COUNT with 0 < LOW < HIGH and at least {least} temperatures, got {text!r}"
-    try:
-        ends, count = text.rsplit(":", 1)
-        (low, high), n = map(float, ends.split(":")), int(count)
-    except ValueError:
-        raise ValueError(wanted) from None
-    if not (0 < low < high < math.inf and n >= least):
-        raise ValueError(wanted)
-    return np.geomspace(low, high, n)

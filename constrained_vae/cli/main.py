@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from .. import __version__
+from . import endings
 
 if TYPE_CHECKING:
     from ..datasets import DataSet
@@ -63,16 +64,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if len(told) > _LISTED:
             print(f"{prog}: and {len(told) - _LISTED} more warnings", file=sys.stderr)
         _publish(args, data, outcome, {"converged": converged, "interrupted": interrupted})
-    except (ValueError, OSError, ImportError) as error:
-        print(f"{prog}: {_line(error)}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"{prog}: interrupted before there was anything to write", file=sys.stderr)
-        return 130
+    except endings.EXPECTED as error:
+        return endings.explained(prog, error, "write")
     if interrupted:
-        print(f"{prog}: interrupted: this is what had been computed", file=sys.stderr)
-        return 130
-    return 0 if converged else 1
+        return endings.partial(prog)
+    return endings.DONE if converged else endings.NOT_CONVERGED
 
 
 # --- what goes in and what comes out ----------------------------------------------------------------------------------
@@ -133,12 +129,6 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def _line(message: object) -> str:
-    if isinstance(message, OSError) and message.filename is not None:
-        message = f"{message.filename}: {message.strerror}"
-    return " ".join(str(message).split())
-
-
 @contextmanager
 def _telling(prog: str) -> Iterator[list[type[Warning]]]:
     """The first few warnings are told as they come, in a line each; the kinds of all are in the list."""
@@ -149,7 +139,7 @@ def _telling(prog: str) -> Iterator[list[type[Warning]]]:
     def tell(message: Warning | str, category: type[Warning], *where: Any) -> None:
         told.append(category)
         if len(told) <= _LISTED:
-            tqdm.write(f"{prog}: {_line(message)}", file=sys.stderr)  # beside a progress bar
+            tqdm.write(f"{prog}: {endings.one_line(message)}", file=sys.stderr)  # beside a progress bar
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
@@ -178,7 +168,7 @@ def _noticing_ctrl_c() -> Iterator[list[int]]:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:  # in one line, where argparse would print the usage as well
-        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+        self.exit(endings.BAD_INPUT, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
 def _parser() -> _Parser:

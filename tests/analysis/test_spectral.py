@@ -9,6 +9,7 @@ from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score
 
 import constrained_vae as cv
 from analysis import spectral as figure
+from analysis._spectral_picture import _runs
 
 OPTIONS = {"n_tiles": 6, "count": 6}
 
@@ -143,9 +144,9 @@ def test_table(small):
 
 def test_intervals_of_a_mask():
     betas = np.array([1.0, 10.0, 100.0, 1000.0])
-    found = figure._runs(betas[::-1], np.array([True, False, True, True]))
+    found = _runs(betas[::-1], np.array([True, False, True, True]))
     np.testing.assert_allclose(found, [(1.0, 10**1.5), (10**2.5, 1000.0)])
-    assert figure._runs(betas, np.zeros(4, dtype=bool)) == []
+    assert _runs(betas, np.zeros(4, dtype=bool)) == []
 
 
 def test_interrupted(monkeypatch, tmp_path, capsys):

@@ -11,7 +11,7 @@ import warnings
 import numpy as np
 import pytest
 
-from analysis.benchmarks import _floor, _methods, _worker, map as benchmark
+from analysis.benchmarks import _floor, _methods, _process, _tasks, map as benchmark
 from analysis.benchmarks._methods import METHODS, Case, MissingError
 from constrained_vae.testing import naive_expectations
 
@@ -136,7 +136,7 @@ def test_a_missing_library_is_a_sentence(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "torch", None)
     with pytest.raises(MissingError, match=r"PyTorch is not installed .*constrained-vae\[bench\]"):
         METHODS["torch"].prepare(Case.make(4, 2, 2, "float64"), 1)
-    assert "not installed" in _worker.measure("torch", [4, 2, 2], "float64", 1)["missing"]
+    assert "not installed" in _tasks.measure("torch", [4, 2, 2], "float64", 1)["missing"]
 
 
 @pytest.mark.parametrize(("D", "operations"), [(2, 7), (8, 25), (9, 38), (12, 50)])
@@ -169,30 +169,30 @@ def test_floor_kernels_do_what_they_count(dtype):
 
 def test_worker_measures_in_a_process_of_its_own():
     arguments = {"method": "numba", "size": [200, 16, 2], "dtype": "float64"}
-    result = _worker.elsewhere("measure", arguments, 1)
+    result = _process.elsewhere("measure", arguments, 1)
     assert len(result["seconds"]) >= 3
     assert min(result["seconds"]) > 0
     assert result["extra_bytes"] is None or result["extra_bytes"] >= 0
-    growth = _worker.elsewhere("growth", {"method": "numba", "sizes": [[9, 4, 2], [8, 4, 2]], "dtype": "float32"}, 1)
+    growth = _process.elsewhere("growth", {"method": "numba", "sizes": [[9, 4, 2], [8, 4, 2]], "dtype": "float32"}, 1)
     assert [len(column) for column in growth["seconds"]] == [5, 5]
     with pytest.raises(RuntimeError, match="no such method"):
-        _worker.elsewhere("measure", arguments | {"method": "no such method"}, 1)
+        _process.elsewhere("measure", arguments | {"method": "no such method"}, 1)
 
 
 @pytest.mark.parametrize(("each", "times"), [(0.01, 25), (0.25, 4), (0.5, 3), (3.0, 3), (5.0, 2), (50.0, 1)])
 def test_evaluations_are_repeated_within_reason(each, times):
-    assert _worker._timings(lambda: each) == [each] * times
+    assert _tasks._timings(lambda: each) == [each] * times
 
 
 def test_extra_memory_is_what_the_map_takes():
-    if _worker._extra_bytes(lambda: None) is None:
+    if _tasks._extra_bytes(lambda: None) is None:
         pytest.skip("this system does not tell the peak of a process")
 
     def allocate():
         np.ones(4_000_000)  # 32 MB, freed at once
 
-    assert _worker._extra_bytes(allocate) == pytest.approx(32e6, abs=1e6)
-    assert _worker._extra_bytes(lambda: None) < 1e6
+    assert _tasks._extra_bytes(allocate) == pytest.approx(32e6, abs=1e6)
+    assert _tasks._extra_bytes(lambda: None) < 1e6
 
 
 SECONDS = {"numba": [1.0, 2.0, 3.0], "mixture": [30.0, 20.0, 40.0], "jax": [5.0]}

@@ -1,14 +1,15 @@
-"""Measurements in a process of their own, so that none inherits threads, caches or compiled code of another.
+"""The measurements that run in processes of their own: `TASKS` by name.
 
-`elsewhere` starts `python -m analysis.benchmarks._worker` with the name of a function of `TASKS` and its arguments.
+    python -m analysis.benchmarks._tasks NAME ARGUMENTS
+
+ARGUMENTS is a JSON object; the last line of the output is the result as JSON. `_process.elsewhere` starts it. A task
+imports only the libraries that it measures.
 """
 
 from __future__ import annotations
 
 import ctypes
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,29 +18,6 @@ from typing import Any
 _WARM_UP = (1024, 64)  # N, K: enough for every compiled path to be taken
 _SECONDS, _AT_LEAST, _AT_MOST = 1.0, 3, 25  # an evaluation is repeated for that long, within that many times,
 _PATIENCE = 8.0  # but no longer than that many seconds
-
-
-def elsewhere(task: str, arguments: dict[str, Any], threads: int) -> dict[str, Any]:
-    """What the task returns in a fresh process, where every library is allowed that many threads.
-
-    Raises
-    ------
-    RuntimeError
-        If the process fails; with what it said.
-    """
-    limits = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "NPROC")  # NPROC: XLA
-    done = subprocess.run(
-        [sys.executable, "-m", "analysis.benchmarks._worker", task, json.dumps(arguments | {"threads": threads})],
-        cwd=Path(__file__).parents[2],
-        env=os.environ | dict.fromkeys(limits, str(threads)),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise RuntimeError(f"{task} {arguments} failed:\n{done.stderr}")
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return result
 
 
 def measure(method: str, size: Sequence[int], dtype: str, threads: int) -> dict[str, Any]:

@@ -1,0 +1,160 @@
+"""The picture of `analysis.spectral`: partitions, scores along the branch, and kernels of every width."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+from analysis import _command
+
+_SHOWN = ("truth", "solution", "posterior", "rbf", "mixture", "feature space")  # columns of partitions
+_TITLES = {
+    "truth": "classes",
+    "solution": "tiles",
+    "posterior": "spectral, $P$",
+    "rbf": "spectral,\nkernel",
+    "kmeans": "k-means",
+    "mixture": "mixture",
+    "feature space": "tiles, feature\nspace",
+}
+_MUTED = "#332288 #CC6677 #DDCC77 #88CCEE #117733 #AA4499 #999933 #44AA99 #882255 #BBBBBB".split()  # of Paul Tol
+STYLES: dict[str, dict[str, Any]] = {  # colours of Okabe and Ito, as in constrained_vae.plotting
+    "solution": {"color": "black", "ls": "-", "lw": 1.3, "zorder": 4},
+    "posterior": {"color": "#E69F00", "ls": "--", "lw": 1.3, "zorder": 5},
+    "rbf": {"color": "#0072B2", "ls": "-.", "lw": 1.0},
+    "kmeans": {"color": "#D55E00", "ls": ":", "lw": 1.2},
+    "mixture": {"color": "#009E73", "ls": (0, (3, 1, 1, 1, 1, 1)), "lw": 1.0},
+}
+
+
+def draw(arrays: _command.Arrays) -> Figure:
+    """The figure, a function of its arrays alone."""
+    import matplotlib.pyplot as plt
+
+    sets = arrays["sets"].tolist()
+    planar = [name for name in sets if f"{name}_widths" in arrays and name != "four_clusters"]  # with which all is easy
+    rows = {"partitions": 0.64 * len(sets), "curves": 0.95 * len(sets), "widths": 1.05 * bool(planar)}
+    above, below = (
+        {"partitions": 0.3, "curves": 0.42, "widths": 0.42},
+        {"partitions": 0.0, "curves": 0.3, "widths": 0.3},
+    )
+    height = sum(rows[key] + above[key] + below[key] for key in rows if rows[key])
+    with plt.rc_context(_command.STYLE | {"font.size": 7, "axes.titlesize": 6.5, "lines.solid_capstyle": "butt"}):
+        figure = plt.figure(figsize=(3.5, height))
+        top = height
+        for key, fill in (("partitions", _partitions), ("curves", _curves), ("widths", _widths)):
+            if not rows[key]:
+                continue
+            top -= above[key]
+            bottom = top - rows[key]
+            first = len(figure.axes)
+            fill(arrays, planar if key == "widths" else sets, figure, (bottom / height, top / height))
+            legend = figure.axes[first].get_legend_handles_labels()
+            if legend[0]:
+                place = (0.52, (top + 0.16) / height)
+                style: dict[str, Any] = {"fontsize": 5.8, "frameon": False, "columnspacing": 0.8, "handletextpad": 0.4}
+                figure.legend(*legend, loc="lower center", bbox_to_anchor=place, ncols=5, borderpad=0, **style)
+            top = bottom - below[key]
+    return figure
+
+
+def _partitions(arrays: _command.Arrays, sets: list[str], figure: Figure, span: tuple[float, float]) -> None:
+    grid = figure.add_gridspec(len(sets), len(_SHOWN), left=0.02, right=0.99, bottom=span[0], top=span[1], wspace=0.04)
+    axes = grid.subplots(squeeze=False)
+    for row, name in zip(axes, sets, strict=True):
+        points = arrays[f"{name}_points"]
+        for ax, method in zip(row, _SHOWN, strict=True):
+            ax.set(xticks=[], yticks=[])
+            ax.set_axis_off()
+            if ax in axes[0]:
+                ax.set_title(_TITLES[method], fontsize=6, pad=2)
+            if (key := f"{name}_partition_{method}") not in arrays:
+                ax.text(0.5, 0.5, "not\ncomputed", ha="center", va="center", fontsize=5, color="0.5")
+                continue
+            colors = np.array(_MUTED)[arrays[key] % len(_MUTED)]
+            size = 2.5 if len(points) < 500 else 0.5
+            ax.scatter(*points.T, s=size, c=colors, linewidths=0, rasterized=True)
+            if method == "truth":
+                ax.text(0.5, -0.04, "ARI", ha="center", va="top", fontsize=5.5, transform=ax.transAxes)
+            else:
+                text = f"{max(arrays[f'{name}_scores_{method}'][0], 0):.2f}"
+                ax.text(0.5, -0.04, text, ha="center", va="top", fontsize=5.5, transform=ax.transAxes)
+            low, high = points.min(axis=0), points.max(axis=0)
+            reach = 0.55 * (high - low).max()
+            middle = (low + high) / 2
+            ax.set(
+                xlim=(middle[0] - reach, middle[0] + reach), ylim=(middle[1] - reach, middle[1] + reach), aspect="equal"
+            )
+
+
+def _curves(arrays: _command.Arrays, sets: list[str], figure: Figure, span: tuple[float, float]) -> None:
+    grid = figure.add_gridspec(
+        len(sets), 3, left=0.13, right=0.98, bottom=span[0], top=span[1], wspace=0.14, hspace=0.28
+    )
+    axes = grid.subplots(squeeze=False, sharex="row")
+    for row, name in zip(axes, sets, strict=True):
+        betas = arrays[f"{name}_betas"]
+        for ax, score in zip(row, ("ari", "ami"), strict=False):
+            for method, style in STYLES.items():
+                ax.plot(betas, arrays[f"{name}_{score}_{method}"], **style, label=_TITLES[method].replace("\n", " "))
+            ax.set(ylim=(-0.05, 1.05), yticks=(0, 0.5, 1))
+        row[0].set_ylabel(name.replace("_", " "))
+        ax = row[2]
+        ax.plot(betas, arrays[f"{name}_eigenvalues"], color="black", lw=0.7)
+        ax.set(ylim=(-0.05, 1.05), yticks=(0, 0.5, 1))
+        for low, high in _runs(betas, arrays[f"{name}_eigengap"] != arrays[f"{name}_n_distinct"]):
+            ax.axvspan(low, high, color="#F0E442", alpha=0.45, lw=0, zorder=0)
+        for ax in row:
+            ax.set_xscale("log")
+            for beta in arrays[f"{name}_critical"]:
+                ax.axvline(beta, color="0.7", lw=0.7, zorder=1)
+            failed = ~arrays[f"{name}_converged"]
+            ax.plot(betas[failed], np.full(failed.sum(), -0.02), "x", color="#D55E00", ms=2.5, mew=0.6, clip_on=False)
+            wide = betas.max() > 12 * betas.min()
+            ax.xaxis.set_major_locator(LogLocator(subs=(1,) if wide else (1, 2, 5)))
+            ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            ax.xaxis.set_minor_formatter(NullFormatter())
+            ax.tick_params(labelsize=6, pad=1.5)
+        for ax in row[1:]:
+            ax.tick_params(labelleft=False)
+    figure.align_ylabels(axes[:, 0])
+    for ax, title in zip(axes[0], ("ARI with classes", "AMI with classes", "eigenvalues of $P$"), strict=True):
+        ax.set_title(title)
+    for ax in axes[-1]:
+        ax.set_xlabel(r"temperature $\beta$")
+
+
+def _runs(betas: np.ndarray, wrong: np.ndarray) -> list[tuple[float, float]]:
+    """Intervals of temperatures at which something holds, each reaching half way to the neighbours on a log scale."""
+    order = np.argsort(betas)
+    grid, marked = np.log(betas[order]), wrong[order]
+    edges = np.exp(np.concatenate([grid[:1], (grid[1:] + grid[:-1]) / 2, grid[-1:]]))
+    change = np.flatnonzero(np.diff(np.concatenate([[False], marked, [False]]).astype(int)))
+    return [(float(edges[begin]), float(edges[end])) for begin, end in change.reshape(-1, 2)]
+
+
+def _widths(arrays: _command.Arrays, planar: list[str], figure: Figure, span: tuple[float, float]) -> None:
+    grid = figure.add_gridspec(1, len(planar), left=0.13, right=0.98, bottom=span[0], top=span[1], wspace=0.14)
+    axes = grid.subplots(squeeze=False, sharey=True)[0]
+    for ax, name in zip(axes, planar, strict=True):
+        widths = arrays[f"{name}_widths"]
+        ax.plot(widths, arrays[f"{name}_width_tiles"], "o-", color="black", ms=2, lw=1.1, label="tiles, feature space")
+        ax.plot(widths, arrays[f"{name}_width_spectral"], "s--", color="#0072B2", ms=2, lw=1, label="spectral, kernel")
+        plain = float(arrays[f"{name}_scores_solution"][0])
+        ax.axhline(plain, color="#D55E00", lw=1, ls=":", label="tiles, data space")
+        ax.plot(float(arrays[f"{name}_width"]), -0.08, "^", color="0.4", ms=3, clip_on=False)
+        ax.set(
+            xscale="log",
+            ylim=(-0.08, 1.08),
+            yticks=(0, 0.5, 1),
+            title=name.replace("_", " "),
+            xlabel="kernel width  (units of $x$)",
+        )
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+        ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        ax.xaxis.set_minor_formatter(NullFormatter())
+        ax.tick_params(labelsize=6, pad=1.5)
+    axes[0].set_ylabel("ARI with classes")

@@ -1,0 +1,47 @@
+"""Values of command-line options, shared by the command line and the figures."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from .._utils.arrays import FloatArray
+
+
+def beta_grid(text: str | None, least: int = 2) -> FloatArray | None:
+    """The temperatures of `--betas LOW:HIGH:COUNT`, ascending and evenly spaced in log beta; None for None.
+
+    Raises
+    ------
+    ValueError
+        If the text has another form, or there are fewer than `least` temperatures.
+    """
+    if text is None:
+        return None
+    wanted = f"--betas wants LOW:HIGH:COUNT with 0 < LOW < HIGH and at least {least} temperatures, got {text!r}"
+    try:
+        ends, count = text.rsplit(":", 1)
+        (low, high), n = map(float, ends.split(":")), int(count)
+    except ValueError:
+        raise ValueError(wanted) from None
+    if not (0 < low < high < math.inf and n >= least):
+        raise ValueError(wanted)
+    return np.geomspace(low, high, n)
+
+
+def pair(text: str, wanted: str) -> tuple[float, float]:
+    """The two numbers of an option such as `--betas LOW:HIGH`; `wanted` begins the message of the ValueError."""
+    try:
+        first, second = map(float, text.split(":"))
+    except ValueError:
+        raise ValueError(f"{wanted}, got {text!r}") from None
+    return first, second
+
+
+def hidden_widths(text: str) -> tuple[int, ...]:
+    """The widths of `--hidden`: separated by commas, or "linear" for none."""
+    try:
+        return () if text == "linear" else tuple(map(int, text.split(",")))
+    except ValueError:
+        raise ValueError(f"--hidden wants widths such as 64,64, or linear, got {text!r}") from None
