@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ._utils.arrays import Array
-from ._utils.device import array_namespace
+from ._utils.device import array_namespace, numpy_namespace
 
 
 def bits(nats: Array) -> Array:
@@ -155,9 +155,14 @@ def decoder(sums: Array, mass: Array, previous: Array) -> Array:
     array([[2.],
            [7.]])
     """
-    xp = array_namespace(sums)
-    alive = (mass > 0)[:, None]
-    return xp.where(alive, sums / xp.where(alive, mass[:, None], 1.0), previous)
+
+    def of_columns(values: Array) -> Array:  # quicker than broadcasting to few columns
+        return values.repeat(sums.shape[1]).reshape(sums.shape)
+
+    xp, alive = array_namespace(sums), mass > 0
+    if xp is numpy_namespace and alive.all():
+        return sums / of_columns(mass)
+    return xp.where(of_columns(alive), sums / of_columns(xp.where(alive, mass, 1.0)), previous)
 
 
 def free_energy(log_partition: Array, weights: Array) -> Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import array_api_compat
-import array_api_compat.numpy
+import array_api_compat.numpy as numpy_namespace
 import numpy as np
 
 from .arrays import Array, FloatArray
@@ -14,7 +14,7 @@ from .arrays import Array, FloatArray
 def array_namespace(*arrays: Array) -> Any:
     """The array namespace of these arrays, with a fast path for NumPy arrays."""
     if type(arrays[0]) is np.ndarray:
-        return array_api_compat.numpy
+        return numpy_namespace
     return array_api_compat.array_namespace(*arrays)
 
 
@@ -25,7 +25,7 @@ def to_host(array: Array) -> FloatArray:
 
 def numbers(*scalars: Array) -> tuple[float, ...]:
     """Scalars as floats; scalars on a device are moved in one transfer."""
-    if hasattr(scalars[0], "get"):
+    if type(scalars[0]) is not float and hasattr(scalars[0], "get"):
         scalars = tuple(array_namespace(*scalars).stack(scalars).get())
     return tuple(float(scalar) for scalar in scalars)
 
@@ -44,7 +44,7 @@ def check_together(**arrays: Array) -> None:
 def check_on_host(**arrays: Array) -> None:
     """Raise ValueError if an array lies on a device; for backends that compute on the host."""
     for name, array in arrays.items():
-        if hasattr(array, "get"):
+        if type(array) is not np.ndarray and hasattr(array, "get"):
             raise ValueError(
                 f"{name} lies on a device ({type(array).__module__}.{type(array).__name__}), and this backend computes "
                 "on the host: move it to the host with .get(), or choose backend='cupy'"

@@ -20,8 +20,11 @@ _jit = functools.partial(njit, cache=True, nogil=True, error_model="numpy")
 
 def _frozen(array: Array, real: type) -> Array:
     """A contiguous read-only view, so that one compiled kernel serves writable and read-only arrays without a copy."""
+    flags = array.flags
+    if array.dtype.type is real and flags.c_contiguous and not flags.writeable:
+        return array
     view: Array = np.ascontiguousarray(array, real).view()
-    view.flags.writeable = False
+    view.setflags(write=False)
     return view
 
 

@@ -78,17 +78,21 @@ def expectations(
     Expectations
         Mass and sums in the dtype of the computation; free energy and energy are floats, in nats.
     """
-    check_on_host(statistics=statistics, offset=offset, weights=weights, v=v, b=b, log_masses=log_masses)
+    if not (type(statistics) is type(offset) is type(weights) is type(v) is type(b) is type(log_masses) is np.ndarray):
+        check_on_host(statistics=statistics, offset=offset, weights=weights, v=v, b=b, log_masses=log_masses)
     real = np.float32 if statistics.dtype == np.float32 else np.float64
     phi, s, rho = _frozen(statistics, real), _frozen(offset, real), _frozen(weights, np.float64)
     b, log_pi = _frozen(b, real), _frozen(log_masses, real)
+    if phi.shape[1] <= _FEW and phi.size * len(b) < _SMALL - 8 * len(phi) * len(b):
+        multiplier = real(quadratic or 0)
+        return Expectations(*_few_alone(phi, s, rho, _frozen(v, real), b, log_pi, multiplier))
     if phi.shape[1] <= _FEW:
         mass, sums, totals = _with_few(phi, s, rho, v, b, log_pi, quadratic)
     else:
         with single_threaded_blas():
             mass, sums, totals = _with_many(phi, s, rho, v, b, log_pi)
-    free_energy, energy = totals.sum(axis=0)
-    return Expectations(mass.astype(real), sums.astype(real, order="C", copy=False), float(free_energy), float(energy))
+    free_energy, energy = totals[0].tolist() if len(totals) == 1 else totals.sum(axis=0).tolist()
+    return Expectations(mass.astype(real), sums.astype(real, order="C", copy=False), free_energy, energy)
 
 
 def order(phi: Array) -> Array | None:
@@ -100,8 +104,9 @@ def _with_few(phi: Array, s: Array, rho: Array, v: Array, b: Array, log_pi: Arra
     """Mass (K,), sums (K, S), and contributions (., 2) to free energy and energy."""
     (N, S), K, real = phi.shape, len(b), phi.dtype.type
     multiplier = real(quadratic or 0)
-    tiles = np.zeros((S + S % 2, K), real)  # `_few` takes statistics in pairs
-    tiles[:S] = v.T / (2 * quadratic) if quadratic and multiplier > 0 else v.T
+    tiles = np.empty((S + S % 2, K), real)  # `_few` takes statistics in pairs
+    tiles[S:] = 0
+    np.divide(v.T, 2 * quadratic if quadratic and multiplier > 0 else 1, out=tiles[:S], casting="same_kind")
     if multiplier > 0 and (pruned := pruning.expectations(phi, rho, tiles, log_pi, multiplier)) is not None:
         total, parts = pruned
         return total[S], total[:S].T, parts[None]
@@ -196,6 +201,27 @@ def _shared_arrays(N: int, K: int, S: int, real: type) -> tuple[Arrays, Array, A
     teams = min(_TASKS, -(-rows // 4))
     shapes = (pieces, rows * size), (teams, K), (tasks, size, S)
     return tuple(np.empty(shape, real) for shape in shapes), np.zeros(K), np.zeros((K, S)), np.zeros((teams, 2))
+
+
+@_jit()
+def _few_alone(
+    phi: Array, s: Array, rho: Array, v: Array, b: Array, log_pi: Array, lam: float
+) -> tuple[Array, Array, float, float]:
+    """All rows on one thread, for small problems: mass (K,), sums (K, S), free energy and energy."""
+    K, S = v.shape
+    scale = 2 * lam if lam > 0 else phi.dtype.type(1)
+    tiles = np.zeros((S + S % 2, K), phi.dtype)
+    for a in range(K):
+        for d in range(S):
+            tiles[d, a] = v[a, d] / scale
+    sums, totals = np.zeros((S + 1, K)), np.zeros(2)
+    _few(phi, s, rho, tiles, b, log_pi, lam, sums, totals)
+    mass, found = np.empty(K, phi.dtype), np.empty((K, S), phi.dtype)
+    for a in range(K):
+        mass[a] = sums[S, a]
+        for d in range(S):
+            found[a, d] = sums[d, a]
+    return mass, found, totals[0], totals[1]
 
 
 @_jit(parallel=True)

@@ -23,7 +23,7 @@ from ..problems.problem import Problem
 from ..results.fixed_point import FixedPoint, same_distance
 from ..results.status import Status
 from . import saddles
-from .acceleration import ACCELERATORS, MEMORY, Past
+from .acceleration import ACCELERATORS, MEMORY, Accelerator, Past
 from .convergence import Convergence
 from .coordinates import LARGEST, Whitened
 from .options import Options
@@ -46,7 +46,8 @@ def iterate(
     """
     with tqdm(disable=not options.progress, unit=" maps", desc=f"beta={problem.objective.beta:.4g}") as bar:
         loop = _Loop(problem, options, sites, Recorder(options, problem.data.frame, bar))
-        status = loop.run(predicted)
+        with np.errstate(over="ignore", invalid="ignore"):  # a proposal may overflow: its point is then not finite
+            status = loop.run(predicted)
     if loop.point is None and status is Status.INTERRUPTED:
         raise KeyboardInterrupt
     if loop.point is None:
@@ -150,8 +151,10 @@ class _Loop:
         """Iterate until the estimated error is below the tolerance, or the arithmetic yields no more."""
         convergence, self.history, last_was_plain = self.convergence, self.history[-1:], False
         convergence.begin(tol)
+        accelerator = ACCELERATORS[self.options.accelerate]
         while True:
-            self.refresh_coordinates()
+            if self.whitened is not None:
+                self.refresh_coordinates()
             point = self.here
             closing, candidates = convergence.closing(point.residual), []
             if closing and last_was_plain and self.near_enough():
@@ -165,7 +168,7 @@ class _Loop:
                 if self.options.accelerate != "plain" and np.isfinite(self.error):
                     candidates = self.extrapolated(point.vectors[0] + step)
             if not candidates and (last_was_plain or not closing):
-                candidates = self.accelerated()
+                candidates = self.accelerated(accelerator)
             # Without a candidate the plain map is next. Close to the end it measures the contraction factor.
             last_was_plain = self.advance(candidates)
 
@@ -179,9 +182,9 @@ class _Loop:
         evaluate, whitened = self.evaluate_vector, self.whitened is not None
         return self.convergence.newton_step(self.here, self.history, evaluate, whitened)
 
-    def accelerated(self) -> list[Point]:
-        """The proposal of the accelerator, as `extrapolated` leaves it."""
-        proposal = ACCELERATORS[self.options.accelerate](self.history, self.here.vectors[2])
+    def accelerated(self, accelerator: Accelerator) -> list[Point]:
+        """The proposal of an accelerator, as `extrapolated` leaves it."""
+        proposal = accelerator(self.history, self.here.vectors[2])
         if proposal is None:
             return []
         candidates = self.extrapolated(proposal)
@@ -195,10 +198,8 @@ class _Loop:
         (A long step magnifies what is left of the fast modes; one plain step removes it.) Failing both, a point a
         quarter as far beyond the plain image; none if F rises at all of them.
         """
-        u, r, _ = self.here.vectors
         for fraction in _BACKTRACKS:
-            vector = proposal if fraction == 1 else (u + r) + fraction * (proposal - (u + r))
-            candidate = self.evaluate_vector(vector)
+            candidate = self.evaluate_vector(self.backtracked(proposal, fraction))
             if not candidate.finite:
                 continue
             if self.falls(candidate):
@@ -207,6 +208,13 @@ class _Loop:
             if self.falls(settled):
                 return [candidate, settled]
         return []
+
+    def backtracked(self, proposal: Array, fraction: float) -> Array:
+        """The vector at a fraction of the way from the plain image to a proposal."""
+        if fraction == 1:
+            return proposal
+        u, r, _ = self.here.vectors
+        return (u + r) + fraction * (proposal - (u + r))
 
     def advance(self, candidates: list[Point]) -> bool:
         """Go on to the last candidate, or by the plain map without one; say whether the last step was a plain one."""
@@ -246,8 +254,7 @@ class _Loop:
 
     def evaluate_vector(self, u: Array) -> Point:
         """The map at a proposal, which may lead to numbers that are not finite."""
-        with np.errstate(over="ignore", invalid="ignore"):
-            return self.evaluate(*self.here.from_vector(u))
+        return self.evaluate(*self.here.from_vector(u))
 
     def evaluate_sites(self, sites: Sites) -> Point:
         """The map at sites of the host."""
@@ -262,7 +269,7 @@ class _Loop:
         """
         point = self.here
         rise = candidate.free_energy - point.free_energy
-        if abs(rise) <= self.slack():
+        if abs(rise) <= self.convergence.slack(point.free_energy):
             if not self.convergence.symmetric:
                 return candidate.residual <= point.residual
             (u, r, metric), (u1, r1, metric1) = point.vectors, candidate.vectors
@@ -279,7 +286,8 @@ class _Loop:
             raise Stopped(Status.NOT_FINITE)
         self.point, self.error = point, np.inf
         self.history = [*self.history[1 - MEMORY :], Past(*point.vectors[:2], plain)]
-        self.recorder.accepted(point, self.sites.index, lambda: self.convergence.estimate(point, self.history))
+        if self.recorder.reports:
+            self.recorder.accepted(point, self.sites.index, lambda: self.convergence.estimate(point, self.history))
 
     def move_to(self, sites: Sites, strictly: bool = False) -> bool:
         """Go over to other sites unless F rises there by more than rounding (`strictly`: unless it rises at all)."""
@@ -304,8 +312,7 @@ class _Loop:
     def refresh_coordinates(self) -> None:
         """Draw coordinates anew that were drawn far from here, or where a box holds other coordinates now."""
         drawn, residual = self.whitened, self.here.residual
-        if drawn is None:
-            return
+        assert drawn is not None  # `converge` asks
         far = self.convergence.floor < residual < _REDRAW * self.drawn_at
         if far or not drawn.fits(self.here.updated_decoder):
             self.draw_coordinates()
