@@ -224,7 +224,7 @@ class Judge:
         q, psi = solution.encoder, solution.decoder
         values = []
         for constraint in self.constraints.values():
-            energy = constraint.in_frame(cv.Frame(np.zeros(self.x.shape[1]), 1.0))
+            energy = constraint.in_frame(cv.Frame.identity(self.x.shape[1]))
             phi, s = energy.statistics(self.x, slice(0, len(self.x)))
             v, b = energy.readout(psi)
             values.append(self.met(constraint, float((q * (s[:, None] - b - phi @ v.T)).sum(axis=1).mean())))

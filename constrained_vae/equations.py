@@ -1,13 +1,13 @@
 """The fixed-point equations (T1)-(T7), (T15) as pure array functions.
 
-Every function takes NumPy or CuPy arrays alike and mutates nothing. Shapes: N data points, K tiles, S statistics.
-Every energy of the project has the linear form (T4)
+Every function accepts NumPy or CuPy arrays and does not change them. Shapes: N data points, K tiles, S statistics. All
+energies of the package have the linear form (T4)
 
     H_ia = s_i - b_a - phi_i . v_a,        log pi_a - H_ia = b_a + phi_i . v_a - s_i + log pi_a,
 
 with the statistics phi (N, S) and the offset s (N,) of the data, the readout (v, b) of the reconstruction vectors
-psi_a, and the log prior masses log pi_a. Everything is in nats. With a row loop around them these functions are the
-reference backend.
+psi_a, and the log prior masses log pi_a. Energies, rates and free energies are in nats. The reference backend applies
+these functions to one block of rows after another.
 
 Examples
 --------
@@ -29,17 +29,17 @@ from ._utils.device import array_namespace
 
 
 def bits(nats: Array) -> Array:
-    """Nats, in which everything here is measured, as bits: divided by log 2.
+    """Convert nats to bits: division by log 2.
 
     Parameters
     ----------
     nats : float or array
-        Of any shape.
+        Information in nats, of any shape.
 
     Returns
     -------
     float or array
-        Of the same shape.
+        Information in bits, of the same shape.
 
     Examples
     --------
@@ -51,7 +51,7 @@ def bits(nats: Array) -> Array:
 
 @dataclass(frozen=True)
 class Expectations:
-    """What one pass over data rows yields; passes over disjoint rows add.
+    """Result of one pass over data rows; the results of disjoint sets of rows can be added.
 
     Attributes
     ----------
@@ -101,7 +101,7 @@ def energies(statistics: Array, offset: Array, v: Array, b: Array) -> Array:
 def encoder(energies: Array, log_masses: Array) -> tuple[Array, Array]:
     """Encoder q_ia = pi_a exp(-H_ia) / Z_i, shape (N, K), and log Z_i, shape (N,) (T1).
 
-    A tile of prior mass zero (log mass minus infinity) gets posterior mass zero.
+    A tile of prior mass zero (log mass minus infinity) has posterior mass zero.
 
     Examples
     --------
@@ -144,14 +144,14 @@ def marginal(q: Array, weights: Array) -> Array:
 
 
 def decoder(sums: Array, mass: Array, previous: Array) -> Array:
-    """Weighted means psi_a = sum_i w_ia x_i, (K, D), from their numerators; the Bregman decoder update (T3), (T4).
+    """Decoder update of a Bregman energy (T3), (T4): weighted means psi_a = sum_i w_ia x_i = sums_a / mass_a, (K, D).
 
-    A dead tile (mass zero) keeps its previous reconstruction: the objective says nothing about it.
+    A dead tile (mass zero) keeps its previous reconstruction, on which the objective does not depend.
 
     Examples
     --------
     >>> import numpy as np
-    >>> decoder(np.array([[1.0], [0.0]]), np.array([0.5, 0.0]), np.array([[9.0], [7.0]]))  # the second holds no mass
+    >>> decoder(np.array([[1.0], [0.0]]), np.array([0.5, 0.0]), np.array([[9.0], [7.0]]))  # tile 2 has mass 0
     array([[2.],
            [7.]])
     """
@@ -191,7 +191,8 @@ def rate(q: Array, log_masses: Array, weights: Array) -> Array:
 def distortion(q: Array, weights: Array, x: Array, psi: Array) -> Array:
     """Distortion E||x - psi||^2 = sum_ia rho_i q_ia ||x_i - psi_a||^2, in squared units of x (T7).
 
-    Written about the weighted mean of x, so that an offset of the data costs no accuracy; no (N, K, D) array is made.
+    The sum is taken about the weighted mean of x, so that an offset of the data costs no accuracy. No (N, K, D) array
+    is made.
 
     Examples
     --------
@@ -223,7 +224,7 @@ def marginal_kl(mass: Array, masses: Array) -> Array:
 def expectations(
     statistics: Array, offset: Array, weights: Array, v: Array, b: Array, log_masses: Array
 ) -> Expectations:
-    """One evaluation over a block of rows: encoder (T1), then masses, weighted statistics, free energy, energy.
+    """Encoder (T1) of a block of rows, and its masses, weighted statistics, free energy and energy (T5).
 
     Examples
     --------

@@ -1,9 +1,7 @@
-"""Axes in, Axes out: pictures of solutions, branches and frontiers. Nothing else of the package imports matplotlib.
+"""Plots of solutions, branches and frontiers with matplotlib.
 
-Every function draws on the Axes `ax`, or on new ones, and returns them.
-
-Colours are those of Okabe and Ito, which colour-blind readers tell apart. Curves are passed as arrays of points; a row
-of NaN begins a new piece.
+Every function draws on the Axes `ax`, or on new Axes if `ax` is None, and returns them. The colours are those of Okabe
+and Ito, which colour-blind readers can tell apart. Curves are arrays of points; a row of NaN begins a new piece.
 
 Examples
 --------
@@ -38,24 +36,24 @@ COOLING, HEATING, UNSTABLE, PREDICTED = "#0072B2", "#D55E00", "#D55E00", "#F0E44
 BAND, MODELS = "#56B4E9", ("#D55E00", "#009E73", "#CC79A7", "#0072B2", "#E69F00")
 
 _TRIANGLE: dict[str, Any] = {"marker": CARETDOWN, "color": FIXED_POINT, "ms": 6, "ls": "none"}
-_NONE = np.empty((0, 2))
-_NAMED_LEAVES = 12  # up to so many leaves of a tree have their shares beside them
-_FINE = 400  # distortions at which a band is drawn, besides those that were solved
+_NO_CURVE = np.empty((0, 2))
+_NAMED_LEAVES = 12  # largest number of leaves of a tree that are labelled with their shares
+_BAND_POINTS = 400  # distortions at which a band is drawn, in addition to those that were solved
 
 
 def flow(points: FloatArray, paths: FloatArray, fixed_points: FloatArray, ax: Axes | None = None) -> Axes:
-    """Data, trajectories of the reconstructions, and the fixed points where they end, in the plane.
+    """Data in the plane, trajectories of the reconstructions, and the fixed points where these end.
 
     Parameters
     ----------
     points : (N, 2) array
-        Data, blue.
+        Data, drawn in blue.
     paths : (T, K, 2) array
-        Iterates of every reconstruction, grey.
+        Iterates of every reconstruction, drawn in grey.
     fixed_points : (k, 2) array
-        Red.
+        Fixed points, drawn in red.
     ax : Axes, optional
-        New ones by default.
+        Axes to draw on; new Axes by default.
 
     Examples
     --------
@@ -75,16 +73,16 @@ def flow(points: FloatArray, paths: FloatArray, fixed_points: FloatArray, ax: Ax
 
 
 def reconstructions(solution: FixedPoint, ax: Axes | None = None) -> Axes:
-    """Data and reconstructions of a solution, with the way of its iterates where they were recorded.
+    """Data and reconstructions of a solution, with the trajectories of the iterates if these were recorded.
 
-    In the plane of the first two principal axes of the data if these have more than two dimensions.
+    Data of more than two dimensions are projected onto their first two principal axes.
 
     Parameters
     ----------
     solution : FixedPoint
-        With `record=True` it knows the way of its iterates.
+        Solution of `solve`; the trajectories are recorded with `record=True`.
     ax : Axes, optional
-        New ones by default.
+        Axes to draw on; new Axes by default.
 
     Examples
     --------
@@ -98,7 +96,7 @@ def reconstructions(solution: FixedPoint, ax: Axes | None = None) -> Axes:
     axes: FloatArray = np.eye(2, dim)
     if dim > 2:
         name, (mean, axes) = "principal component", principal_axes(x, solution.weights)
-        axes = np.concatenate([axes, np.zeros((2 - len(axes), dim))])  # of a single point there is one
+        axes = np.concatenate([axes, np.zeros((2 - len(axes), dim))])  # a single point has one axis
     iterates = np.empty((0, 1, dim)) if solution.trajectory is None else solution.trajectory
     points, paths, ends = ((part - mean) @ axes.T for part in (x, iterates, solution.distinct.decoder))
     ax = flow(points, paths, ends, ax)
@@ -107,7 +105,9 @@ def reconstructions(solution: FixedPoint, ax: Axes | None = None) -> Axes:
 
 
 def principal_axes(x: FloatArray, weights: FloatArray | None = None, count: int = 2) -> tuple[FloatArray, FloatArray]:
-    """The mean and the first principal axes of the data, (D,) and (count, D) or fewer; largest components positive.
+    """Mean (D,) and first principal axes (count, D) of the data, with positive largest components.
+
+    There are fewer than `count` axes if the data have fewer points or dimensions.
 
     Examples
     --------
@@ -123,19 +123,19 @@ def principal_axes(x: FloatArray, weights: FloatArray | None = None, count: int 
 
 
 def staircase(found: Sequence[Transition], ax: Axes | None = None) -> Axes:
-    """How many distinct reconstructions there are on the cooling branch, against temperature.
+    """Number of distinct reconstructions on the cooling branch against temperature.
 
     Parameters
     ----------
     found : sequence of Transition
-        As from `transitions`: their temperatures are marked, and the hysteresis of those of first order shaded.
+        Result of `transitions`. Grey lines mark the temperatures; the hysteresis of first-order transitions is shaded.
     ax : Axes, optional
-        New ones by default.
+        Axes to draw on; new Axes by default.
 
     Raises
     ------
     ValueError
-        If there are none.
+        If there is no transition.
 
     Examples
     --------
@@ -145,7 +145,7 @@ def staircase(found: Sequence[Transition], ax: Axes | None = None) -> Axes:
     'distinct reconstructions'
     """
     if not len(found):
-        raise ValueError("there is no transition to draw: look for them in a wider range of temperatures")
+        raise ValueError("there is no transition to draw: look for transitions in a wider range of temperatures")
     ax = _critical_lines([t.beta for t in found], ax)
     shaded = [t for t in found if t.kind == "first-order" and np.isfinite(t.heating_end)]
     hottest = 1.25 * max([found[0].beta, *(t.heating_end for t in shaded)])
@@ -160,14 +160,14 @@ def staircase(found: Sequence[Transition], ax: Axes | None = None) -> Axes:
 
 
 def training(history: Any, ax: Axes | None = None) -> Axes:
-    """Distortion, KL and multipliers along the steps of training.
+    """Distortion, KL and multipliers against the steps of training.
 
     Parameters
     ----------
     history : History
-        `.history` of what `geco.train` returns.
+        Attribute `history` of the result of `geco.train`.
     ax : Axes, optional
-        New ones by default.
+        Axes to draw on; new Axes by default.
     """
     ax = plt.subplots()[1] if ax is None else ax
     curves = {r"distortion (units of $x^2$)": history.distortion, "KL (nats)": history.kl}
@@ -185,18 +185,18 @@ def distortion(
     detected: Sequence[float] | FloatArray = (),
     ax: Axes | None = None,
 ) -> Axes:
-    """Expected reconstruction error against temperature, with its critical temperatures.
+    """Expected reconstruction error against temperature, with the critical temperatures.
 
     Parameters
     ----------
     betas, values : (n,) arrays
         Ascending temperatures, and E||x - psi||^2 in squared units of x.
     critical : iterable of float
-        Exact critical temperatures, grey lines.
+        Exact critical temperatures, drawn as grey lines.
     detected : sequence of float
-        Detected ones, triangles on the curve.
+        Detected critical temperatures, drawn as triangles on the curve.
     ax : Axes, optional
-        New ones by default.
+        Axes to draw on; new Axes by default.
 
     Examples
     --------
@@ -218,18 +218,18 @@ def second_derivative(
     critical: Iterable[float] = (),
     ax: Axes | None = None,
 ) -> Axes:
-    """Magnitude of the second derivative of the distortion, with its peaks marked.
+    """Magnitude of the second derivative of the distortion against temperature, with its peaks.
 
     Parameters
     ----------
     betas, values : (n,) arrays
-        Temperatures, and d^2 D / d beta^2 (NaN at the ends).
+        Temperatures, and d^2 D / d beta^2 (NaN at the ends) in squared units of x.
     peaks : sequence of (beta, height)
-        The detected kinks, highest first: triangles.
+        Detected peaks, highest first, drawn as numbered triangles.
     critical : iterable of float
-        Exact critical temperatures, grey lines.
+        Exact critical temperatures, drawn as grey lines.
     ax : Axes, optional
-        New ones by default.
+        Axes to draw on; new Axes by default.
 
     Examples
     --------
@@ -245,25 +245,25 @@ def second_derivative(
         ax.annotate(name, (beta, peak), (0, 7), textcoords="offset points", ha="center", fontsize="small")
     ax.set_ylabel(r"$|\mathrm{d}^2 \mathrm{E}\,\|x-\psi\|^2 / \mathrm{d}\beta^2|$  (units of $x^2$)")
     top = np.nanmax(height, initial=0.0)
-    if top > 0:  # five decades below the highest peak all is rounding or of no interest
+    if top > 0:  # values below 1e-5 of the highest peak are not shown: most are rounding
         ax.set_yscale("log")
         ax.set_ylim(max(np.nanmin(height), 1e-5 * top), 5 * top)
     return _temperature_axis(ax)
 
 
 def bifurcation(
-    stable: FloatArray, unstable: FloatArray = _NONE, critical: Iterable[float] = (), ax: Axes | None = None
+    stable: FloatArray, unstable: FloatArray = _NO_CURVE, critical: Iterable[float] = (), ax: Axes | None = None
 ) -> Axes:
-    """A coordinate of the reconstructions against temperature: stable branches solid, unstable ones dotted.
+    """A coordinate of the reconstructions against temperature; stable branches are solid, unstable branches dotted.
 
     Parameters
     ----------
     stable, unstable : (n, 2) arrays
-        Points (beta, coordinate in units of x) of curves.
+        Points (beta, coordinate in units of x) of the curves.
     critical : iterable of float
-        Critical temperatures, grey lines.
+        Critical temperatures, drawn as grey lines.
     ax : Axes, optional
-        New ones by default.
+        Axes to draw on; new Axes by default.
 
     Examples
     --------
@@ -278,18 +278,18 @@ def bifurcation(
 
 
 def top_eigenvalue(
-    stable: FloatArray, unstable: FloatArray = _NONE, critical: Iterable[float] = (), ax: Axes | None = None
+    stable: FloatArray, unstable: FloatArray = _NO_CURVE, critical: Iterable[float] = (), ax: Axes | None = None
 ) -> Axes:
     """Largest eigenvalue of the split condition (T9) against temperature, with a line at 1, where branches split.
 
     Parameters
     ----------
     stable, unstable : (n, 2) arrays
-        Points (beta, eigenvalue) of curves, drawn as in `bifurcation`; the stable ones set the range.
+        Points (beta, eigenvalue) of the curves, drawn as in `bifurcation`. The stable curves set the range of the axis.
     critical : iterable of float
-        Critical temperatures, grey lines.
+        Critical temperatures, drawn as grey lines.
     ax : Axes, optional
-        New ones by default.
+        Axes to draw on; new Axes by default.
 
     Examples
     --------
@@ -312,18 +312,18 @@ def hysteresis(
     heating_end: float | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """The distortion on cooling and on heating: between the two temperatures where they part it depends on the past.
+    """Distortion on cooling and on heating against temperature; the two curves differ in the interval of hysteresis.
 
     Parameters
     ----------
     cooling, heating : (n, 2) arrays
         Points (beta, E||x - psi||^2 in squared units of x), in the order in which they were solved.
     interval : (float, float), optional
-        Predicted ends of the hysteresis (T13), shaded.
+        Predicted ends of the hysteresis (T13); the interval is shaded.
     heating_end : float, optional
-        Where heating was seen to end, a triangle on the axis.
+        Computed temperature at which the heating branch ends, drawn as a triangle on the axis.
     ax : Axes, optional
-        New ones by default.
+        Axes to draw on; new Axes by default.
 
     Examples
     --------
@@ -344,20 +344,19 @@ def hysteresis(
 
 
 def merging_tree(tree: Branch | Lineages, critical: Iterable[float] = (), ax: Axes | None = None) -> Axes:
-    """Dendrogram of a branch: its reconstructions at the lowest temperature, and where on heating they become one.
+    """Dendrogram of a branch: reconstructions at the lowest temperature, and where they merge on heating.
 
-    A merge is drawn in the middle of the step of the grid in which it happens, on the logarithmic scale. The widths of
-    the lines go with the share of the data that a reconstruction holds, which also stands beside the leaves if these
-    are few.
+    A merge is drawn in the middle, on the logarithmic scale, of the grid step in which it happens. The width of a line
+    grows with the share of the data that the reconstruction holds. Up to twelve leaves are labelled with their shares.
 
     Parameters
     ----------
     tree : Branch or Lineages
-        What to draw, or what `lineages` makes of it.
+        Branch, or the result of `lineages` for a branch.
     critical : iterable of float
-        Exact critical temperatures, grey lines.
+        Exact critical temperatures, drawn as grey lines.
     ax : Axes, optional
-        New ones by default.
+        Axes to draw on; new Axes by default.
 
     Raises
     ------
@@ -374,7 +373,7 @@ def merging_tree(tree: Branch | Lineages, critical: Iterable[float] = (), ax: Ax
     tree = lineages(tree) if isinstance(tree, Branch) else tree
     ax = _critical_lines(critical, ax)
     order = [leaf for root in tree.roots for leaf in root]
-    # Of every group of leaves: where its line begins, at which height, and the share of the data that it holds.
+    # For every group of leaves: beta at which its line begins, height of the line, and share of the data.
     nodes: dict[tuple[int, ...], tuple[float, float, float]]
     nodes = {(leaf,): (float(tree.betas[0]), float(i), float(tree.shares[leaf])) for i, leaf in enumerate(order)}
 
@@ -407,20 +406,21 @@ def rate_distortion(
     unit: str = "units of $x^2$",
     ax: Axes | None = None,
 ) -> Axes:
-    """The rate-distortion function of a data set between its certified bounds, and models placed against it (T22).
+    """Rate-distortion function of a data set between certified bounds, with models of the same data (T22).
 
-    The line is the upper bound, which some code reaches; the band below it ends where no code can be.
+    The line is the upper bound, which some code attains. The band extends from the upper to the lower bound; no code is
+    below the band.
 
     Parameters
     ----------
     curve : RateDistortionCurve
-        As from `rate_distortion`, in nats.
+        Result of `rate_distortion`, in nats.
     models : mapping of str to (n, 2) array, optional
-        Names, and points (distortion, rate) of models of the same data.
+        Names of models, and their points (distortion, rate in nats).
     unit : str
-        Of the distortion; that of a Bernoulli decoder is in nats.
+        Unit of the distortion, for the label of the axis; with a Bernoulli decoder it is nats.
     ax : Axes, optional
-        New ones by default.
+        Axes to draw on; new Axes by default.
 
     Examples
     --------
@@ -431,7 +431,7 @@ def rate_distortion(
     """
     ax = plt.subplots()[1] if ax is None else ax
     solved = curve.distortion[curve.distortion > 0]
-    D = np.union1d(np.geomspace(solved.min(), max(solved.max(), curve.ends[0, 0]), _FINE), solved)
+    D = np.union1d(np.geomspace(solved.min(), max(solved.max(), curve.ends[0, 0]), _BAND_POINTS), solved)
     above = curve.bound_above(D)
     ax.fill_between(D, curve.bound_below(D), above, color=BAND, lw=0, zorder=2, label="certified band")
     ax.plot(D, above, color=CURVE, lw=1.2, zorder=3, label="frontier $R(D)$")

@@ -11,19 +11,19 @@
 # %% [markdown]
 # # Fixed points: what a VAE without limits learns
 #
-# A variational auto-encoder has an encoder, a decoder and a prior, and networks limit what the first two can be. Take
-# these limits away, and what is left are two equations. Cut the latent space into tiles $\Omega_a$ of prior mass
-# $\pi_a$, let the decoder be any constant $\psi_a$ on each of them, and let the encoder say with what probability
-# $q_{ia}$ data point $x_i$ is sent to tile $a$. At temperature $\beta$ (and with a Gaussian decoder of variance
-# $\sigma^2$) the $\beta$-VAE's objective is stationary where
+# A variational auto-encoder has an encoder, a decoder and a prior. Usually neural networks limit the encoder and the
+# decoder. Without these limits two equations remain. Divide the latent space into tiles $\Omega_a$ of prior mass
+# $\pi_a$. The decoder is a constant $\psi_a$ on each tile, and the encoder sends data point $x_i$ to tile $a$ with
+# probability $q_{ia}$. At temperature $\beta$, with a Gaussian decoder of variance $\sigma^2$, the objective of the
+# $\beta$-VAE is stationary where
 #
 # $$q_{ia} = \frac{\pi_a\, e^{-\|x_i-\psi_a\|^2/2\sigma^2\beta}}{\sum_b \pi_b\, e^{-\|x_i-\psi_b\|^2/2\sigma^2\beta}},
 # \qquad
 # \psi_a = \frac{\sum_i \rho_i\, q_{ia}\, x_i}{\sum_i \rho_i\, q_{ia}} .$$
 #
-# This is Proposition 1 of Rezende and Viola, *Taming VAEs* (T1 and T2 in the README): given the decoder the first gives
-# the encoder, given the encoder the second gives the decoder. **Question: where does that end, and what does it look
-# like?**
+# This is Proposition 1 of Rezende and Viola, *Taming VAEs* (T1 and T2 in [the theory](../docs/theory.md)). The first
+# equation gives the encoder for a given decoder, the second gives the decoder for a given encoder. **Question: where
+# does the iteration of the two equations end, and what does the solution look like?**
 
 # %%
 import matplotlib.pyplot as plt
@@ -34,7 +34,7 @@ import constrained_vae as cv
 # %% [markdown]
 # ## One solution
 #
-# Two hundred points in four clusters, two pairs of them, and 64 tiles of equal mass.
+# The data are two hundred points in four clusters, which form two pairs. The tiling has 64 tiles of equal mass.
 
 # %%
 data = cv.datasets.four_clusters(seed=0)
@@ -43,10 +43,9 @@ solution = cv.solve(data.x, beta=0.5, tiling=tiling)
 solution
 
 # %% [markdown]
-# Sixty-four tiles, and only three different reconstructions: at this temperature it does not pay to tell the two
-# clusters on the right apart. The rate says what the code costs, $R = \mathrm{E}\,\mathrm{KL}(q_i\,\|\,\pi)$; the
-# distortion what it leaves, $D = \mathrm{E}\,\|x-\psi\|^2$. That this is a solution can be seen by writing the two
-# equations down:
+# The 64 tiles have only three different reconstructions: at this temperature it does not pay to distinguish the two
+# clusters on the right. The rate $R = \mathrm{E}\,\mathrm{KL}(q_i\,\|\,\pi)$ is the cost of the code, the distortion
+# $D = \mathrm{E}\,\|x-\psi\|^2$ is the remaining error. To check the solution, evaluate the two equations:
 
 # %%
 distance2 = np.square(data.x[:, None] - solution.decoder).sum(axis=2)
@@ -58,12 +57,12 @@ print(f"encoder: off by at most {abs(q - solution.encoder).max():.0e}")
 print(f"decoder: off by at most {abs(psi - solution.decoder).max():.0e}")
 
 # %% [markdown]
-# ## How it gets there
+# ## The iteration
 #
-# The picture starts the 64 reconstructions anywhere among the data and iterates the two equations, one after the other.
-# Grey is the way that each of them takes, red is where it ends: tiles run together. A reconstruction is a weighted mean
-# of data, so it always lies inside their convex hull. One that stands for two clusters lies between them, where there
-# is no data at all: that is why the samples of VAEs are blurred.
+# In this picture the 64 reconstructions start at random positions, and the two equations are iterated in turn. Grey
+# lines are the trajectories of the reconstructions, red points are their ends: many tiles end in the same point. A
+# reconstruction is a weighted mean of data, so that it always lies in their convex hull. A reconstruction of two
+# clusters lies between them, where there are no data. This is why the samples of VAEs are blurred.
 
 # %%
 start = np.random.default_rng(0).normal(data.x.mean(axis=0), data.x.std(axis=0), size=(64, 2))
@@ -75,10 +74,10 @@ for ax, beta in zip(axes, [4.0, 0.5, 0.1], strict=True):
     ax.label_outer()
 
 # %% [markdown]
-# Every step lowers the free energy $F = R + D/2\sigma^2\beta$, so the iteration never goes in circles; but it can be
-# slow, and the slower the nearer to a temperature at which reconstructions part. `solve` therefore lets L-BFGS or
-# another method propose the next point and falls back on the plain step where a proposal does not lower $F$. The
-# picture is for $\beta = 1.6$, one and a half per cent above such a temperature.
+# Every step lowers the free energy $F = R + D/2\sigma^2\beta$, so that the iteration cannot cycle. But it can be slow,
+# in particular near a temperature at which reconstructions split. Therefore L-BFGS, or another method, proposes the
+# next point in `solve`, and the plain step replaces proposals that do not lower $F$. The picture is for $\beta = 1.6$,
+# one and a half per cent above such a temperature.
 
 # %%
 plain, accelerated = [], []
@@ -94,9 +93,9 @@ _ = ax.legend(frameon=False)
 # %% [markdown]
 # ## What the encoder does
 #
-# Rows are data points in the order of their clusters, columns the distinct reconstructions. On the left, well below the
-# temperature at which the last pair parts, every point has its reconstruction; on the right, close to that temperature,
-# posteriors overlap.
+# The rows are data points in the order of their clusters, the columns are distinct reconstructions. The left picture is
+# well below the temperature at which the last pair splits: the posterior of every point is concentrated on one
+# reconstruction. The right picture is close to that temperature: the posteriors overlap.
 
 # %%
 order = np.argsort(data.labels, kind="stable")
@@ -111,10 +110,10 @@ _ = figure.colorbar(image, label="posterior mass")
 # %% [markdown]
 # ## Local minima
 #
-# The equations have many solutions. A start at random data points, far below the first critical temperature, ends in
-# one where tiles are shared out badly; cooling from a high temperature ends in a better one. The report names what went
-# wrong: 8 tiles of equal mass, of which the clusters should have two each, do not all have what their prior mass
-# promises.
+# The equations have many solutions. A start at random data points, far below the first critical temperature, ends in a
+# solution that distributes the tiles badly. Cooling from a high temperature ends in a better solution. The report shows
+# the reason: each cluster should have two of the 8 tiles of equal mass, but the posterior masses of some tiles differ
+# from their prior masses.
 
 # %%
 quenched = cv.solve(data.x, beta=0.1, tiling=cv.Tiling.uniform(8), start="data", seed=1)
@@ -123,11 +122,11 @@ print(f"quenched: F = {quenched.free_energy:.4f} nats\nannealed: F = {annealed.f
 cv.report(quenched)
 
 # %% [markdown]
-# ## The same in 64 dimensions
+# ## Solutions in 64 dimensions
 #
-# Three hundred digits of 8 × 8 pixels and 16 tiles, annealed. At a high temperature the reconstructions of all tiles
-# are the mean of all digits; as it falls, they part into what the digits have in common. In pictures, blur is a
-# temperature.
+# The data are three hundred digits of 8 × 8 pixels; 16 tiles are annealed. At a high temperature all reconstructions
+# are the mean of all digits. As the temperature falls, they split into the shapes that the digits have in common. So
+# the blur of the pictures grows with the temperature.
 
 # %%
 digits = cv.datasets.digits(300)
@@ -141,5 +140,5 @@ for ax, tiles in zip(axes, shown, strict=True):
     ax.set_axis_off()
 
 # %% [markdown]
-# At which temperatures do they part, and how exactly can that be known? That is the next notebook,
-# [02_phase_transitions](02_phase_transitions.ipynb).
+# At which temperatures do reconstructions split, and how exactly can these temperatures be computed? This is the
+# subject of the next notebook, [02_phase_transitions](02_phase_transitions.ipynb).

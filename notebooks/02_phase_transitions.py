@@ -11,8 +11,9 @@
 # %% [markdown]
 # # Phase transitions: where reconstructions split
 #
-# As a $\beta$-VAE of high capacity is cooled, nothing happens for a while, and then a reconstruction splits.
-# **Questions: at which temperatures, how exactly can they be known, and does it matter from which side one comes?**
+# When a $\beta$-VAE of high capacity is cooled, its reconstructions split one after another, at critical temperatures.
+# **Questions: what are these temperatures, how exactly can they be computed, and do cooling and heating give the same
+# solutions?**
 
 # %%
 import matplotlib.pyplot as plt
@@ -28,8 +29,8 @@ tiling = cv.Tiling.uniform(64)
 # %% [markdown]
 # ## Cooling
 #
-# `sweep` solves at 240 temperatures, by default those between which the data have their own transitions, each from the
-# solution before it. This is the branch that deterministic annealing follows.
+# `sweep` solves at 240 temperatures. By default they span the transitions of the data, and each solution is the start
+# for the next temperature. This is the branch that deterministic annealing follows.
 
 # %%
 branch = cv.sweep(data.x, tiling=tiling)
@@ -38,10 +39,10 @@ branch
 # %% [markdown]
 # ## Exact and detected
 #
-# The paper finds the transitions in a picture: at each of them the expected reconstruction error has a kink, so its
-# second derivative has a peak, and the three highest are taken. That is as good as the grid. But coincident tiles part
-# exactly where $\sigma^2\beta$ equals the largest eigenvalue of the covariance of the data that they share (T9), and
-# that is an equation, which `transitions` solves to the last digits.
+# The paper detects the transitions on the grid: at each transition the expected reconstruction error has a kink, so
+# that its second derivative has a peak, and the three highest peaks are taken. The step of the grid limits the
+# accuracy. But coincident tiles split exactly where $\sigma^2\beta$ equals the largest eigenvalue of the covariance of
+# the data that they share (T9). `transitions` solves this equation to nearly full precision.
 
 # %%
 found = cv.transitions(data.x, tiling=tiling)
@@ -56,16 +57,16 @@ for i, j in cv.match_peaks(peaks, found):
     )
 
 # %% [markdown]
-# The first of them needs no solution at all, only the top eigenvalue of the covariance of the data:
+# The first transition follows from the data without any solution: it is the largest eigenvalue of their covariance.
 
 # %%
 print(f"{cv.first_critical_beta(data.x):.10f} = {np.linalg.eigvalsh(np.cov(data.x.T, bias=True))[-1]:.10f}")
 
 # %% [markdown]
-# Now the picture itself, after Figure 2 of the paper. Above: data, the way of the reconstructions under the plain
-# iteration, and the fixed points where it ends, at temperatures above, between and below the transitions. Below: the
-# error with its kinks, and the second derivative with its peaks; grey lines are the exact temperatures, triangles the
-# detected ones.
+# The next picture follows Figure 2 of the paper. Top: data, trajectories of the reconstructions under the plain
+# iteration, and the fixed points where these end, at temperatures above, between and below the transitions. Bottom: the
+# error with its kinks, and the second derivative with its peaks. Grey lines are the exact critical temperatures,
+# triangles the detected ones.
 
 # %%
 start = np.random.default_rng(0).normal(data.x.mean(axis=0), data.x.std(axis=0), size=(64, 2))
@@ -87,11 +88,12 @@ _ = cv.plotting.second_derivative(
 )
 
 # %% [markdown]
-# ## Cool it yourself
+# ## A slider for the temperature
 #
-# With a running kernel and ipywidgets the slider moves the picture; on a page the picture stays at the temperature at
-# which it was drawn, and the four above say the same. At the top there is a single reconstruction; first the left and
-# the right pair part, then the two clusters on the left, then those on the right.
+# With a running kernel and ipywidgets, the slider changes the temperature of the picture. On a static page the picture
+# does not change, and the four pictures above show the same. At the highest temperature there is a single
+# reconstruction. On cooling, first the left and the right pair of clusters separate, then the two clusters on the left,
+# and then the two clusters on the right.
 
 # %%
 canvas, panel = plt.subplots(figsize=(5, 2.6), layout="constrained")
@@ -119,23 +121,24 @@ else:
     display(slider)
 
 # %% [markdown]
-# ## The same as a tree
+# ## The branch as a tree
 #
-# Read from left to right, heating: the four reconstructions at the lowest temperature, and where they become one. That
-# is a dendrogram of the data, which no linkage rule was chosen for.
+# The picture shows heating, from left to right: the four reconstructions at the lowest temperature, and the
+# temperatures at which they merge. It is a dendrogram of the data that needs no choice of a linkage rule.
 
 # %%
 figure, ax = plt.subplots(figsize=(5, 2.4), layout="constrained")
 _ = cv.plotting.merging_tree(branch, critical, ax=ax)
 
 # %% [markdown]
-# ## Where the past matters
+# ## Hysteresis
 #
-# The four clusters are symmetric, so their transitions are continuous. Skew data jump (T13): take points spread like an
-# exponential distribution, and let the prior masses of the tiles be free. On cooling, the collapsed solution lasts
-# until it is unstable, at the variance of the data. On heating, the split one lasts longer, until its minority has lost
-# all its mass. Between the two temperatures there are two stable solutions, and which one is found depends on the past.
-# Both ends follow from the data alone, the lower from the covariance and the upper from the cumulants (T16).
+# The four clusters are symmetric, so that their transitions are continuous. Skew data have first-order transitions, in
+# which the solution jumps (T13). The example has points of an exponential distribution and free prior masses of the
+# tiles. On cooling, the collapsed solution remains until it becomes unstable, at the variance of the data. On heating,
+# the split solution remains to a higher temperature, until its smaller part has lost all its mass. Between the two
+# temperatures there are two stable solutions, and the direction of the sweep decides which one is found. Both ends of
+# this interval follow from the data alone: the lower end from the covariance, the upper end from the cumulants (T16).
 
 # %%
 skew = cv.datasets.exponential(400)
@@ -152,6 +155,6 @@ cv.plotting.hysteresis(*curves, interval=(low, high), heating_end=jump.heating_e
 _ = ax.legend(frameon=False, fontsize=8)
 
 # %% [markdown]
-# The distortion on cooling (dashed) stays at the variance through all of the shaded interval and falls at its lower
-# end; on heating it returns at the upper end, to the digits printed above. The optimum takes the lower of the two free
-# energies: `rate_distortion` finds it, in [05_frontier](05_frontier.ipynb).
+# The distortion on cooling (dashed) equals the variance in the whole shaded interval and falls at its lower end. On
+# heating it returns to the variance at the upper end, at the temperature printed above. The global optimum is the
+# solution of lower free energy; `rate_distortion` finds it, in [05_frontier](05_frontier.ipynb).

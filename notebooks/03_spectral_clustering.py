@@ -9,13 +9,13 @@
 # ---
 
 # %% [markdown]
-# # Spectral clustering: what the partition of a VAE is, and is not
+# # Spectral clustering and the partition of a VAE
 #
-# Data points whose posteriors overlap share reconstructions. Walk from a point to a tile with probability $q_{ia}$, and
-# from the tile back to a point with probability $\rho_j q_{ja}/m_a$: that is a random walk $P$ over the data (T18), the
-# kind of matrix of which spectral clustering takes the leading eigenvectors. **Questions: is the partition by
-# reconstructions that of spectral clustering? Do the eigenvalues of $P$ say how many clusters there are? And where does
-# the likeness end?**
+# Data points whose posteriors overlap share reconstructions. Go from a point to a tile with probability $q_{ia}$, and
+# from the tile back to a point with probability $\rho_j q_{ja}/m_a$. This is a random walk $P$ over the data (T18), and
+# spectral clustering uses the leading eigenvectors of such matrices. **Questions: is the partition by reconstructions
+# the same as that of spectral clustering? Do the eigenvalues of $P$ show the number of clusters? For which data do the
+# partitions differ?**
 
 # %%
 import matplotlib.pyplot as plt
@@ -26,9 +26,10 @@ import constrained_vae as cv
 # %% [markdown]
 # ## The first split is spectral
 #
-# At the first transition the data part along the leading eigenvector of their Gram matrix, which is the spectral
-# relaxation of 2-means (T19). Six hundred digits: the side that two tiles take just below the transition, as
-# log odds, against that eigenvector, computed by a singular value decomposition. They agree in sign for every point.
+# At the first transition the data are divided along the leading eigenvector of their Gram matrix, which is the spectral
+# relaxation of 2-means (T19). The picture is for six hundred digits. It compares the posterior log odds of two tiles
+# just below the transition with that eigenvector, computed by a singular value decomposition. Their signs agree for
+# every point.
 
 # %%
 digits = cv.datasets.digits(600)
@@ -47,10 +48,10 @@ ax.title.set_fontsize(9)
 # %% [markdown]
 # ## Four clusters, along the branch
 #
-# On the plateaus between transitions the partition of the solution (every point to its most probable reconstruction) is
-# compared with scikit-learn's `SpectralClustering`, asked for as many clusters: on the walk itself,
-# $\mathrm{diag}(\rho)P$, and on the Gaussian kernel of the same temperature. An adjusted Rand index of 1 is the same
-# partition.
+# The partition of the solution assigns every point to its most probable reconstruction. On the plateaus between
+# transitions it is compared with scikit-learn's `SpectralClustering` for the same number of clusters, with two
+# affinities: the walk, $\mathrm{diag}(\rho)P$, and the Gaussian kernel of the same temperature. An adjusted Rand index
+# of 1 means that the partitions are equal.
 
 # %%
 data = cv.datasets.four_clusters(seed=0)
@@ -61,10 +62,10 @@ for solution in plateaus:
     print(cv.compare_spectral(solution))
 
 # %% [markdown]
-# The eigenvalues of $P$, along the branch. One is always 1; at every transition another one grows from 0. The largest
-# gap between neighbours counts the reconstructions once the new eigenvalue is above one half, which is some way below
-# the transition (shaded: where the count still lags behind): a split is complete only when its halves have ceased to
-# overlap.
+# The next picture shows the eigenvalues of $P$ along the branch. One eigenvalue is always 1; at every transition
+# another one grows from 0. The position of the largest gap between neighbouring eigenvalues counts the reconstructions
+# as soon as the new eigenvalue is above one half. This happens some distance below the transition, when the two parts
+# hardly overlap any longer. In the shaded intervals the count is still too small.
 
 # %%
 along = cv.compare_spectral(branch, n_clusters=4, affinities=[], labels=data.labels)
@@ -82,12 +83,13 @@ axes[1].set(xscale="log", xlabel=r"temperature $\beta$", ylabel="count", yticks=
 _ = axes[1].legend(frameon=False, fontsize=8)
 
 # %% [markdown]
-# ## Where the likeness ends
+# ## Where the partitions differ
 #
-# Squared error knows nothing of connectivity. Two moons, cut in two: the tiles draw a straight line through both, as
-# k-means does, and so does spectral clustering on their own walk, whose points are near only if they share a
-# reconstruction. Spectral clustering on a narrow Gaussian kernel follows the moons, since there every point is its own
-# neighbourhood.
+# Squared error does not measure connectivity. The example is a partition of two moons into two parts. The border
+# between the two tiles is a straight line through both moons, as for k-means. Spectral clustering with the walk of the
+# solution has the same border, since points are near in the walk only if they share a reconstruction. Spectral
+# clustering with a narrow Gaussian kernel separates the moons, because this kernel connects a point only with its close
+# neighbours.
 
 # %%
 moons = cv.datasets.moons()
@@ -101,9 +103,10 @@ for ax, (name, title) in zip(axes, names.items(), strict=True):
     ax.title.set_fontsize(9)
 
 # %% [markdown]
-# It takes features in which the moons are apart. A decoder in the space of random Fourier features, which stand for a
-# Gaussian kernel, has the same theory with $f(x)$ in place of $x$: at the right width the tiles, annealed, part the
-# moons as kernel spectral clustering does. At other widths they do not (`make spectral` tries them all).
+# Tiles can separate the moons in a space of suitable features. For a decoder in the space of random Fourier features,
+# which approximate a Gaussian kernel, the theory is the same with $f(x)$ in place of $x$. With the right width of the
+# kernel the annealed tiles separate the moons, as kernel spectral clustering does. With other widths they do not
+# (`make spectral` tries several widths).
 
 # %%
 features = cv.FourierFeatures.random(2, 256, gamma=1 / (2 * 0.25**2))(moons.x)
@@ -117,5 +120,5 @@ ax.set(xticks=[], yticks=[])
 ax.title.set_fontsize(9)
 
 # %% [markdown]
-# So a VAE that is trained on the squared error of pixels clusters like k-means with soft edges. What it groups beyond
-# that comes from its features or from the limits of its networks, and not from the objective.
+# So a VAE that is trained on the squared error of pixels clusters its data like k-means with soft borders. Other
+# groupings come from its features or from the limits of its networks, not from the objective.

@@ -11,11 +11,11 @@
 # %% [markdown]
 # # Constraints and GECO: train, then compare with theory
 #
-# Instead of choosing $\beta$, say what the model must achieve, for instance $\mathrm{E}\,\|x-g(z)\|^2 \le \kappa^2$,
-# and minimise the rate under that constraint. A multiplier $\lambda$ takes the place of $\beta$, and GECO, the
-# algorithm of *Taming VAEs*, finds it while the networks are trained: $\lambda$ grows while the constraint is violated
-# and shrinks while it holds. **Questions: does it end at the multiplier of the exact theory? And what does a real
-# network pay?**
+# Instead of choosing $\beta$, one can state what the model must achieve, for instance
+# $\mathrm{E}\,\|x-g(z)\|^2 \le \kappa^2$, and minimise the rate under this constraint. A multiplier $\lambda$ replaces
+# $\beta$. GECO, the algorithm of *Taming VAEs*, finds the multiplier while it trains the networks: $\lambda$ grows
+# while the constraint is violated and decreases while it holds. **Questions: does GECO end at the multiplier of the
+# exact theory? And how much more rate than the optimum does a real network need?**
 
 # %%
 import matplotlib.pyplot as plt
@@ -25,11 +25,11 @@ import constrained_vae as cv
 from constrained_vae.testing.closed_forms import water_filling
 
 # %% [markdown]
-# ## A model that is solved in closed form
+# ## A model with a solution in closed form
 #
-# With linear encoder and decoder everything is known: reverse water-filling over the eigenvalues of the covariance,
-# here 4, 2 and ½. For $\kappa^2 = 1.2$ the water stands at $\theta = 0.4$, which gives $\lambda^* = 1/2\theta = 1.25$.
-# No setting of the training is tuned: its steps follow from a damping rule (T20, T21).
+# For a linear encoder and decoder the solution is known: it is reverse water-filling over the eigenvalues of the
+# covariance, here 4, 2 and ½. For $\kappa^2 = 1.2$ the water level is $\theta = 0.4$, which gives
+# $\lambda^* = 1/2\theta = 1.25$. The training needs no tuning: its steps follow from a damping rule (T20, T21).
 
 # %%
 gaussian = cv.datasets.gaussian((4.0, 2.0, 0.5))
@@ -42,9 +42,9 @@ print(f"KL (nats)   {linear.evaluation.rate:9.4f} {rate:9.4f}")
 print(f"distortion  {linear.evaluation.distortion:9.4f} {distortion:9.4f}")
 
 # %% [markdown]
-# The picture shows the way there. At first the decoder is useless, the constraint is violated and $\lambda$ climbs from
-# 1; as the network learns to use its codes the KL rises and the distortion falls, and all three settle, within the
-# noise of batches, where the exact answers are (grey). Nothing overshoots: the damping rule at work.
+# The picture shows the training. At first the decoder is useless, the constraint is violated and $\lambda$ grows from
+# its start at 1. As the network learns to use its codes, the KL grows and the distortion falls. All three converge to
+# the exact values (grey), up to the noise of the batches. Because of the damping rule there is no overshoot.
 
 # %%
 figure, ax = plt.subplots(figsize=(6, 3), layout="constrained")
@@ -56,9 +56,9 @@ _ = ax.legend(frameon=False, fontsize=8, loc="upper right")
 # %% [markdown]
 # ## A network beside the fixed point
 #
-# Now the four clusters, $\kappa = 0.7$, and three models that all meet it: a network with 32 hidden units; 64 tiles
-# with any decoder, which `solve_constrained` solves; and the best that any code could do, from the rate–distortion
-# function of the data.
+# The next data are the four clusters, with $\kappa = 0.7$. Three models that meet this constraint are compared: a
+# network with 32 hidden units, 64 tiles with an unrestricted decoder, which `solve_constrained` solves, and the best
+# possible code, from the rate–distortion function of the data.
 
 # %%
 data = cv.datasets.four_clusters(seed=0)
@@ -76,11 +76,11 @@ print(f"64 tiles   {tiles.rate:9.3f}{tiles.multipliers['RE']:9.3f}")
 print(f"any code   {curve.bound_below(0.49):9.3f} at least")
 
 # %% [markdown]
-# The fixed point is at the optimum. The network pays more, and what it pays can be split (T22): most of the excess is
-# the marginal KL, which is the price of a Gaussian prior that has to be covered by four clumps of codes; the rest is
-# what its codes tell beyond what that distortion takes. And $\lambda$ is the slope of the trade-off of the model itself
-# (T21), so it need not be that of the fixed point: a network for which each further bit of accuracy is dearer needs a
-# larger one.
+# The fixed point is at the optimum. The rate of the network is higher, and its excess has two parts (T22). Most of it
+# is the marginal KL, since four groups of codes have to cover a Gaussian prior. The rest is information in the codes
+# that this distortion does not need. The multiplier $\lambda$ is the slope of the trade-off of the model itself (T21),
+# so that it may differ from the multiplier of the fixed point: it is larger for a network that pays more for additional
+# accuracy.
 
 # %%
 place = network.excess_over(curve)
@@ -90,8 +90,8 @@ print(f"    the rest        {place.rest.most:.3f} +- {place.rest_error:.3f}")
 print(f"lambda of the model {place.multiplier:.3f}, slope of the frontier {place.slope:.3f}")
 
 # %% [markdown]
-# Their reconstructions differ too. Codes of the network are sampled, eight for every point: its decoder is continuous,
-# so what it makes of the codes between two clumps lies between their reconstructions. The tiles need no continuity.
+# The reconstructions differ, too. For the network eight codes are sampled for every point. Its decoder is continuous,
+# so that codes between two groups have reconstructions between those of the groups. The tiles need no continuity.
 
 # %%
 mean, log_sigma = (np.repeat(part, 8, axis=0) for part in network.model.encode(data.x))
@@ -106,9 +106,9 @@ _ = axes[0].set_ylabel("coordinate 2  (units of $x$)")
 # %% [markdown]
 # ## Any multiplier, any threshold
 #
-# The multiplier as a function of the threshold is a curve of the data. Each kink is a phase transition: below it the
-# model has one reconstruction more to spend bits on. Where the threshold is above the variance of the data the
-# constraint is slack and $\lambda = 0$.
+# The multiplier as a function of the threshold is a curve that depends on the data alone. Each kink is a phase
+# transition: below it the model has one more reconstruction. If the squared threshold is above the variance of the
+# data, the constraint is slack and $\lambda = 0$.
 
 # %%
 branch = cv.sweep(data.x, tiling=cv.Tiling.uniform(64))
@@ -122,16 +122,16 @@ _ = ax.legend(frameon=False, fontsize=8)
 # %% [markdown]
 # ## Thresholds that cannot be met
 #
-# Two tiles cannot do better than the spread within the pairs, whatever $\lambda$ is. A search for $\lambda$ would run
-# off to infinity; it is told instead, with the least error that was seen.
+# With two tiles the error cannot be smaller than the spread within the pairs, for any $\lambda$. A search for $\lambda$
+# would diverge. `solve_constrained` detects this and reports the smallest error that it found.
 
 # %%
 hopeless = cv.solve_constrained(data.x, cv.RE(kappa=0.7), tiling=cv.Tiling.uniform(2), on_failure="return")
 print(hopeless.status.name, "- at best E[C] =", round(hopeless.least["RE"], 4), "above the threshold")
 
 # %% [markdown]
-# Constraints combine: a reconstruction that a fixed classifier still recognises, with 90 % of the probability on the
-# right class, is a second one with a multiplier of its own.
+# Several constraints can be combined, each with its own multiplier. Here the second constraint is that a fixed
+# classifier recognises the reconstructions, with a mean probability of 90 % for the right class.
 
 # %%
 from sklearn.linear_model import LogisticRegression

@@ -11,10 +11,10 @@
 # %% [markdown]
 # # The frontier: how far is a model from the best possible?
 #
-# A VAE that reconstructs better may have paid more nats for it, and one that pays less may reconstruct worse. What
-# there is to compare with is the rate–distortion function $R(D)$ of the data: no encoder, decoder and prior, of
-# whatever architecture, gets below it (T22). **Questions: where is it, for certain? And how far above it is a model of
-# which only two numbers are known?**
+# A VAE that reconstructs better may need more nats, and a VAE that needs fewer nats may reconstruct worse. The
+# rate–distortion function $R(D)$ of the data is the standard of comparison: no encoder, decoder and prior of any
+# architecture is below it (T22). **Questions: between which bounds does the curve certainly lie? And how far above it
+# is a model of which only two numbers are known?**
 
 # %%
 import matplotlib.pyplot as plt
@@ -28,17 +28,17 @@ data = cv.datasets.four_clusters(seed=0)
 # %% [markdown]
 # ## The curve, between bounds
 #
-# Every point is a global optimum over all decoders and all prior masses, found together with a proof: a lower bound of
-# the objective, from the supremum of a function of one reconstruction (T14). The gap between the bounds is in the
-# table.
+# Every point is a global optimum over all decoders and all prior masses. It comes with a proof: a lower bound of the
+# objective, from the supremum of a function of one reconstruction (T14). The table shows the gap between the bounds.
 
 # %%
 curve = cv.rate_distortion(data.x, betas=np.geomspace(9.5, 0.004, 60))
 curve
 
 # %% [markdown]
-# Its kinks are where the best code gains a reconstruction. Down to one for each cluster these are splits, at the
-# critical temperatures of [02_phase_transitions](02_phase_transitions.ipynb): annealing loses nothing here.
+# At the kinks of the curve the best code gains a reconstruction. Up to one reconstruction per cluster these events are
+# splits, at the critical temperatures of [02_phase_transitions](02_phase_transitions.ipynb). So annealing finds the
+# global optimum here.
 
 # %%
 for event in cv.rate_distortion(data.x, betas=[10.0, 1.0, 0.1], locate=1e-4).events:
@@ -47,10 +47,10 @@ for event in cv.rate_distortion(data.x, betas=[10.0, 1.0, 0.1], locate=1e-4).eve
 # %% [markdown]
 # ## Models of every kind
 #
-# A model is a point in this plane: its distortion $D = \mathrm{E}\,\|x-g(z)\|^2$ and its rate. The picture has
+# A model is a point in the plane of distortion $D = \mathrm{E}\,\|x-g(z)\|^2$ and rate. The picture shows
 #
-# - uniform tiles, annealed: 6 and 32 of them, fixed points of the equations with equal prior masses;
-# - k-means with 2 to 8 centres, seen as a VAE with a deterministic encoder: its rate is the entropy of the cluster
+# - 6 and 32 annealed tiles of equal prior mass, which are fixed points of the equations;
+# - k-means with 2 to 8 centres, which is a VAE with a deterministic encoder, whose rate is the entropy of the cluster
 #   sizes;
 # - β-VAEs with a Gaussian latent space and a small network, trained at three temperatures.
 
@@ -74,16 +74,18 @@ ax.set(xlim=(0.014, 12), ylim=(-0.1, 2.5))
 _ = ax.legend(frameon=False, fontsize=8)
 
 # %% [markdown]
-# Nothing is below the black line, and the band of doubt under it is thinner than the line. Thirty-two tiles lie on it
-# down to one reconstruction for each cluster: they can be shared out 16 to 16, 8 to 8 to 16, and 8 each. Six of equal
-# prior mass cannot be shared out among three or four, and pay for it with marginal KL. The hard assignments of k-means
-# are on the curve as long as its centres are those of clusters, where posteriors would be as hard, and above it from
-# five centres on, where soft ones would do better. The trained networks are above it everywhere.
+# No model is below the black line. The certified band below the line is thinner than the line. The solutions with 32
+# tiles are on the curve down to the distortion of one reconstruction per cluster, since 32 tiles can be distributed as
+# 16 + 16, 8 + 8 + 16, and 8 + 8 + 8 + 8. Six tiles of equal prior mass cannot be distributed in proportion among three
+# or four reconstructions, which costs marginal KL. The hard assignments of k-means are on the curve as long as the
+# centres are those of clusters, where posteriors are hard, too. From five centres on they are above it, because soft
+# posteriors would be better. The trained networks are above the curve everywhere.
 
 # %% [markdown]
 # ## How far, in nats
 #
-# `curve.excess` needs the two numbers and says at least and at most how many nats the model is above the curve.
+# From the two numbers `curve.excess` computes a lower and an upper bound of the excess of the model over the curve, in
+# nats.
 
 # %%
 print(f"{'':18}{'D':>9}{'rate':>9}   above the frontier")
@@ -95,14 +97,14 @@ for name in ("k-means, 2 to 8", "trained β-VAEs"):
 # %% [markdown]
 # ## A model trained elsewhere
 #
-# From any library, two numbers of the model, on the data it was trained on and with the same weights:
+# For a model of any library, compute two numbers on the training data, with the same weights:
 #
 # 1. **rate**: the KL from the encoder to the prior, in nats, averaged over the data and summed over *all* latent
 #    dimensions;
 # 2. **distortion**: the squared error in total, $\|x-g(z)\|^2$ summed over the dimensions of $x$, with the decoder's
 #    mean at *sampled* codes $z\sim q(z|x)$, not at the encoder's mean.
 #
-# Say that these came out of a training log: 2.0 nats and 0.30.
+# Suppose that a training log has the values 2.0 nats and 0.30.
 
 # %%
 excess = curve.excess(rate=2.0, distortion=0.30)
@@ -112,14 +114,14 @@ betters = curve.distortion[curve.rate <= 2.0]
 print(f"The distortion could be {betters.min():.3f} at no higher a rate.")
 
 # %% [markdown]
-# A negative excess, beyond the sampling error of the two numbers, means that one of them is something else: a KL per
-# dimension, an error at the encoder's mean, bits for nats, other data. And this comparison is for the data trained on:
-# on held-out data, for conditional models and under augmentation there is no such bound.
+# If the excess is negative beyond the sampling error of the two numbers, one of them has another meaning: a KL per
+# dimension, an error at the encoder's mean, bits instead of nats, or other data. The comparison is valid for the
+# training data only. There is no such bound on held-out data, for conditional models, or under augmentation.
 #
 # ## How far is a solution of the equations?
 #
-# For a solution of this library no curve is needed: `certify` bounds its distance from the global optimum by itself.
-# Here quenches from ten random starts beside the annealed solution, 32 tiles, $\beta = 0.3$.
+# A solution of this library needs no curve: `certify` bounds its distance from the global optimum. The example compares
+# quenches from ten random starts with the annealed solution, for 32 tiles and $\beta = 0.3$.
 
 # %%
 tiling = cv.Tiling.uniform(32)

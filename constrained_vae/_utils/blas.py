@@ -1,4 +1,4 @@
-"""Threads of the linear algebra libraries, for callers that keep the cores busy or solve many small problems."""
+"""Control of the threads of BLAS libraries, for callers that use all cores themselves or solve many small problems."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 @functools.cache
 def _libraries() -> Any:
-    """What sets the threads of every BLAS loaded; SciPy's, with which Numba multiplies, must be loaded by now."""
+    """Controller of every loaded BLAS; SciPy is imported first, since Numba multiplies with SciPy's BLAS."""
     import scipy.linalg  # noqa: F401
     from threadpoolctl import ThreadpoolController
 
@@ -17,6 +17,6 @@ def _libraries() -> Any:
 
 
 def single_threaded_blas() -> contextlib.AbstractContextManager[Any]:
-    """A context with one thread to each matrix product or decomposition; process-wide while it lasts."""
+    """A context in which every matrix product and decomposition uses one thread, in the whole process."""
     limit: contextlib.AbstractContextManager[Any] = _libraries().limit(limits=1)
     return limit

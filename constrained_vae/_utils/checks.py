@@ -1,4 +1,8 @@
-"""Validation at the door: what was wanted, what was given, what to do. Everything behind it may trust its arrays."""
+"""Input validation.
+
+Each check returns the cleaned value or raises ValueError that says what was expected, what was received and how to fix
+it.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ from .arrays import FloatArray
 
 
 class TooLargeError(ValueError):
-    """An array was asked for that would not fit in memory; the message names the streaming alternative.
+    """The requested array or computation does not fit into memory; the message names an alternative.
 
     Examples
     --------
@@ -23,15 +27,15 @@ class TooLargeError(ValueError):
 
 
 def check_data(x: Any, name: str = "x") -> FloatArray:
-    """A finite, non-empty (N, D) array of floats; a memory map stays one."""
+    """The data as a finite, non-empty (N, D) array of floats; a memory map remains a memory map."""
     if isinstance(x, Iterator):
         raise ValueError(
-            f"{name} is a one-shot iterator ({type(x).__name__}), but every map takes a pass of its own: give an "
-            "array, a memory map, or RowBlocks of a function that makes a new iterator over row blocks"
+            f"{name} is a one-shot iterator ({type(x).__name__}), but every map needs a new pass over the data: give "
+            "an array, a memory map, or RowBlocks of a function that makes a new iterator over row blocks"
         )
     x = _on_host(x)
     if isinstance(x, np.ma.MaskedArray):
-        raise ValueError(f"{name} must not be masked: drop the masked points, or fill them")
+        raise ValueError(f"{name} must not be masked: drop the masked points, or fill in values")
     try:
         array = x if isinstance(x, np.memmap) else np.asarray(x)
         if array.dtype.kind == "c":
@@ -47,7 +51,7 @@ def check_data(x: Any, name: str = "x") -> FloatArray:
         raise ValueError(f"{name} must have shape (N, D), got shape {array.shape}{hint}")
     if array.size == 0:
         raise ValueError(f"{name} must hold at least one point of at least one dimension, got shape {array.shape}")
-    rows = memory.rows_of_block(array.shape[1])  # memory maps are checked without loading them whole
+    rows = memory.rows_of_block(array.shape[1])  # so that a memory map is not loaded as a whole
     for start in range(0, len(array), rows):
         bad = ~np.isfinite(array[start : start + rows])
         if bad.any():
@@ -60,34 +64,34 @@ def check_data(x: Any, name: str = "x") -> FloatArray:
 
 
 def _on_host(x: Any) -> Any:
-    """CuPy's arrays come to the host at the door, once."""
+    """A copy of a CuPy array on the host; other objects are returned unchanged."""
     return x.get() if hasattr(x, "__cuda_array_interface__") and hasattr(x, "get") else x
 
 
 def check_weights(weights: Any, n: int) -> FloatArray:
-    """Data weights rho (N,): non-negative, normalised to sum to 1; uniform if None."""
+    """Data weights rho (N,): non-negative, normalised to sum 1; uniform if None."""
     if weights is None:
         return np.full(n, 1.0 / n)
     if isinstance(weights, np.ma.MaskedArray):
-        raise ValueError("weights must not be masked: give points without weight the weight 0")
+        raise ValueError("weights must not be masked: give masked points the weight 0")
     array = check_vector(weights, "weights")
     if len(array) != n:
         raise ValueError(f"weights must have one entry per data point, got {len(array)} for {n} points")
     if (array < 0).any() or not array.any():
         raise ValueError("weights must be non-negative with a positive sum, got a negative entry or all zeros")
-    array = array / array.max()  # so that the sum of huge or tiny weights stays finite
+    array = array / array.max()  # so that the sum of huge or tiny weights is finite and positive
     return array / array.sum()
 
 
 def check_masses(masses: Any) -> FloatArray:
-    """Prior masses pi (K,): non-negative, sum 1 to 1e-8, then normalised exactly."""
+    """Prior masses pi (K,): non-negative, with a sum of 1 to within 1e-8, then normalised to full precision."""
     array = check_vector(masses, "masses")
     if (array < 0).any() or abs(array.sum() - 1) > 1e-8:
         raise ValueError(
             f"masses must be non-negative and sum to 1, got sum {array.sum():.10g} and least entry {array.min():.3g}: "
             "divide them by their sum"
         )
-    # Masses that already sum to 1 stay as they are, to the bit.
+    # Masses that sum to 1 already are returned bit for bit.
     return array.copy() if abs(array.sum() - 1) <= len(array) * np.finfo(np.float64).eps else array / array.sum()
 
 
@@ -128,14 +132,14 @@ def check_non_negative(value: Any, name: str) -> float:
 
 
 def check_time_limit(value: Any) -> float:
-    """Seconds, at least 0; infinity is none."""
+    """A time limit in seconds, at least 0; infinity means no limit."""
     if not (isinstance(value, (int, float)) and value >= 0):
         raise ValueError(f"time_limit must be a number of seconds, at least 0, got {value!r}")
     return float(value)
 
 
 def check_count(value: Any, name: str, least: int = 1) -> int:
-    """A whole number of at least `least`."""
+    """A whole number that is at least `least`."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
         raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
     return int(value)
@@ -153,19 +157,19 @@ def check_dtype(value: Any) -> np.dtype[Any]:
 
 
 def check_instance(value: Any, name: str, kind: type, example: str) -> None:
-    """An object of the kind that is meant."""
+    """Raise ValueError unless the value is an instance of `kind`; `example` is code that makes one."""
     if isinstance(value, type) or not isinstance(value, kind):
         raise ValueError(f"{name} must be an instance of {kind.__name__} such as {example}, got {value!r}")
 
 
 def check_callable(value: Any, name: str) -> None:
-    """A function, or None."""
+    """Raise ValueError unless the value is callable or None."""
     if value is not None and not callable(value):
         raise ValueError(f"{name} must be callable, got {value!r}")
 
 
 def check_choice(value: Any, name: str, choices: tuple[str, ...]) -> str:
-    """One of a few words."""
+    """One of the strings `choices`."""
     if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name} must be one of {choices}, got {value!r}")
     return str(value)

@@ -1,21 +1,31 @@
-"""The hot kernel, once per kind of machine.
+"""Backends: the pass over the data that takes nearly all of the computing time, implemented once per kind of machine.
 
-A backend is a module with one function,
+A backend is a module of this package with the function
 
     expectations(statistics, offset, weights, v, b, log_masses, quadratic=None) -> Expectations
 
-with statistics phi (N, S), offset s (N,), weights rho (N,), readout v (K, S), b (K,) and log_masses (K,), all in the
-linear form (T4) H_ia = s_i - b_a - phi_i . v_a. Where the energy is a squared distance, `quadratic` is its multiplier
-lambda: then s_i = lambda ||phi_i||^2, b_a = -||v_a||^2 / (4 lambda), and a kernel may compute the same H_ia as
-lambda ||phi_i - v_a / (2 lambda)||^2. It streams over rows, stores no (N, K) array, and gives the same bits run after
-run. Three more are optional:
+Its arguments define the energies in the linear form (T4), H_ia = s_i - b_a - phi_i . v_a:
 
-    to_device(array) -> array                      the array where the backend computes; without it that is the host
-    free_memory() -> int                           bytes that are free there; data that need more stream in row blocks
-    order(phi) -> indices or None                  once per data set in memory: an order of rows that the kernel prefers
+    statistics (N, S), offset (N,), weights (N,)   phi, s and rho of the data points
+    v (K, S), b (K,), log_masses (K,)              readout of the reconstructions; logarithms of the prior masses
+    quadratic (float or None)                      the multiplier lambda if the energy is a squared distance
 
-Arrays that went through `to_device`, and results, stay there. Such arrays have a method `get` that brings a copy to the
-host, and a namespace that `array_api_compat.array_namespace` finds, with the functions of NumPy.
+If `quadratic` is given, s_i = lambda ||phi_i||^2 and b_a = -||v_a||^2 / (4 lambda). Then the function may compute the
+same energies as H_ia = lambda ||phi_i - v_a / (2 lambda)||^2, which is more accurate. The result has the sums over all
+rows that `constrained_vae.equations.Expectations` documents. The function must
+
+- pass over the rows in blocks, so that no (N, K) array is stored;
+- return the same bits in every run;
+- accept a log mass of minus infinity: such a tile gets posterior mass zero.
+
+A backend may have three more functions:
+
+    to_device(array) -> array           moves an array to the device; without it the backend computes on the host
+    free_memory() -> int                free bytes on the device; data are streamed in row blocks if they need more
+    order(phi) -> indices or None       the order of the rows that the kernel prefers; called once for data in memory
+
+Results lie on the device, like the arrays that `to_device` returns. Such arrays have a method `get`, which returns a
+copy on the host, and `array_api_compat.array_namespace` finds their namespace, which has the functions of NumPy.
 
 Examples
 --------
@@ -34,7 +44,7 @@ NAMES = ("reference", "numba", "cupy")
 
 
 class BackendNotAvailableError(ImportError):
-    """A backend was asked for by name whose library or device is missing.
+    """The library or the device of the requested backend is missing.
 
     Examples
     --------
@@ -44,18 +54,24 @@ class BackendNotAvailableError(ImportError):
 
 
 def get_backend(name: str = "auto") -> ModuleType:
-    """The backend of that name, imported on first use; "auto" is Numba.
+    """Import and return a backend.
 
-    (CuPy must be asked for by name as long as its kernels have not been run on a GPU.)
+    "auto" means "numba". The CuPy backend is used only if it is named, because its kernels have not been run on a GPU.
 
     Parameters
     ----------
     name : {"auto", "reference", "numba", "cupy"}
+        Name of the backend.
+
+    Returns
+    -------
+    module
+        The backend.
 
     Raises
     ------
     ValueError
-        For any other name.
+        If there is no backend of that name.
     BackendNotAvailableError
         If CuPy is not installed, or finds no GPU.
 
@@ -74,7 +90,7 @@ def get_backend(name: str = "auto") -> ModuleType:
 
 
 def _cupy_trouble() -> str | None:
-    """Why the CuPy backend cannot run here, as a sentence; None where it can."""
+    """The reason why the CuPy backend cannot run on this machine, as a sentence; None if it can."""
     if importlib.util.find_spec("cupy") is None:
         return (
             "CuPy is not installed: pip install 'constrained-vae[gpu-cuda12]' or 'constrained-vae[gpu-cuda13]', "

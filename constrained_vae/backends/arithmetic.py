@@ -1,4 +1,4 @@
-"""What the compiled kernels share: how they are compiled, and sums, products, maxima, exponentials that vectorise."""
+"""Compiler settings of the Numba kernels, and their elementary operations, written so that loops are vectorised."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _jit = functools.partial(njit, cache=True, nogil=True, error_model="numpy")
 
 
 def _frozen(array: Array, real: type) -> Array:
-    """A contiguous read-only view, so that one compiled kernel serves writable and read-only inputs, uncopied."""
+    """A contiguous read-only view, so that one compiled kernel serves writable and read-only arrays without a copy."""
     view: Array = np.ascontiguousarray(array, real).view()
     view.flags.writeable = False
     return view
@@ -27,19 +27,19 @@ def _frozen(array: Array, real: type) -> Array:
 
 @njit(fastmath={"reassoc"})
 def _add(x: Any, y: Any) -> Any:
-    """x + y in a sum that may be taken in any order, so that it can be vectorised; all else is IEEE arithmetic."""
+    """x + y, where the compiler may reorder the sum to vectorise it; all other operations follow IEEE arithmetic."""
     return x + y
 
 
 @njit(fastmath={"contract"})
 def _multiply_add(x: Any, y: Any, z: Any) -> Any:
-    """x y + z, rounded once where the processor can."""
+    """x y + z, rounded once if the processor has a fused multiply-add."""
     return x * y + z
 
 
 @intrinsic
 def _max(context: Any, x: Any, y: Any) -> Any:
-    """The larger of x and y by LLVM's maxnum, the one spelling of a maximum over an array that is vectorised."""
+    """The larger of x and y by LLVM's maxnum, the only form of a maximum over an array that LLVM vectorises."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         real = arguments[0].type
@@ -50,7 +50,7 @@ def _max(context: Any, x: Any, y: Any) -> Any:
 
 
 def _exp(x: Any) -> Any:
-    """exp(x), x <= 0, to 2 eps, zero below exp(-650) (float32: exp(-60)); in compiled code only."""
+    """exp(x) for x <= 0, to 2 eps, and zero below exp(-650) (float32: exp(-60)); only compiled code can call it."""
     raise NotImplementedError
 
 
@@ -60,14 +60,14 @@ def _exp_of_type(x: Any) -> Any:
 
 
 def _exponential(real: Any, integer: Any, mantissa: int, bias: int, degree: int, lowest: float) -> Callable[[Any], Any]:
-    """exp(x) = 2^k exp(r), k = round(x / log 2), |r| <= log(2) / 2: no branch and no table, so it is vectorised.
+    """exp(x) = 2^k exp(r), k = round(x / log 2), |r| <= log(2) / 2, without branch or table, so that it is vectorised.
 
-    Taylor's polynomial of degree 13 (float32: 7) leaves out less than 5e-18 (6e-9) on that interval.
+    On that interval the remainder of Taylor's polynomial of degree 13 (float32: 7) is below 5e-18 (6e-9).
     """
     log2e, least, zero = real(1 / math.log(2)), real(lowest), real(0)
-    # Adding this rounds to an integer, and leaves the integer in the last bits of the sum.
+    # Adding this number rounds to an integer, and the last bits of the sum hold the integer.
     rounder = real(1.5 * 2.0**mantissa)
-    # log 2 in two parts, the first with so few bits that k times it is exact (Cody and Waite).
+    # log 2 in two parts. The first part has so few bits that its product with k is exact (Cody and Waite).
     log2, scale = Decimal(2).ln(), 2 ** (mantissa - 12)
     high = real(round(log2 * scale) / scale)
     low = real(log2 - Decimal(float(high)))

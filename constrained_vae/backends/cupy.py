@@ -1,10 +1,10 @@
 """The GPU backend: (T1), (T5) and the weighted statistics of (T4) by the CUDA kernels of `kernels.cu`.
 
-Arrays on the GPU stay there, and so does the result: nothing waits for the device before somebody reads a number.
-NumPy arrays are moved, in row blocks, so that they may be larger than its memory. With few statistics two fused passes
-do the work; with many, cuBLAS multiplies row blocks of bounded size. Logits and exponentials have the precision of
-the statistics; whatever is summed over many rows is double. The bits are the same run after run on one kind of GPU, and
-with few statistics on all kinds.
+Arrays on the GPU and the result stay there, so that the host waits for the device only when a number is read. NumPy
+arrays are moved to the GPU in row blocks, so that they may be larger than its memory. With few statistics two fused
+passes do the work; with many statistics cuBLAS multiplies row blocks of bounded size. Logits and exponentials have the
+precision of the statistics; sums over many rows are double. The bits are the same in every run on one model of GPU, and
+with few statistics on all models.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .._utils.checks import TooLargeError
 from ..equations import Expectations
 from .geometry import COLLECT_THREADS, COLUMN_THREADS, THREADS, arguments, geometry, options
 
-_TRANSFER = 2**28  # bytes of NumPy statistics that are moved at once
+_TRANSFER = 2**28  # bytes of NumPy statistics that are moved to the GPU at a time
 
 
 def expectations(
@@ -35,32 +35,34 @@ def expectations(
     log_masses: Array,
     quadratic: float | None = None,
 ) -> Expectations:
-    """Expectations of all rows; see `constrained_vae.backends` for the contract.
+    """Expectations of all rows; `constrained_vae.backends` documents the arguments.
 
     Parameters
     ----------
     statistics : (N, S) array
-        NumPy or CuPy, as all the others. float32 statistics are computed with in float32, all others in float64.
-        CuPy arrays of that dtype (weights: float64), C-contiguous, are not copied.
+        A NumPy or CuPy array, like all other arguments. If the statistics are float32, the computation is in float32,
+        otherwise in float64. C-contiguous CuPy arrays of that dtype (weights: float64) are not copied.
     offset, weights : (N,) arrays
     v : (K, S) array
     b, log_masses : (K,) arrays
     quadratic : float, optional
-        Multiplier lambda of a squared distance. With up to sixteen statistics its energies are summed from differences,
-        to eps lambda R ||phi - psi||, R the radius of the data; the linear form is good to eps lambda R^2, and faster.
+        Multiplier lambda of a squared distance. With up to sixteen statistics the energies are then computed from
+        differences, with an error of eps lambda R ||phi - psi||, where R is the radius of the data. The linear form is
+        faster; its error is eps lambda R^2.
 
     Returns
     -------
     Expectations
-        Mass and sums as CuPy arrays in the dtype of the computation; free energy and energy as float64 CuPy scalars.
+        Mass and sums as CuPy arrays in the dtype of the computation; free energy and energy (nats) as CuPy scalars in
+        float64.
 
     Raises
     ------
     ValueError
-        If an array is neither NumPy's nor CuPy's, on another GPU than the current one, not of real numbers, or of a
-        shape that does not match; or if matrix products are set to reduced precision (TF32).
+        If an array is neither a NumPy nor a CuPy array, lies on a GPU that is not the current one, does not hold real
+        numbers, or has a shape that does not match; or if matrix products are set to reduced precision (TF32).
     TooLargeError
-        If the memory of the GPU does not suffice.
+        If the memory of the GPU is too small.
     """
     rows, tiles = (statistics, offset, weights), (v, b, log_masses)
     N, K, S = _sizes(rows, tiles)
@@ -81,19 +83,19 @@ def expectations(
 
 
 def to_device(array: Array) -> Array:
-    """The array on the current GPU, C-contiguous, in its dtype; itself if it is so already."""
+    """The array on the current GPU, C-contiguous, in its own dtype; not copied if it is there already."""
     return _on_device(array, array.dtype)
 
 
 def free_memory() -> int:
-    """Bytes of the current GPU that new arrays may take: what is free there, and what CuPy's pool keeps unused."""
+    """Bytes available for new arrays on the current GPU: free memory and unused memory of CuPy's pool."""
     pool = cupy.get_default_memory_pool()
     free = cupy.cuda.runtime.memGetInfo()[0] + pool.free_bytes()
     return int(min(free, pool.get_limit() - pool.used_bytes()) if pool.get_limit() else free)
 
 
 class _Map:
-    """One map: tiles prepared once, then blocks of at most N rows added up, all on the GPU."""
+    """One map on the GPU: the tiles are prepared once, then blocks of at most N rows are added."""
 
     def __init__(self, N: int, tiles: tuple[Array, Array, Array], real: np.dtype[Any], quadratic: float | None) -> None:
         K, S = self.shape = tiles[0].shape
@@ -102,7 +104,7 @@ class _Map:
         self.fused = self.plan.rows == 0
         if not self.fused:
             _refuse_reduced_precision()
-        # See `kernels.cu` for units: in bits, log 2 divides; a squared distance has u^2 = lambda / log 2 taken in.
+        # Units as in `kernels.cu`: bits, hence the division by log 2; a squared distance is in units of 1 / u.
         self.unit, divisor, self.differences = 1.0, math.log(2), False
         if self.fused and quadratic:
             u = float(real.type(math.sqrt(quadratic / math.log(2))))
@@ -121,7 +123,7 @@ class _Map:
         kernel(grid if isinstance(grid, tuple) else (grid,), (threads,), arguments(*values))
 
     def collect(self, name: str, partial: Array, height: int, width: int, total: Array) -> None:
-        """total (height, width) += sum over the first axis of partial, cut to that size."""
+        """Add the sum over the first axis of partial, cut to (height, width), to total (height, width)."""
         self.launch(name, -(-height * width // 32), COLLECT_THREADS, *partial.shape, height, width, partial, total)
 
     def add(self, phi: Array, s: Array, rho: Array) -> None:
@@ -160,14 +162,14 @@ class _Map:
     def _two_products(self, phi: Array, s: Array, rho: Array, totals: Array) -> None:
         plan, n, (K, S) = self.plan, len(phi), self.shape
         shares = -(-n // plan.share)
-        wide = cupy.zeros((shares * plan.share, plan.words), self.real)  # (phi, 1, 0 ...), and rows of zeros
+        wide = cupy.zeros((shares * plan.share, plan.words), self.real)  # rows (phi, 1, 0, ...), then rows of zeros
         wide[:n, :S] = phi
         wide[:n, S] = 1
         logits = cupy.dot(wide, self.tiles[: plan.words])
         self.launch(
             "encode_products", len(totals), THREADS, n, *logits.shape, plan.team, s, rho, self.tiles[-1], logits, totals
         )
-        # Products over a share of the rows each: enough of them to keep the device busy, and short enough sums.
+        # One product per share of the rows: many products keep the device busy, and short sums are accurate.
         left = wide.reshape(shares, plan.share, plan.words).transpose(0, 2, 1)
         partial = cupy.matmul(left, logits.reshape(shares, plan.share, plan.padded))
         self.collect("collect_products", partial, S + 1, K, self.sums)
@@ -190,13 +192,13 @@ def _kernel(compiler_options: tuple[str, ...], name: str) -> Any:
 
 @functools.cache
 def _module(compiler_options: tuple[str, ...]) -> Any:
-    """The kernels, compiled once per process for given macros; CuPy keeps the binary for the next process."""
+    """The kernels, compiled once per process for given macros; CuPy caches the binary for other processes."""
     source = importlib.resources.files(__package__).joinpath("kernels.cu").read_text(encoding="utf-8")
     return cupy.RawModule(code=source, options=compiler_options)
 
 
 def _sizes(rows: tuple[Array, Array, Array], tiles: tuple[Array, Array, Array]) -> tuple[int, int, int]:
-    """N, K, S, after a look at every array's kind and shape: a kernel would read beyond the end of a shorter one."""
+    """N, K, S, after a check of the kind and shape of every array: kernels would read past the end of a short array."""
     arrays = dict(zip(("statistics", "offset", "weights", "v", "b", "log_masses"), (*rows, *tiles), strict=True))
     statistics, b = rows[0], tiles[1]
     for name, array in arrays.items():
@@ -206,7 +208,7 @@ def _sizes(rows: tuple[Array, Array, Array], tiles: tuple[Array, Array, Array]) 
             raise ValueError(f"{name} must hold real numbers, got dtype {array.dtype}")
         if isinstance(array, cupy.ndarray) and array.device.id != cupy.cuda.Device().id:
             raise ValueError(
-                f"{name} lies on GPU {array.device.id}, and GPU {cupy.cuda.Device().id} is the current one: move the "
+                f"{name} lies on GPU {array.device.id}, but GPU {cupy.cuda.Device().id} is the current one: move the "
                 f"array, or compute inside `with cupy.cuda.Device({array.device.id}):`"
             )
     if statistics.ndim != 2 or b.ndim != 1 or 0 in (*statistics.shape, *b.shape):
@@ -223,14 +225,14 @@ def _sizes(rows: tuple[Array, Array, Array], tiles: tuple[Array, Array, Array]) 
 
 
 def _on_device(array: Array, dtype: np.dtype[Any]) -> Array:
-    """The array on the current GPU, C-contiguous, of that dtype; itself if it is so already."""
+    """The array on the current GPU, C-contiguous, of that dtype; not copied if it is so already."""
     if isinstance(array, np.ndarray):
-        return cupy.asarray(np.ascontiguousarray(array, dtype))  # CuPy does not know every dtype of NumPy
+        return cupy.asarray(np.ascontiguousarray(array, dtype))  # CuPy lacks some dtypes of NumPy
     return cupy.ascontiguousarray(array, dtype)
 
 
 def _refuse_reduced_precision() -> None:
-    """CuPy and cuBLAS multiply float32 matrices with 24 bits unless one of these is set; then with 11."""
+    """Raise ValueError if a variable is set that makes CuPy or cuBLAS round float32 factors from 24 to 11 bits."""
     for name in ("CUPY_TF32", "NVIDIA_TF32_OVERRIDE"):
         if os.environ.get(name, "0") not in ("", "0"):
-            raise ValueError(f"{name} rounds the factors of matrix products to 11 bits, too few here: unset it")
+            raise ValueError(f"{name} rounds the factors of matrix products to 11 bits, which is too few: unset it")

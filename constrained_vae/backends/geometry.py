@@ -1,7 +1,8 @@
-"""Who does what on a GPU: how rows and tiles are cut among blocks and threads, from the sizes alone.
+"""Launch geometry of the CUDA kernels: how rows and tiles are divided among blocks and threads.
 
-Plain arithmetic, without CuPy and without a look at the device: so the kernels add in the same order on every one, and
-the cut can be tested where there is no GPU. The meaning of every number is told at the head of `kernels.cu`.
+The geometry depends on the sizes N, K, S and the precision only, not on the device. Therefore the kernels add in the
+same order on every GPU, and the geometry can be tested without CuPy and without a GPU. The comment at the head of
+`kernels.cu` explains the numbers.
 """
 
 from __future__ import annotations
@@ -14,41 +15,42 @@ import numpy as np
 
 from .._utils.checks import TooLargeError
 
-FEW = 16  # statistics up to which two fused passes are expected to beat two matrix products; not measured yet
-SHARED = 48 * 2**10  # bytes of shared memory that every device grants a block
-THREADS = 256  # in a block of encode and encode_products
-COLUMN_THREADS = 128  # in a block of accumulate
-COLLECT_THREADS = 1024
-_BLOCKS = 2048  # of accumulate: some ten for each multiprocessor of a large device
-_ROW_BLOCKS = 4096  # of encode and encode_products, at most
-_PARTIAL = 2**28  # bytes of partial sums, or one share of the rows
-_PRODUCTS = 2**25  # entries of the logits of a row block, where they are matrix products
-_SHARE = 512  # rows whose sum is one matrix product, in the arithmetic of the data; shares are added up in double
+FEW = 16  # largest number of statistics for which two fused passes are used, not two matrix products; not measured yet
+SHARED = 48 * 2**10  # bytes of shared memory that a block can use on every device
+THREADS = 256  # per block of encode and encode_products
+COLUMN_THREADS = 128  # per block of accumulate
+COLLECT_THREADS = 1024  # per block of collect and collect_products
+_BLOCKS = 2048  # blocks of accumulate: about ten per multiprocessor of a large device
+_ROW_BLOCKS = 4096  # largest number of blocks of encode and encode_products
+_PARTIAL = 2**28  # bytes of the partial sums of accumulate; more only if one share of the rows needs more
+_PRODUCTS = 2**25  # entries of the logits of a row block if they are a matrix product
+_SHARE = 512  # rows whose sum is one matrix product in the precision of the data; the shares are added in double
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """The cut of one map.
+    """Launch geometry of one map.
 
     Attributes
     ----------
     macros : dict of str to int
-        What the kernels are compiled with, apart from REAL and DIFFERENCES.
+        Macros with which the kernels are compiled, apart from REAL and DIFFERENCES.
     words : int
-        Rows of the tile array before the last: S + 1, or that rounded up to a multiple of four.
+        Rows of the tile array before the last row: S + 1, with matrix products rounded up to a multiple of four.
     padded : int
-        Columns of the tile array, K rounded up.
+        Columns of the tile array: K rounded up.
     team : int
         Threads that share a row in encode or encode_products.
     encode_blocks : int
+        Blocks of encode or encode_products.
     column_team : int
         Threads of accumulate that hold different tiles; 0 with matrix products.
     accumulate_grid : (int, int)
-        Shares of the rows, sets of tiles; (0, 0) with matrix products.
+        Number of shares of the rows and number of sets of tiles; (0, 0) with matrix products.
     rows : int
-        Rows of a block of logits; 0 where none are stored.
+        Rows of a block of logits; 0 if the logits are not stored.
     share : int
-        Rows in one product of weights and statistics; divides `rows`.
+        Rows in one product of weights and statistics; it divides `rows`.
     """
 
     macros: dict[str, int]
@@ -63,18 +65,18 @@ class Geometry:
 
 
 def geometry(N: int, K: int, S: int, itemsize: int) -> Geometry:
-    """The cut for N rows, K tiles, S statistics of 4 or 8 bytes.
+    """Launch geometry for N rows, K tiles and S statistics of 4 or 8 bytes.
 
     Raises
     ------
     TooLargeError
-        If the tiles are more than a launch can number.
+        If there are more tiles than a launch can number.
     """
     return _fused(N, K, S, itemsize) if S <= FEW else _products(N, K, S)
 
 
 def _fused(N: int, K: int, S: int, itemsize: int) -> Geometry:
-    # What fits in the registers of a thread, tried for every S with the compiler: none spills.
+    # The largest numbers that fit into the registers of a thread; compiled for every S, no kernel spills registers.
     if itemsize == 4:
         rows, group, columns = ((8, 8, 4), (8, 4, 4), (4, 4, 2), (2, 4, 2))[(S > 2) + (S > 4) + (S > 8)]
     else:
@@ -83,8 +85,11 @@ def _fused(N: int, K: int, S: int, itemsize: int) -> Geometry:
     padded = _rounded(K, max(group * team, columns))
     sets = -(-K // (columns * column_team))
     if sets > 65535:
-        raise TooLargeError(f"the CUDA kernels number up to {65535 * columns * column_team} tiles, got {K}")
-    least = max(256, 8 * COLUMN_THREADS // column_team)  # rows worth a share: filling and emptying it cost some
+        raise TooLargeError(
+            f"the CUDA kernels number up to {65535 * columns * column_team} tiles, got {K}: use fewer tiles, or "
+            "choose backend='numba'"
+        )
+    least = max(256, 8 * COLUMN_THREADS // column_team)  # rows of a share; with fewer its start and end would dominate
     shares = max(1, min(_BLOCKS // sets, _PARTIAL // (8 * (S + 1) * padded), N // least))
     macros = {
         "STATISTICS": S,
@@ -102,7 +107,7 @@ def _fused(N: int, K: int, S: int, itemsize: int) -> Geometry:
 def _products(N: int, K: int, S: int) -> Geometry:
     group = 4
     team = _team(K, group, 32)
-    # Multiples of four: the matrix products read four numbers at a time.
+    # Multiples of four, since the matrix products read four numbers at a time.
     words, padded = _rounded(S + 1, 4), _rounded(K, group * team)
     share = min(_SHARE, _rounded(N, 4))
     rows = min(_rounded(N, share), share * max(1, _PRODUCTS // (share * padded)))
@@ -111,7 +116,7 @@ def _products(N: int, K: int, S: int) -> Geometry:
 
 
 def _team(K: int, held: int, most: int) -> int:
-    """How many threads share K tiles if each holds so many at once: a power of two, at most `most`."""
+    """Number of threads that share K tiles if each holds `held` at a time: a power of two, at most `most`."""
     return min(most, 2 ** max(0, math.ceil(math.log2(-(-K // held)))))
 
 
@@ -120,12 +125,12 @@ def _rounded(count: int, multiple: int) -> int:
 
 
 def options(plan: Geometry, real: Any, differences: bool) -> tuple[str, ...]:
-    """Compiler options for that cut. No product and sum may be fused unasked: see `kernels.cu`."""
+    """Compiler options. The compiler must not fuse products and sums on its own; `kernels.cu` explains why."""
     macros = {"REAL": {4: "float", 8: "double"}[np.dtype(real).itemsize], "DIFFERENCES": int(differences)} | plan.macros
     return ("--std=c++17", "--fmad=false", *(f"-D{name}={value}" for name, value in macros.items()))
 
 
 def arguments(*values: Any) -> tuple[Any, ...]:
-    """Kernel arguments: whole numbers as 64 bits, real ones as doubles, arrays as they are."""
+    """Kernel arguments: integers as 64-bit integers, real numbers as doubles, arrays unchanged."""
     converted = {int: np.int64, bool: np.int64, float: np.float64}
     return tuple(converted[type(value)](value) if type(value) in converted else value for value in values)

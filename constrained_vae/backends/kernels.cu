@@ -1,61 +1,64 @@
-// The GPU kernels: one evaluation of (T1), (T5) and of the weighted statistics of (T4), streaming over the rows.
+// The CUDA kernels: one evaluation of (T1), (T5) and of the weighted statistics of (T4), streaming over the rows.
 //
-// With few statistics a row is met twice, and no (N, K) array exists:
+// With few statistics every row is read twice, and no (N, K) array exists:
 //
-//   pack         the tiles, transposed, in the units and the order that the others want;
-//   encode       a team of threads per handful of rows: log Z_i by an online log-sum-exp over the tiles (T1), hence the
-//                free energy and the expected energy (T5);
-//   accumulate   a thread per handful of tiles: m_a = sum_i rho_i q_ia and sum_i rho_i q_ia phi_i, with q_ia made anew;
-//   collect      the partial sums of all blocks, in the order of the blocks.
+//   pack         writes the tiles, transposed, in the units and the order that the other kernels need;
+//   encode       has a team of threads per group of rows: log Z_i by an online log-sum-exp over the tiles (T1), hence
+//                the free energy and the expected energy (T5);
+//   accumulate   has a thread per group of tiles: m_a = sum_i rho_i q_ia and sum_i rho_i q_ia phi_i, where q_ia is
+//                computed again;
+//   collect      adds the partial sums of all blocks, in the order of the blocks.
 //
-// With many, the logits of a block of rows and the weighted sums are matrix products of a library, and encode_products
-// makes a factor of the second out of the result of the first.
+// With many statistics, the logits of a block of rows and the weighted sums are matrix products of a library. Between
+// these products encode_products turns the logits into rho_i q_ia.
 //
-// Nothing is added atomically, and the sizes alone fix who adds what and in which order: the same bits in every run.
+// There are no atomic additions, and the sizes alone determine which thread adds what, and in which order. So the bits
+// are the same in every run.
 //
 // Units. The hardware exponentiates to base 2, so energies and logits are in bits, H / log 2. Let l_ia be the logit
-// log pi_a - H_ia but for what is common to its row. Then q_ia = 2^(l_ia - t_i) / Z_i, t_i = max_a l_ia, and the
-// chain of multiply-adds that makes an l_ia starts at c_a and takes one step a coordinate of y_a (T4):
+// log pi_a - H_ia without the terms that are common to its row. Then q_ia = 2^(l_ia - t_i) / Z_i, t_i = max_a l_ia. The
+// chain of multiply-adds that computes l_ia starts at c_a and has one step per coordinate of y_a (T4):
 //
 //   squared distance   c_a = log pi_a         y_a = u psi_a   l_ia = c_a - ||u phi_i - y_a||^2   u^2 = lambda / log 2
 //   linear form        c_a = log pi_a + b_a   y_a = v_a       l_ia = c_a + phi_i . y_a           u = 1
 //
-// In the linear form s_i is common to the row. Free energy and energy leave in nats.
+// In the linear form s_i is common to the row. Free energy and energy are returned in nats.
 //
-// Rounding. To be compiled with --fmad=false: a product and a sum are fused only where fma says so. Thus encode and
-// accumulate round an l_ia alike, and 2^(l_ia - t_i) is exactly 1 at the largest however large the energies are.
+// Rounding. The kernels must be compiled with --fmad=false, so that a product and a sum are fused only where the code
+// calls fma. Then encode and accumulate round l_ia in the same way, and 2^(l_ia - t_i) is exactly 1 for the largest
+// l_ia, however large the energies are.
 //
 // Macros fix what a thread holds in registers and a block in shared memory; geometry.py chooses them:
 //
-//   REAL         float or double: logits, exponentials, sums over tiles; whatever is summed over rows is double
+//   REAL         float or double: type of logits, exponentials and sums over tiles; sums over many rows are double
 //   STATISTICS   S, for pack, encode, accumulate, collect; 0, for pack, encode_products, collect, collect_products
 //   DIFFERENCES  1: squared distance; 0: linear form
-//   ROWS         rows held by a thread of encode
-//   GROUP        tiles that it meets at once
-//   TILES        tiles in shared memory
-//   RESIDENT     blocks of encode that the registers of a multiprocessor shall hold
-//   COLUMNS      tiles held by a thread of accumulate
-//   STAGE        rows in shared memory
+//   ROWS         rows that a thread of encode holds
+//   GROUP        tiles that a thread of encode or encode_products computes at a time
+//   TILES        tiles that a block of encode holds in shared memory
+//   RESIDENT     blocks of encode whose registers shall fit into a multiprocessor together
+//   COLUMNS      tiles that a thread of accumulate holds
+//   STAGE        rows that a block of accumulate holds in shared memory
 
 using real = REAL;
 using Index = long long;
 
-constexpr int THREADS = 256;  // in a block of encode and encode_products
+constexpr int THREADS = 256;  // per block of encode and encode_products
 constexpr unsigned WARP = 0xffffffffu;
 constexpr double NATS = 0.693147180559945309417232121458;  // in a bit
 
-// An encoder entry below this, relative to the largest of its row, is exactly zero: exp(-60) for float, exp(-650) for
-// double, as on the CPU. Such a tile adds exactly nothing to its mass.
+// An encoder entry that is smaller than this, relative to the largest of its row, is exactly zero: exp(-60) for float,
+// exp(-650) for double, as on the CPU. Such a tile adds exactly zero to its mass.
 __device__ inline float least(float) { return static_cast<float>(-60 / NATS); }
 __device__ inline double least(double) { return -650 / NATS; }
 
-// Log-sum-exp starts at this logit, far below all that occur, and twice this stands for the logit minus infinity: with
-// infinities about, some difference or product would not be a number.
+// The log-sum-exp starts at this logit, far below all logits that occur. Twice this value stands for the logit minus
+// infinity, since with infinities some difference or product would be NaN.
 __device__ inline float lowest(float) { return -1e38f; }
 __device__ inline double lowest(double) { return -5e307; }
 
-// Log-sum-exp of logits l_a met one group after the other, and the sum that becomes the expected energy:
-// Z = sum_a 2^(l_a - t), C = sum_a 2^(l_a - t) (log pi_a - l_a), t the largest logit so far.
+// Online log-sum-exp of logits l_a, and the sum for the expected energy:
+// Z = sum_a 2^(l_a - t), C = sum_a 2^(l_a - t) (log pi_a - l_a), where t is the largest logit so far.
 struct Sum {
     real t = lowest(real()), Z = 0, C = 0;
 
@@ -77,7 +80,7 @@ struct Sum {
         }
     }
 
-    // Adds up what the threads of a team have, each over tiles of its own: a butterfly, after which all know the sum.
+    // Adds the sums of the threads of a team, each of which has its own tiles. After this butterfly all have the total.
     __device__ void join(int team_size) {
         for (int distance = team_size / 2; distance > 0; distance /= 2) {
             const real t2 = __shfl_xor_sync(WARP, t, distance);
@@ -90,17 +93,17 @@ struct Sum {
     }
 };
 
-// F = -sum_i rho_i log Z_i and the expected energy (T5) of the rows that a thread finishes, in bits.
+// F = -sum_i rho_i log Z_i and the expected energy (T5) of the rows that a thread completes, in bits.
 struct Totals {
     double free_energy = 0, energy = 0;
 
-    // `common` is what the logits of the row lack: s_i in the linear form.
+    // `common` is the energy that is common to the row and missing in its logits: s_i in the linear form.
     __device__ void add(const Sum& row, double rho, double common) {
         free_energy += rho * (common - double(row.t) - log2(double(row.Z)));
         energy += rho * (common + double(row.C) / double(row.Z));
     }
 
-    // The block's sums, by a tree in shared memory, in nats to out[0] and out[1].
+    // Writes the sums of the block, in nats, to out[0] and out[1]; a tree in shared memory adds them.
     __device__ void write(double* out) const {
         __shared__ double free_energies[THREADS], energies[THREADS];
         const int thread = threadIdx.x;
@@ -120,9 +123,9 @@ struct Totals {
     }
 };
 
-// Tiles as columns of an array (words + 1, padded): the S coordinates of y_a = v_a / divisor, c_a, zeros up to `words`,
-// log pi_a. A tile of prior mass zero, and one that only fills up the array, has c_a next to minus infinity and all
-// else zero, so that whatever else is said of it does no harm.
+// Writes the tiles as columns of an array (words + 1, padded): the S coordinates of y_a = v_a / divisor, c_a, zeros up
+// to `words`, log pi_a. For a tile of prior mass zero, and for a column that only fills up the array, c_a stands for
+// minus infinity and all other entries are zero.
 extern "C" __global__ void pack(
     const Index K, const Index padded, const Index S, const Index words, const real* v, const real* b,
     const real* log_masses, const double divisor, const Index differences, real* tiles
@@ -138,13 +141,13 @@ extern "C" __global__ void pack(
     tiles[words * padded + a] = real(log_pi);
 }
 
-// total[d, a] += sum_p partial[p, d, a] for d < height, a < width. Each of the P parts is (words, padded). A thread
-// sums every 32nd part of an entry; a tree adds up the 32 sums.
+// Computes total[d, a] += sum_p partial[p, d, a] for d < height, a < width. Each of the P parts is (words, padded). A
+// thread sums every 32nd part of an entry; a tree adds the 32 sums.
 template <class Part>
 __device__ void collect_parts(
     Index P, Index words, Index padded, Index height, Index width, const Part* partial, double* total
 ) {
-    __shared__ double sums[32][33];  // a column too many, so that a column of sums lies in different banks
+    __shared__ double sums[32][33];  // with an additional column, so that a column of sums lies in different banks
     const int x = threadIdx.x % 32, y = threadIdx.x / 32;
     const Index entry = blockIdx.x * Index(32) + x, d = entry / width, a = entry % width;
     double sum = 0;
@@ -170,10 +173,10 @@ extern "C" __global__ void __launch_bounds__(1024) collect(
 #if STATISTICS
 
 constexpr int S = STATISTICS;
-constexpr int COLUMN_THREADS = 128;  // in a block of accumulate
+constexpr int COLUMN_THREADS = 128;  // per block of accumulate
 constexpr int SUMMANDS = 32;         // rows whose q_ia are summed as REAL before the sum is added to a double
 
-// l_ia, from x = u phi_i, y_a and c_a.
+// Returns l_ia, from x = u phi_i, y_a and c_a.
 __device__ inline real logit_of(const real (&x)[S], const real (&y)[S], real c) {
     #pragma unroll
     for (int d = 0; d < S; ++d) {
@@ -187,9 +190,9 @@ __device__ inline real logit_of(const real (&x)[S], const real (&y)[S], real c) 
     return c;
 }
 
-// The largest logit t_i and rho_i / Z_i of every row, and the block's share of free energy and energy.
+// Writes the largest logit t_i and rho_i / Z_i of every row, and the contribution of the block to F and the energy.
 // A block takes every gridDim.x-th set of rows; each of its teams, `team_size` threads of one warp, has ROWS of a set.
-// The tiles pass through shared memory, TILES at a time; a thread of a team meets every team_size-th of them.
+// The tiles pass through shared memory, TILES at a time; a thread of a team takes every team_size-th tile.
 extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) encode(
     const Index N, const Index padded, const Index team_size, const real* phi, const real* s, const double* rho,
     const real* tiles, const double unit, real* reference, real* scale, double* totals
@@ -210,7 +213,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) encode(
         Sum sum[ROWS];
         for (Index left = 0; left < padded; left += TILES) {
             const int width = min(padded - left, Index(TILES));
-            if (padded > TILES || first == start) {  // where all tiles fit they stay
+            if (padded > TILES || first == start) {  // if all tiles fit, they are loaded once
                 __syncthreads();
                 for (int a = threadIdx.x; a < width; a += THREADS)
                     #pragma unroll
@@ -238,8 +241,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) encode(
         #pragma unroll
         for (int r = 0; r < ROWS; ++r) sum[r].join(size);
 
-        // All threads of a team know the sums of all its rows; one finishes each. It picks its row by a bit, not by an
-        // index, for registers have none.
+        // All threads of a team have the sums of all its rows; one thread completes each row. It selects its row by a
+        // bit mask, since registers cannot be indexed.
         for (int done = 0; done < ROWS; done += size) {
             const int r = done + lane;
             const unsigned bit = r < ROWS ? 1u << r : 0;
@@ -261,14 +264,14 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) encode(
     total.write(totals + 2 * blockIdx.x);
 }
 
-// A row as accumulate meets it: x = u phi_i, the largest logit, and rho_i / Z_i. Aligned so as to be read in few words.
+// A row in accumulate: x = u phi_i, the largest logit, and rho_i / Z_i. The alignment allows wide loads.
 struct alignas(16) Row {
     real x[S], t, scale;
 };
 
-// partial[n, d, a] = sum_i rho_i q_ia (phi_i, 1)_d over the n-th share of the rows.
-// Block (n, g) has that share and the g-th set of team_size * COLUMNS tiles. Where tiles are so few that a team is less
-// than the block, the rows are dealt out among its teams, whose sums a tree adds up.
+// Writes partial[n, d, a] = sum_i rho_i q_ia (phi_i, 1)_d over the n-th share of the rows.
+// Block (n, g) has that share and the g-th set of team_size * COLUMNS tiles. If there are so few tiles that a team is
+// smaller than the block, the rows are distributed among its teams, and a tree adds the sums of the teams.
 extern "C" __global__ void __launch_bounds__(COLUMN_THREADS, 1) accumulate(
     const Index N, const Index padded, const Index team_size, const real* phi, const real* tiles, const double unit,
     const real* reference, const real* scale, double* partial
@@ -282,13 +285,13 @@ extern "C" __global__ void __launch_bounds__(COLUMN_THREADS, 1) accumulate(
     real y[COLUMNS][S], c[COLUMNS];
     #pragma unroll
     for (int n = 0; n < COLUMNS; ++n) {
-        const Index a = min(leftmost + n * size, padded - 1);  // beyond the last: summed, but not written
+        const Index a = min(leftmost + n * size, padded - 1);  // columns past the end are summed, but not written
         #pragma unroll
         for (int d = 0; d < S; ++d) y[n][d] = tiles[d * padded + a];
         c[n] = tiles[S * padded + a];
     }
 
-    double sums[COLUMNS][S + 1] = {};  // the mass last
+    double sums[COLUMNS][S + 1] = {};  // the mass is last
     for (Index first = begin; first < end; first += STAGE) {
         const int height = min(end - first, Index(STAGE));
         __syncthreads();
@@ -308,7 +311,7 @@ extern "C" __global__ void __launch_bounds__(COLUMN_THREADS, 1) accumulate(
                 #pragma unroll
                 for (int n = 0; n < COLUMNS; ++n) {
                     const real x = logit_of(row.x, y[n], c[n]) - row.t;
-                    if (!(x < least(x))) {  // in such words that a NaN stays one
+                    if (!(x < least(x))) {  // written so that a NaN is not skipped
                         const real w = row.scale * exp2(x);  // rho_i q_ia
                         #pragma unroll
                         for (int d = 0; d < S; ++d) part[n][d] = fma(w, row.x[d], part[n][d]);
@@ -347,7 +350,7 @@ extern "C" __global__ void __launch_bounds__(COLUMN_THREADS, 1) accumulate(
 #else
 
 // On entry products[i, a] = l_ia, on return rho_i q_ia. A team of `team_size` threads of one warp has a row at a time,
-// and each of its threads meets every team_size-th tile. Rows from N to `rows` only fill up the array and become zero.
+// and each of its threads takes every team_size-th tile. Rows from N to `rows` fill up the array and become zero.
 extern "C" __global__ void __launch_bounds__(THREADS, 1) encode_products(
     const Index N, const Index rows, const Index padded, const Index team_size, const real* s, const double* rho,
     const real* log_masses, real* products, double* totals

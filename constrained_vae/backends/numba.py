@@ -1,19 +1,22 @@
 """The CPU backend: (T1), (T5) and the weighted statistics of (T4) in one pass over the rows, compiled by Numba.
 
-The work is cut by the sizes N, K, S alone, never by how many threads there are, and whatever several threads add to is
-added up in a fixed order: the bits are the same run after run, on any number of threads. There are three ways.
+The sizes N, K, S alone determine how the work is divided, not the number of threads, and the contributions of several
+threads are added in a fixed order. Therefore the bits are the same in every run, with any number of threads. There are
+three kernels:
 
-With few statistics (`_few`) a row's K energies are computed, exponentiated and spent while they lie in the fastest
-cache. With many (`_many`) blocks of rows go through two matrix products. In both the rows are cut into chunks, each of
-which adds into accumulators of its own. Where many statistics leave no memory for four chunks, or there are too few
-rows for four, large work is shared (`_shared`): on one block of rows after another, into one accumulator, the threads
-multiply by pieces of the tiles, encode pieces of the rows, and multiply again.
+- `_few`, for few statistics: it computes, exponentiates and sums the K energies of a row while they lie in the fastest
+  cache. The rows are divided into chunks, each of which adds into its own accumulators.
+- `_many`, for many statistics: it passes blocks of rows through two matrix products, in chunks as above.
+- `_shared`, for much work if memory or rows do not suffice for two chunks (few tiles) or four (many tiles): the threads
+  share one block of rows after another, and one accumulator. They multiply by pieces of the tiles, encode pieces of the
+  rows, and multiply again.
 
-With float32 statistics the energies and their exponentials are float32, and their sums over the tiles of a row and over
-a few hundred rows; whatever is summed over more rows is float64.
+With float32 statistics these quantities are float32: the energies, their exponentials, and their sums over the tiles of
+a row and over a few hundred rows. Sums over more rows are float64.
 
-An encoder entry below exp(-650) of the largest in its row (float32: exp(-60)) is exactly zero. So no denormal number
-arises, on which processors are tens of times slower, and such a tile adds exactly nothing to its mass or to the energy.
+An encoder entry below exp(-650) of the largest in its row (float32: exp(-60)) is exactly zero. Therefore no denormal
+number arises (processors are tens of times slower on these), and such a tile adds exactly zero to its mass and to the
+energy.
 """
 
 from __future__ import annotations
@@ -31,17 +34,17 @@ from ..equations import Expectations
 from . import pruning
 from .arithmetic import _add, _exp, _frozen, _jit, _max, _multiply_add
 
-_FEW = 8  # statistics up to which differences cost little more than matrix products: equal at 5, 1.1 times at 8
-_SORTED = 4  # statistics up to which rows are sorted; with five, pruning gains a factor 1.4 to 2
-_WORTH_SORTING = 512  # rows
-_SMALL = 2**19  # N K (S + 8) below which one thread does it all, about 0.1 ms: launching the others takes as long
-_CHUNKS = 64  # at most; so many cores can share the work
+_FEW = 8  # largest S of `_few`; differences cost as much as matrix products at S = 5 and 1.1 times as much at S = 8
+_SORTED_STATISTICS = 4  # largest S for which rows are sorted; at S = 5 pruning gains only a factor 1.4 to 2
+_WORTH_SORTING = 512  # smallest number of rows that are sorted
+_SMALL = 2**19  # N K (S + 8) below which one thread computes, about 0.1 ms: starting the other threads takes as long
+_CHUNKS = 64  # largest number of chunks, and so of cores that can share the work
 _SHARE = 2**26  # N K (S + 8) from which a block is shared, about 10 ms: threads wait for each other twice per block
-_BLOCK = 2**23  # bytes of a shared block: it stays in the cache that the cores share
-_WIDE = 64  # tiles from which it is shared: rows would be read many times for little
-_ROWS = 64, 512  # of a shared block, at least and at most: products are slower below, float32 sums less exact above
-_PIECE = 512  # tiles of a piece of it; products with half as many are 8 % slower
-_TASKS = 16  # at most, to which these pieces are given, and the block's rows
+_BLOCK = 2**23  # bytes of a shared block, so that it stays in the cache that the cores share
+_WIDE = 64  # smallest K of a shared block; with fewer tiles the rows would be read many times for little work
+_ROWS = 64, 512  # fewest and most rows of a shared block: below, products are slower; above, float32 sums less accurate
+_PIECE = 512  # tiles per piece of a shared block; products with half as many are 8 % slower
+_TASKS = 16  # largest number of tasks that share the pieces, and of teams that share the rows of a block
 
 Arrays: TypeAlias = tuple[Array, ...]
 
@@ -55,19 +58,20 @@ def expectations(
     log_masses: Array,
     quadratic: float | None = None,
 ) -> Expectations:
-    """Expectations of all rows; see `constrained_vae.backends` for the contract.
+    """Expectations of all rows; `constrained_vae.backends` documents the arguments.
 
     Parameters
     ----------
     statistics : (N, S) array
-        float32 statistics are computed with in float32, all others in float64. Statistics and offset of that dtype,
-        float64 weights, contiguous all, are not copied.
+        If they are float32, the computation is in float32, otherwise in float64. Contiguous statistics and offset of
+        that dtype and contiguous float64 weights are not copied.
     offset, weights : (N,) arrays
     v : (K, S) array
     b, log_masses : (K,) arrays
     quadratic : float, optional
-        Multiplier lambda of a squared distance. With up to eight statistics its energies are summed from differences,
-        to eps lambda R ||phi - psi||, R the radius of the data; the linear form is good to eps lambda R^2.
+        Multiplier lambda of a squared distance. With up to eight statistics the energies are then computed from
+        differences, with an error of eps lambda R ||phi - psi||, where R is the radius of the data; the error of the
+        linear form is eps lambda R^2.
 
     Returns
     -------
@@ -88,12 +92,12 @@ def expectations(
 
 
 def order(phi: Array) -> Array | None:
-    """An order of rows of few statistics in which neighbours lie together, so that `pruning` can leave tiles out."""
-    return None if phi.shape[1] > _SORTED or len(phi) < _WORTH_SORTING else pruning.order(phi)
+    """An order of the rows in which neighbours lie together, so that `pruning` can skip tiles; None if S > 4."""
+    return None if phi.shape[1] > _SORTED_STATISTICS or len(phi) < _WORTH_SORTING else pruning.order(phi)
 
 
 def _with_few(phi: Array, s: Array, rho: Array, v: Array, b: Array, log_pi: Array, quadratic: float | None) -> Arrays:
-    """Mass (K,), sums (K, S), and parts (., 2) of free energy and energy."""
+    """Mass (K,), sums (K, S), and contributions (., 2) to free energy and energy."""
     (N, S), K, real = phi.shape, len(b), phi.dtype.type
     multiplier = real(quadratic or 0)
     tiles = np.zeros((S + S % 2, K), real)  # `_few` takes statistics in pairs
@@ -112,7 +116,7 @@ def _with_few(phi: Array, s: Array, rho: Array, v: Array, b: Array, log_pi: Arra
 
 
 def _with_many(phi: Array, s: Array, rho: Array, v: Array, b: Array, log_pi: Array) -> Arrays:
-    """As `_with_few`, from the linear form alone."""
+    """The same quantities as `_with_few`, always computed from the linear form."""
     (N, S), K, real = phi.shape, len(b), phi.dtype.type
     data = phi, s, rho
     chunks, rows = _many_chunks(N, K, S, real)
@@ -130,14 +134,14 @@ def _with_many(phi: Array, s: Array, rho: Array, v: Array, b: Array, log_pi: Arr
 
 
 def _added(sums: Array, totals: Array) -> Arrays:
-    """The accumulators (chunks, S + 1, K) added up in order, in place; with the mass first and sums (K, S)."""
+    """Mass (K,), sums (K, S) and totals; the accumulators (chunks, S + 1, K) are added in order, in place."""
     for chunk in sums[1:]:
         sums[0] += chunk
     return sums[0, -1], sums[0, :-1].T, totals
 
 
 def _few_chunks(N: int, K: int, S: int, real: type) -> int:
-    """How many chunks the rows are cut into; clearing and adding up accumulators costs some percent of 64 rows."""
+    """Number of chunks of the rows; clearing and adding accumulators costs a few per cent of the work on 64 rows."""
     if N * K * (S + 8) < _SMALL:
         return 1
     bytes_of_one = K * (8 * (S + 1) + 4 * np.dtype(real).itemsize)
@@ -145,11 +149,12 @@ def _few_chunks(N: int, K: int, S: int, real: type) -> int:
 
 
 def _many_chunks(N: int, K: int, S: int, real: type) -> tuple[int, int]:
-    """The same, and how many rows are multiplied at a time; no chunks where one accumulator is to be shared."""
+    """Number of chunks, and number of rows per matrix product; (0, 0) if the threads shall share one accumulator."""
     itemsize, memory, work = np.dtype(real).itemsize, _memory(K, S, real), N * K * (S + 8)
-    fixed, row = K * (S + 1) * (8 + itemsize), (K + S + 1) * itemsize  # bytes of a chunk, as `_many_arrays` has them
-    fast = min(512, max(96, 2**18 // K))  # rows of a product: as fast as they get, and not slow
-    rows, enough = (96, 4) if K >= _PIECE else (32, 2)  # of few tiles pieces are narrow: rather chunks if two can be
+    fixed, row = K * (S + 1) * (8 + itemsize), (K + S + 1) * itemsize  # bytes per chunk, and per row of `_many_arrays`
+    fast = min(512, max(96, 2**18 // K))  # rows per product at which products are fastest
+    # Few tiles make narrow pieces, so that two chunks are already better than a shared block.
+    rows, enough = (96, 4) if K >= _PIECE else (32, 2)
     chunks = min(_CHUNKS, memory // (fixed + rows * row), N // 160)
     if chunks < enough and K >= _WIDE and work >= _SHARE:
         return 0, 0
@@ -158,20 +163,20 @@ def _many_chunks(N: int, K: int, S: int, real: type) -> tuple[int, int]:
 
 
 def _memory(K: int, S: int, real: type) -> int:
-    """Bytes for accumulators and scratch: all arrays of a map together are to stay below 16 MB + 4 K S itemsize.
+    """Bytes for accumulators and scratch, such that all arrays of a map stay below 16 MB + 4 K S itemsize.
 
-    A megabyte and a half is left to BLAS, K (S + 1) numbers to the result, and as many to a copy of the tiles.
+    The rest is for BLAS (1.5 MB), the result (K (S + 1) numbers) and a copy of the tiles (as many numbers).
     """
     return 14_500_000 + 2 * K * (S - 1) * np.dtype(real).itemsize
 
 
 def _power_of_two(chunks: int) -> int:
-    """The last one up to so many chunks, since most machines have a power of two cores."""
+    """The largest power of two up to `chunks`, since most machines have a power of two cores."""
     return 2 ** (max(1, chunks).bit_length() - 1)
 
 
 def _many_arrays(chunks: int, rows: int, K: int, S: int, real: type) -> tuple[Arrays, Array, Array]:
-    """Scratch and accumulators of `_many`, one of each for every chunk."""
+    """Scratch and accumulators of `_many`, separate for every chunk."""
     shapes = (rows, K), (rows, S + 1), (S + 1, K)
     scratch: Arrays = tuple(np.empty((chunks, *shape), real) for shape in shapes)
     return scratch, np.zeros((chunks, S + 1, K)), np.zeros((chunks, 2))
@@ -183,7 +188,8 @@ def _shared_arrays(N: int, K: int, S: int, real: type) -> tuple[Arrays, Array, A
     size = -(-K // max(4, -(-K // _PIECE)))
     pieces = -(-K // size)
     tasks = min(_TASKS, pieces)
-    # With very many tiles a block has the least of rows even so, as far as memory allows; half of it is for the teams.
+    # With very many tiles a block has the smallest number of rows that `_ROWS` allows, or fewer if the memory does not
+    # suffice. Half of the memory is for the teams.
     left = _memory(K, S, real) - 8 * K * (S + 1) - itemsize * tasks * size * S
     least, most = min(_ROWS[0], left // (2 * K * itemsize)), min(_ROWS[1], N)
     rows = min(most, max(1, least, _BLOCK // (K * itemsize)))
@@ -215,22 +221,22 @@ def _many_parallel(data: Arrays, tiles: Arrays, scratch: Arrays, sums: Array, to
 def _few(
     phi: Array, s: Array, rho: Array, tiles: Array, b: Array, log_pi: Array, lam: float, sums: Array, totals: Array
 ) -> None:
-    """Adds the rows phi (n, S) into sums (S + 1, K), the mass last, and totals (2,); tiles are psi or v, (S, K)."""
+    """Add the rows phi (n, S) into sums (S + 1, K), the mass last, and totals (2,); tiles are psi or v, (S, K)."""
     (N, S), K = phi.shape, len(b)
     one = phi.dtype.type(1)
     x = np.zeros(len(tiles), phi.dtype)  # phi_i, padded to pairs
-    q = np.zeros((4, K), phi.dtype)  # H_ia, then q_ia up to a factor, of four rows, which are spent together below
-    scaled = np.empty((4, S + 1), phi.dtype)  # that factor times rho_i (phi_i, 1)
+    q = np.zeros((4, K), phi.dtype)  # H_ia, later q_ia up to a factor, of four rows, which are summed together below
+    scaled = np.empty((4, S + 1), phi.dtype)  # this factor times rho_i (phi_i, 1)
     for start in range(0, N, 4):
         for r in range(4):
             i, H = start + r, q[r]
-            if i >= N:  # what fills up the last four rows weighs nothing
+            if i >= N:  # the rows that fill up the last group of four have weight zero
                 scaled[r] = 0
                 continue
             for d in range(S):
                 x[d] = phi[i, d]
             if lam > 0:  # H_ia = lambda ||phi_i - psi_a||^2
-                scale = lam if S <= 2 else one  # in the first loop where it is the last
+                scale = lam if S <= 2 else one  # with S <= 2 the first loop is the last one
                 for a in range(K):
                     y, z = x[0] - tiles[0, a], x[1] - tiles[1, a]
                     H[a] = scale * _multiply_add(z, z, y * y)
@@ -259,19 +265,19 @@ def _few(
 
 @_jit()
 def _many(data: Arrays, tiles: Arrays, scratch: Arrays, sums: Array, totals: Array) -> None:
-    """As `_few`; tiles are v (S, K), b, log pi; scratch is q (rows, K), scaled (rows, S + 1), product (S + 1, K)."""
+    """Like `_few`; tiles are v (S, K), b, log pi; scratch is q (rows, K), scaled (rows, S + 1), product (S + 1, K)."""
     (phi, s, rho), (v, b, log_pi), (q, scaled, product) = data, tiles, scratch
     (N, S), K = phi.shape, len(b)
     blocks = -(-N // len(q))
     for block in range(blocks):
         start, stop = block * N // blocks, (block + 1) * N // blocks
         n = stop - start
-        np.dot(phi[start:stop], v, q[:n])  # phi_i . v_a, then H_ia, then q_ia up to a factor
+        np.dot(phi[start:stop], v, q[:n])  # q holds phi_i . v_a, later H_ia, later q_ia up to a factor
         for r in range(n):
             i, H = start + r, q[r]
             for a in range(K):
                 H[a] = (s[i] - b[a]) - H[a]
-            scaled[r, S] = _encode(H, log_pi, rho[i], totals)  # that factor times rho_i (phi_i, 1)
+            scaled[r, S] = _encode(H, log_pi, rho[i], totals)  # scaled is this factor times rho_i (phi_i, 1)
             for d in range(S):
                 scaled[r, d] = scaled[r, S] * phi[i, d]
         np.dot(scaled[:n].T, q[:n], product)
@@ -282,16 +288,16 @@ def _many(data: Arrays, tiles: Arrays, scratch: Arrays, sums: Array, totals: Arr
 
 @_jit(parallel=True)
 def _shared(data: Arrays, tiles: Arrays, scratch: Arrays, mass: Array, sums: Array, totals: Array) -> None:
-    """All rows, into mass (K,) and sums (K, S); each task owns some tiles, each team some rows of every block.
+    """Add all rows into mass (K,) and sums (K, S); each task owns some tiles, each team some rows of every block.
 
-    q[p] is the contiguous part of a block's q that piece p of the tiles has, row after row.
+    q[p] holds the columns of a block's q that belong to piece p of the tiles, contiguously, row after row.
     """
     (phi, s, rho), (v, b, log_pi), (q, H, product) = data, tiles, scratch
     N, K, pieces, teams, tasks, size = len(phi), len(b), len(q), len(H), len(product), product.shape[1]
     blocks = -(-N // (q.shape[1] // size))
     for block in range(blocks + 1):
         last, start, stop = max(0, block - 1) * N // blocks, block * N // blocks, min(N, (block + 1) * N // blocks)
-        for task in prange(tasks):  # spends the block before, begins with this one
+        for task in prange(tasks):  # sums the block before, and begins with this block
             for p in range(task * pieces // tasks, (task + 1) * pieces // tasks):
                 a, z = p * size, min(K, (p + 1) * size)
                 if start > last:
@@ -314,7 +320,7 @@ def _multiply_piece(phi: Array, v: Array, q: Array) -> None:
 def _encode_rows(
     s: Array, rho: Array, b: Array, log_pi: Array, q: Array, size: int, first: int, last: int, H: Array, totals: Array
 ) -> None:
-    """Rows first, ..., last - 1 of a block: phi_i . v_a becomes rho_i q_ia; they pass through H (K,)."""
+    """Turn phi_i . v_a into rho_i q_ia in the rows first, ..., last - 1 of a block; H (K,) is scratch for one row."""
     K = len(b)
     for i in range(first, last):
         for p in range(len(q)):
@@ -332,7 +338,7 @@ def _encode_rows(
 
 @_jit()
 def _spend_piece(phi: Array, q: Array, product: Array, mass: Array, sums: Array) -> None:
-    """Adds rho_i q_ia and rho_i q_ia phi_i to the mass (k,) and the sums (k, S) of a piece's tiles."""
+    """Add rho_i q_ia to the mass (k,), and rho_i q_ia phi_i to the sums (k, S), of the tiles of a piece."""
     n, (k, S) = len(phi), sums.shape
     weighted = q[: n * k].reshape(n, k)
     for i in range(n):
@@ -346,9 +352,9 @@ def _spend_piece(phi: Array, q: Array, product: Array, mass: Array, sums: Array)
 
 @_jit()
 def _encode(H: Array, log_pi: Array, rho: float, totals: Array) -> Any:
-    """One row of (T1): H_a becomes q_a Z / e^t, t the largest of log pi_a - H_a; returns rho e^t / Z.
+    """One row of (T1): replace H_a by q_a Z / e^t, t the largest of log pi_a - H_a, and return rho e^t / Z.
 
-    Adds -rho log Z to the free energy, totals[0], and rho sum_a q_a H_a to the energy, totals[1].
+    Add -rho log Z to the free energy, totals[0], and rho sum_a q_a H_a to the energy, totals[1].
     """
     real, K = H.dtype.type, len(H)
     t = real(-np.inf)
@@ -357,7 +363,7 @@ def _encode(H: Array, log_pi: Array, rho: float, totals: Array) -> Any:
     Z = energy = real(0)
     for a in range(K):
         h = H[a]
-        q = _exp((log_pi[a] - h) - t)  # rounded as above: exp(0) = 1 at the largest, however large H is
+        q = _exp((log_pi[a] - h) - t)  # the same rounding as above, so that the largest is exp(0) = 1 for any H
         Z = _add(Z, q)
         energy = _add(energy, q * h if q > 0 else real(0))
         H[a] = q

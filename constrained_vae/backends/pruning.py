@@ -1,27 +1,28 @@
-"""The CPU map of squared distances at low temperature: tiles that cannot matter to a run of rows are left out of it.
+"""Pruned CPU kernel for squared distances at low temperature: it skips the tiles that cannot matter to a run of rows.
 
-Let l_a(x) = log pi_a - lambda ||x - psi_a||^2, and let B be the box around a run of 64 consecutive rows (or around
-eight runs, searched first). For any two tiles l_a - l_b is linear in x, so its largest value over B is known exactly:
-coordinate by coordinate, at one end of B. Since Z(x) >= exp l_b(x), the encoder entries of tile a in B are at most
+Let l_a(x) = log pi_a - lambda ||x - psi_a||^2, and let B be the bounding box of a run of 64 consecutive rows (or of
+eight runs, which are searched first). For any two tiles l_a - l_b is linear in x, so its maximum over B is known
+exactly: in every coordinate it lies at one end of B. Since Z(x) >= exp l_b(x), the encoder entries of tile a satisfy
 
-    q_ia <= exp gap_a,    gap_a = max_B (l_a - l_b),    b the tile whose least l_b over B is largest.
+    q_ia <= exp gap_a,    gap_a = max_B (l_a - l_b),    b the tile whose smallest l_b over B is largest.
 
-Tile a is left out of B where gap_a < limit_a, and limit_a <= log(tol / K). So a row loses at most the share tol of Z_i,
-and against the sums over all tiles, with W = sum_i rho_i and L = log(K / tol),
+Tile a is skipped in B if gap_a < limit_a, where limit_a <= log(tol / K). So a row loses at most the share tol of Z_i.
+Compared with the sums over all tiles, with W = sum_i rho_i and L = log(K / tol),
 
     0 <= F' - F <= 2 tol W;
-    |E' - E| <= tol (W L + max(2 E, sum_i rho_i max(-log Z_i, 0))), because -q log q <= (tol / K) L for every entry
-        left out, and H = log pi_a - log q - log Z_i;
-    what is kept grows, by a factor of at most 1 / (1 - tol) in every row;
-    a tile loses at most W exp limit_a of its mass, and of its sums that times the radius of the data.
+    |E' - E| <= tol (W L + max(2 E, sum_i rho_i max(-log Z_i, 0))), because -q log q <= (tol / K) L for every skipped
+        entry, and H = log pi_a - log q - log Z_i;
+    the entries that are kept grow by a factor of at most 1 / (1 - tol);
+    a tile loses at most W exp limit_a of its mass, and at most that times the radius of the data of its sums.
 
-The last is too much for a tile of little mass, whose reconstruction is the ratio of two small sums. Therefore tiles
-for which W exp limit_a is more than 2^12 tol times their mass get four times the limit, and these tiles, no others,
-are summed again, until there are none or the limit is where every kernel says exactly zero (exp(-650), float32
-exp(-60)). With tol = 2^-60 (float32: 2^-33) a mass and a reconstruction are then good to 2^-48 (2^-21) as if nothing
-had been left out, and F and E to a quarter of an eps; the energies, exponentials and sums are rounded by more.
+The last bound is too weak for a tile of little mass, whose reconstruction is the ratio of two small sums. Therefore the
+limit of a tile is multiplied by four if W exp limit_a is more than 2^12 tol times its mass, and only these tiles are
+summed again. This is repeated until no such tile is left, or until the limit is that below which every kernel returns
+exactly zero (exp(-650), float32 exp(-60)). With tol = 2^-60 (float32: 2^-33) skipping then changes masses and
+reconstructions by less than 2^-48 (2^-21), relative, and F and E by less than a quarter of an eps. The rounding of the
+energies, exponentials and sums is larger than that.
 
-Boxes are made anew in each call: rows may come in any order, but only `order` makes the boxes small.
+The boxes are computed in every call. The rows may have any order, but only in that of `order` are the boxes small.
 """
 
 from __future__ import annotations
@@ -35,23 +36,23 @@ from numba import prange
 from .._utils.arrays import Array
 from .arithmetic import _add, _exp, _frozen, _jit, _max, _multiply_add
 
-_RUN = 64  # rows; a multiple of the longest vector
-_GROUP = 8  # runs whose common box is tried first
-_SMALL = 2**20  # N K below which it is not worth the search
-_SHORT = 8 * _RUN  # rows below which neither
-_SAMPLES = 16  # runs that are searched to see whether it pays, at most
-_PAYS = 0.65  # share of the pairs (row, tile) left, below which the search and smaller loops are paid for
-_TWICE = 2.4  # cost of a pair where the exponentials do not fit in the buffer and are taken twice
+_RUN = 64  # rows per run; a multiple of the length of the longest vector register
+_GROUP = 8  # runs per group, whose common box is searched first
+_SMALL = 2**20  # N K below which pruning does not pay
+_SHORT = 8 * _RUN  # number of rows below which pruning does not pay
+_SAMPLES = 16  # largest number of runs that are searched to estimate whether pruning pays
+_PAYS = 0.65  # pruning pays if less than this share of the pairs (row, tile) is kept
+_RECOMPUTED_COST = 2.4  # relative cost of a pair whose exponential is computed twice, since the buffer is too small
 _BUFFER = 2**19  # bytes of the exponentials of a run
-_MEMORY = 15_000_000  # bytes, besides 4 K S numbers, of all arrays of a map together
-_CHUNKS = 64  # at most; so many cores can share the work
+_MEMORY = 15_000_000  # bytes of all arrays of a map together, in addition to 4 K S numbers
+_CHUNKS = 64  # largest number of chunks, and so of cores that can share the work
 
 
 def order(statistics: Array) -> Array:
-    """An order of the rows in which every 64 consecutive ones, from the first on, lie close together.
+    """An order of the rows in which every run of 64 rows, counted from the first row, lies close together.
 
-    The leaves of a k-d tree, whose nodes are cut across their widest coordinate. About half a second for 10^6 rows in
-    two dimensions; one more copy of the statistics is held.
+    It is the order of the leaves of a k-d tree, whose nodes are cut across their widest coordinate. It takes about half
+    a second for 10^6 rows in two dimensions, and memory for a copy of the statistics.
 
     Parameters
     ----------
@@ -74,7 +75,7 @@ def order(statistics: Array) -> Array:
         widest = max(range(len(widths)), key=widths.__getitem__)
         if not widths[widest] > 0:
             continue
-        # A power of two of whole runs on the left: so groups of runs are nodes, too.
+        # The left part has 2^n whole runs, so that groups of runs are nodes of the tree, too.
         left = _RUN * 2 ** (-(-(j - i) // _RUN) - 1).bit_length() // 2
         ranks = np.argpartition(node[widest], left)
         permutation[i:j] = permutation[i:j][ranks]
@@ -85,7 +86,7 @@ def order(statistics: Array) -> Array:
 
 
 def expectations(phi: Array, rho: Array, tiles: Array, log_pi: Array, lam: Any) -> tuple[Array, Array] | None:
-    """The sums of the map with energies lambda ||phi_i - psi_a||^2, or None where leaving out tiles would not pay.
+    """The sums of a map with energies lambda ||phi_i - psi_a||^2, or None if pruning would not pay.
 
     Parameters
     ----------
@@ -103,7 +104,7 @@ def expectations(phi: Array, rho: Array, tiles: Array, log_pi: Array, lam: Any) 
     Returns
     -------
     ((S + 1, K) array, (2,) array) or None
-        float64: sum_i rho_i q_ia (phi_i, 1); free energy and energy in nats.
+        In float64: sum_i rho_i q_ia (phi_i, 1); free energy and energy in nats.
     """
     N, K = len(phi), len(log_pi)
     if N * K < _SMALL or N < _SHORT or not _chunks(phi, K):
@@ -125,32 +126,32 @@ def expectations(phi: Array, rho: Array, tiles: Array, log_pi: Array, lam: Any) 
 
 
 def _arguments(phi: Array, rho: Array, tiles: Array, log_pi: Array, lam: Any) -> tuple[Any, ...]:
-    """All of one type, so that one compiled kernel serves them."""
+    """The arguments of the kernels, converted to fixed types, so that every kernel is compiled once per precision."""
     real = phi.dtype.type
     return _frozen(phi, real), _frozen(rho, np.float64), _frozen(tiles, real), _frozen(log_pi, real), real(lam)
 
 
 def _tolerance(phi: Array) -> tuple[float, float]:
-    """What a row may lose of Z_i, and the logarithm below which `_exp` is zero."""
+    """The share `tol` of Z_i that a row may lose, and the argument below which `_exp` returns zero."""
     return (2.0**-33, -60.0) if phi.dtype == np.float32 else (2.0**-60, -650.0)
 
 
 def _limits(phi: Array, log_pi: Array) -> Array:
-    """The limits to begin with: whole numbers, and so exact in either precision."""
+    """The initial limits: whole numbers, which both precisions represent exactly."""
     K = len(log_pi)
     return np.full(K, -math.ceil(math.log(K / _tolerance(phi)[0])), phi.dtype)
 
 
 def _chunks(phi: Array, K: int) -> int:
-    """How many chunks the rows are cut into, from the sizes alone; as many as the memory admits, 0 if none."""
+    """Number of chunks of the rows, from the sizes alone; 0 if there is not enough memory for one."""
     (N, S), size = phi.shape, phi.itemsize
-    shared = K * (16 * (S + 1) + (2 * S + 5) * size + 2)  # sums of a pass and their total; tiles, limits, flags
+    shared = K * (16 * (S + 1) + (2 * S + 5) * size + 2)  # sums of a pass, their total, tiles, limits, flags
     each = K * (8 * (S + 1) + (S + 5) * size + 8) + min(K * _RUN * size, _BUFFER)
     return max(0, min(_CHUNKS, -(-N // (_GROUP * _RUN)), (_MEMORY + 4 * K * S * size - shared) // each))
 
 
 def _pruned(phi: Array, rho: Array, tiles: Array, log_pi: Array, lam: Any) -> tuple[Array, Array]:
-    """As `expectations`, whether it pays or not; no mass is zero."""
+    """The sums of `expectations`, whether pruning pays or not; all prior masses must be positive."""
     (_, S), K = phi.shape, len(log_pi)
     tolerance, zero = _tolerance(phi)
     limits, wanted = _limits(phi, log_pi), np.ones(K, np.bool_)
@@ -171,7 +172,7 @@ def _pruned(phi: Array, rho: Array, tiles: Array, log_pi: Array, lam: Any) -> tu
 
 @_jit()
 def _cost(phi: Array, rho: Array, tiles: Array, log_pi: Array, lam: float, limits: Array, samples: int) -> float:
-    """Share of the pairs (row, tile) left in some runs, evenly spread; a pair taken twice counts accordingly."""
+    """Share of the pairs (row, tile) that is kept, from evenly spaced runs; recomputed pairs count more."""
     (N, S), K = phi.shape, len(log_pi)
     box, scratch, kept = np.empty((2, S), phi.dtype), np.empty((2, K), phi.dtype), np.empty(K, np.int32)
     cost = 0.0
@@ -179,7 +180,7 @@ def _cost(phi: Array, rho: Array, tiles: Array, log_pi: Array, lam: float, limit
         i = (2 * sample + 1) * (N // _RUN) // (2 * samples) * _RUN
         _surround(phi[i : i + _RUN], box)
         n = _search(box, tiles, log_pi, lam, limits, scratch, kept)
-        cost += n if n * _RUN * phi.itemsize <= _BUFFER else _TWICE * n
+        cost += n if n * _RUN * phi.itemsize <= _BUFFER else _RECOMPUTED_COST * n
     return cost / (samples * K)
 
 
@@ -213,10 +214,10 @@ def _chunk(
     sums: Array,
     totals: Array,
 ) -> None:
-    """Adds groups c, c + chunks, ... of runs into sums (S + 1, K), where wanted (K,), and totals (2,)."""
+    """Add the groups c, c + chunks, ... of runs into totals (2,) and, for the tiles wanted (K,), sums (S + 1, K)."""
     (N, S), K = phi.shape, len(log_pi)
     box, scratch = np.empty((2, S), phi.dtype), np.empty((2, K), phi.dtype)
-    group, run = np.empty(K, np.int32), np.empty(K, np.int32)  # tiles kept
+    group, run = np.empty(K, np.int32), np.empty(K, np.int32)  # numbers of the tiles kept
     near, near_log_pi, near_limits = np.empty(S * K, phi.dtype), np.empty(K, phi.dtype), np.empty(K, phi.dtype)
     q = np.empty((min(K, _BUFFER // (_RUN * phi.itemsize)), _RUN), phi.dtype)
     for start in range(c * _GROUP * _RUN, N, chunks * _GROUP * _RUN):
@@ -251,7 +252,7 @@ def _any(flags: Array, indices: Array) -> bool:
 
 @_jit()
 def _surround(phi: Array, box: Array) -> None:
-    """The box of the rows: lower ends box[0], upper ends box[1]."""
+    """Write the bounding box of the rows: lower ends to box[0], upper ends to box[1]."""
     for d in range(phi.shape[1]):
         low = high = phi[0, d]
         for i in range(1, len(phi)):
@@ -261,11 +262,12 @@ def _surround(phi: Array, box: Array) -> None:
 
 @_jit()
 def _search(box: Array, tiles: Array, log_pi: Array, lam: float, limits: Array, scratch: Array, kept: Array) -> int:
-    """How many tiles have gap_a >= limit_a, and which, in kept[:n]; those whose gap is not a number are kept, too.
+    """The number n of tiles with gap_a >= limit_a; kept[:n] are their numbers. A tile whose gap is NaN is kept, too.
 
-    To gap_a is added what its rounding may take away. With y_a the distance from psi_a to the farthest corner of the
-    box, the term of a coordinate is a product of two factors below y_a + y_b, with 4 roundings of eps / 2 at most
-    relative to these; so the sum of S terms, times lambda, errs by less than (S + 12) eps lambda (y_a^2 + y_b^2).
+    A bound of the rounding error is added to gap_a. Let y_a be the distance from psi_a to the farthest corner of the
+    box. The term of a coordinate is a product of two factors below y_a + y_b, with at most 4 roundings of eps / 2
+    relative to these factors. Hence the error of the sum of S terms, times lambda, is below
+    (S + 12) eps lambda (y_a^2 + y_b^2).
     """
     S, K = box.shape[1], len(log_pi)
     real = tiles.dtype.type
@@ -279,7 +281,7 @@ def _search(box: Array, tiles: Array, log_pi: Array, lam: float, limits: Array, 
             least[a] += y * y
     best = real(-np.inf)
     for a in range(K):
-        least[a] = log_pi[a] - lam * least[a]  # of l_a over the box
+        least[a] = log_pi[a] - lam * least[a]  # the smallest l_a over the box
         best = _max(best, least[a])
     b = 0
     for a in range(K):
@@ -295,7 +297,7 @@ def _search(box: Array, tiles: Array, log_pi: Array, lam: float, limits: Array, 
     n = 0
     for a in range(K):
         kept[n] = a
-        # log pi <= 0, so that -least is at least lambda times the square of the distance.
+        # Since log pi <= 0, -least is at least lambda times the squared distance.
         n += not ((log_pi[a] - log_pi[b]) + lam * gap[a] - rounding * (least[a] + best) < limits[a])
     return n
 
@@ -313,17 +315,17 @@ def _run(
     sums: Array,
     totals: Array,
 ) -> None:
-    """One run of up to 64 rows with the tiles kept; what fills it up weighs nothing.
+    """Add one run of up to 64 rows with the tiles kept; rows that fill up the run have weight zero.
 
-    The innermost loops are over rows, not over tiles, of which there are few: no loop has a remainder, and sums over
-    tiles and their maximum need no sum or maximum within a vector. (Their bound is not a constant, for the compiler
-    would unroll them, slowly and to no gain.) q (., 64) holds all energies and exponentials, if it can; otherwise they
-    are computed anew each time.
+    The innermost loops are over rows, not over tiles, of which there are few. Therefore no loop has a remainder, and
+    the sum and the maximum over tiles need no reduction within a vector. (The bound of the loops is not a constant,
+    since the compiler would then unroll them, which takes long and gains no speed.) q (., 64) holds all energies and
+    exponentials if it is large enough, otherwise they are computed again each time.
     """
     (N, S), K = phi.shape, len(kept)
     real = phi.dtype.type
     fits = K <= len(q)
-    x = np.zeros((len(tiles), _RUN), phi.dtype)  # phi, padded to pairs
+    x = np.zeros((len(tiles), _RUN), phi.dtype)  # phi, padded to pairs of coordinates
     scaled = np.zeros((S + 1, _RUN), phi.dtype)  # rho_i e^t_i / Z_i (phi_i, 1)
     t = np.full(_RUN, -np.inf, phi.dtype)  # the largest log pi_a - H_ia of a row
     Z, energy = np.zeros(_RUN, phi.dtype), np.zeros(_RUN, phi.dtype)  # up to the factor e^t
@@ -369,7 +371,7 @@ def _run(
 
 @_jit()
 def _energies(x: Array, tiles: Array, a: int, lam: float, H: Array) -> None:
-    """H_ia = lambda ||phi_i - psi_a||^2 of 64 rows x (S, 64) and one tile."""
+    """Write H_ia = lambda ||phi_i - psi_a||^2 of 64 rows x (S, 64) and one tile to H (64,)."""
     for i in range(len(H)):
         y, z = x[0, i] - tiles[0, a], x[1, i] - tiles[1, a]
         H[i] = _multiply_add(z, z, y * y)

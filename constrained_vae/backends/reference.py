@@ -1,4 +1,4 @@
-"""The reference backend: the equations with a row loop around them. Every kernel is held against it."""
+"""The reference backend: the equations in a loop over row blocks. The tests compare every other backend with it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from .._utils.arrays import Array
 from .._utils.device import check_together
 from ..equations import Expectations
 
-_BLOCK = 2**20  # entries of one (rows, K) block: a few such arrays of 8 MB each exist at a time
+_BLOCK = 2**20  # entries of one (rows, K) block; a few such arrays, of 8 MB each, exist at the same time
 
 
 def expectations(
@@ -19,9 +19,9 @@ def expectations(
     log_masses: Array,
     quadratic: float | None = None,
 ) -> Expectations:
-    """Expectations of all rows, summed over row blocks in order; see `constrained_vae.backends`.
+    """Expectations of all rows, summed over row blocks in order; `constrained_vae.backends` documents the arguments.
 
-    It computes where the arrays lie: NumPy or CuPy arrays, all of one kind, or ValueError.
+    All arrays must be NumPy arrays or all must be CuPy arrays, otherwise ValueError is raised.
     """
     check_together(statistics=statistics, offset=offset, weights=weights, v=v, b=b, log_masses=log_masses)
     rows = max(1, _BLOCK // len(b))

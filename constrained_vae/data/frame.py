@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from .._utils.arrays import Array, FloatArray
 from .._utils.device import array_namespace
 
@@ -28,6 +30,11 @@ class Frame:
 
     centre: FloatArray
     scale: float
+
+    @classmethod
+    def identity(cls, dim: int) -> Frame:
+        """The frame in which points keep their coordinates."""
+        return cls(np.zeros(dim), 1.0)
 
     def inward(self, x: Array) -> Array:
         return (x - array_namespace(x).asarray(self.centre)) / self.scale

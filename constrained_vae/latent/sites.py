@@ -1,7 +1,8 @@
-"""Sites: tiles that share one reconstruction, tied together.
+"""Sites: groups of tiles that share one reconstruction.
 
-Splitting a tile in two changes nothing in q, F, R or D, so coincident tiles may be evaluated as one site of their
-summed mass (exactly), as long as the tiles behind a site are remembered: only a site of two or more can split (T9).
+If a tile is divided into two with the same reconstruction, the encoder (summed over the two), F, R and D do not change.
+Therefore coincident tiles are evaluated as one site with their summed mass, without approximation. A site records its
+tiles, since only a site of two or more tiles can split (T9).
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ class Sites:
     decoder : (k, D) array
         One reconstruction per site.
     index : (K,) int array
-        The site of every tile.
+        Number of the site of every tile.
     tile_masses : (K,) array
         Prior masses of the tiles.
     marginal : (k,) array or None
-        Marginal posterior of the sites, where it is known.
+        Marginal posterior of the sites, None if it is unknown.
 
     Examples
     --------
@@ -52,27 +53,27 @@ class Sites:
 
     @property
     def log_masses(self) -> FloatArray:
-        """Their logarithms, (k,), in nats; minus infinity for a site without prior mass."""
+        """Logarithms of `masses`, (k,), in nats; minus infinity for a site without prior mass."""
         return log_masses(self.masses)
 
     @property
     def counts(self) -> npt.NDArray[np.intp]:
-        """Number of tiles at every site, (k,)."""
+        """Number of tiles of every site, (k,)."""
         return np.bincount(self.index, minlength=len(self)).astype(np.intp, copy=False)
 
     @classmethod
     def of_tiles(cls, decoder: FloatArray, tile_masses: FloatArray) -> Sites:
-        """Tie exactly coincident tiles; sites are numbered by their first tile."""
+        """Sites of exactly coincident tiles, in the order of their first tiles."""
         _, first, inverse = np.unique(decoder, axis=0, return_index=True, return_inverse=True)
         rank = np.argsort(np.argsort(first))
         return cls(decoder[np.sort(first)], rank[inverse.ravel()], tile_masses)
 
     def with_masses(self, masses: FloatArray) -> Sites:
-        """Free masses: every site's mass shared equally among its tiles."""
+        """The sites with new masses (free masses); the tiles of a site have equal masses."""
         return replace(self, tile_masses=(masses / self.counts)[self.index])
 
     def merged(self, tolerance: float) -> Sites:
-        """Tie sites closer than `tolerance` at their mean, weighted by marginal posterior (dead ones count nothing)."""
+        """Merge sites within `tolerance` at their mean, weighted by marginal posterior (or by prior, if unknown)."""
         group = coincident(self.decoder, tolerance)
         k = int(group.max()) + 1
         if k == len(self):
@@ -80,7 +81,7 @@ class Sites:
         mass = self.masses if self.marginal is None else self.marginal
         weight = mass + np.finfo(np.float64).tiny
         total = _total(group, weight, k)
-        # The mean about the first member keeps exact coincidence exact.
+        # The mean is computed relative to the first member, so that exactly coincident sites are not moved.
         first = self.decoder[np.unique(group, return_index=True)[1]]
         shift = np.zeros_like(first)
         np.add.at(shift, group, weight[:, None] * (self.decoder - first[group]))
@@ -88,7 +89,7 @@ class Sites:
         return Sites(first + shift / total[:, None], group[self.index], self.tile_masses, marginal)
 
     def without(self, dead: npt.NDArray[np.bool_]) -> Sites:
-        """Free masses: give up dead sites; their tiles go to the site of largest marginal mass, which must be known."""
+        """Remove dead sites (free masses); their tiles join the site of largest marginal mass, which must be known."""
         if not dead.any() or self.marginal is None:
             return self
         keep = np.flatnonzero(~dead)
@@ -98,20 +99,20 @@ class Sites:
         return rest.with_masses(self.masses[keep] / self.masses[keep].sum())
 
     def total(self, q: FloatArray) -> FloatArray:
-        """Posterior masses of the tiles (n, K), summed over those of every site: (n, k)."""
-        order = np.argsort(self.index, kind="stable")  # tiles of one site side by side
+        """Posterior masses q (n, K) of the tiles, summed over the tiles of every site: (n, k)."""
+        order = np.argsort(self.index, kind="stable")  # brings the tiles of a site side by side
         first = np.searchsorted(self.index[order], np.arange(len(self)))
         return np.add.reduceat(q[:, order], first, axis=1)
 
     def can_split(self, free: bool) -> npt.NDArray[np.bool_]:
-        """Which sites can split: those of two tiles or more; with free masses any, while a tile can be spared."""
+        """Which sites can split: those with two or more tiles; with free masses all, if any site has two or more."""
         several = self.counts > 1
         return np.full(len(self), several.any()) if free else several
 
     def split(self, site: int, displacement: FloatArray, free: bool) -> Sites:
-        """Split a site into two halves of (as nearly as the tiles allow) equal mass, its centroid kept (T13)."""
+        """Split a site into two parts of equal mass (as nearly as the tiles allow) with the same centroid (T13)."""
         index, tile_masses = self.index.copy(), self.tile_masses.copy()
-        if self.counts[site] < 2:  # free masses: a tile more or less changes nothing but the count
+        if self.counts[site] < 2:  # free masses: take a tile of another site, whose mass remains
             donor = int(self.counts.argmax())
             spared = np.flatnonzero(index == donor)[-1]
             index[spared] = site
@@ -121,8 +122,8 @@ class Sites:
         if free:
             tile_masses[tiles] = tile_masses[tiles].sum() / len(tiles)
         cumulative = np.cumsum(tile_masses[tiles])
-        # The cut whose first half comes nearest to half the mass; both halves keep at least one tile. Of cuts equally
-        # near but for rounding, such as 1 : 2 and 2 : 1, the first.
+        # The first part is as near to half of the mass as possible, and both parts have at least one tile. If two cuts
+        # are equally near up to rounding, such as 1 : 2 and 2 : 1, the first one is taken.
         excess = np.abs(cumulative[:-1] - cumulative[-1] / 2)
         cut = 1 + int(np.flatnonzero(excess <= excess.min() + 1e-9 * cumulative[-1])[0])
         index[tiles[cut:]] = len(self)
@@ -141,8 +142,8 @@ def _total(group: npt.NDArray[np.intp], values: FloatArray, k: int) -> FloatArra
 
 
 def coincident(decoder: FloatArray, tolerance: float) -> npt.NDArray[np.intp]:
-    """Group of every row (K, D): in order, each ungrouped row takes those within `tolerance` of it."""
-    # Along the coordinate of widest spread, rows in different runs without gaps cannot be that near.
+    """Group of every row of (K, D): in their order, each ungrouped row forms a group with all within `tolerance`."""
+    # Rows are within `tolerance` only if no gap above `tolerance` separates them along the coordinate of widest spread.
     along = decoder[:, np.ptp(decoder, axis=0).argmax()]
     order = np.argsort(along, kind="stable")
     starts = np.flatnonzero(np.diff(along[order], prepend=-np.inf) > tolerance)

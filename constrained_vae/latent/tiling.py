@@ -1,4 +1,4 @@
-"""Tiling: the prior masses of the latent tiles, and their positions for pictures and smooth starts."""
+"""Tiling: prior masses of the latent tiles, and their positions in the latent space."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from .._utils.checks import check_count, check_masses
 
 @dataclass(frozen=True, eq=False)
 class Tiling:
-    """A partition of the latent space into K tiles Omega_a on which the decoder is constant.
+    """A partition of the latent space into K tiles Omega_a, on each of which the decoder is constant.
 
-    Only the masses matter for the solution; the positions serve pictures and initial decoders.
+    The solution depends on the masses only. The positions are for pictures and for smooth initial decoders.
 
     Parameters
     ----------
@@ -28,7 +28,7 @@ class Tiling:
     Raises
     ------
     ValueError
-        If the masses are negative or do not sum to 1, or positions do not match them.
+        If masses are negative or do not sum to 1, or if there is not one position per mass.
 
     Examples
     --------
@@ -66,11 +66,11 @@ class Tiling:
 
     @classmethod
     def gaussian(cls, n_tiles: int = 256, dim: int = 2, seed: int = 0) -> Tiling:
-        """K tiles of equal mass under the standard Gaussian prior in `dim` dimensions, each with a position.
+        """K tiles of equal mass, with positions that follow a standard Gaussian prior in `dim` dimensions.
 
-        In one dimension the positions are the medians of K equal-probability bins; in two a spiral by the golden angle
-        whose radii are the Rayleigh quantiles; in more a scrambled quasi-random (Sobol) set mapped by the normal
-        quantile function. The positions of every kind follow the Gaussian prior.
+        In one dimension the positions are the medians of K bins of equal probability. In two dimensions they form a
+        spiral with the golden angle, whose radii are the Rayleigh quantiles. In more dimensions they are a scrambled
+        quasi-random (Sobol) set, mapped by the normal quantile function.
         """
         n_tiles, dim = check_count(n_tiles, "the number of tiles"), check_count(dim, "dim")
         middle = (np.arange(n_tiles) + 0.5) / n_tiles

@@ -1,19 +1,29 @@
 """Constraints of Table 1 of *Taming VAEs*: reconstruction error, feature error, classifier accuracy, correlation.
 
-A constraint is C(x, psi) = H(x, psi) - allowance, feasible where E[C] <= 0, with an energy H in the linear form (T4),
-H(x, psi) = s(x) - b(psi) - phi(x) . v(psi) at multiplier one. A constraint is a value in units of the data:
+A constraint is C(x, psi) = H(x, psi) - allowance, and it holds if E[C] <= 0. Its energy H has the linear form (T4) with
+multiplier one, H(x, psi) = s(x) - b(psi) - phi(x) . v(psi). A new constraint consists of two classes.
 
-    name, kappa, allowance
-    quadratic              whether H is a squared distance of linear maps, with phi = x: means are then its minimisers
-    bounded                whether H alone has a minimiser; else it needs a box, or a squared error beside it (T2)
-    labelled               of how many data points it knows more than x; None if of none
-    check(x)               raises ValueError for points that it does not admit
-    in_frame(frame)        the energy H for points measured in a frame, which is an `Energy`:
+The first class is the constraint in the units of the data, a `Constraint`. Its base class `_Constraint` supplies name,
+kappa, and None for labelled:
 
-        statistics(x, rows)    phi (N, S) and s (N,), where `rows` are those of the data that x holds, None for others
-        readout(psi)           v (K, S) and b (K,)
-        pullback(psi, dv, db)  transposed derivative of the readout (K, D)
-        mean_curvature         about that of H at the origin of its frame; exact for a squared distance
+    name, kappa        name in results, and threshold
+    allowance          the value of E[H] up to which the constraint holds
+    quadratic          True if H is a squared distance of linear maps with phi = x: the weighted mean minimises it
+    bounded            True if H alone has a minimiser; otherwise it needs a box or a squared error in addition (T2)
+    labelled           number of data points for which H uses more than x, such as labels; None if it uses x alone
+    check(x)           raises ValueError if the constraint does not admit the points x
+    in_frame(frame)    the energy H as a function of points in the coordinates of the frame, (x - centre) / scale
+
+The second class is this energy, an `Energy`, for N points x and K reconstructions psi in the coordinates of the frame.
+The values of H are the same as in the units of the data:
+
+    statistics(x, rows)      phi (N, S) and s (N,); `rows` is the slice of the data that x holds, None for other points
+    readout(psi)             v (K, S) and b (K,)
+    pullback(psi, dv, db)    gradients (K, D) of dv_a . v(psi_a) + db_a b(psi_a), with constant dv (K, S) and db (K,)
+    mean_curvature           mean curvature of H at the origin of the frame: exact if H is a squared distance, otherwise
+                             an estimate, which sets the scale of steps
+
+`RE` and `ScaledSquaredError` are the shortest example. The tests compare `pullback` with differences of `readout`.
 """
 
 from __future__ import annotations
@@ -39,7 +49,7 @@ from .features import (
 
 
 class Energy(Protocol):
-    """An energy in the linear form (T4) at multiplier one, for points that are measured in a frame."""
+    """An energy in the linear form (T4) with multiplier one, for points in the coordinates of a frame."""
 
     @property
     def mean_curvature(self) -> float: ...
@@ -50,7 +60,7 @@ class Energy(Protocol):
 
 @runtime_checkable
 class Constraint(Protocol):
-    """What a Lagrangian asks of a constraint; see the head of this module.
+    """The members that a Lagrangian needs of a constraint; the head of this module documents them.
 
     Examples
     --------
@@ -76,7 +86,7 @@ class Constraint(Protocol):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class _Constraint:
-    """What all share: the threshold, and a name under which results are found."""
+    """Base class of the constraints, with their common fields: threshold and name in results."""
 
     kappa: float
     name: str = field(default="", kw_only=True)
@@ -95,12 +105,12 @@ class RE(_Constraint):
     Parameters
     ----------
     kappa : float
-        Root of the squared error that is allowed, in units of x.
+        Square root of the allowed squared error, in units of x.
     reduction : {"sum", "mean"}
-        Whether squares are summed or averaged over the D dimensions; the multiplier of the mean is D times that of the
+        Whether squares are summed or averaged over the D dimensions. The multiplier of the mean is D times that of the
         sum.
     name : str
-        Under which results are found; "RE" by default.
+        Name of the constraint in results; "RE" by default.
 
     Raises
     ------
@@ -124,7 +134,7 @@ class RE(_Constraint):
 
     @classmethod
     def from_squared_error(cls, squared_error: float, reduction: str = "sum") -> RE:
-        """That which allows a squared error, in squared units of x."""
+        """The constraint E||x - psi||^2 <= squared_error, in squared units of x, in total or per dimension."""
         return cls(float(np.sqrt(check_non_negative(squared_error, "squared_error"))), reduction)
 
     def __repr__(self) -> str:
@@ -144,7 +154,7 @@ class RE(_Constraint):
 
 @dataclass(frozen=True)
 class ScaledSquaredError:
-    """factor ||x - psi||^2."""
+    """The energy factor ||x - psi||^2."""
 
     factor: float
 
@@ -164,7 +174,7 @@ class ScaledSquaredError:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class _Mapped(_Constraint):
-    """A constraint on features of reconstructions; `_map` is the feature map."""
+    """Base class of constraints on features of reconstructions; `_map` is the feature map."""
 
     bounded: ClassVar[bool] = True
     quadratic: ClassVar[bool] = False
@@ -179,14 +189,14 @@ class _Mapped(_Constraint):
 
 @dataclass(frozen=True, eq=False)
 class _FeatureEnergy:
-    """An energy of features f of points in the frame; only its slope at the origin of the frame is needed here."""
+    """Base class of energies of features f, which are functions of points in the frame."""
 
     features: FeatureMap
     dim: int
 
     @classmethod
     def of(cls, features: FeatureMap, frame: Frame) -> Self:
-        """The energy of a feature map of points in units of the data."""
+        """The energy for a feature map of points in the units of the data."""
         moved = getattr(features, "in_frame", None)
         return cls(_Framed(features, frame) if moved is None else moved(frame), frame.centre.size)
 
@@ -197,7 +207,7 @@ class _FeatureEnergy:
 
     @cached_property
     def mean_curvature(self) -> float:
-        """2 tr(F^T F) / D of the slope F of the features at the origin of the frame, from 32 random cotangents."""
+        """2 tr(F^T F) / D with the Jacobian F of the features at the origin of the frame, from 32 random cotangents."""
         signs = np.random.default_rng(0).choice((-1.0, 1.0), size=(32, self.origin.shape[1]))
         slopes = self.features.pullback(np.zeros((32, self.dim)), signs)
         return 2 * float(np.square(slopes).mean())
@@ -205,7 +215,7 @@ class _FeatureEnergy:
 
 @dataclass(frozen=True)
 class _Framed:
-    """A feature map of points in a frame; its values and products are float64."""
+    """A feature map as a function of points in a frame; its values and products are float64."""
 
     features: FeatureMap
     frame: Frame
@@ -228,18 +238,18 @@ class FRE(_Mapped):
     Parameters
     ----------
     kappa : float
-        Root of the squared error that is allowed, in units of the features.
+        Square root of the allowed squared error, in units of the features.
     features : (S, D) array_like, LinearFeatures, FourierFeatures, Features or other FeatureMap
-        f with its vector-Jacobian product; a matrix stands for the linear map.
+        The feature map f with its vector-Jacobian product; a matrix stands for the linear map.
     name : str
-        Under which results are found; "FRE" by default.
+        Name of the constraint in results; "FRE" by default.
 
     Raises
     ------
     ValueError
-        If kappa is negative or not finite; later if the features do not fit the data.
+        If kappa is negative or not finite; when solving, if the features do not fit the data.
     MissingProductError
-        For a callable without its vector-Jacobian product.
+        If `features` is a callable without vector-Jacobian product.
 
     Examples
     --------
@@ -270,7 +280,7 @@ class FRE(_Mapped):
 
     @cached_property
     def bounded(self) -> bool:  # type: ignore[override]
-        """Whether no direction is without cost; of a map that is not linear that is taken for granted."""
+        """Whether every direction changes the features; assumed for maps that are not linear."""
         matrix = getattr(self.features, "matrix", None)
         return matrix is None or bool(np.linalg.matrix_rank(matrix) == matrix.shape[1])
 
@@ -279,7 +289,7 @@ class FRE(_Mapped):
 
 
 class _FeatureError(_FeatureEnergy):
-    """||f(x) - f(psi)||^2; f is measured from its value at the origin of the frame, for only differences matter."""
+    """The energy ||f(x) - f(psi)||^2; the value of f at the origin is subtracted from both, for accuracy."""
 
     def _centred(self, x: Array) -> FloatArray:
         return self.features(x) - self.origin
@@ -297,7 +307,7 @@ class _FeatureError(_FeatureEnergy):
 
 
 class _LinearError(_FeatureEnergy):
-    """||F (x - psi)||^2 of a linear map F, with x itself as its statistic."""
+    """The energy ||F (x - psi)||^2 of a linear map F; its statistic is x."""
 
     def statistics(self, x: Array, rows: slice | None = None) -> tuple[Array, Array]:
         f = self.features(x)
@@ -313,7 +323,7 @@ class _LinearError(_FeatureEnergy):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class _Similarity(_Mapped):
-    """E[similarity] >= kappa, a similarity p(x) . f(psi) of at most 1: H is what it lacks of 1."""
+    """Base class of constraints E[similarity] >= kappa; similarity = p(x) . f(psi) <= 1, and H = 1 - similarity."""
 
     bounded = False
 
@@ -328,7 +338,7 @@ class _Similarity(_Mapped):
 
 
 class _SimilarityEnergy(_FeatureEnergy):
-    """1 - p(x) . f(psi), where p(x) is the statistic that a subclass gives."""
+    """Base class of energies 1 - p(x) . f(psi); the subclass defines the statistic p(x)."""
 
     def readout(self, psi: Array) -> tuple[Array, Array]:
         return self.features(psi), np.zeros(len(psi))
@@ -339,28 +349,29 @@ class _SimilarityEnergy(_FeatureEnergy):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class CLA(_Similarity):
-    """Classifier accuracy: E[l(x) . c(psi)] >= kappa, the probability that c gives a reconstruction the label of x.
+    """Classifier accuracy: E[l(x) . c(psi)] >= kappa, the mean probability of the class of x, given by c at psi.
 
-    By itself it has no minimiser, for scores push psi to infinity: it needs an RE beside it, a box or an anchor.
+    Alone it has no minimiser, because the scores of the classifier push psi to infinity. It needs an RE in addition, a
+    box or an anchor.
 
     Parameters
     ----------
     kappa : float
-        Between 0 and 1.
-    classifier : fitted LogisticRegression, Features or other FeatureMap
-        c, the probabilities of the classes, fixed.
+        Smallest accepted mean probability, between 0 and 1.
+    classifier : fitted LogisticRegression, ClassProbabilities, Features or other FeatureMap
+        The classifier c, which is fixed and returns the probabilities of the classes.
     labels : (N,) array_like
-        One for each point of the data that are solved for; of a classifier that is no scikit-learn one the number of
-        its class, from 0.
+        The class of every data point. If the classifier does not name its classes, a label is the number of the class,
+        from 0.
     name : str
-        Under which results are found; "CLA" by default.
+        Name of the constraint in results; "CLA" by default.
 
     Raises
     ------
     ValueError
-        If kappa is not between 0 and 1, or a label is no class; later if there are more or fewer labels than points.
+        If kappa is not between 0 and 1, or a label is not a class; when solving, if there is not one label per point.
     MissingProductError
-        For a callable without its vector-Jacobian product.
+        If `classifier` is a callable without vector-Jacobian product.
 
     Examples
     --------
@@ -380,7 +391,7 @@ class CLA(_Similarity):
         object.__setattr__(self, "labels", np.asarray(self.labels))
         if self.labels.ndim != 1 or not len(self.labels):
             raise ValueError(f"labels must be a vector, one for each data point, got shape {self.labels.shape}")
-        self._classes  # noqa: B018  (refuses what is none)
+        self._classes  # noqa: B018  (raises ValueError if a label is not a class)
 
     def __repr__(self) -> str:
         return f"CLA(kappa={self.kappa:.6g}, {self.classifier!r}, {len(self.labels)} labels)"
@@ -427,7 +438,7 @@ class CLA(_Similarity):
 
 @dataclass(frozen=True, eq=False)
 class _ClassError(_SimilarityEnergy):
-    """1 - l(x) . c(psi), with the one-hot labels l of the data points."""
+    """The energy 1 - l(x) . c(psi), with the one-hot labels l of the data points."""
 
     name: str = ""
     classes: npt.NDArray[np.intp] = field(default_factory=lambda: np.empty(0, dtype=np.intp))
@@ -435,8 +446,8 @@ class _ClassError(_SimilarityEnergy):
     def statistics(self, x: Array, rows: slice | None = None) -> tuple[Array, Array]:
         if rows is None:
             raise ValueError(
-                f"{self.name} knows the labels of the data points that were solved for, and of no others: their "
-                "encoder is an attribute of the solution"
+                f"{self.name} knows the labels of the data points that were solved for, and of no others: use the "
+                "attribute `encoder` of the solution for these points"
             )
         one_hot = np.zeros((len(x), self.origin.shape[1]))
         one_hot[np.arange(len(x)), self.classes[rows]] = 1
@@ -445,29 +456,29 @@ class _ClassError(_SimilarityEnergy):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class PNCC(_Similarity):
-    """Patch normalised cross-correlation: its mean over patches of x and psi, E[NCC] >= kappa.
+    """Patch normalised cross-correlation: E[NCC] >= kappa, where NCC is the mean correlation of patches of x and psi.
 
-    It is blind to brightness and contrast of every patch: by itself its minimisers are flat, and it needs an RE beside
-    it, a box or an anchor. A constant patch correlates with nothing, so that images with constant patches do not reach
-    1 even with themselves.
+    NCC does not depend on brightness and contrast of the patches. Therefore its maximisers form flat sets, and the
+    constraint needs an RE in addition, a box or an anchor. A constant patch has correlation zero with every patch, so
+    that the NCC of an image with constant patches with itself is below 1.
 
     Parameters
     ----------
     kappa : float
-        Between 0 and 1.
+        Smallest accepted mean correlation, between 0 and 1.
     image_shape : (H, W) or (H, W, channels)
-        Of the images that the rows of x hold, in C order.
+        Shape of the images; a row of x holds an image in C order.
     patch : int or (int, int)
         Size of a patch.
     stride : int, optional
-        Distance of neighbouring patches; that of their size by default, so that they tile the image.
+        Distance of neighbouring patches, by default the size of a patch, so that patches tile the image.
     name : str
-        Under which results are found; "PNCC" by default.
+        Name of the constraint in results; "PNCC" by default.
 
     Raises
     ------
     ValueError
-        If kappa is not between 0 and 1, or a patch does not fit; later if the images have another shape.
+        If kappa is not between 0 and 1, or a patch does not fit; when solving, if the rows of x have another size.
 
     Examples
     --------
@@ -481,14 +492,14 @@ class PNCC(_Similarity):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._map  # noqa: B018  (refuses what does not fit)
+        self._map  # noqa: B018  (raises ValueError if a patch does not fit)
 
     def __repr__(self) -> str:
         return f"PNCC(kappa={self.kappa:.6g}, {self._map!r})"
 
     @cached_property
     def _map(self) -> NormalisedPatches:
-        return NormalisedPatches(self.image_shape, cast(Any, self.patch), self.stride)  # one size is made a pair there
+        return NormalisedPatches(self.image_shape, cast(Any, self.patch), self.stride)  # accepts a single size
 
     def check(self, x: FloatArray) -> None:
         if x.shape[1] != np.prod(self._map.image_shape):
@@ -502,7 +513,7 @@ class PNCC(_Similarity):
 
 
 class _PatchError(_SimilarityEnergy):
-    """1 - f(x) . f(psi) / n, the mean correlation of n normalised patches."""
+    """The energy 1 - f(x) . f(psi), one minus the mean correlation of the normalised patches."""
 
     def statistics(self, x: Array, rows: slice | None = None) -> tuple[Array, Array]:
         return self.features(x), np.ones(len(x))

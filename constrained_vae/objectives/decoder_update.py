@@ -1,9 +1,10 @@
-"""The decoder update (T2) where it has no closed form: all tiles minimised together, each by itself, from where it is.
+"""Decoder update (T2) for energies without a closed form: it minimises the mean energy of every tile.
 
-Newton's method with a trust region per tile; its steps are found by conjugate gradients (Steihaug 1983, SIAM J. Numer.
-Anal. 20), with products of the Hessian as differences of the gradient. A step is kept only where the value falls, or,
-where the difference is rounding, the gradient does: beyond rounding the energy never rises. Bounds hold by projection
-(Bertsekas 1982, SIAM J. Control Optim. 20).
+The method is Newton's with one trust region per tile; the tiles are independent and are computed together. Conjugate
+gradients find the steps (Steihaug 1983, SIAM J. Numer. Anal. 20); differences of the gradient replace products with the
+Hessian. A step is accepted if the value decreases or, if the difference of the values is rounding, if the norm of the
+gradient is halved. Therefore the energy never increases beyond rounding. A projection keeps the bounds (Bertsekas 1982,
+SIAM J. Control Optim. 20).
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ import numpy.typing as npt
 
 from .._utils.arrays import FloatArray
 
-_STEPS = 60  # Newton steps of a tile; a handful is the rule
-_PRODUCTS = 60  # products with the Hessian for a step
-_STENCIL = 3e-4  # step of differences of fourth order, in units of the data's radius
+_STEPS = 60  # largest number of Newton steps; about five are usual
+_PRODUCTS = 60  # largest number of products with the Hessian per step
+_DIFFERENCE_STEP = 3e-4  # step of differences of fourth order, in units of the radius of the data
 
 _EPS = float(np.finfo(np.float64).eps)
 
-Values = Callable[[FloatArray, npt.NDArray[np.intp]], FloatArray]  # of points (n, D) of the tiles numbered (n,)
+Values = Callable[[FloatArray, npt.NDArray[np.intp]], FloatArray]  # function of points (n, D) and tile numbers (n,)
 
 
 def minimise(
@@ -33,25 +34,26 @@ def minimise(
     inverse: FloatArray | None = None,
     flat: float = 0.0,
 ) -> FloatArray:
-    """Local minimisers (k, D), one per tile, reached downhill from psi (k, D).
+    """Local minimisers (k, D), one per tile, found by descent from psi (k, D).
 
     Parameters
     ----------
     value, gradient : callable
-        (points (n, D), numbers of their tiles (n,)) -> (n,) and (n, D).
+        Functions of points (n, D) and their tile numbers (n,), which return arrays (n,) and (n, D).
     psi : (k, D) array
-        Where to start, within the bounds.
+        Start, within the bounds.
     scale : float
-        About the curvature; the radius of the data is 1.
+        Approximate curvature, in units in which the radius of the data is 1.
     bounds : (low, high)
         Numbers or (D,) arrays.
     inverse : (k, D, D) array, optional
-        About A^-1/2 of the curvatures A, in whose coordinates steps are sought; not together with bounds.
+        Approximate A^-1/2 of the curvatures A; steps are computed in coordinates scaled by it. It must not be combined
+        with bounds.
     flat : float
-        Slope, in root nats, that is flat enough; none but that of rounding by default.
+        Norm of the gradient, in root nats, at which a tile has converged; by default only rounding ends the iteration.
     """
     (low, high), psi, k = bounds, psi.copy(), len(psi)
-    # Steps are C s, with |s| in units of root nats: C^T A C is about the identity.
+    # Steps are C s with |s| in root nats; C^T A C is approximately the identity.
     C = inverse if inverse is not None else scale**-0.5
     tiles = np.arange(k)
     f, g = value(psi, tiles), gradient(psi, tiles)
@@ -81,18 +83,18 @@ def minimise(
         )
         chosen = tiles[better]
         psi[chosen], f[chosen], g[chosen] = there[better], f1[better], g1[better]
-        # A tile is done where its step was rounding, or so short, and yet no better.
+        # A tile is finished if its step was rejected and either the difference was rounding or the step was too short.
         tiles = tiles[better | ~rounding & (length > _EPS * np.sqrt(scale))]
     return psi
 
 
 def _free(psi: FloatArray, g: FloatArray, low: FloatArray | float, high: FloatArray | float) -> FloatArray:
-    """The gradient but for coordinates that a bound holds back."""
+    """The gradient, with zeros for coordinates that lie at a bound and would leave it."""
     return np.where(((psi <= low) & (g > 0)) | ((psi >= high) & (g < 0)), 0.0, g)
 
 
 def _times(C: FloatArray | float, tiles: npt.NDArray[np.intp], vectors: FloatArray) -> FloatArray:
-    """C_a v_a."""
+    """The products C_a v_a, (n, D)."""
     return (C[tiles] @ vectors[:, :, None])[:, :, 0] if isinstance(C, np.ndarray) else C * vectors
 
 
@@ -109,7 +111,7 @@ def _newton(
     radius: FloatArray,
     accuracy: FloatArray,
 ) -> tuple[FloatArray, FloatArray]:
-    """Steps s (n, D) of at most the radius, and the falls (n,) that the quadratic model promises for psi + C s."""
+    """Steps s (n, D) no longer than the radius, and the decreases (n,) that the quadratic model predicts for them."""
     moving = g != 0
     g = _times(C, tiles, g)
     p, Hp, r, d = 0 * g, 0 * g, -g, -g
@@ -126,7 +128,7 @@ def _newton(
         curvature = (direction * image).sum(axis=1)
         along = (p[going] * direction).sum(axis=1)
         length = np.square(direction).sum(axis=1)
-        # The longest step along the direction: root of |p + t d|^2 = radius^2.
+        # The longest step t along the direction solves |p + t d|^2 = radius^2.
         room = radius[going] ** 2 - np.square(p[going]).sum(axis=1)
         most = (np.sqrt(along**2 + length * room.clip(0)) - along) / length
         bowl = curvature > 0
@@ -146,19 +148,20 @@ def _newton(
 
 
 def stencil(psi: FloatArray) -> tuple[FloatArray, Callable[[FloatArray], FloatArray]]:
-    """Points (n, D, 4, D) about psi (n, D), and what turns values there, (n, D, 4, ...), into derivatives (n, D, ...).
+    """Points (n, D, 4, D) around psi (n, D), and a function from values (n, D, 4, ...) to derivatives (n, D, ...).
 
-    Central differences of fourth order: their error is 1e-12 for functions that vary on the scale of the data.
+    The derivatives are central differences of fourth order. Their error is 1e-12 for functions that vary on the scale
+    of the data.
     """
     dim = psi.shape[1]
-    offsets = _STENCIL * np.array([1.0, -1.0, 2.0, -2.0])
+    offsets = _DIFFERENCE_STEP * np.array([1.0, -1.0, 2.0, -2.0])
     points = psi[:, None, None, :] + offsets[:, None] * np.eye(dim)[:, None, :]
-    weights = np.array([8.0, -8.0, -1.0, 1.0]) / (12 * _STENCIL)
+    weights = np.array([8.0, -8.0, -1.0, 1.0]) / (12 * _DIFFERENCE_STEP)
     return points, lambda values: np.tensordot(values, weights, axes=(2, 0))
 
 
 def hessians(gradient: Values, psi: FloatArray, rows: int = 4096) -> FloatArray:
-    """Second derivatives (k, D, D) of every tile, from its gradient; some points at a time."""
+    """Second derivatives (k, D, D) of every tile as differences of its gradient, at about `rows` points at a time."""
     k, dim = psi.shape
     found, group = np.empty((k, dim, dim)), max(1, rows // (4 * dim))
     for start in range(0, k, group):
@@ -171,7 +174,7 @@ def hessians(gradient: Values, psi: FloatArray, rows: int = 4096) -> FloatArray:
 
 
 def readout_slopes(readout: Callable[[FloatArray], tuple[FloatArray, FloatArray]], psi: FloatArray) -> FloatArray:
-    """Derivatives of v (k, S, D) of a readout."""
+    """Derivatives (k, S, D) of the part v of a readout."""
     found = []
     for point in psi:
         points, derivative = stencil(point[None])

@@ -1,15 +1,18 @@
-"""Energies at multiplier one, each in the linear form (T4): statistics of the data, readout of the reconstructions.
+"""Energies of the ELBO with multiplier one, in the linear form (T4): H(x, psi) = s(x) - b(psi) - phi(x) . v(psi).
 
-An energy H(x, psi) = s(x) - b(psi) - phi(x) . v(psi) supplies
+An energy is a class with the following members, for N points and K reconstructions:
 
-    statistics(x) -> phi (N, S), s (N,)           computed once per data set
-    readout(psi) -> v (K, S), b (K,)              computed at every map
-    pullback(psi, dv, db) -> (K, D)               transposed derivative of the readout: dv . d(v) + db d(b)
-    curvature(psi) -> (K, D)                      diagonal of grad^2 f of a Bregman divergence d_f; None for any other
-    coordinates(psi), reconstructions(u)          a chart in which that curvature is the constant `stiffness`
+    statistics(x) -> phi (N, S), s (N,)     statistics of the data, computed once for data in memory
+    readout(psi) -> v (K, S), b (K,)        readout of the reconstructions, computed at every map
+    pullback(psi, dv, db) -> (K, D)         gradients of dv_a . v(psi_a) + db_a b(psi_a), dv (K, S) and db (K,) constant
+    curvature(psi) -> (K, D)                diagonal of grad^2 f, where the energy is the Bregman divergence d_f
+    coordinates(psi) -> u (K, D)            coordinates in which the curvature is the constant `stiffness`
+    reconstructions(u) -> psi (K, D)        inverse of `coordinates`
+    stiffness                               the curvature in these coordinates
+    equivariant                             whether the energy allows translation and scaling of the data
 
-so that the expected gradient of tile a follows from the kernel's (K, S) result alone,
-sum_i rho_i q_ia dH_ia/dpsi_a = -pullback(psi, sums, mass)_a (T2).
+With `pullback` the expected gradient of a tile follows from the sums over the data alone (T2):
+sum_i rho_i q_ia dH_ia/dpsi_a = -pullback(psi, sums, mass)_a.
 """
 
 from __future__ import annotations
@@ -19,14 +22,14 @@ import numpy as np
 from .._utils.arrays import Array
 from .._utils.device import array_namespace
 
-# A reconstruction of exactly 0 or 1 says an event never happens; log-odds are taken at the nearest number inside.
-_LEAST, _MOST = np.finfo(np.float64).tiny, 1 - np.finfo(np.float64).epsneg
+# The log-odds of exactly 0 or 1 are infinite; they are computed at the nearest number inside (0, 1).
+_PSI_MIN, _PSI_MAX = np.finfo(np.float64).tiny, 1 - np.finfo(np.float64).epsneg
 
 
 class SquaredError:
-    """||x - psi||^2, the energy of RE and of the Gaussian ELBO; f(psi) = ||psi||^2."""
+    """||x - psi||^2, the energy of the Gaussian ELBO and of RE: the Bregman divergence of f(psi) = ||psi||^2."""
 
-    equivariant = True  # under translation and scaling: the data may be standardised at the door
+    equivariant = True  # the solver may standardise the data
     stiffness = 2.0
 
     def statistics(self, x: Array) -> tuple[Array, Array]:
@@ -49,7 +52,7 @@ class SquaredError:
 
 
 class CrossEntropy:
-    """-log p(x | psi) of independent Bernoulli variables, x and psi in [0, 1]; -f is the entropy of psi."""
+    """-log p(x | psi) of independent Bernoulli variables, with x and psi in [0, 1]; -f(psi) is the entropy of psi."""
 
     equivariant = False
     stiffness = 4.0
@@ -58,24 +61,24 @@ class CrossEntropy:
         return x, 0 * x[:, 0]
 
     def readout(self, psi: Array) -> tuple[Array, Array]:
-        psi = psi.clip(_LEAST, _MOST)
+        psi = psi.clip(_PSI_MIN, _PSI_MAX)
         log_one_minus = np.log1p(-psi)
         return np.log(psi) - log_one_minus, log_one_minus.sum(axis=1)
 
     def pullback(self, psi: Array, dv: Array, db: Array) -> Array:
-        psi = psi.clip(_LEAST, _MOST)
+        psi = psi.clip(_PSI_MIN, _PSI_MAX)
         return dv / (psi * (1 - psi)) - db[:, None] / (1 - psi)
 
     def curvature(self, psi: Array) -> Array:
-        """1 / (psi (1 - psi)); zero within 1e-12 of 0 and 1: such a coordinate is settled and takes no part."""
+        """1 / (psi (1 - psi)); zero if psi (1 - psi) <= 1e-12, so that a coordinate at 0 or 1 counts as fixed."""
         xp, variance = array_namespace(psi), psi * (1 - psi)
         moving = variance > 1e-12
         return xp.where(moving, 1 / xp.where(moving, variance, 1.0), 0.0)
 
     def coordinates(self, psi: Array) -> Array:
-        """u = arcsin sqrt(psi), which stabilises the variance: d(psi) = 2 sqrt(psi (1 - psi)) du (Fisher and Rao).
+        """u = arcsin sqrt(psi), the variance-stabilising (Fisher-Rao) coordinate: dpsi = 2 sqrt(psi (1 - psi)) du.
 
-        Within 1e-12 of 0 and 1, where the rounding of 1 - psi would be magnified, psi counts as settled.
+        psi is clipped to [1e-12, 1 - 1e-12], since closer to 0 and 1 the rounding of 1 - psi would be magnified.
         """
         return np.arcsin(np.sqrt(psi.clip(1e-12, 1 - 1e-12)))
 

@@ -1,11 +1,11 @@
-"""Feature maps f: R^D -> R^S with their vector-Jacobian products: what FRE compares, CLA scores and PNCC correlates.
+"""Feature maps f: R^D -> R^S with their vector-Jacobian products, for the constraints FRE, CLA and PNCC.
 
-A map f is a callable, f(x) of shape (n, S) for x of shape (n, D), with a method
+A feature map is a callable, f(x) of shape (n, S) for points x of shape (n, D), with a method
 
-    pullback(x, df) -> (n, D)       df_i . f'(x_i), the vector-Jacobian product, for cotangents df (n, S)
+    pullback(x, df) -> (n, D)       the vector-Jacobian products df_i . f'(x_i) for cotangents df (n, S)
 
-Both get NumPy arrays. `Features` makes one of two functions of your own. A map may have a method `in_frame(frame)`, the
-same map of points measured in a frame.
+Both receive NumPy arrays. `Features` combines two functions of your own into a feature map. A feature map may also have
+a method `in_frame(frame)`, which returns the same map as a function of points in the coordinates of a `Frame`.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from .._utils.arrays import FloatArray
 from .._utils.checks import check_count, check_data, check_positive, check_vector
 from ..data.frame import Frame
 
-_CONSTANT = 1e-6  # a patch of less contrast than this, relative to the largest value of its image, is constant
+_CONTRAST_TOL = 1e-6  # a patch of less contrast than this, relative to the largest value of its image, is constant
 
 
 class MissingProductError(ValueError):
-    """A feature map or classifier came without its vector-Jacobian product; the message says how to supply it.
+    """A feature map or classifier has no vector-Jacobian product; the message says how to supply it.
 
     Examples
     --------
     >>> from constrained_vae import FRE, solve_constrained
-    >>> solve_constrained([[0.0], [1.0]], FRE(0.1, np.sin))  # derivatives are not guessed
+    >>> solve_constrained([[0.0], [1.0]], FRE(0.1, np.sin))
     Traceback (most recent call last):
-    constrained_vae.features.MissingProductError: ...
+    constrained_vae.objectives.features.MissingProductError: ...
     """
 
 
@@ -54,14 +54,14 @@ class FeatureMap(Protocol):
 
 @dataclass(frozen=True)
 class Features:
-    """A feature map of two functions: f itself and its vector-Jacobian product.
+    """A feature map that consists of two functions: f and its vector-Jacobian product.
 
     Parameters
     ----------
     function : callable
-        x (n, D) -> f(x) (n, S), row by row.
+        Maps x (n, D) to f(x) (n, S), row by row.
     product : callable
-        (x (n, D), df (n, S)) -> (n, D), the rows df_i . f'(x_i).
+        Maps x (n, D) and df (n, S) to an array (n, D) with the rows df_i . f'(x_i).
 
     Examples
     --------
@@ -89,12 +89,12 @@ class Features:
 
 @dataclass(frozen=True, eq=False)
 class LinearFeatures:
-    """f(x) = A x.
+    """Linear features f(x) = A x.
 
     Parameters
     ----------
     matrix : (S, D) array_like
-        A, in units of the features per unit of x.
+        The matrix A, in units of the features per unit of x.
 
     Examples
     --------
@@ -114,7 +114,7 @@ class LinearFeatures:
         return "LinearFeatures({} x {})".format(*self.matrix.shape)
 
     def in_frame(self, frame: Frame) -> LinearFeatures:
-        """The same map of points in a frame, but for a constant."""
+        """The same map, up to a constant, as a function of points in the frame."""
         return LinearFeatures(frame.scale * self.matrix)
 
     def __call__(self, x: FloatArray) -> FloatArray:
@@ -126,14 +126,14 @@ class LinearFeatures:
 
 @dataclass(frozen=True, eq=False)
 class FourierFeatures:
-    """f(x) = sqrt(2 / S) cos(W x + c): with random W and c, f(x) . f(y) approximates a Gaussian kernel.
+    """f(x) = sqrt(2 / S) cos(W x + c); with random W and c, f(x) . f(y) approximates a Gaussian kernel.
 
     Parameters
     ----------
     frequencies : (S, D) array_like
-        W, in inverse units of x.
+        The frequencies W, in inverse units of x.
     phases : (S,) array_like
-        c.
+        The phases c.
 
     Examples
     --------
@@ -163,11 +163,11 @@ class FourierFeatures:
         dim : int
             Dimension of x.
         n_features : int
-            S; the error of the kernel falls as S^-1/2.
+            Number of features S; the error of the kernel decreases as S^-1/2.
         gamma : float
-            Of the kernel, in inverse squared units of x.
+            Parameter of the kernel, in inverse squared units of x.
         seed : int
-            Of the random frequencies and phases.
+            Seed of the random frequencies and phases.
 
         Raises
         ------
@@ -180,7 +180,7 @@ class FourierFeatures:
         return cls(frequencies, rng.uniform(0, 2 * np.pi, shape[0]))
 
     def in_frame(self, frame: Frame) -> FourierFeatures:
-        """The same map of points in a frame, so that an offset costs no accuracy."""
+        """The same map as a function of points in the frame, so that an offset costs no accuracy."""
         phases = self.phases + self.frequencies @ np.broadcast_to(frame.centre, self.frequencies.shape[1])
         return FourierFeatures(frame.scale * self.frequencies, phases % (2 * np.pi))
 
@@ -201,11 +201,11 @@ class ClassProbabilities:
     Parameters
     ----------
     coefficients : (S, D) array_like
-        A.
+        The coefficients A, in inverse units of x.
     intercepts : (S,) array_like
-        a.
+        The intercepts a.
     classes : (S,) array_like, optional
-        What the classes are called; by default by their numbers, from 0.
+        Names of the classes; by default their numbers, from 0.
 
     Examples
     --------
@@ -232,12 +232,12 @@ class ClassProbabilities:
 
     @classmethod
     def of(cls, classifier: Any) -> ClassProbabilities:
-        """Those of a fitted scikit-learn `LogisticRegression`.
+        """Class probabilities of a fitted scikit-learn `LogisticRegression`.
 
         Raises
         ------
         ValueError
-            If it is not fitted, or its probabilities are no softmax of linear scores (one-vs-rest).
+            If it is not fitted, or if its probabilities are not a softmax of linear scores (one-vs-rest).
         """
         if not hasattr(classifier, "coef_"):
             fitted = hasattr(classifier, "classes_")
@@ -260,7 +260,7 @@ class ClassProbabilities:
         return found
 
     def in_frame(self, frame: Frame) -> ClassProbabilities:
-        """The same map of points in a frame, so that an offset costs no accuracy."""
+        """The same map as a function of points in the frame, so that an offset costs no accuracy."""
         intercepts = self.intercepts + self.coefficients @ np.broadcast_to(frame.centre, self.coefficients.shape[1])
         return ClassProbabilities(frame.scale * self.coefficients, intercepts, self.classes)
 
@@ -274,26 +274,26 @@ class ClassProbabilities:
 
 @dataclass(frozen=True)
 class NormalisedPatches:
-    """Patches of images less their mean, of unit length, so that f(x) . f(y) is a mean correlation of patches.
+    """Centred patches of images, scaled to unit length, so that f(x) . f(y) is the mean correlation of the patches.
 
-    A constant patch is zero, and correlates with nothing. (Constant: with a contrast below 1e-6 of the largest value of
-    its image.) Patches of images with channels hold all channels.
+    A constant patch becomes zero, so that its correlation with every patch is zero. A patch counts as constant if its
+    contrast is below 1e-6 of the largest value of its image. Patches of images with channels contain all channels.
 
     Parameters
     ----------
     image_shape : (H, W) or (H, W, channels)
-        Of the images whose pixels x holds in rows, in C order.
+        Shape of the images; a row of x holds the pixels of an image in C order.
     patch : (int, int)
         Height and width of a patch.
     stride : int, optional
-        Distance of neighbouring patches; that of their size by default, so that they tile the image. The last row and
-        column of patches is moved back to the border.
+        Distance of neighbouring patches, by default the size of a patch, so that patches tile the image. If patches do
+        not end at the border of the image, one more row or column of patches is added there.
 
     Examples
     --------
     >>> f = NormalisedPatches((2, 2), (2, 2))
     >>> x = np.array([[0.0, 1.0, 2.0, 3.0]])
-    >>> round((f(x) @ f(5 * x + 1).T).item(), 9)  # blind to brightness and contrast
+    >>> round((f(x) @ f(5 * x + 1).T).item(), 9)  # invariant under brightness and contrast
     1.0
     """
 
@@ -313,13 +313,13 @@ class NormalisedPatches:
         if any(p > n for p, n in zip(self.patch, self.image_shape, strict=False)):
             raise ValueError(f"patch must fit into the image, got {self.patch} for images of {self.image_shape[:2]}")
         if np.prod(self.patch) * (self.image_shape[2] if len(self.image_shape) == 3 else 1) < 2:
-            raise ValueError("patch must hold two values or more: of a single one nothing is left without its mean")
+            raise ValueError("patch must hold two values or more: a single value minus its mean is always zero")
         if self.stride is not None:
             check_count(self.stride, "stride")
 
     @cached_property
     def _pixels(self) -> npt.NDArray[np.intp]:
-        """Pixels of every patch, (P, p)."""
+        """Numbers of the pixels of every patch, (P, p)."""
         first = []
         for n, p in zip(self.image_shape, self.patch, strict=False):
             starts = np.arange(0, n - p + 1, self.stride or p)
@@ -329,7 +329,7 @@ class NormalisedPatches:
         return np.array(patches)
 
     def _normalised(self, x: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Unit patches (n, P, p) and their lengths (n, P, 1), infinite for constant ones."""
+        """Unit patches (n, P, p) and their lengths (n, P, 1), which are infinite for constant patches."""
         if x.shape[1] != np.prod(self.image_shape):
             raise ValueError(
                 f"images of shape {self.image_shape} have {np.prod(self.image_shape)} values, got {x.shape[1]}"
@@ -337,7 +337,7 @@ class NormalisedPatches:
         patches = x[:, self._pixels]
         patches = patches - patches.mean(axis=2, keepdims=True)
         length = np.sqrt(np.square(patches).sum(axis=2, keepdims=True))
-        constant = length <= _CONSTANT * np.abs(x).max(axis=1)[:, None, None]
+        constant = length <= _CONTRAST_TOL * np.abs(x).max(axis=1)[:, None, None]
         length = np.where(constant, np.inf, length)
         return patches / length, length
 
@@ -351,33 +351,33 @@ class NormalisedPatches:
         slope = slope - unit * (unit * slope).sum(axis=2, keepdims=True)
         slope = (slope - slope.mean(axis=2, keepdims=True)) / length / np.sqrt(len(self._pixels))
         dx = np.zeros_like(x)
-        for j, pixels in enumerate(self._pixels.T):  # no two patches have the same pixel at the same place
+        for j, pixels in enumerate(self._pixels.T):  # no pixel has the same position in two patches
             dx[:, pixels] += slope[:, :, j]
         return dx
 
 
 def as_features(value: Any, name: str = "features") -> FeatureMap:
-    """A feature map, or a matrix as the linear one.
+    """The value if it is a feature map; `LinearFeatures` if it is a matrix.
 
     Raises
     ------
     MissingProductError
-        For a callable without its vector-Jacobian product.
+        If the value is a callable without vector-Jacobian product.
     ValueError
-        For anything else.
+        If the value is neither a feature map nor a matrix.
     """
     if isinstance(value, FeatureMap) and not isinstance(value, type):
         return value
     if callable(value):
         raise MissingProductError(
             f"{name} must come with its vector-Jacobian product, got {value!r}: give Features(function, product) with "
-            "product(x, df) -> (n, D), the rows df_i . f'(x_i), or a callable with such a method `pullback`"
+            "product(x, df) -> (n, D), the rows df_i . f'(x_i), or a callable with a method `pullback` that does this"
         )
     return LinearFeatures(value)
 
 
 def check_features(features: FeatureMap, x: FloatArray, name: str) -> int:
-    """The number S of features of a map, after a look at its value and product at a few points."""
+    """The number S of features of a map, after a check of its value and its product at one or two points."""
     x = np.array(x[:2], dtype=np.float64)
     try:
         f = features(x)
@@ -395,7 +395,7 @@ def check_features(features: FeatureMap, x: FloatArray, name: str) -> int:
 
 
 def _check_product(features: Features, x: FloatArray, name: str) -> None:
-    """Raise ValueError where a product is far from differences of the function, in all of a few directions."""
+    """Raise ValueError if a product disagrees with differences of the function in each of three random directions."""
     rng, wrong = np.random.default_rng(0), []
     for _ in range(3):
         f = features(x)
@@ -405,4 +405,7 @@ def _check_product(features: Features, x: FloatArray, name: str) -> None:
         given = (direction * features.pullback(x, df)).sum(axis=1)
         wrong.append(np.abs(given - found) > 0.1 * (np.abs(given) + np.abs(found)) + 1e-3)
     if np.all(wrong, axis=0).any():
-        raise ValueError(f"{name}: the vector-Jacobian product is not that of the function: its differences are others")
+        raise ValueError(
+            f"{name}: the vector-Jacobian product disagrees with finite differences of the function: check "
+            "product(x, df), whose rows must be df_i . f'(x_i)"
+        )

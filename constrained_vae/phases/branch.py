@@ -1,4 +1,4 @@
-"""Branch: the solutions along a sweep of the temperature, and what can be derived from them."""
+"""Branch: the solutions along a sweep of the temperature, and quantities derived from them."""
 
 from __future__ import annotations
 
@@ -27,8 +27,9 @@ class Branch:
     Attributes
     ----------
     solutions : tuple of FixedPoint
+        One solution per temperature.
     direction : {"down", "up"}
-        Cooling (annealing) or heating.
+        "down" for cooling (annealing), "up" for heating.
 
     Examples
     --------
@@ -79,7 +80,7 @@ class Branch:
         Raises
         ------
         ImportError
-            Where pandas, which this package does without, is not installed.
+            If pandas, an optional dependency, is not installed.
         """
         return tables.as_frame(self._columns)
 
@@ -108,14 +109,14 @@ class Branch:
 
     @cached_property
     def d_distortion(self) -> FloatArray:
-        """dD / d beta (n,), exact along the branch (T11), in squared units of x; where it splits, that of one side."""
-        from ..phases.jacobian import tangent  # which imports this module
+        """dD / d beta (n,), exact along the branch (T11), in squared units of x; one-sided at a split."""
+        from ..phases.jacobian import tangent  # imported only if it is needed
 
         return np.array([tangent(s).distortion for s in self.solutions])
 
     @cached_property
     def d2_distortion(self) -> FloatArray:
-        """d^2 D / d beta^2 (n,) by differences of `d_distortion`; across a transition they grow as 1 / step (T12).
+        """d^2 D / d beta^2 (n,), by differences of `d_distortion`; across a transition it grows as 1 / step (T12).
 
         Raises
         ------
@@ -123,7 +124,7 @@ class Branch:
             If there are fewer than three temperatures.
         """
         if len(self) < 3:
-            raise ValueError(f"a second derivative wants at least three temperatures, got {len(self)}")
+            raise ValueError(f"a second derivative needs at least three temperatures, got {len(self)}: sweep over more")
         return np.gradient(self.d_distortion, self.betas, edge_order=2)
 
     @cached_property
@@ -142,12 +143,12 @@ class Branch:
         return all(s.converged for s in self.solutions)
 
     def at(self, beta: float) -> FixedPoint:
-        """The stored solution nearest to `beta` on the logarithmic scale.
+        """The solution whose temperature is nearest to `beta` on the logarithmic scale.
 
         Raises
         ------
         ValueError
-            If beta is not positive, or lies outside the branch.
+            If beta is not positive, or is outside the range of the branch.
         """
         beta, betas = check_positive(beta, "beta"), self.betas
         if not len(self):
@@ -158,12 +159,12 @@ class Branch:
         return self.solutions[int(np.abs(np.log(betas / beta)).argmin())]
 
     def peaks(self, k: int | None = 3, variable: str = "beta") -> list[Peak]:
-        """The paper's detection of critical temperatures: the k highest peaks of |d^2 D / d variable^2| (T12).
+        """Critical temperatures as the paper detects them: the k highest peaks of |d^2 D / d variable^2| (T12).
 
         Parameters
         ----------
         k : int or None
-            How many, highest first; all if None.
+            Number of peaks, highest first; all if None.
         variable : {"beta", "log_beta"}
             The variable of the derivative.
         """
@@ -171,7 +172,7 @@ class Branch:
         return find_kinks(self.betas[order], self.distortion[order], k=k, variable=variable)
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write everything, data included, to a .npz file; `Branch.load` reads it back."""
+        """Write the branch, including the data, to a .npz file, which `Branch.load` reads."""
         if not len(self):
             raise ValueError("an empty branch has nothing to save")
         stacked = {name: np.stack([getattr(s, name) for s in self.solutions]) for name in ("decoder", "marginal")}
@@ -181,7 +182,7 @@ class Branch:
 
     @classmethod
     def load(cls, path: str | PathLike[str], objective: Objective | None = None) -> Branch:
-        """Read what `save` wrote; see `FixedPoint.load`."""
+        """Read a file written by `save`; `FixedPoint.load` explains `objective`."""
         solutions = tuple(FixedPoint(**fields) for fields in storage.load(path, "Branch", objective))
         if objective is not None:
             storage.check_free_energy(path, solutions[-1].free_energy, solutions[-1].recomputed_free_energy())

@@ -1,4 +1,4 @@
-"""Which reconstruction splits next, and the first critical temperature of a data set (T9)."""
+"""The reconstruction that splits next, and the first critical temperature of a data set (T9)."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from ..solvers.split_condition import split_condition
 
 @dataclass(frozen=True, eq=False)
 class NearestSplit:
-    """Which reconstruction of a solution is nearest to splitting, along which axis, and at what temperature (T9).
+    """The reconstruction of a solution that is nearest to splitting, its axis, and its critical temperature (T9).
 
     Attributes
     ----------
     beta : float
-        Temperature at which it would split if its responsibilities stayed as they are: exact at a transition, and for
-        the collapsed solution at any temperature.
+        Temperature at which the reconstruction would split if its responsibilities did not change with the temperature.
+        It is exact at a transition, and for the collapsed solution at any temperature.
     eigenvalue : float
-        Of lambda grad^2 f Cov there: it is stable iff this is below 1.
+        Largest eigenvalue of lambda grad^2 f Cov of the reconstruction, which is stable if this is below 1.
     reconstruction : int
-        Which of the distinct reconstructions of the solution.
+        Number of the reconstruction among the distinct reconstructions of the solution.
     direction : (D,) array
-        Unit vector, in the coordinates of the objective (those of x for the Gaussian decoder).
+        Unit vector of the axis, in the coordinates of the objective (those of x for the Gaussian decoder).
 
     Examples
     --------
@@ -45,24 +45,25 @@ class NearestSplit:
 
 
 def nearest_split(solution: FixedPoint) -> NearestSplit:
-    """The reconstruction nearest to splitting, of those with two tiles or more, or of all if there are none (T9).
+    """Find the reconstruction that is nearest to splitting (T9).
 
-    With free masses every reconstruction may split while there are fewer of them than tiles. One pass over the data.
+    Only reconstructions with two or more tiles can split; with free masses all can, if there are more tiles than
+    reconstructions. If none can split, all are considered. The function makes one pass over the data.
 
     Parameters
     ----------
     solution : FixedPoint
-        Of any objective.
+        A solution of any objective.
 
     Returns
     -------
     NearestSplit
-        Which, at which temperature, and along which axis.
+        The reconstruction, its temperature and its axis.
 
     Raises
     ------
     ValueError
-        For anything else.
+        If `solution` is not a FixedPoint.
 
     Examples
     --------
@@ -81,27 +82,28 @@ def nearest_split(solution: FixedPoint) -> NearestSplit:
 def first_critical_beta(
     x: Any, objective: Objective | None = None, *, weights: Any = None, backend: str = "auto"
 ) -> float:
-    """First critical temperature in closed form: where the collapsed solution splits (T9).
+    """First critical temperature, at which the collapsed solution splits, in closed form (T9).
 
-    Gaussian decoder: top eigenvalue of the data covariance over sigma^2. Bernoulli decoder: top eigenvalue of
-    G^-1/2 Cov G^-1/2 with G = diag(mean (1 - mean)); for 0/1 data that of the correlation matrix, hence at least 1.
-    Constraints: that of A^-1 B at the one reconstruction of all data that is found downhill from their mean.
+    For the Gaussian decoder it is the largest eigenvalue of the covariance of the data, divided by sigma^2. For the
+    Bernoulli decoder it is the largest eigenvalue of G^-1/2 Cov G^-1/2 with G = diag(mean (1 - mean)); for 0/1 data
+    this is the correlation matrix, so that the result is at least 1. For constraints it is the largest eigenvalue of
+    A^-1 B (T9) with beta = 1 at the collapsed reconstruction, which is found by descent from the mean of the data.
 
     Parameters
     ----------
     x : (N, D) array_like, memory map or RowBlocks
         Data.
     objective : Objective, optional
-        `ELBO()` by default; its beta plays no part.
+        `ELBO()` by default. Its beta is ignored.
     weights : (N,) array_like, optional
         Data weights, uniform by default.
     backend : {"auto", "numba", "cupy", "reference"}
-        Where to compute.
+        Backend that computes.
 
     Returns
     -------
     float
-        beta; 0 if all points coincide.
+        The critical beta; 0 if all points coincide.
 
     Raises
     ------
@@ -117,6 +119,6 @@ def first_critical_beta(
 
 
 def critical_beta(problem: Problem) -> float:
-    """`first_critical_beta` for a problem at hand."""
-    # At the collapsed solution the responsibilities do not depend on beta, and the eigenvalue goes as 1 / beta.
+    """`first_critical_beta` of a problem."""
+    # At the collapsed solution the responsibilities do not depend on beta. The eigenvalue is proportional to 1 / beta.
     return problem.objective.beta * split_condition(problem, problem.collapsed[None], np.zeros(1)).top

@@ -1,4 +1,4 @@
-"""Which reconstruction came from which: a branch read as a tree, from the coldest temperature up."""
+"""Lineages: the ancestors of reconstructions along a branch, which form a tree from the lowest temperature upwards."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _Leaves = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Merge:
-    """Reconstructions that are several at one temperature of a branch and one at the next higher.
+    """A merge: several reconstructions at one temperature of a branch have one ancestor at the next higher temperature.
 
     Attributes
     ----------
     bracket : (float, float)
-        These two temperatures: the merge is known to a step of the grid.
+        The two temperatures; the merge lies between them.
     parts : tuple of tuple of int
-        The leaves behind each of the parts, two parts or more.
+        The leaves of each of the merging reconstructions, of which there are two or more.
     """
 
     bracket: tuple[float, float]
@@ -39,28 +39,28 @@ class Merge:
 
     @property
     def leaves(self) -> _Leaves:
-        """Those of all parts, side by side."""
+        """The leaves of all parts, in order."""
         return tuple(itertools.chain.from_iterable(self.parts))
 
 
 @dataclass(frozen=True, eq=False)
 class Lineages:
-    """The ancestors, at every higher temperature, of the reconstructions at the lowest.
+    """Ancestors of the reconstructions at the lowest temperature, at every higher temperature of a branch.
 
-    A reconstruction that has no descendant at the next lower temperature starts a lineage of its own. Plain arrays, so
-    that they can be saved and drawn later.
+    A reconstruction without descendant at the next lower temperature begins a lineage of its own. The attributes are
+    arrays, which can be saved.
 
     Attributes
     ----------
     betas : (n,) array
         Temperatures, ascending.
     sites : (n, L) int array
-        Number of the ancestor of every lineage among the distinct reconstructions; -1 where it has not begun. Lineages
-        that meet stay together.
+        Number of the ancestor of every lineage among the distinct reconstructions; -1 at temperatures below the
+        start of the lineage. Lineages that have merged stay together.
     starts : (L, D) array
         The reconstruction with which each lineage begins.
     shares : (L,) array
-        Its marginal posterior mass: the share of the data that it holds.
+        Marginal posterior mass of this reconstruction, which is its share of the data.
     """
 
     betas: FloatArray
@@ -75,12 +75,12 @@ class Lineages:
 
     @cached_property
     def merges(self) -> tuple[Merge, ...]:
-        """Every merge of the leaves, coldest first; with the `roots`, the whole tree."""
+        """Merges of the leaves, coldest first. Together with `roots` they define the tree."""
         return self._tree[0]
 
     @cached_property
     def roots(self) -> tuple[_Leaves, ...]:
-        """What is apart still at the highest temperature; their leaves in this order let a tree be drawn uncrossed."""
+        """Leaves of each reconstruction at the highest temperature, ordered so that the tree has no crossing lines."""
         return self._tree[1]
 
     @cached_property
@@ -101,7 +101,7 @@ class Lineages:
         return tuple(merges), self._in_order(groups)
 
     def _in_order(self, groups: list[_Leaves]) -> tuple[_Leaves, ...]:
-        """Groups of leaves sorted by their means, along the coordinate in which these lie widest apart."""
+        """Groups of leaves sorted by their means, along the coordinate in which the means differ most."""
         if len(groups) < 2:
             return tuple(groups)
         weights = self.shares + np.finfo(np.float64).tiny
@@ -113,15 +113,21 @@ class Lineages:
 def lineages(branch: Branch) -> Lineages:
     """Follow every reconstruction of a branch from the lowest temperature to the highest.
 
-    The ancestor of a reconstruction is the one at the next higher temperature that has most tiles in common with it, by
-    prior mass. Free masses do not keep tiles where they are (a split may borrow one from elsewhere, and a lost site
-    hands its own on), so there it is the nearest one. Both agree on the branches of (T13) as long as the steps of the
-    grid are small beside the distance of two reconstructions.
+    With fixed masses, the ancestor of a reconstruction is the reconstruction at the next higher temperature that shares
+    the largest prior mass of tiles with it. With free masses tiles can change their site (a split may take a tile of
+    another site, and the tiles of a lost site join another one), so that the ancestor is the nearest reconstruction.
+    Both rules agree on the branches of (T13) if the grid is so fine that reconstructions move little between
+    temperatures, compared with their distances.
 
     Parameters
     ----------
     branch : Branch
-        From cooling or heating, at two temperatures or more if there is to be something to follow.
+        A branch from cooling or heating.
+
+    Returns
+    -------
+    Lineages
+        The ancestors of all reconstructions.
 
     Raises
     ------
@@ -129,7 +135,7 @@ def lineages(branch: Branch) -> Lineages:
         If the branch is empty.
     """
     if not len(branch):
-        raise ValueError("the branch is empty: there is nothing to follow")
+        raise ValueError("the branch is empty: solve at least one temperature")
     solutions = sorted(branch, key=lambda s: s.beta)
     coldest = solutions[0].distinct
     rows = [np.arange(len(coldest))]
@@ -153,12 +159,12 @@ def _marginal(solution: FixedPoint) -> FloatArray:
 
 
 def _parents(colder: FixedPoint, hotter: FixedPoint) -> npt.NDArray[np.intp]:
-    """Of every distinct reconstruction at the lower temperature, its ancestor's number at the higher, (k,)."""
+    """Number of the ancestor at the higher temperature of every distinct reconstruction at the lower, (k,)."""
     low, high = colder.distinct, hotter.distinct
     distance = cdist(low.decoder, high.decoder)
     if colder.masses_free:
         return distance.argmin(axis=1)
     shared = np.zeros((len(low), len(high)))
     np.add.at(shared, (low.index, high.index), colder.tiling.masses)
-    most = shared >= shared.max(axis=1, keepdims=True) * (1 - 1e-9)  # of equal ones the nearest
+    most = shared >= shared.max(axis=1, keepdims=True) * (1 - 1e-9)  # if several are equal, the nearest is taken
     return np.where(most, distance, np.inf).argmin(axis=1)

@@ -1,4 +1,4 @@
-"""Critical temperatures off a grid (T12): peaks of the second derivative of the distortion. Arrays in, peaks out."""
+"""Detection of critical temperatures on a grid (T12): peaks of the second derivative of the distortion."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from scipy.signal import find_peaks
 from .._utils.arrays import FloatArray
 from .._utils.checks import check_choice, check_count
 
-_FAINT = 1e-6  # peaks below this fraction of the highest are rounding
+_HEIGHT_TOL = 1e-6  # peaks below this fraction of the highest peak are rounding
 
 
 @dataclass(frozen=True)
 class Peak:
-    """One detected kink of the distortion.
+    """A detected kink of the distortion.
 
     Attributes
     ----------
     beta : float
         Grid temperature of the peak.
     height : float
-        |d^2 D / d variable^2| there; it grows as 1/step, so heights compare on one grid only.
+        |d^2 D / d variable^2| at the peak. It grows as 1 / step, so that heights are comparable on one grid only.
     index : int
-        Position on the grid in ascending order of beta.
+        Index of the peak on the grid in ascending order of beta.
     bracket : tuple of float
-        The neighbouring grid temperatures: the kink lies between them, no grid says where.
+        The neighbouring grid temperatures. The kink lies between them; the grid does not resolve it further.
 
     Examples
     --------
@@ -46,7 +46,7 @@ class Peak:
 def second_derivative(t: FloatArray, values: FloatArray) -> FloatArray:
     """Three-point second derivative on an uneven grid t (n,), exact for parabolas; NaN at both ends.
 
-    2 (s_+ - s_-) / (h_+ + h_-), with s the slopes to the right and left.
+    It is 2 (s_+ - s_-) / (h_+ + h_-), with the slopes s and the steps h to the right and to the left.
     """
     slope = np.diff(values) / np.diff(t)
     result = np.full(len(t), np.nan)
@@ -64,39 +64,46 @@ def find_kinks(
 ) -> list[Peak]:
     """Local maxima of |d^2 D / d variable^2|, highest first (T12).
 
-    A kink of D puts one peak of height (jump of slope) / step on the grid, a first-order jump a doublet: both are one
-    transition, so peaks closer than `separation` steps count once.
+    A kink of D makes one peak of height (jump of slope) / step; a first-order jump makes two neighbouring peaks. Both
+    are one transition. Therefore peaks closer than `separation` steps count as one.
 
     Parameters
     ----------
     betas, distortion : (n,) arrays
         Ascending temperatures and the expected reconstruction error at them.
     k : int or None
-        How many of the highest peaks to return; all if None.
+        Number of peaks to return; all if None.
     variable : {"beta", "log_beta"}
-        In beta kinks at small beta stand out, in log beta those at large beta.
+        Variable of the derivative: "beta" favours kinks at small beta, "log_beta" kinks at large beta.
     separation : int
-        Least distance of two peaks, in grid steps.
+        Smallest distance of two peaks, in grid steps.
     prominence : float
-        Least prominence of a peak, as a fraction of its height: ripples on a slope are no kinks.
+        Smallest prominence of a peak, as a fraction of its height. It excludes ripples on a slope.
+
+    Returns
+    -------
+    list of Peak
+        The peaks, highest first.
 
     Raises
     ------
     ValueError
-        If there are fewer than five temperatures, or they do not ascend.
+        If there are fewer than five temperatures, or if they are not ascending.
     """
     check_choice(variable, "variable", ("beta", "log_beta"))
     if k is not None:
         check_count(k, "k")
     if len(betas) < 5 or (np.diff(betas) <= 0).any():
-        raise ValueError(f"peaks want at least five distinct, ascending temperatures, got {len(betas)}")
+        raise ValueError(
+            f"betas must be at least five distinct, ascending temperatures, got {len(betas)}: solve a finer grid"
+        )
     t = betas if variable == "beta" else np.log(betas)
     height = np.abs(second_derivative(t, distortion))[1:-1]
     found, properties = find_peaks(height, distance=separation, prominence=0)
-    # What rounding of D alone may bend it by, over the shorter of two steps.
+    # The second derivative that rounding of D alone can cause, over the shorter of the two steps.
     shorter = np.minimum(np.diff(t)[1:], np.diff(t)[:-1])
     rounding = 64 * np.finfo(np.float64).eps * np.abs(distortion).max() / shorter**2
-    least = np.maximum(prominence * height[found], _FAINT * height.max(initial=0.0))
+    least = np.maximum(prominence * height[found], _HEIGHT_TOL * height.max(initial=0.0))
     least = np.maximum(least, rounding[found])
     found = found[properties["prominences"] >= least]
     ranked = found[np.argsort(-height[found], kind="stable")][:k] + 1

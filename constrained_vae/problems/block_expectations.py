@@ -71,7 +71,7 @@ def block_expectations(
     """
     check_instance(objective, "objective", Objective, "ELBO(beta=0.5)")
     x, psi = check_rows(x), check_data(decoder, "decoder")
-    frame = Frame(np.zeros(x.shape[1]), 1.0) if frame is None else frame
+    frame = Frame.identity(x.shape[1]) if frame is None else frame
     check_instance(frame, "frame", Frame, "Frame(centre, scale)")
     frame = Frame(np.broadcast_to(frame.centre, x.shape[1]), frame.scale)
     if psi.shape[1] != x.shape[1]:

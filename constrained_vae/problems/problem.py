@@ -66,7 +66,7 @@ class Problem:
         check_labelled(objective, len(x))
         for _, block in blocks_of(x):
             objective.check(block)
-        frame = standard_frame(x, rho) if objective.equivariant else Frame(np.zeros(x.shape[1]), 1.0)
+        frame = standard_frame(x, rho) if objective.equivariant else Frame.identity(x.shape[1])
         return cls.of(Rows(x, rho, frame, check_dtype(dtype)), objective, backend)
 
     @classmethod

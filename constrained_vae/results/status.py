@@ -1,4 +1,4 @@
-"""How an iteration ended."""
+"""Status of a solution (how its iteration ended), and the warning for solutions that have not converged."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import Enum
 
 
 class Status(Enum):
-    """How an iteration ended: what happened, and what to try.
+    """How an iteration ended. The value is a text that says what happened and what to try.
 
     Examples
     --------
@@ -16,37 +16,37 @@ class Status(Enum):
 
     CONVERGED = "converged: the estimated error is below the tolerance"
     SADDLE_LEFT = "converged, after leaving a saddle along its unstable axis"
-    DEAD_TILES = "converged; some tiles hold no posterior mass (holes), their reconstructions are arbitrary"
+    DEAD_TILES = "converged; some tiles have zero posterior mass (holes), and their reconstructions are arbitrary"
     CRITICAL = (
         "stopped at the accuracy of the arithmetic, with the estimated error above the tolerance: the solution is too "
-        "close to a transition, or on a saddle with no visible way down, or beta is too small for the precision; move "
-        "beta, or accept the error estimate"
+        "close to a transition, or on a saddle without a measurable descent direction, or beta is too small for the "
+        "precision; change beta, or accept the error estimate"
     )
     BUDGET_USED = "stopped before convergence: raise max_maps or time_limit, loosen tol, or use another accelerator"
     STOPPED = "stopped by the callback"
-    INTERRUPTED = "interrupted: the last point is kept"
+    INTERRUPTED = "interrupted: the result is the last point"
     NOT_FINITE = (
-        "stopped at the last finite point, the objective overflowed: check the scale of beta, sigma and the data"
+        "stopped at the last finite point, since the objective overflowed: check the scale of beta, sigma and the data"
     )
-    MET = "met: every constraint holds, those that are paid for as equalities"
-    SLACK = "slack: every constraint holds at rate zero, none is paid for"
+    MET = "met: every constraint holds, those with a positive multiplier with equality"
+    SLACK = "slack: every constraint holds at rate zero, and all multipliers are zero"
     UNREACHABLE = (
-        "unreachable with these tiles: on the annealed branch a constraint does not hold, however much is paid for it; "
-        "`least` has the least values seen; relax it, or use more tiles or free masses"
+        "unreachable with these tiles: on the annealed branch a constraint does not hold with any multiplier; `least` "
+        "has the smallest values seen; relax the constraint, or use more tiles or free masses"
     )
     JUMP = (
         "jump: a first-order transition skips a threshold; `sides` has the solutions on both sides, of which this one "
-        "breaks the constraints less"
+        "violates the constraints less"
     )
 
     @property
     def converged(self) -> bool:
-        """Whether the estimated error is below the tolerance, and constraints that were to be met are."""
+        """Whether the estimated error is below the tolerance and, for `solve_constrained`, all constraints hold."""
         return self in (Status.CONVERGED, Status.SADDLE_LEFT, Status.DEAD_TILES, Status.MET, Status.SLACK)
 
 
 class NotConvergedWarning(UserWarning):
-    """A solution did not reach its tolerance; the text says why and what to try.
+    """A solution did not reach its tolerance; the message says why and what to try.
 
     Examples
     --------

@@ -69,8 +69,8 @@ def lbfgs(history: Sequence[Past], metric: Array) -> Array | None:
     """Limited-memory BFGS (Nocedal 1980) on the free energy in the metric; without a past its step is the plain one.
 
     Where all of its past curves downwards, as it does on the way from a saddle, SQUAREM's proposal takes its place.
-    The inverse Hessian is in compact form (Byrd, Nocedal and Schnabel 1994, Math. Program. 63): with steps s and changes
-    of the gradient y = (I - J) s as columns of S and Y, R the upper triangle of S^T Y and d its diagonal,
+    The inverse Hessian is in compact form (Byrd, Nocedal and Schnabel 1994, Math. Program. 63). With steps s and changes
+    of the gradient y = (I - J) s as columns of S and Y, R the upper triangle of S^T Y, and d its diagonal,
 
         H r = r + S q - Y p,    p = R^-1 S^T r,    q = R^-T ((diag(d) + Y^T Y) p - Y^T r).
     """

@@ -1,4 +1,4 @@
-"""How to iterate, and what a callback is told: what goes into the loop, and what comes out before its end."""
+"""Options of the solver loop, and the `Iterate` that is passed to callbacks."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ from .acceleration import ACCELERATORS
 
 @dataclass(frozen=True, eq=False)
 class Iterate:
-    """What a callback sees after every accepted point. All in units of the data.
+    """State of the iteration after an accepted point, as passed to a callback, in the units of the data.
 
     Attributes
     ----------
     n_maps : int
-        Evaluations of the map so far.
+        Number of evaluations of the map so far.
     free_energy : float
-        In nats; it never rises from one iterate to the next, but for rounding.
+        Free energy in nats. It never increases from one iterate to the next, apart from rounding.
     residual : float
-        Root-mean-square step of the plain map.
+        Root-mean-square step of the plain map, in units of x.
     error_estimate : float
-        Estimated distance to the fixed point (infinite while the contraction factor is unknown).
+        Estimated distance to the fixed point, in units of x; infinite as long as the contraction factor is unknown.
     decoder : (K, D) array
+        Reconstructions.
 
     Examples
     --------
@@ -45,7 +46,7 @@ class Iterate:
 
 @dataclass(frozen=True)
 class Options:
-    """How to iterate: what `solve` and `sweep` share."""
+    """Options of the iteration; `solve` documents them."""
 
     free: bool = False
     accelerate: str = "lbfgs"
@@ -55,7 +56,7 @@ class Options:
     callback: Callable[[Iterate], Any] | None = None
     record: bool = False
     progress: bool = False
-    split: bool = True  # whether a site past its split condition is split
+    split: bool = True  # whether a site that has passed its split condition is split
 
     def __post_init__(self) -> None:
         check_choice(self.accelerate, "accelerate", tuple(ACCELERATORS))

@@ -1,4 +1,4 @@
-"""Spectral clustering: what a solution has to do with it, from the first split on (T18), (T19)."""
+"""Comparison of the partition of a solution with those of spectral clustering, k-means and Gaussian mixtures (T18)."""
 
 from __future__ import annotations
 
@@ -22,27 +22,30 @@ from .random_walk import affinity, eigengap, spectrum
 
 _AFFINITIES = ("posterior", "rbf")
 _BASELINES = ("kmeans", "mixture")
-_STARTS = 10  # of k-means
+_STARTS = 10  # random starts of k-means
 
 
 @dataclass(frozen=True, eq=False)
 class SpectralComparison:
-    """The partition of a solution beside those of spectral clustering, of k-means and of a Gaussian mixture.
+    """The partition of a solution, compared with those of spectral clustering, k-means and a Gaussian mixture.
 
     Attributes
     ----------
     beta : float
+        Temperature of the solution.
     n_distinct : int
-        Distinct reconstructions of the solution.
+        Number of distinct reconstructions of the solution.
     n_clusters : int
-        Clusters that the others were asked for.
+        Number of clusters of the other methods.
     affinities : tuple of str
+        Affinities of the spectral clusterings.
     partitions : dict of (N,) int arrays
-        "solution" (the distinct reconstruction of largest posterior mass), each of the affinities, "kmeans", "mixture".
+        Partitions with the names "solution" (the distinct reconstruction of largest posterior mass), the names of the
+        affinities, "kmeans" and "mixture".
     eigenvalues : (k,) array
-        Non-zero spectrum of the walk P, descending (T18).
+        Non-zero eigenvalues of the walk P, descending (T18).
     labels : (N,) array or None
-        True classes, where they were given.
+        True classes, None if they were not given.
 
     Examples
     --------
@@ -63,7 +66,7 @@ class SpectralComparison:
 
     @property
     def eigengap_k(self) -> int:
-        """Number of clusters by the eigengap of P."""
+        """Number of clusters according to the eigengap of P."""
         return eigengap(self.eigenvalues)
 
     @cached_property
@@ -88,18 +91,18 @@ class SpectralComparison:
 
     @cached_property
     def true_ari(self) -> dict[str, float]:
-        """Adjusted Rand index of every partition with the true classes; empty where these are not known."""
+        """Adjusted Rand index of every partition with the true classes; empty if these were not given."""
         return {} if self.labels is None else self._scores("adjusted_rand_score", self.labels, tuple(self.partitions))
 
     @cached_property
     def true_ami(self) -> dict[str, float]:
-        """Adjusted mutual information of every partition with the true classes; empty where these are not known."""
+        """Adjusted mutual information of every partition with the true classes; empty if these were not given."""
         names = tuple(self.partitions)
         return {} if self.labels is None else self._scores("adjusted_mutual_info_score", self.labels, names)
 
     @cached_property
     def contingency(self) -> dict[str, npt.NDArray[np.int64]]:
-        """Points in common of each part of the solution (rows) with each of another partition; "truth" for classes."""
+        """Contingency tables: points per cluster of the solution (rows) and of another partition or class ("truth")."""
         from sklearn.metrics.cluster import contingency_matrix
 
         others = {name: labels for name, labels in self.partitions.items() if name != "solution"}
@@ -122,12 +125,12 @@ class SpectralComparison:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class BranchComparison:
-    """`SpectralComparison` at every temperature of a branch; scores are arrays over these.
+    """`SpectralComparison` at every temperature of a branch; scores are arrays over the temperatures.
 
     Attributes
     ----------
     comparisons : tuple of SpectralComparison
-        In the order of the branch.
+        The comparisons in the order of the branch.
 
     Examples
     --------
@@ -155,29 +158,29 @@ class BranchComparison:
 
     @property
     def n_distinct(self) -> npt.NDArray[np.intp]:
-        """Distinct reconstructions (n,)."""
+        """Numbers of distinct reconstructions (n,)."""
         return np.array([c.n_distinct for c in self.comparisons], dtype=np.intp)
 
     @property
     def n_clusters(self) -> npt.NDArray[np.intp]:
-        """Clusters that the other methods were asked for (n,)."""
+        """Numbers of clusters of the other methods (n,)."""
         return np.array([c.n_clusters for c in self.comparisons], dtype=np.intp)
 
     @property
     def eigengap_k(self) -> npt.NDArray[np.intp]:
-        """Number of clusters by the eigengap of P (n,)."""
+        """Numbers of clusters according to the eigengap of P (n,)."""
         return np.array([c.eigengap_k for c in self.comparisons], dtype=np.intp)
 
     @property
     def eigenvalues(self) -> FloatArray:
-        """Spectra of P, (n, k), descending, filled up with the zeros that P has."""
+        """Largest eigenvalues of P, (n, k), descending; all further eigenvalues are zero."""
         spectra = [c.eigenvalues for c in self.comparisons]
         width = max(map(len, spectra))
         return np.array([np.pad(values, (0, width - len(values))) for values in spectra])
 
     @cached_property
     def ari(self) -> dict[str, FloatArray]:
-        """Adjusted Rand index with spectral clustering, by affinity, (n,) each; likewise the others."""
+        """Adjusted Rand index of the solution with spectral clustering, an array (n,) per affinity."""
         return self._arrays("ari")
 
     @cached_property
@@ -239,45 +242,45 @@ def compare_spectral(
     seed: int = 0,
     progress: bool = False,
 ) -> SpectralComparison | BranchComparison:
-    """Compare the partition of a solution, or of every solution of a branch, with scikit-learn's clusterings (T18).
+    """Compare the partition of a solution, or of every solution of a branch, with clusterings by scikit-learn (T18).
 
     Parameters
     ----------
     solution : FixedPoint or Branch
-        What `solve` or `sweep` found for N points.
+        Result of `solve` or `sweep` for N points.
     n_clusters : int, optional
-        Clusters that the others are asked for; by default as many as there are distinct reconstructions, or points if
-        these are fewer.
+        Number of clusters of the other methods; by default the number of distinct reconstructions, at most N.
     affinities : sequence of {"posterior", "rbf"}
-        Of the spectral clustering: diag(rho) P of the solution, and the kernel exp(-lambda ||x - y||^2) with its own
-        lambda, unweighted. (`SpectralClustering` leaves the affinity of a point with itself out.)
+        Affinities of the spectral clusterings. "posterior" is diag(rho) P of the solution. "rbf" is the kernel
+        exp(-lambda ||x - y||^2) with the lambda of the solution; it ignores the weights. (`SpectralClustering` ignores
+        the affinity of a point with itself.)
     labels : (N,) array_like, optional
-        True classes, to score every partition by.
+        True classes, with which every partition is compared.
     seed : int
-        Of the clusterings.
+        Seed of the clusterings.
     progress : bool
         Show a progress bar over a branch.
 
     Returns
     -------
     SpectralComparison or BranchComparison
-        The latter of a branch, with scores at each of its temperatures.
+        A BranchComparison for a branch, with scores at every temperature.
 
     Raises
     ------
     ValueError
-        For bad input; for "rbf" where the energy is no squared distance, as then there is no lambda.
+        For bad input; for "rbf" if the energy is not a squared distance, since then there is no lambda.
     TooLargeError
-        Above 2^27 pairs of points, for which scikit-learn wants the whole affinity.
+        For "posterior" above 2^27 pairs of points, since scikit-learn needs the whole affinity.
 
     Warns
     -----
     NotConvergedWarning
-        If a solution has not converged: its partition is that of wherever it stopped.
+        If a solution has not converged; its partition is that of the last point.
 
     Examples
     --------
-    >>> from constrained_vae import datasets
+    >>> from constrained_vae import Tiling, datasets, solve
     >>> data = datasets.four_clusters()
     >>> r = compare_spectral(solve(data.x, beta=0.2, tiling=Tiling.uniform(16)), labels=data.labels)
     >>> r.ari["posterior"], r.true_ari["solution"], r.eigengap_k
@@ -287,7 +290,7 @@ def compare_spectral(
         raise ValueError(f"solution must be a FixedPoint or a Branch such as solve(x) or sweep(x), got {solution!r}")
     solutions = (solution,) if isinstance(solution, FixedPoint) else solution.solutions
     if not solutions:
-        raise ValueError("the branch is empty: there is nothing to compare")
+        raise ValueError("the branch is empty: solve at least one temperature")
     n = len(solutions[0].weights)
     names = (affinities,) if isinstance(affinities, str) else tuple(affinities)
     if not set(names) <= set(_AFFINITIES) or len(set(names)) < len(names):
@@ -296,7 +299,7 @@ def compare_spectral(
         raise ValueError(f"n_clusters must be at most {n}, the number of points, got {n_clusters}")
     if "rbf" in names and any(multiplier(s) is None for s in solutions):
         raise ValueError(
-            f"the kernel exp(-lambda ||x - y||^2) wants a squared distance as energy, got {solutions[0].objective!r}: "
+            f"the kernel exp(-lambda ||x - y||^2) needs a squared distance as energy, got {solutions[0].objective!r}: "
             'leave it out, affinities=("posterior",)'
         )
     classes = None if labels is None else np.asarray(labels)
@@ -307,13 +310,13 @@ def compare_spectral(
         if not s.converged:
             text = f"the solution at beta={s.beta:.6g} has not converged, {s.status.value}"
             warnings.warn(text, NotConvergedWarning, stacklevel=2)
-    baselines: dict[int, dict[str, npt.NDArray[np.intp]]] = {}  # they depend on the number of clusters alone
+    baselines: dict[int, dict[str, npt.NDArray[np.intp]]] = {}  # by number of clusters, on which alone they depend
 
     def compare(s: FixedPoint) -> SpectralComparison:
         distinct = len(s.distinct)
         k = min(distinct, n) if n_clusters is None else n_clusters
         partitions = {"solution": s.labels}
-        with single_threaded_blas():  # with threads that wait for each other it takes many times as long
+        with single_threaded_blas():  # threads that wait for each other would be many times slower
             partitions |= {name: _spectral(name, s, k, seed) for name in names}
             if k not in baselines:
                 baselines[k] = {name: _baseline(name, s, k, seed) for name in _BASELINES}
@@ -341,7 +344,7 @@ def _spectral(name: str, solution: FixedPoint, k: int, seed: int) -> npt.NDArray
     from sklearn.cluster import SpectralClustering
 
     n = len(solution.weights)
-    if k in (1, n):  # all points, or single ones
+    if k in (1, n):  # one cluster, or one per point
         return np.arange(n) * (k > 1)
     if name == "posterior":
         cluster, given = SpectralClustering(k, affinity="precomputed", random_state=seed), affinity(solution)
@@ -349,13 +352,13 @@ def _spectral(name: str, solution: FixedPoint, k: int, seed: int) -> npt.NDArray
         cluster = SpectralClustering(k, affinity="rbf", gamma=multiplier(solution), random_state=seed)
         given = np.asarray(solution.x)
     with warnings.catch_warnings():
-        # Affinities that underflow to 0 cut the graph into its clusters, which is no reason not to find these.
+        # Affinities that underflow to 0 divide the graph into its clusters, which are found nevertheless.
         warnings.filterwarnings("ignore", "Graph is not fully connected", UserWarning)
         return np.asarray(cluster.fit_predict(given), dtype=np.intp)
 
 
 def _baseline(name: str, solution: FixedPoint, k: int, seed: int) -> npt.NDArray[np.intp]:
-    """Partition by k-means, which knows the weights, or by a mixture of Gaussians of any covariance, which does not."""
+    """Partition by k-means with the data weights, or by a mixture of Gaussians with full covariances without them."""
     from sklearn.cluster import KMeans
     from sklearn.mixture import GaussianMixture
 

@@ -29,6 +29,7 @@ def walk(solution: FixedPoint) -> LinearOperator:
     Parameters
     ----------
     solution : FixedPoint
+        Solution of `solve`.
 
     Raises
     ------
@@ -125,6 +126,7 @@ def embedding(solution: FixedPoint, n_components: int | None = None) -> FloatArr
     Parameters
     ----------
     solution : FixedPoint
+        Solution of `solve`.
     n_components : int, optional
         n, by default as many as the eigengap says.
 

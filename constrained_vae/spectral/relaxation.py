@@ -1,4 +1,4 @@
-"""The first split of a data set beside the spectral relaxation of 2-means (T19)."""
+"""The first split of a data set, compared with the spectral relaxation of 2-means (T19)."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from ..objectives.elbo import ELBO
 from ..phases.criticality import first_critical_beta
 from ..solvers.solve import solve
 
-_BELOW = 1e-5  # distance of the first split from its transition, relative
-_CLEAR = 1e-3  # coordinates below this, in units of their root mean square, are too near the cut to have a side
+_DISTANCE = 1e-5  # relative distance below the first transition at which the split is solved for
+_SIDE_TOL = 1e-3  # coordinates below this, in units of their root mean square, are too near the cut to have a side
 
 
 @dataclass(frozen=True, eq=False)
 class FirstSplit:
-    """The first split of a data set beside the spectral relaxation of 2-means (T19).
+    """The first split of a data set, compared with the spectral relaxation of 2-means (T19).
 
     Attributes
     ----------
     beta : float
         First critical temperature.
     log_odds : (N,) array
-        Posterior log odds of the two halves just below it, which part the data at 0.
+        Posterior log odds of the two halves just below this temperature, in nats; the data are divided at 0.
     coordinate : (N,) array
-        Leading eigenvector of the centred Gram matrix sqrt(rho_i rho_j) (x_i - mean).(x_j - mean), over sqrt(rho_i),
-        with the sign of the log odds.
+        Leading eigenvector of the centred Gram matrix sqrt(rho_i rho_j) (x_i - mean).(x_j - mean), divided by
+        sqrt(rho_i), with the sign of the log odds.
     degeneracy : float
-        Second eigenvalue of that matrix over the first; the axis is not the only one where this is 1.
+        Ratio of the second to the first eigenvalue of this matrix; if it is 1, the axis of the split is not unique.
 
     Examples
     --------
@@ -48,35 +48,35 @@ class FirstSplit:
 
     @property
     def clear(self) -> npt.NDArray[np.bool_]:
-        """Points whose coordinate is above 1e-3 of the root mean square, (N,)."""
-        return np.abs(self.coordinate) > _CLEAR * np.sqrt(np.mean(np.square(self.coordinate)))
+        """Whether the coordinate of a point is above 1e-3 of the root mean square of all coordinates, (N,)."""
+        return np.abs(self.coordinate) > _SIDE_TOL * np.sqrt(np.mean(np.square(self.coordinate)))
 
     @property
     def agreement(self) -> float:
-        """Share of the clear points on whose side both agree."""
+        """Share of the clear points for which log odds and coordinate have the same sign."""
         return float(np.mean((self.log_odds > 0) == (self.coordinate > 0), where=self.clear))
 
 
 def first_split(x: Any, *, weights: Any = None, backend: str = "auto") -> FirstSplit:
-    """How the data part at the first transition, and the leading eigenvector of their Gram matrix (T19).
+    """Solve for the first split of a data set, and compare it with the leading eigenvector of the Gram matrix (T19).
 
-    Two tiles of equal mass, which split continuously (T13), are solved for just below the transition. For a decoder in
-    feature space give the features f(x) in place of x: the coordinate is then that of kernel PCA, with the kernel
-    f(x).f(y).
+    The split is that of two tiles of equal mass, which is continuous (T13), just below the first transition. For a
+    decoder in feature space, pass the features f(x) in place of x. Then the coordinate is that of kernel PCA with the
+    kernel f(x).f(y).
 
     Parameters
     ----------
     x : (N, D) array_like
         Data points.
     weights : (N,) array_like, optional
-        Of the data points, brought to sum 1; equal by default.
-    backend : {"auto", "numba", "reference"}
-        What evaluates the map.
+        Data weights, normalised to sum 1; uniform by default.
+    backend : {"auto", "numba", "cupy", "reference"}
+        Backend that computes.
 
     Returns
     -------
     FirstSplit
-        The two partitions, (N,), and how far they agree.
+        The two partitions and their agreement.
 
     Raises
     ------
@@ -92,12 +92,12 @@ def first_split(x: Any, *, weights: Any = None, backend: str = "auto") -> FirstS
     rho = check_weights(weights, len(x))
     critical = first_critical_beta(x, weights=rho, backend=backend)
     if not critical > 0:
-        raise ValueError("all points coincide, so there is no first split")
-    objective, tiling = ELBO(beta=(1 - _BELOW) * critical), Tiling.uniform(2)
+        raise ValueError("all points coincide, so there is no first split: x must have at least two distinct points")
+    objective, tiling = ELBO(beta=(1 - _DISTANCE) * critical), Tiling.uniform(2)
     s = solve(x, objective, tiling=tiling, weights=rho, backend=backend, on_failure="return")
     first, second = s.decoder
     log_odds = (x - (first + second) / 2) @ (first - second) / s.beta
-    # An eigenvector u of the Gram matrix is a singular one: u_i / sqrt(rho_i) = (x_i - mean).v / singular value.
+    # Eigenvectors u of the Gram matrix are singular vectors: u_i / sqrt(rho_i) = (x_i - mean).v / singular value.
     centred = x - rho @ x
     _, values, axes = np.linalg.svd(np.sqrt(rho)[:, None] * centred, full_matrices=False)
     coordinate = centred @ axes[0] / values[0]

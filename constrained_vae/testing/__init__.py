@@ -1,12 +1,12 @@
-"""What the package is tested with, for solvers of your own: closed forms, a naive oracle, strategies of Hypothesis.
+"""Test helpers of the package, also for solvers of your own: closed forms, a naive oracle, Hypothesis strategies.
 
-Closed forms are pairs of a problem and its exact answer; the oracle is the equations as loops, one scalar at a time;
-neither shares a line with the package. The strategies (`small_problems`) draw small problems and need Hypothesis,
-which comes with the extra `test`; all else does without.
+A closed form is a problem with its exact answer. The oracle computes the equations in loops, one scalar at a time. Both
+are written without the package. The strategy `small_problems` draws small problems; it needs Hypothesis, which the
+extra `test` installs. Everything else works without Hypothesis.
 
 Examples
 --------
-An encoder that forgets the prior masses is right wherever these are equal. It is caught:
+An encoder that ignores the prior masses is right if all masses are equal. The strategy finds a problem where it fails:
 
 >>> import numpy as np
 >>> from hypothesis import given, settings
@@ -14,7 +14,7 @@ An encoder that forgets the prior masses is right wherever these are equal. It i
 >>> from constrained_vae.testing import naive_expectations, small_problems
 >>> def encoder(x, psi, masses, theta):
 ...     H = np.square(x[:, None] - psi).sum(axis=2) / (2 * theta)
-...     return softmax(-H, axis=1)  # ought to be softmax(np.log(masses) - H, axis=1)
+...     return softmax(-H, axis=1)  # correct: softmax(np.log(masses) - H, axis=1)
 >>> @settings(deadline=None)
 ... @given(small_problems())
 ... def check(p):
@@ -88,7 +88,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in ("SmallProblem", "small_problems"):
-        from . import strategies  # which needs Hypothesis
+        from . import strategies  # needs Hypothesis
 
         return getattr(strategies, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,8 +1,8 @@
-"""Exact answers (theory, section 5), as (problem, expected); written with nothing of the package.
+"""Problems with exact answers (theory, section 5), written without the package.
 
-Two points are solved in the variable y = a psi / theta, the field on the magnet of (T3) at half distance a and
-theta = sigma^2 beta. With m = tanh y the Curie-Weiss equation is theta / a^2 = tanh(y) / y, and every quantity has a
-form in y that loses no digits, at the transition (y -> 0) or far below it (m -> 1).
+The problem of two points at distance 2a is solved in the variable y = a psi / theta, theta = sigma^2 beta, which is the
+field on a magnet in the Curie-Weiss model. With m = tanh y the equation (T3) reads theta / a^2 = tanh(y) / y. Every
+quantity has a form in y that loses no digits, neither at the transition (y -> 0) nor far below it (m -> 1).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class TwoPoints(NamedTuple):
     Attributes
     ----------
     a : float
-        Half their distance.
+        Half the distance of the points.
     p : float
         Weight of the point a.
     beta, sigma : float
@@ -44,23 +44,23 @@ class TwoPoints(NamedTuple):
 
     @property
     def weights(self) -> FloatArray:
-        """Their weights, (2,)."""
+        """Weights of the points, (2,)."""
         return np.array([1 - self.p, self.p])
 
 
 class ExactBranch(NamedTuple):
-    """The solution on the ordered branch where there is one, else the collapsed one.
+    """The exact solution: on the ordered branch if it exists at this temperature, otherwise the collapsed solution.
 
     Attributes
     ----------
     psi : (k,) array
         Reconstructions, ascending; k = 1 if collapsed.
     masses : (k,) array
-        Their prior masses.
+        Prior masses of the reconstructions.
     distortion : float
         E||x - psi||^2, in squared units of a.
     rate : float
-        In nats.
+        Rate in nats.
     contraction : float
         Largest eigenvalue of the Jacobian (T8) at fixed masses, for p = 1/2; NaN for any other p.
     """
@@ -73,12 +73,12 @@ class ExactBranch(NamedTuple):
 
 
 def field(t: float) -> float:
-    """y >= 0 with t = tanh(y) / y, t = theta / a^2; 0 for t >= 1."""
+    """The field y >= 0 with tanh(y) / y = t, where t = theta / a^2; 0 for t >= 1."""
     if t >= 1:
         return 0.0
 
-    # Solved as 1/t - 1 = y coth y - 1, both sides free of cancellation (1 - t is exact near 1). As tanh y < 1,
-    # the root lies below 1/t.
+    # The equation is solved as 1/t - 1 = y coth y - 1, where both sides are free of cancellation (1 - t is exact near
+    # t = 1). The root lies below 1/t, since tanh y < 1.
     return float(brentq(lambda y: _langevin(y) - (1 - t) / t, 1e-12, 1.1 / t, xtol=1e-300, rtol=4 * EPS))
 
 
@@ -99,21 +99,21 @@ def log2_less_entropy(y: float) -> float:
 
 
 def curie_weiss(a: float, relative_beta: float, sigma: float = 1.0) -> tuple[TwoPoints, ExactBranch]:
-    """Two equal points, equal masses on both sides, at a temperature relative to the critical one (theory, section 5).
+    """Two points of equal weight with equal masses, at a given fraction of the critical beta (theory, section 5).
 
     Parameters
     ----------
     a : float
         Half the distance of the points.
     relative_beta : float
-        beta over the critical a^2 / sigma^2.
+        beta divided by the critical beta, a^2 / sigma^2.
     sigma : float
         Standard deviation of the Gaussian decoder, in the units of a.
 
     Returns
     -------
     TwoPoints, ExactBranch
-        The problem and its answer.
+        The problem and its exact solution.
 
     Examples
     --------
@@ -133,52 +133,51 @@ def curie_weiss(a: float, relative_beta: float, sigma: float = 1.0) -> tuple[Two
 
 
 def multiplier_of_error(a: float, squared_error: float) -> float:
-    """Multiplier at which two equal points +-a, equal masses on both sides, have a given distortion (T21).
+    """Multiplier at which two points +-a of equal weight, with equal masses, have a given distortion (T21).
 
-    m = tanh(2 lambda a^2 m), the Curie-Weiss equation at theta = 1 / (2 lambda), solved for lambda, where the
-    distortion is a^2 (1 - m^2).
+    It solves the Curie-Weiss equation m = tanh(2 lambda a^2 m) for lambda, where the distortion is a^2 (1 - m^2).
 
     Parameters
     ----------
     a : float
         Half the distance of the points.
     squared_error : float
-        E||x - psi||^2, in squared units of a; one of a^2 or more is never paid for.
+        E||x - psi||^2, in squared units of a; the collapsed solution has the distortion a^2.
 
     Returns
     -------
     float
-        lambda, in nats per squared unit of a; 0 where nothing is paid for.
+        lambda, in nats per squared unit of a; 0 for distortions of a^2 and above.
     """
     if squared_error >= a**2:
         return 0.0
     m = math.sqrt(1 - squared_error / a**2)
-    # artanh m with 1 - m = (1 - m^2) / (1 + m), which loses no digits as m -> 1.
+    # artanh m with 1 - m = (1 - m^2) / (1 + m), which loses no digits for m -> 1.
     return 0.5 * math.log((1 + m) ** 2 * a**2 / squared_error) / (2 * a**2 * m)
 
 
 def nucleation_theta(a: float, p: float) -> float:
-    """theta = 1 / (2 lambda*) at which the ordered branch loses its minority mass (T16).
+    """theta = 1 / (2 lambda*) at which the mass of the minority vanishes on the ordered branch (T16).
 
     Parameters
     ----------
     a : float
         Half the distance of the points.
     p : float
-        Weight of one of them.
+        Weight of one of the points.
 
     Returns
     -------
     float
-        In squared units of a; a^2 for p = 1/2.
+        theta, in squared units of a; a^2 for p = 1/2.
     """
     d = abs(2 * p - 1)
-    # lambda* = log((1 - p) / p) / (Delta^2 (1 - 2p)) with Delta = 2a: the logarithm is 2 artanh(1 - 2p).
+    # lambda* = log((1 - p) / p) / (Delta^2 (1 - 2p)) with Delta = 2a; the logarithm is 2 artanh(1 - 2p).
     return a**2 * (d / math.atanh(d) if d else 1.0)
 
 
 def unequal_points(a: float, p: float, theta: float) -> tuple[TwoPoints, ExactBranch]:
-    """Two points of weights 1 - p, p with free masses: the branch that is global (theory, section 5).
+    """Two points of weights 1 - p and p with free masses, and the globally optimal solution (theory, section 5).
 
     Parameters
     ----------
@@ -192,7 +191,7 @@ def unequal_points(a: float, p: float, theta: float) -> tuple[TwoPoints, ExactBr
     Returns
     -------
     TwoPoints, ExactBranch
-        The problem and its answer.
+        The problem and its exact solution.
     """
     problem, d = TwoPoints(a, p, theta, 1.0), 2 * p - 1
     if theta >= nucleation_theta(a, p):
@@ -210,12 +209,12 @@ def unequal_points(a: float, p: float, theta: float) -> tuple[TwoPoints, ExactBr
 
 
 def water_filling(eigenvalues: Sequence[float], theta: float) -> tuple[float, float]:
-    """Distortion and rate of a Gaussian population, and of a linear VAE on any data (theory, section 5).
+    """Optimal distortion and rate of a Gaussian distribution, and of a linear VAE on any data (theory, section 5).
 
     Parameters
     ----------
     eigenvalues : (D,) array_like
-        Variances l_j along the principal axes.
+        Variances l_j along the principal axes, in squared units of x.
     theta : float
         sigma^2 beta, the water level.
 
@@ -236,12 +235,12 @@ def water_filling(eigenvalues: Sequence[float], theta: float) -> tuple[float, fl
 
 
 def all_curie_weiss() -> Iterator[tuple[TwoPoints, ExactBranch]]:
-    """Problems on both sides of the transition and on several scales, on which `solve` is held to 1e-9.
+    """Problems on both sides of the transition and on several scales; the tests require 1e-9 of `solve`.
 
     Yields
     ------
     TwoPoints, ExactBranch
-        A problem of `curie_weiss` and its answer.
+        A problem of `curie_weiss` and its exact solution.
     """
     for a, sigma in ((1.0, 1.0), (0.37, 3.0), (5.0, 0.5), (2e3, 1.0)):
         for relative_beta in (0.3, 0.9, 0.99, 1.01, 1.5):

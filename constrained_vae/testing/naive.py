@@ -1,7 +1,7 @@
-"""A naive oracle: the equations as loops over points and tiles, one scalar at a time, with nothing of the package.
+"""Naive oracle: the equations as loops over points and tiles, one scalar at a time, written without the package.
 
-It follows (T1)-(T5) and (T8) word for word. Sums are exact (`math.fsum`) and the partition function is a log-sum-exp,
-so that its own error is a few eps of the energies.
+It follows (T1)-(T5) and (T8) literally. Sums are exact (`math.fsum`) and the partition function is a log-sum-exp, so
+that the error of the oracle is a few eps of the energies.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
 Rows = Any  # an (n, D) array or nested sequence of numbers
-VectorMap = Callable[[Any], Any]  # of one vector to one vector
+VectorMap = Callable[[Any], Any]  # maps one vector to one vector
 
 
 class Naive(NamedTuple):
-    """What the oracle returns; sums are those of whatever vectors it was told to average.
+    """Result of the oracle: encoder and expectations. The vectors phi are those that the caller gives.
 
     Attributes
     ----------
     mass : (K,) array
         Marginal posterior m_a = sum_i rho_i q_ia.
     sums : (K, S) array
-        Weighted vectors sum_i rho_i q_ia phi_i; of the data themselves, ``sums / mass[:, None]`` is the decoder's
-        image (T3).
+        Weighted vectors sum_i rho_i q_ia phi_i. If the vectors are the data, ``sums / mass[:, None]`` is the updated
+        decoder (T3).
     free_energy : float
         F = -sum_i rho_i log Z_i, in nats (T5).
     energy : float
-        sum_ia rho_i q_ia H_ia, in nats; the rate is ``free_energy - energy``.
+        Expected energy sum_ia rho_i q_ia H_ia, in nats; the rate is ``free_energy - energy``.
     encoder : (N, K) array
-        q_ia (T1).
+        Posterior masses q_ia (T1).
     """
 
     mass: FloatArray
@@ -44,16 +44,16 @@ class Naive(NamedTuple):
 
 
 def naive_from_energies(H: Any, vectors: Rows, weights: Any, log_masses: Any) -> Naive:
-    """Encoder and expectations from any energies (T1), (T5).
+    """Encoder and expectations for given energies (T1), (T5).
 
     Parameters
     ----------
     H : (N, K) array_like
         Energies, in nats.
     vectors : (N, S) array_like
-        What to average.
+        Vectors phi, which are averaged.
     weights : (N,) array_like
-        Data weights, as they are.
+        Data weights; they are not normalised.
     log_masses : (K,) array_like
         Logarithms of the prior masses, in nats.
 
@@ -81,7 +81,7 @@ def naive_from_energies(H: Any, vectors: Rows, weights: Any, log_masses: Any) ->
 
 
 def naive_linear(statistics: Rows, offset: Any, weights: Any, v: Rows, b: Any, log_masses: Any) -> Naive:
-    """Any linear form (T4): H_ia = s_i - b_a - phi_i . v_a.
+    """Encoder and expectations for energies in the linear form (T4), H_ia = s_i - b_a - phi_i . v_a.
 
     Parameters
     ----------
@@ -90,11 +90,11 @@ def naive_linear(statistics: Rows, offset: Any, weights: Any, v: Rows, b: Any, l
     offset : (N,) array_like
         Offsets s, in nats.
     weights : (N,) array_like
-        Data weights, as they are.
+        Data weights; they are not normalised.
     v : (K, S) array_like
-        Readout.
+        Readout v of the reconstructions.
     b : (K,) array_like
-        Its offset, in nats.
+        Readout b of the reconstructions, in nats.
     log_masses : (K,) array_like
         Logarithms of the prior masses, in nats.
 
@@ -111,14 +111,14 @@ def naive_linear(statistics: Rows, offset: Any, weights: Any, v: Rows, b: Any, l
 
 
 def naive_expectations(x: Rows, weights: Any, psi: Rows, masses: Any, theta: float) -> Naive:
-    """The Gaussian energy (T3): H_ia = ||x_i - psi_a||^2 / (2 theta).
+    """Encoder and expectations for the Gaussian energy (T3), H_ia = ||x_i - psi_a||^2 / (2 theta).
 
     Parameters
     ----------
     x : (N, D) array_like
         Data, which are also averaged.
     weights : (N,) array_like
-        Data weights, as they are.
+        Data weights; they are not normalised.
     psi : (K, D) array_like
         Reconstructions.
     masses : (K,) array_like
@@ -136,14 +136,16 @@ def naive_expectations(x: Rows, weights: Any, psi: Rows, masses: Any, theta: flo
 
 
 def naive_bernoulli(x: Rows, weights: Any, psi: Rows, masses: Any, beta: float) -> Naive:
-    """The Bernoulli energy (T4): H_ia = -(1 / beta) sum_d [x log psi + (1 - x) log(1 - psi)], 0 log 0 = 0.
+    """Encoder and expectations for the Bernoulli energy (T4).
+
+    H_ia = -(1 / beta) sum_d [x_id log psi_ad + (1 - x_id) log(1 - psi_ad)], where 0 log 0 = 0.
 
     Parameters
     ----------
     x : (N, D) array_like
         Data in [0, 1], which are also averaged.
     weights : (N,) array_like
-        Data weights, as they are.
+        Data weights; they are not normalised.
     psi : (K, D) array_like
         Reconstructions in [0, 1].
     masses : (K,) array_like
@@ -167,7 +169,7 @@ def naive_bernoulli(x: Rows, weights: Any, psi: Rows, masses: Any, beta: float) 
 
 
 def naive_squared_error(x: Rows, psi: Rows) -> list[list[float]]:
-    """RE: ||x_i - psi_a||^2 for every point and tile.
+    """Energy of RE, ||x_i - psi_a||^2, for every point and tile.
 
     Parameters
     ----------
@@ -179,18 +181,18 @@ def naive_squared_error(x: Rows, psi: Rows) -> list[list[float]]:
     Returns
     -------
     (N, K) list of lists
-        In squared units of x.
+        Squared errors, in squared units of x.
     """
     return [[math.fsum((xd - pd) ** 2 for xd, pd in zip(xi, p, strict=True)) for p in psi] for xi in x]
 
 
 def naive_feature_error(features: VectorMap, x: Rows, psi: Rows) -> list[list[float]]:
-    """FRE: ||f(x_i) - f(psi_a)||^2 for every point and tile.
+    """Energy of FRE, ||f(x_i) - f(psi_a)||^2, for every point and tile.
 
     Parameters
     ----------
     features : callable
-        f, which maps one vector (D,) to one vector.
+        The feature map f, which maps one vector (D,) to one vector.
     x : (N, D) array_like
         Data.
     psi : (K, D) array_like
@@ -199,20 +201,20 @@ def naive_feature_error(features: VectorMap, x: Rows, psi: Rows) -> list[list[fl
     Returns
     -------
     (N, K) list of lists
-        In squared units of the features.
+        Squared errors, in squared units of the features.
     """
     return naive_squared_error([features(xi) for xi in x], [features(p) for p in psi])
 
 
 def naive_class_error(probabilities: VectorMap, labels: Sequence[int], psi: Rows) -> list[list[float]]:
-    """CLA: 1 - c_l(psi_a) with the class l of every point, for every point and tile.
+    """Energy of CLA, 1 - c_l(psi_a) with the class l of the point, for every point and tile.
 
     Parameters
     ----------
     probabilities : callable
-        c, which maps one vector (D,) to the probabilities of the classes.
+        The classifier c, which maps one vector (D,) to the probabilities of the classes.
     labels : (N,) sequence of int
-        Number of the class of every point.
+        Number of the class of every point, from 0.
     psi : (K, D) array_like
         Reconstructions.
 
@@ -227,7 +229,9 @@ def naive_class_error(probabilities: VectorMap, labels: Sequence[int], psi: Rows
 def naive_correlation_error(
     x: Rows, psi: Rows, image_shape: tuple[int, ...], patch: tuple[int, int], stride: int | None = None
 ) -> list[list[float]]:
-    """PNCC: 1 - the mean over patches of Pearson's correlation of two images; of a constant patch it is 0.
+    """Energy of PNCC, 1 minus the mean correlation of the patches of two images, for every point and tile.
+
+    The correlation is Pearson's; it is 0 if one of the patches is constant.
 
     Parameters
     ----------
@@ -236,16 +240,16 @@ def naive_correlation_error(
     psi : (K, D) array_like
         Reconstructions.
     image_shape : tuple of int
-        Height, width, and channels where there are such.
+        Height, width, and number of channels if the images have channels.
     patch : tuple of int
         Height and width of a patch.
     stride : int, optional
-        Distance of patches, the last of which ends with the image; by default they touch.
+        Distance of neighbouring patches, by default their size. The last patch ends at the border of the image.
 
     Returns
     -------
     (N, K) list of lists
-        Without units.
+        Energies, without units.
     """
     return [[1 - _mean_correlation(xi, p, image_shape, patch, stride) for p in psi] for xi in x]
 
@@ -269,21 +273,21 @@ def _mean_correlation(
 
 
 def naive_slope(function: Callable[[FloatArray], float], psi: FloatArray, h: float = 1e-3) -> FloatArray:
-    """Slopes of a scalar function of all reconstructions, by differences of fourth order.
+    """Gradient of a scalar function of all reconstructions, by central differences of fourth order.
 
     Parameters
     ----------
     function : callable
-        Of a (K, D) array.
+        Maps a (K, D) array to a number.
     psi : (K, D) array
-        Where.
+        Reconstructions at which the gradient is computed.
     h : float
-        Step, in units of psi.
+        Step of the differences, in units of psi.
 
     Returns
     -------
     (K, D) array
-        d function / d psi.
+        Gradient, d function / d psi.
     """
     slope = np.empty_like(psi)
     for index in np.ndindex(psi.shape):
@@ -306,7 +310,7 @@ def naive_jacobian(x: Rows, weights: Any, psi: Rows, masses: Any, lam: float) ->
     weights : (N,) array_like
         Data weights, of sum 1.
     psi : (K, D) array_like
-        Reconstructions; elsewhere than at a fixed point it is not the derivative of the map.
+        Reconstructions at a fixed point; at other points the result is not the derivative of the map.
     masses : (K,) array_like
         Prior masses.
     lam : float
@@ -315,7 +319,7 @@ def naive_jacobian(x: Rows, weights: Any, psi: Rows, masses: Any, lam: float) ->
     Returns
     -------
     (K D, K D) array
-        J_bc, rows and columns ordered by tile, then coordinate.
+        J_bc; rows and columns are ordered by tile, then by coordinate.
     """
     (N, D), K = np.shape(x), len(psi)
     mass, _, _, _, q = naive_expectations(x, weights, psi, masses, 1 / (2 * lam))

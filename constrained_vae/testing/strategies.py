@@ -1,4 +1,4 @@
-"""Hypothesis strategies: small problems with well-scaled numbers, generic enough to have no accidental saddles."""
+"""Hypothesis strategies: small, well-scaled problems whose start is generic, so that it does not lie on a saddle."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ try:
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
         "the strategies of constrained_vae.testing need Hypothesis, which is in the extra `test`: "
-        "pip install 'constrained-vae[test]' (closed forms and the naive oracle do without)",
+        "pip install 'constrained-vae[test]' (closed forms and the naive oracle work without Hypothesis)",
         name=error.name,
     ) from error
 
 
 @dataclass(frozen=True, eq=False)
 class SmallProblem:
-    """A small problem with a start, at sigma = 1; all arrays are read-only copies.
+    """A small problem with a start and with sigma = 1; all arrays are read-only copies.
 
     Attributes
     ----------
     x : (N, D) array
-        Data within [-1, 1]; for the Bernoulli likelihood 0, 1 or between.
+        Data in [-1, 1]; for the Bernoulli likelihood in [0, 1].
     weights : (N,) array
-        Data weights within a factor of five of each other, of sum 1.
+        Data weights of sum 1; their ratios are at most five.
     masses : (K,) array
-        Prior masses, alike.
+        Prior masses of sum 1; their ratios are at most five.
     start : (K, D) array
-        Reconstructions.
+        Initial reconstructions.
     beta : float
-        Temperature, and with sigma = 1 also theta.
+        Temperature; with sigma = 1 it equals theta.
     """
 
     x: FloatArray
@@ -50,27 +50,28 @@ class SmallProblem:
 
     @property
     def multiplier(self) -> float:
-        """lambda = 1 / (2 beta) of the squared error (T3)."""
+        """Multiplier lambda = 1 / (2 beta) of the squared error (T3)."""
         return 1 / (2 * self.beta)
 
     @property
     def spread(self) -> float:
-        """tr Cov(x)."""
+        """Total variance of the data, tr Cov(x)."""
         mean = self.weights @ self.x
         return float(self.weights @ np.square(self.x - mean).sum(axis=1))
 
     @property
     def energies(self) -> float:
-        """Largest lambda (|x|^2 + |psi|^2) about the mean: the terms that cancel in an energy of the linear form."""
+        """Largest lambda (|x|^2 + |psi|^2) about the mean: size of the terms that cancel in the linear form."""
         mean = self.weights @ self.x
         reach = [np.square(points - mean).sum(axis=1).max() for points in (self.x, self.start)]
         return self.multiplier * float(sum(reach))
 
     def rounding(self, n_maps: int) -> float:
-        """What rounding of the input may grow to after some maps: a tolerance with a reason.
+        """Bound of the rounding error after some maps, to be used as a tolerance.
 
-        One map rounds each energy by (D + 3) eps of its terms, and each sum over points or tiles by their number. The
-        Jacobian is 2 lambda times covariances under the encoder, at most lambda diameter^2 / 2 in the spectral norm.
+        One map rounds each energy by (D + 3) eps of its terms, and each sum over points or tiles by their number times
+        eps. The Jacobian is 2 lambda times covariances under the encoder; its spectral norm is at most
+        lambda diameter^2 / 2.
 
         Parameters
         ----------
@@ -80,7 +81,7 @@ class SmallProblem:
         Returns
         -------
         float
-            Relative to the size of the problem, which is about 1.
+            The error, relative to the size of the problem, which is about 1.
         """
         diameter = 2 * float(np.sqrt(np.square(self.x - self.x.mean(axis=0)).sum(axis=1).max()))
         growth = max(1.0, self.multiplier * diameter**2 / 2) ** n_maps
@@ -98,27 +99,27 @@ def small_problems(
 ) -> SmallProblem:
     """Problems of N <= 12 points in D <= 3 dimensions, with K <= 6 tiles.
 
-    Points lie on a coarse grid, so duplicates and symmetric sets do occur, but not all in one place; the start is
-    generic, for a start on a symmetry axis would only ever test saddles.
+    The points lie on a coarse grid, so that duplicates and symmetric sets occur, but at least two points differ. The
+    start is generic, since a start on a symmetry axis would test saddles only.
 
     Parameters
     ----------
     bernoulli : bool
         Whether data and start are in [0, 1], for a Bernoulli likelihood.
     least_tiles : int
-        Least number of tiles.
+        Smallest number of tiles.
     relative_beta : (float, float)
-        Range of beta relative to the first critical one (T9), or to 1 if Bernoulli.
+        Range of beta relative to the first critical beta (T9), for the Bernoulli likelihood relative to 1.
 
     Returns
     -------
     strategy of SmallProblem
-        To be given to `hypothesis.given`.
+        Argument for `hypothesis.given`.
 
     Raises
     ------
     ModuleNotFoundError
-        On import, without Hypothesis.
+        On import, if Hypothesis is not installed.
     """
     n, dim, k = draw(st.integers(2, 12)), draw(st.integers(1, 3)), draw(st.integers(least_tiles, 6))
     grid = st.integers(0, 4).map(lambda j: j / 4) if bernoulli else st.integers(-8, 8).map(lambda j: j / 8)

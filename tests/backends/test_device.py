@@ -263,15 +263,14 @@ def test_rows_may_be_put_in_another_order_once(use, x):
     """The hook for a backend that likes its rows sorted."""
     calls = []
 
-    def prepare(phi, s, rho):
+    def order(phi):
         calls.append(phi.shape)
-        order = np.argsort(phi[:, 0])
-        return phi[order], s[order], rho[order]
+        return np.argsort(phi[:, 0])
 
     use(reference)
     options = {"betas": betas("gaussian"), "tiling": cv.Tiling.uniform(4), "weights": np.arange(1, 61)}
     expected = cv.sweep(x, **options)
-    use(SimpleNamespace(expectations=reference.expectations, prepare=prepare))
+    use(SimpleNamespace(expectations=reference.expectations, order=order))
     result = cv.sweep(x, **options)
     assert calls == [x.shape]
     np.testing.assert_allclose(result.free_energy, expected.free_energy, rtol=1e-12)

@@ -375,8 +375,9 @@ def test_a_solve_at_low_temperature_leaves_tiles_out(monkeypatch):
     original = pruning.expectations
     monkeypatch.setattr(pruning, "expectations", lambda *args: asked.append(original(*args)) or asked[-1])
     problem, plain = (Problem.make(x, cv.ELBO(0.002), None, backend, None) for backend in ("numba", "reference"))
-    (rows, *_), *_ = problem.blocks()
-    assert not np.array_equal(rows, x)
+    (block,) = problem.data.blocks()
+    assert block.rows is None
+    assert not np.array_equal(problem.data.frame.outward(block.x), x)
     psi = problem.data.frame.inward(psi)
     one, other = (p.expectations(psi, log_masses) for p in (problem, plain))
     assert asked[0] is not None

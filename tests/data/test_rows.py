@@ -36,7 +36,7 @@ def test_one_map_of_a_source_is_that_of_the_array(kind, objective, backend, rng,
     held = Problem.make(x, objective, rho, backend, None)
     monkeypatch.setattr("constrained_vae._utils.memory.BLOCK", 33)  # eleven rows at a time
     streamed = Problem.make(sources(x, tmp_path)[kind], objective, rho, backend, None)
-    assert streamed.rows.frame.scale == pytest.approx(held.data.frame.scale, rel=1e-14)
+    assert streamed.data.frame.scale == pytest.approx(held.data.frame.scale, rel=1e-14)
     psi = held.data.frame.inward(psi)
     one, other = held.expectations(psi, log_masses), streamed.expectations(psi, log_masses)
     np.testing.assert_allclose(other.mass, one.mass, rtol=1e-12)

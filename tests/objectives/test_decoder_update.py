@@ -239,5 +239,5 @@ def test_slopes_of_a_readout(rng):
     f = cv.FourierFeatures.random(3, 8, gamma=0.3)
     psi = rng.normal(size=(4, 3))
     exact = -np.sqrt(2 / 8) * np.sin(psi @ f.frequencies.T + f.phases)[:, :, None] * f.frequencies
-    found = readout_slopes(cv.FRE(0.1, cv.Features(f, f.pullback)).readout, psi)
+    found = readout_slopes(cv.FRE(0.1, cv.Features(f, f.pullback)).in_frame(cv.Frame.identity(3)).readout, psi)
     np.testing.assert_allclose(found, 2 * exact, atol=1e-9)

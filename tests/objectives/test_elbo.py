@@ -172,18 +172,18 @@ def test_a_problem_streams_what_it_could_hold(likelihood, rng, monkeypatch, tmp_
     x, psi = data(rng, N=50)
     objective, rho, log_masses = ELBO(0.4, 0.8, likelihood), rng.dirichlet(np.ones(50)), np.log(np.full(4, 0.25))
     held = Problem.make(x, objective.at(9.0), rho, "reference", None)
-    held.mean, held.radius, held.expectations(psi, log_masses)
+    held.data.mean, held.data.radius, held.expectations(psi, log_masses)
     held = held.at(objective)
     mapped = np.memmap(tmp_path / "x", dtype=float, mode="w+", shape=x.shape)
     mapped[:] = x
     monkeypatch.setattr("constrained_vae._utils.memory.BLOCK", 24)  # six or eight rows at a time
     streamed = Problem.make(mapped, objective, rho, "reference", None)
-    assert len(list(streamed.blocks())) > 5
+    assert len(list(streamed.data.blocks())) > 5
     psi = held.data.frame.inward(psi)
     one, two = (problem.expectations(psi, log_masses) for problem in (held, streamed))
     np.testing.assert_allclose(one.sums, two.sums, atol=1e-14)
     assert one.free_energy == pytest.approx(two.free_energy, rel=1e-14)
-    assert held.radius == pytest.approx(streamed.radius, rel=1e-14)
+    assert held.data.radius == pytest.approx(streamed.data.radius, rel=1e-14)
     q, _ = equations.encoder(energies(objective, x, held.data.frame.outward(psi)), log_masses)
     direct = equations.distortion(q, rho, x, held.data.frame.outward(psi))
     for problem, found in ((held, one), (streamed, two)):

@@ -38,6 +38,8 @@ def table():
     found = {
         "SquaredError": (energies.SquaredError(), everywhere),
         "CrossEntropy": (energies.CrossEntropy(), inside_the_unit_cube),
+    }
+    constraints = {
         "RE": (cv.RE(0.3), everywhere),
         "mean RE": (cv.RE(0.3, reduction="mean"), everywhere),
         "linear FRE": (cv.FRE(0.3, rng.normal(size=(4, D))), everywhere),
@@ -47,38 +49,37 @@ def table():
         "PNCC": (cv.PNCC(0.9, IMAGE, 2, stride=1), everywhere),
         "PNCC of channels": (cv.PNCC(0.9, (1, 3, 2), (1, 2)), everywhere),
     }
-    # The same measured in a frame, where they come with the slope of its scale.
+    # Energies of constraints in units of the points, and in a frame, where they come with the slope of its scale.
     frame = Frame(rng.normal(size=D), 2.5)
+    plain = {name: (c.in_frame(Frame.identity(D)), draw) for name, (c, draw) in constraints.items()}
     framed = {
-        f"{name} in a frame": (energy.in_frame(frame), lambda rng, shape: frame.inward(everywhere(rng, shape)))
-        for name, (energy, _) in found.items()
-        if hasattr(energy, "in_frame")
+        f"{name} in a frame": (c.in_frame(frame), lambda rng, shape: frame.inward(everywhere(rng, shape)))
+        for name, (c, _) in constraints.items()
     }
-    return {**found, **framed}
+    return {**found, **plain, **framed}, {type(item) for item, _ in (*found.values(), *constraints.values())}
 
 
-ENERGIES = table()
+ENERGIES, CLASSES = table()
 on_every_energy = pytest.mark.parametrize(("energy", "draw"), ENERGIES.values(), ids=ENERGIES)
 
 
-def with_readout(module):
-    """Public classes of a module that have a readout, but for protocols."""
+def of_energies(module):
+    """Public classes of a module that are energies or constraints, but for protocols."""
     return [
         (name, item)
         for name, item in vars(module).items()
         if inspect.isclass(item)
         and item.__module__ == module.__name__
-        and hasattr(item, "readout")
+        and (hasattr(item, "in_frame") or (module is energies and hasattr(item, "readout")))
         and not (name.startswith("_") or getattr(item, "_is_protocol", False))
     ]
 
 
 @pytest.mark.parametrize("module", [energies, constraints], ids=lambda module: module.__name__)
 def test_no_energy_is_forgotten(module):
-    known = {type(energy) for energy, _ in ENERGIES.values()}
-    assert with_readout(module)
-    for name, item in with_readout(module):
-        assert item in known, f"add {name} to the table of test_protocol"
+    assert of_energies(module)
+    for name, item in of_energies(module):
+        assert item in CLASSES, f"add {name} to the table of test_protocol"
 
 
 def slopes(function, psi, h=2e-4):

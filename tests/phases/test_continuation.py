@@ -16,7 +16,7 @@ TWO = cv.Tiling.uniform(2)
 
 
 def continuation(x, tiling, free=False, **options):
-    return Continuation(Problem.make(x, cv.ELBO(), None, "auto", None), cv.ELBO(), tiling, Options(free), **options)
+    return Continuation(Problem.make(x, cv.ELBO(), None, "auto"), tiling, Options(free), **options)
 
 
 @pytest.mark.parametrize("masses", ["fixed", "free"])
