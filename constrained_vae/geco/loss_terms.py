@@ -12,7 +12,8 @@ import numpy as np
 from .._utils.arrays import Array
 from .._utils.device import array_namespace, to_host
 from ..data.frame import Frame
-from ..objectives.constraints import RE, Constraint, Energy
+from ..objectives.constraint_energies import Energy
+from ..objectives.constraints import RE, Constraint
 from ..objectives.energies import CrossEntropy
 from .multiplier import Multiplier
 
