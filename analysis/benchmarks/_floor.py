@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 from numba import njit, prange
 
-from constrained_vae.backends.numba import _FEW, _exp
+from constrained_vae.backends.arithmetic import exp
+from constrained_vae.backends.numba import _FEW
 
 from ._methods import wall_clock
 
@@ -59,7 +60,7 @@ def _exponentials(buffers: Any, times: int) -> None:
         buffer = buffers[t]
         for _ in range(times):
             for a in range(len(buffer)):
-                buffer[a] = -_exp(buffer[a])  # tends to its fixed point -0.567; the compiler cannot remove a step
+                buffer[a] = -exp(buffer[a])  # tends to its fixed point -0.567; the compiler cannot remove a step
 
 
 def _multiply_add_rate(dtype: np.dtype[Any], threads: int, times: int = 10_000) -> float:

@@ -70,7 +70,7 @@ class Term:
             return RE, self.constraint.reduction
         return CrossEntropy if isinstance(self.constraint, CrossEntropy) else self.name
 
-    def at(self, rows: Array, psi: Array) -> tuple[Array, Array]:
+    def at(self, rows: Array | slice, psi: Array) -> tuple[Array, Array]:
         """Energies (n,) of rows of the data for reconstructions psi (n, D), and their gradients (n, D) in psi."""
         xp, phi, s = self._xp, self.phi[rows], self.s[rows]
         if isinstance(self.constraint, (RE, CrossEntropy)):

@@ -110,7 +110,9 @@ class ELBO:
 
     def readout(self, psi: Array) -> tuple[Array, Array]:
         v, b = self.energy.readout(psi)
-        return self.multiplier * v, self.multiplier * b
+        v *= self.multiplier
+        b *= self.multiplier
+        return v, b
 
     def decoder(self, mass: Array, sums: Array, psi: Array) -> Array:
         """Weighted means (T3); a tile without posterior mass keeps its reconstruction."""

@@ -428,7 +428,7 @@ def _rows(block: Block, tiles: Tiles) -> _Rows:
     return block.x, block.rho, posterior(block, tiles).q
 
 
-def _forcing(block: Block, tiles: Tiles, form: _Symmetrised) -> tuple[FloatArray, FloatArray]:
+def _forcing(block: Block, tiles: Tiles, form: _Symmetrised) -> tuple[FloatArray, Any]:
     """dT / d log beta at fixed reconstructions, symmetrised (k, D + 1), and sum_i rho_i Var_{q_i}(H_i)."""
     q, _, H = posterior(block, tiles)
     change = _change(block.rho, q, H)

@@ -36,10 +36,16 @@ class Recorder:
     trajectory: list[FloatArray] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
 
+    def __post_init__(self) -> None:
+        options = self.options
+        self._errors = np.geterr()  # of the caller, for the callback
+        self.reports = bool(options.progress or options.record or options.callback)
+
     def count(self) -> None:
         """Count one map; raises `Stopped` where a budget is used up."""
         options = self.options
-        late = options.time_limit is not None and time.monotonic() - self.started >= options.time_limit
+        limit = options.time_limit
+        late = limit is not None and time.monotonic() - self.started >= limit
         if self.n_maps > 0 and (late or self.n_maps >= options.max_maps):
             raise Stopped(Status.BUDGET_USED)
         self.n_maps += 1
@@ -58,5 +64,7 @@ class Recorder:
             self.trajectory.append(decoder)
         if options.callback:
             iterate = Iterate(self.n_maps, point.free_energy, point.residual * scale, error() * scale, decoder)
-            if options.callback(iterate):
+            with np.errstate(**self._errors):
+                stop = options.callback(iterate)
+            if stop:
                 raise Stopped(Status.STOPPED)
