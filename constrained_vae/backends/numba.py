@@ -40,7 +40,7 @@ _WORTH_SORTING = 512  # smallest number of rows that are sorted
 _SMALL = 2**19  # N K (S + 8) below which one thread computes, about 0.1 ms: starting the other threads takes as long
 _CHUNKS = 64  # largest number of chunks, and so of cores that can share the work
 _SHARE = 2**26  # N K (S + 8) from which a block is shared, about 10 ms: threads wait for each other twice per block
-_BLOCK = 2**23  # bytes of a shared block, so that it stays in the cache that the cores share
+_SHARED_BYTES = 2**23  # bytes of a shared block, so that it stays in the cache that the cores share
 _WIDE = 64  # smallest K of a shared block; with fewer tiles the rows would be read many times for little work
 _ROWS = 64, 512  # fewest and most rows of a shared block: below, products are slower; above, float32 sums less accurate
 _PIECE = 512  # tiles per piece of a shared block; products with half as many are 8 % slower
@@ -197,7 +197,7 @@ def _shared_arrays(N: int, K: int, S: int, real: type) -> tuple[Arrays, Array, A
     # suffice. Half of the memory is for the teams.
     left = _memory(K, S, real) - 8 * K * (S + 1) - itemsize * tasks * size * S
     least, most = min(_ROWS[0], left // (2 * K * itemsize)), min(_ROWS[1], N)
-    rows = min(most, max(1, least, _BLOCK // (K * itemsize)))
+    rows = min(most, max(1, least, _SHARED_BYTES // (K * itemsize)))
     teams = min(_TASKS, -(-rows // 4))
     shapes = (pieces, rows * size), (teams, K), (tasks, size, S)
     return tuple(np.empty(shape, real) for shape in shapes), np.zeros(K), np.zeros((K, S)), np.zeros((teams, 2))

@@ -145,7 +145,7 @@ def test_blocks_change_nothing(rng, monkeypatch):
     vae = model(rng, (5,))
     x = rng.random((N, DIM))
     whole = vae.reconstruct(x)
-    monkeypatch.setattr("constrained_vae.geco.networks._ENTRIES", 10)  # two rows
+    monkeypatch.setattr("constrained_vae._utils.memory.BLOCK", 10)  # two rows
     np.testing.assert_allclose(vae.reconstruct(x), whole, rtol=1e-13)
 
 
