@@ -361,7 +361,7 @@ def nucleation_beta(
 
     Examples
     --------
-    >>> nucleation_beta([[-1.0], [1.0]], weights=[0.1, 0.9])  # 2 (1 - 2 p) / log((1 - p) / p) (docs/theory.md section 5)
+    >>> nucleation_beta([[-1.0], [1.0]], weights=[0.1, 0.9])  # 2 (1 - 2 p) / log((1 - p) / p) (docs/theory.md, 5)
     0.728191...
     """
     return _nucleation(Problem.make(x, objective, weights, backend, kind=ELBO))

@@ -1,4 +1,4 @@
-"""Ways off a saddle: halves of a site past its split condition (T9), (T13), and directions of negative curvature."""
+"""Steps away from a saddle: splits of sites past their split condition (T9), (T13), and negative curvature."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from ..objectives.base import FramedObjective
 from .point import Point
 from .split_condition import SplitCondition
 
-_SHORTEST_KICK = 1e-7  # standard deviations of a site's data
-_SLIDES = (0.3, -0.3, 0.03, -0.03, 0.003, -0.003)  # lengths; 1 in the metric would cost or gain about one nat
+_MIN_KICK = 1e-7  # in units of the standard deviation of a site's data
+_SLIDE_LENGTHS = (0.3, -0.3, 0.03, -0.03, 0.003, -0.003)  # in the metric, where length 1 changes F by about one nat
 
 
 def excess(condition: SplitCondition) -> float:
@@ -24,29 +24,29 @@ def excess(condition: SplitCondition) -> float:
 
 
 def kicks(sites: Sites, condition: SplitCondition, objective: FramedObjective, free: bool) -> Iterator[Sites]:
-    """The sites with one of them split into halves along its unstable axis, at falling distances.
+    """The sites with one site split into halves along its unstable axis, at decreasing distances.
 
     Near a continuous split the halves move apart by sqrt(3 excess / (kurtosis + 3)) standard deviations (T13):
-    sqrt(excess) for Gaussian, sqrt(3 excess) for two-point data. The first kick is short of both.
+    sqrt(excess) for Gaussian data, sqrt(3 excess) for two points. The first kick is shorter than both.
     """
     coordinates = replace(sites, decoder=objective.coordinates(sites.decoder))
     length = 0.5 * np.sqrt(excess(condition))
-    while length > _SHORTEST_KICK:
+    while length > _MIN_KICK:
         kicked = coordinates.split(condition.site, length * condition.deviation, free)
         yield replace(kicked, decoder=objective.reconstructions(kicked.decoder))
         length /= 4
 
 
 def distance_of_halves(condition: SplitCondition, mass: FloatArray) -> float:
-    """How far the halves of an unstable site belong from its centre, as an error of the decoder."""
+    """Estimated distance of the halves of an unstable site from its centre, as an error of the decoder."""
     spread = np.sqrt(3 * excess(condition) * mass[condition.site])
     return float(spread * np.linalg.norm(condition.direction))
 
 
 def slides(point: Point, direction: Array) -> Iterator[Array]:
-    """Vectors along a direction of negative curvature, at falling distances on both sides of the point."""
+    """Vectors along a direction of negative curvature, at decreasing distances on both sides of the point."""
     u, _, metric = point.vectors
     size = np.sqrt(numbers(metric @ direction**2)[0])
     if np.isfinite(size) and size > 0:
-        for length in _SLIDES:
+        for length in _SLIDE_LENGTHS:
             yield u + length / size * direction
