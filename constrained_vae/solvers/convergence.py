@@ -18,8 +18,9 @@ from ..problems.problem import Problem
 from .acceleration import Past, contraction_factor, newton_step
 from .point import Point
 
+ACCEPTABLE_TOL = 1e-7  # error, in units of the data's radius, up to which an unconverged solution is still of use
 LOOSE_TOL = 1e-6  # tolerance, in units of the data's radius, at which a kicked point is tested for its stability
-_PATIENCE = 500  # maps without a new least residual, near the end, that say the arithmetic yields no more
+_MAX_IDLE_MAPS = 500  # maps near the end without a new least residual, after which the residual counts as rounding
 
 
 @dataclass(eq=False)
@@ -84,7 +85,7 @@ class Convergence:
             self._lowest, self._since = residual, 0
         else:
             self._since += 1
-        self.stalled = residual <= self.floor or (self._since > _PATIENCE and residual <= 1e3 * self.floor)
+        self.stalled = residual <= self.floor or (self._since > _MAX_IDLE_MAPS and residual <= 1e3 * self.floor)
         if residual > self._target:
             self.close = self._target
         return self.stalled or residual <= self.close

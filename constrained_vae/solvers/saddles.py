@@ -11,7 +11,7 @@ from .._utils.device import numbers
 from .iteration import Iteration
 from .point import Point
 
-_SLIDES = (0.3, -0.3, 0.03, -0.03, 0.003, -0.003)  # lengths; 1 in the metric would cost or gain about one nat
+_SLIDE_LENGTHS = (0.3, -0.3, 0.03, -0.03, 0.003, -0.003)  # in the metric, where length 1 changes F by about one nat
 
 
 def slide(it: Iteration, direction: Array) -> bool:
@@ -26,9 +26,9 @@ def slide(it: Iteration, direction: Array) -> bool:
 
 
 def slides(point: Point, direction: Array) -> Iterator[Array]:
-    """Vectors along a direction of negative curvature, at falling distances on both sides of the point."""
+    """Vectors along a direction of negative curvature, at decreasing distances on both sides of the point."""
     u, _, metric = point.vectors
     size = np.sqrt(numbers(metric @ direction**2)[0])
     if np.isfinite(size) and size > 0:
-        for length in _SLIDES:
+        for length in _SLIDE_LENGTHS:
             yield u + length / size * direction
