@@ -33,7 +33,8 @@ from .frontier.rate_distortion import (
 from .frontier.support_changes import SupportChange as SupportChange
 from .latent.sites import Sites as Sites
 from .latent.tiling import Tiling as Tiling
-from .multipliers.dual import ConstrainedFixedPoint as ConstrainedFixedPoint, solve_constrained as solve_constrained
+from .multipliers.constrained_fixed_point import ConstrainedFixedPoint as ConstrainedFixedPoint
+from .multipliers.dual import solve_constrained as solve_constrained
 from .objectives.constraints import CLA as CLA, FRE as FRE, PNCC as PNCC, RE as RE, Constraint as Constraint
 from .objectives.elbo import ELBO as ELBO
 from .objectives.features import (
@@ -52,9 +53,10 @@ from .phases.criticality import (
     first_critical_beta as first_critical_beta,
     nearest_split as nearest_split,
 )
-from .phases.jacobian import Eigenpairs as Eigenpairs, Jacobian as Jacobian, Tangent as Tangent, tangent as tangent
+from .phases.jacobian import Eigenpairs as Eigenpairs, Jacobian as Jacobian
 from .phases.peaks import Peak as Peak
 from .phases.sweep import default_betas as default_betas, sweep as sweep
+from .phases.tangent import Tangent as Tangent, tangent as tangent
 from .phases.transitions import Transition as Transition, match_peaks as match_peaks, transitions as transitions
 from .problems.block_expectations import block_expectations as block_expectations
 from .results.fixed_point import FixedPoint as FixedPoint, NotConvergedError as NotConvergedError

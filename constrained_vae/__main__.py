@@ -1,4 +1,4 @@
-"""python -m constrained_vae: the command line."""
+"""Runs the command line: python -m constrained_vae."""
 
 import sys
 

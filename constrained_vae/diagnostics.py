@@ -1,6 +1,6 @@
-"""Diagnostics: what a solution does with its latent space and its data; holes, blur, overlap (T15).
+"""Diagnostics of a solution: coverage of the latent space, holes, blur, overlap (T15).
 
-Plain functions of a `FixedPoint`, streamed over rows, and `report`, which puts them into words.
+The functions of a `FixedPoint` stream over the rows of the data. `report` summarises their results as text.
 
 Examples
 --------
@@ -28,12 +28,12 @@ from .spectral.random_walk import eigengap, overlap_matrix, spectrum
 
 __all__ = ["Blur", "Report", "active_tiles", "blur", "coverage", "holes", "marginal_kl", "overlap_matrix", "report"]
 
-_HOLE = 0.5  # a tile is a hole if it gets less than this of the data that its prior mass would have it get
-_LISTED = 12  # reconstructions in the table of a report
+_HOLE_COVERAGE = 0.5  # a tile is a hole if its coverage m / pi is below this
+_MAX_LISTED = 12  # reconstructions in the table of a report
 
 
 def marginal_kl(solution: FixedPoint) -> float:
-    """KL(m || pi) in nats: what is paid for covering the prior unevenly, zero at the global optimum (T15).
+    """KL(m || pi) in nats: the cost of covering the prior unevenly, zero at the global optimum (T15).
 
     Examples
     --------
@@ -45,7 +45,7 @@ def marginal_kl(solution: FixedPoint) -> float:
 
 
 def coverage(solution: FixedPoint) -> FloatArray:
-    """m_a / pi_a of every tile, (K,): 1 where the marginal posterior is the prior; NaN for tiles without prior mass.
+    """m_a / pi_a of every tile, (K,): 1 where the marginal posterior equals the prior, NaN where the prior is 0.
 
     Examples
     --------
@@ -57,8 +57,8 @@ def coverage(solution: FixedPoint) -> FloatArray:
     return np.divide(solution.marginal, masses, out=np.full(len(masses), np.nan), where=masses > 0)
 
 
-def holes(solution: FixedPoint, threshold: float = _HOLE) -> npt.NDArray[np.intp]:
-    """Tiles whose m_a is below `threshold` times their prior mass, (n,): samples of the prior that few data decode.
+def holes(solution: FixedPoint, threshold: float = _HOLE_COVERAGE) -> npt.NDArray[np.intp]:
+    """Tiles whose m_a is below `threshold` times their prior mass, (n,): regions of the prior with few data.
 
     Raises
     ------
@@ -75,8 +75,13 @@ def holes(solution: FixedPoint, threshold: float = _HOLE) -> npt.NDArray[np.intp
     return np.flatnonzero(coverage(solution) < check_positive(threshold, "threshold"))
 
 
-def active_tiles(solution: FixedPoint, threshold: float = _HOLE) -> npt.NDArray[np.intp]:
-    """Tiles with prior mass that are no holes, (n,).
+def active_tiles(solution: FixedPoint, threshold: float = _HOLE_COVERAGE) -> npt.NDArray[np.intp]:
+    """Tiles with prior mass that are not holes, (n,).
+
+    Raises
+    ------
+    ValueError
+        For bad input.
 
     Examples
     --------
@@ -89,14 +94,14 @@ def active_tiles(solution: FixedPoint, threshold: float = _HOLE) -> npt.NDArray[
 
 @dataclass(frozen=True, eq=False)
 class Blur:
-    """How many data points a reconstruction averages, and how far it is from any of them; a value per tile.
+    """The number of data points that a reconstruction averages, and its distance from them; a value per tile.
 
     Attributes
     ----------
     entropy : (K,) array
-        -sum_i w_ia log w_ia in nats, of the weights w with which data enter a reconstruction; NaN for a dead tile.
+        -sum_i w_ia log w_ia in nats, where w_ia are the weights of the data in a reconstruction; NaN for a dead tile.
     distance : (K,) array
-        To the nearest data point that has weight, in units of x.
+        Distance from the nearest data point of positive weight, in units of x.
 
     Examples
     --------
@@ -120,7 +125,7 @@ def blur(solution: FixedPoint) -> Blur:
     Parameters
     ----------
     solution : FixedPoint
-        Of any objective.
+        A solution of any objective.
 
     Returns
     -------
@@ -130,7 +135,7 @@ def blur(solution: FixedPoint) -> Blur:
     Raises
     ------
     ValueError
-        For anything else.
+        If `solution` is not a FixedPoint.
 
     Examples
     --------
@@ -149,7 +154,10 @@ def blur(solution: FixedPoint) -> Blur:
 
 
 def _nearest(tied: FixedPoint) -> FloatArray:
-    """Distance of every reconstruction from the nearest data point, (k,); found by products, taken by differences."""
+    """Distance of every reconstruction from the nearest data point, (k,).
+
+    The nearest point is found with matrix products; its distance is computed from differences, which is more accurate.
+    """
     psi, _ = tied.code
     nearest = [_nearest_of(block, psi) for block in tied.problem.data.blocks(len(psi))]
     squares, points = (np.stack(part) for part in zip(*nearest, strict=True))
@@ -158,7 +166,7 @@ def _nearest(tied: FixedPoint) -> FloatArray:
 
 
 def _nearest_of(block: Block, psi: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Of the points of a block that have weight the nearest to each psi (k, D), and its squared distance (k,)."""
+    """Squared distance (k,) of each psi from the nearest point of positive weight in a block, and that point (k, D)."""
     x = block.x[block.rho > 0]
     if not len(x):
         return np.full(len(psi), np.inf), np.zeros_like(psi)
@@ -175,18 +183,20 @@ def _entropies(block: Block, tiles: Tiles) -> tuple[FloatArray, FloatArray]:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Report:
-    """What there is to say of a solution: text where it is printed, a table in a notebook.
+    """Summary of a solution: printed as text, and shown as a table in a notebook.
 
     Attributes
     ----------
     title : str
+        Temperature, and numbers of points, dimensions and tiles.
     facts : tuple of (str, str)
         Names and values.
     header : tuple of str
+        Names of the columns.
     rows : tuple of tuple of str
         The distinct reconstructions of largest marginal mass.
     omitted : int
-        How many more there are.
+        Number of distinct reconstructions that are not in `rows`.
 
     Examples
     --------
@@ -216,20 +226,20 @@ class Report:
         return {name: [row[i] for row in self.rows] for i, name in enumerate(self.header)}
 
 
-def report(solution: FixedPoint, threshold: float = _HOLE) -> Report:
+def report(solution: FixedPoint, threshold: float = _HOLE_COVERAGE) -> Report:
     """A readable summary: rate, marginal KL, holes, blur, and the distinct reconstructions.
 
     Parameters
     ----------
     solution : FixedPoint
-        Of any objective.
+        A solution of any objective.
     threshold : float
         Share of its prior mass below which a tile is a hole, as in `holes`.
 
     Returns
     -------
     Report
-        Rates in nats, distances in units of x where no other unit is told.
+        Information in nats, distances in units of x unless the report says otherwise.
 
     Raises
     ------
@@ -263,7 +273,7 @@ def report(solution: FixedPoint, threshold: float = _HOLE) -> Report:
     order = np.argsort(-sites.marginal, kind="stable")
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = sites.marginal / sites.masses
-    # Means over the marginal posterior, with the logarithm of the number of points: of what is decoded from data.
+    # Means over the marginal posterior; the mean of the number of points is geometric.
     averaged = float(np.exp(np.nansum(sites.marginal * np.log(points))))
     away = float(sites.marginal @ distance) / solution.frame.scale
     return Report(
@@ -302,9 +312,9 @@ def report(solution: FixedPoint, threshold: float = _HOLE) -> Report:
                 f"{points[a]:.4g}",
                 f"{distance[a]:.3g}",
             )
-            for a in order[:_LISTED]
+            for a in order[:_MAX_LISTED]
         ),
-        omitted=max(0, len(sites) - _LISTED),
+        omitted=max(0, len(sites) - _MAX_LISTED),
     )
 
 

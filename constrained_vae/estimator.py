@@ -1,4 +1,4 @@
-"""FixedPointVAE: the fixed point as a scikit-learn estimator, a clusterer and a transformer."""
+"""FixedPointVAE: fixed points as a scikit-learn estimator, which is a clusterer and a transformer."""
 
 from __future__ import annotations
 
@@ -23,61 +23,63 @@ from .results.fixed_point import FixedPoint
 from .results.status import Status
 from .solvers.solve import report_failure, solve
 
-_ROUND = 1e-6  # of the data's radius: nearer coordinates are equal, so that rounding leaves the order as it is
-_STARTS = {"mean": None, "data": "data"}  # as `solve` calls them
+_SORT_TOL = (
+    1e-6  # of the data's radius: coordinates are rounded to it for sorting, so that rounding errors do not matter
+)
+_START_ARGUMENTS = {"mean": None, "data": "data"}  # the argument `start` of `solve`
 
 
 class FixedPointVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin, BaseEstimator):
-    """A beta-VAE of high capacity at its fixed point (T1)-(T3): soft clusters at a temperature, not of a number.
+    """A beta-VAE of high capacity at its fixed point (T1)-(T3): soft clustering with a temperature.
 
-    The clusters are the distinct reconstructions, and beta decides how many there are: with equal masses one above the
-    first critical temperature (`first_critical_beta`, T9). With free masses it is the mixture of Gaussians of
-    covariance sigma^2 beta I at a local maximum of the likelihood (T14).
+    The clusters are the distinct reconstructions, and the temperature beta determines their number. With equal masses
+    there is one cluster above the first critical temperature (`first_critical_beta`, T9). With free masses the solution
+    is a mixture of Gaussians of covariance sigma^2 beta I at a local maximum of the likelihood (T14).
 
     Parameters
     ----------
     beta : float
         Temperature, relative to the decoder's variance.
     sigma : float
-        Standard deviation of the Gaussian decoder, in units of X: theta = sigma^2 beta, in squared units, is the scale
-        below which variance is not resolved. Standardise features of different units.
+        Standard deviation of the Gaussian decoder, in units of X. Variance below theta = sigma^2 beta, in squared
+        units, is not resolved. Standardise features of different units.
     likelihood : {"gaussian", "bernoulli"}
-        Bernoulli wants data in [0, 1] and has no sigma.
+        Likelihood of the decoder. Bernoulli requires data in [0, 1] and ignores sigma.
     n_tiles : int
-        Tiles of the latent space: at most so many reconstructions. With free masses the solution takes all the longer,
-        the more of them are left to split: on the digits at beta = 100, some five times as long with 32 as with 16.
+        Number of latent tiles, which is the largest number of reconstructions. With free masses more tiles take longer,
+        because more of them can split: on the digits at beta = 100, 32 tiles take about five times as long as 16.
     masses : {"free", "fixed"}
-        Whether the prior masses of the tiles are optimised, or are equal.
+        Whether the prior masses of the tiles are optimised ("free") or equal ("fixed").
     start : {"mean", "data", "anneal"}
-        From the mean with a little noise, from random data points, or cooled from above the first transition (`sweep`):
-        the last finds better optima with fixed masses (T17) and takes far longer where there are many transitions.
+        Start from the mean with a little noise, from random data points, or from above the first transition by cooling
+        (`sweep`). Cooling finds better optima with fixed masses (T17), and takes far longer if there are many
+        transitions.
     tol : float
         Tolerance on the error estimate, relative to the root-mean-square radius of the data.
     max_maps : int
         Budget of evaluations of the map.
     backend : {"auto", "numba", "cupy", "reference"}
-        Where to compute.
+        Backend that computes.
     random_state : int, RandomState or None
-        Of the start; a cooled one has no randomness.
+        Randomness of the start. Cooling is not random.
 
     Attributes
     ----------
     solution_ : FixedPoint
-        The solution, of which everything else that the package computes can be asked. It holds the training data, and
-        with them so does a pickle.
+        The solution, which other functions of the package take. It contains the training data, also when it is pickled.
     cluster_centers_ : (k, D) array
-        Distinct reconstructions, in units of X, in lexicographic order of their coordinates, which need not be that of
-        ``solution_.distinct``.
+        Distinct reconstructions, in units of X, in lexicographic order of their coordinates. The order of
+        ``solution_.distinct`` may differ.
     labels_ : (N,) int array
         Reconstruction of largest posterior mass of every training point.
     n_features_in_ : int
         Number of features D.
     feature_names_in_ : (D,) array of str
-        Their names, where X was a data frame with names.
+        Names of the features, if X was a data frame with names.
 
     See Also
     --------
-    solve : The same as a function, with more to choose.
+    solve : The function behind the estimator, with more options.
     transitions : The temperatures at which the number of clusters changes.
 
     Examples
@@ -114,7 +116,7 @@ class FixedPointVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
         self.backend = backend
         self.random_state = random_state
 
-    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> FixedPointVAE:
+    def fit(self, X: npt.ArrayLike, y: Any = None, sample_weight: npt.ArrayLike | None = None) -> FixedPointVAE:
         """Solve for the reconstructions of the data.
 
         Parameters
@@ -122,27 +124,27 @@ class FixedPointVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
         X : (N, D) array_like or data frame
             Data.
         y : None
-            Plays no part.
+            Ignored.
         sample_weight : (N,) array_like, optional
-            Weights of the points; their scale plays no part.
+            Weights of the points; they are normalised.
 
         Returns
         -------
         FixedPointVAE
-            Itself.
+            The fitted estimator.
 
         Raises
         ------
         ValueError
-            For bad parameters or data: the message says what was wanted.
+            For bad parameters or data.
 
         Warns
         -----
         NotConvergedWarning
-            Where the tolerance was not reached.
+            If the tolerance is not reached.
         """
         X = self._validated(X, reset=True)
-        check_choice(self.start, "start", (*_STARTS, "anneal"))
+        check_choice(self.start, "start", (*_START_ARGUMENTS, "anneal"))
         common: dict[str, Any] = {
             "tiling": Tiling.uniform(self.n_tiles),
             "weights": sample_weight,
@@ -157,25 +159,25 @@ class FixedPointVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
         if self.start == "anneal":
             found = list(cast(Branch, sweep(X, objective, betas=[objective.beta], **common)))
         else:
-            found = [solve(X, objective, start=_STARTS[self.start], **common)]
+            found = [solve(X, objective, start=_START_ARGUMENTS[self.start], **common)]
         if not found or found[0].status is Status.INTERRUPTED:
-            raise KeyboardInterrupt  # a grid search is to end, not to go on with half a solution
+            raise KeyboardInterrupt  # so that a grid search ends, too
         self.solution_: FixedPoint = found[0]
         report_failure(self.solution_, "warn", stacklevel=3)
         distinct, frame = self.solution_.distinct, self.solution_.frame
-        rounded = np.round(frame.inward(distinct.decoder) / _ROUND)
+        rounded = np.round(frame.inward(distinct.decoder) / _SORT_TOL)
         self._order = np.lexsort(rounded.T[::-1])
         self.cluster_centers_ = distinct.decoder[self._order]
         self.labels_ = self._posterior(X).argmax(axis=1)
         return self
 
-    def predict(self, X: Any) -> npt.NDArray[np.intp]:
+    def predict(self, X: npt.ArrayLike) -> npt.NDArray[np.intp]:
         """Reconstruction of largest posterior mass, an index of `cluster_centers_`.
 
         Parameters
         ----------
         X : (n, D) array_like or data frame
-            Points, also such as were not fitted.
+            Training points or new points.
 
         Returns
         -------
@@ -185,13 +187,13 @@ class FixedPointVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
         check_is_fitted(self)
         return self._posterior(self._validated(X)).argmax(axis=1)
 
-    def transform(self, X: Any) -> FloatArray:
+    def transform(self, X: npt.ArrayLike) -> FloatArray:
         """Posterior masses of the distinct reconstructions (T1).
 
         Parameters
         ----------
         X : (n, D) array_like or data frame
-            Points, also such as were not fitted.
+            Training points or new points.
 
         Returns
         -------
@@ -201,7 +203,7 @@ class FixedPointVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
         check_is_fitted(self)
         return self._posterior(self._validated(X))
 
-    def inverse_transform(self, X: Any) -> FloatArray:
+    def inverse_transform(self, X: npt.ArrayLike) -> FloatArray:
         """Expected reconstructions E_q[g] = sum_a q_a psi_a.
 
         Parameters
@@ -217,7 +219,7 @@ class FixedPointVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
         Raises
         ------
         ValueError
-            If there is not one mass per reconstruction.
+            If X does not have one column per reconstruction.
         """
         check_is_fitted(self)
         q = check_array(X, dtype=np.float64)
@@ -228,26 +230,26 @@ class FixedPointVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
             )
         return np.asarray(q @ self.cluster_centers_)
 
-    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
-        """Mean evidence lower bound of points at beta = 1, whatever beta was fitted at (T3).
+    def score(self, X: npt.ArrayLike, y: Any = None, sample_weight: npt.ArrayLike | None = None) -> float:
+        """Mean evidence lower bound of points at beta = 1, for a model fitted at any beta (T3).
 
-        sum_i rho_i [E_q log p(x_i | psi) - KL(q_i || pi)] with the encoder q of the temperature fitted at and, for the
-        Gaussian decoder, log p(x | psi) = -||x - psi||^2 / (2 sigma^2) - (D / 2) log(2 pi sigma^2). Of points held out,
-        values for different beta compare, and so do those for different sigma.
+        It is sum_i rho_i [E_q log p(x_i | psi) - KL(q_i || pi)] with the encoder q of the fitted beta. The Gaussian
+        decoder has log p(x | psi) = -||x - psi||^2 / (2 sigma^2) - (D / 2) log(2 pi sigma^2). Values on held-out points
+        are comparable between different beta and different sigma.
 
         Parameters
         ----------
         X : (n, D) array_like or data frame
             Points.
         y : None
-            Plays no part.
+            Ignored.
         sample_weight : (n,) array_like, optional
-            Their weights.
+            Weights of the points; they are normalised.
 
         Returns
         -------
         float
-            In nats per point; larger is better.
+            The bound in nats per point; larger is better.
         """
         check_is_fitted(self)
         X = self._validated(X)
@@ -256,16 +258,14 @@ class FixedPointVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
         problem = s.problem.on(X, rho)
         unit = problem.at(s.objective.at(1.0))
         bound = -float(problem.total(_rate_and_energy, *s.code, unit.tiles(*s.code)))
-        slope = cast(
-            ELBO, unit.objective
-        ).quadratic  # 1 / (2 sigma^2); None for Bernoulli, which is normalised as it is
+        slope = cast(ELBO, unit.objective).quadratic  # 1 / (2 sigma^2); None for Bernoulli, which needs no constant
         return bound if slope is None else bound - X.shape[1] / 2 * float(np.log(np.pi / slope))
 
     @property
     def _n_features_out(self) -> int:
         return len(self.cluster_centers_)
 
-    def _validated(self, X: Any, reset: bool = False) -> FloatArray:
+    def _validated(self, X: npt.ArrayLike, reset: bool = False) -> FloatArray:
         array: FloatArray = validate_data(self, X, reset=reset, dtype=(np.float64, np.float32))
         return array
 
@@ -276,7 +276,7 @@ class FixedPointVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
 
 
 def _rate_and_energy(block: Block, tiles: Tiles, at_unit: Tiles) -> FloatArray:
-    """sum_i rho_i [KL(q_i || pi) + E_q H_i], the encoder q at one temperature and the energies H at another."""
+    """sum_i rho_i [KL(q_i || pi) + E_q H_i], with the encoder q at one temperature and the energies H at another."""
     q = posterior(block, tiles).q
     H = energies(block, at_unit.objective, at_unit.v, at_unit.b)
     return equations.rate(q, tiles.log_masses, block.rho) + block.rho @ (q * H).sum(axis=1)

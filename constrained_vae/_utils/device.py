@@ -5,17 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 import array_api_compat
-import array_api_compat.numpy
+import array_api_compat.numpy as numpy_namespace
 import numpy as np
 
 from .arrays import Array, FloatArray
 
 
-def array_namespace(*arrays: Array) -> Any:
+def array_namespace(*arrays: Array | float) -> Any:
     """The array namespace of these arrays, with a fast path for NumPy arrays."""
     if type(arrays[0]) is np.ndarray:
-        return array_api_compat.numpy
+        return numpy_namespace
     return array_api_compat.array_namespace(*arrays)
+
+
+def on_host(array: Array) -> bool:
+    """Whether an array is one of NumPy."""
+    return isinstance(array, np.ndarray)
 
 
 def to_host(array: Array) -> FloatArray:
@@ -23,9 +28,9 @@ def to_host(array: Array) -> FloatArray:
     return np.asarray(array.get() if hasattr(array, "get") else array)
 
 
-def numbers(*scalars: Array) -> tuple[float, ...]:
+def numbers(*scalars: Array | float) -> tuple[float, ...]:
     """Scalars as floats; scalars on a device are moved in one transfer."""
-    if hasattr(scalars[0], "get"):
+    if not isinstance(scalars[0], float) and hasattr(scalars[0], "get"):
         scalars = tuple(array_namespace(*scalars).stack(scalars).get())
     return tuple(float(scalar) for scalar in scalars)
 
@@ -44,7 +49,7 @@ def check_together(**arrays: Array) -> None:
 def check_on_host(**arrays: Array) -> None:
     """Raise ValueError if an array lies on a device; for backends that compute on the host."""
     for name, array in arrays.items():
-        if hasattr(array, "get"):
+        if type(array) is not np.ndarray and hasattr(array, "get"):
             raise ValueError(
                 f"{name} lies on a device ({type(array).__module__}.{type(array).__name__}), and this backend computes "
                 "on the host: move it to the host with .get(), or choose backend='cupy'"

@@ -1,4 +1,4 @@
-"""The commands behind `main`: options and data in, an outcome out."""
+"""The commands of the command line: functions of options and data that return an `Outcome`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What a command hands back: a text to print, and how to write and draw the rest."""
+    """Result of a command: a text to print, and functions that write and draw the result."""
 
     text: str
     save: Callable[[Path], None]
@@ -45,7 +45,7 @@ class Outcome:
 
 
 def solve(args: argparse.Namespace, data: DataSet) -> Outcome:
-    """One fixed point, at a temperature or of a threshold."""
+    """One fixed point, at a temperature or for a threshold."""
     solution: FixedPoint
     if args.kappa is None:
         solution = solve_fixed_point(data.x, _objective(args), beta=args.beta, seed=args.seed, **_solver(args, data))
@@ -69,7 +69,7 @@ def solve(args: argparse.Namespace, data: DataSet) -> Outcome:
 
 
 def sweep(args: argparse.Namespace, data: DataSet) -> Outcome:
-    """A branch."""
+    """The solutions along a range of temperatures."""
     objective = _objective(args)
     branch = sweep_betas(
         data.x, objective, betas=beta_grid(args.betas), direction=args.direction, seed=args.seed, **_solver(args, data)
@@ -98,7 +98,7 @@ def sweep(args: argparse.Namespace, data: DataSet) -> Outcome:
 
 
 def transitions(args: argparse.Namespace, data: DataSet) -> Outcome:
-    """Every transition, exactly."""
+    """The exact critical temperatures."""
     beta_range = None if args.betas is None else pair(args.betas, "--betas wants LOW:HIGH")
     found = find_transitions(data.x, _objective(args), beta_range, limit=args.limit, **_solver(args, data))
     names = ("beta", "kind", "n_before", "n_after", "predicted", "skewness", "excess_kurtosis", "heating_end")
@@ -123,7 +123,7 @@ def transitions(args: argparse.Namespace, data: DataSet) -> Outcome:
 
 
 def frontier(args: argparse.Namespace, data: DataSet) -> Outcome:
-    """The rate-distortion function, and a model against it."""
+    """The rate-distortion function, and the distance of a model from it."""
     model = None if args.model is None else pair(args.model, "--model wants RATE:DISTORTION")
     if model is not None and not all(0 <= value < math.inf for value in model):
         raise ValueError(f"--model wants RATE:DISTORTION, neither negative nor infinite, got {args.model!r}")
@@ -156,7 +156,7 @@ def train(args: argparse.Namespace, data: DataSet) -> Outcome:
     from .. import geco
 
     if data.weights is not None and np.ptp(data.weights) > 1e-12:
-        raise ValueError(f"{data.name} has weights, which training does not take")
+        raise ValueError(f"{data.name} has weights, which training does not support")
     given: dict[str, Any] = {"objective": "beta", "beta": args.beta}
     if args.kappa is not None:
         given = {"constraints": RE(args.kappa, "mean" if args.per_dimension else "sum")}
@@ -176,7 +176,7 @@ def train(args: argparse.Namespace, data: DataSet) -> Outcome:
         raise KeyboardInterrupt
     seen, report = run.evaluation, run.report
     return Outcome(
-        text=f"{run}\nrate {seen.rate:.6g} nats, distortion {seen.distortion:.6g} on the data trained on",
+        text=f"{run}\nrate {seen.rate:.6g} nats, distortion {seen.distortion:.6g} on the training data",
         save=run.save,
         draw=lambda ax: _plotting().training(run.history, ax),
         columns={name: run.history.column(name) for name in run.history.columns},
@@ -196,12 +196,12 @@ def _objective(args: argparse.Namespace) -> ELBO:
 
 
 def _solver(args: argparse.Namespace, data: DataSet) -> dict[str, Any]:
-    """Keywords that the solvers of fixed points share."""
+    """Keyword arguments that all solvers of fixed points take."""
     own = {name: getattr(args, name) for name in ("masses", "tol", "max_maps", "backend")}
     return {"tiling": Tiling.uniform(args.tiles), "weights": data.weights, "progress": not args.quiet, **own}
 
 
 def _plotting() -> Any:
-    from .. import plotting  # brings Matplotlib, which most commands do without
+    from .. import plotting  # imports Matplotlib, which most commands do not need
 
     return plotting

@@ -1,7 +1,7 @@
-"""constrained-vae: solve, sweep, transitions, frontier and train on the command line.
+"""The command line `constrained-vae` with the commands solve, sweep, transitions, frontier and train.
 
-Exit codes: 0 done, 1 not converged, 2 bad input, 130 interrupted, with what had been computed. What takes long to
-import is imported when a command runs, so that `--help` is there at once.
+Exit codes: 0 done, 1 not converged, 2 bad input, 130 interrupted (results up to then are written). Modules that are
+slow to import are imported when a command runs, so that `--help` is fast.
 """
 
 from __future__ import annotations
@@ -25,33 +25,33 @@ if TYPE_CHECKING:
     from ..datasets import DataSet
     from .commands import Outcome
 
-_DATA = "a set by name (four_clusters, digits, ...), or a .npy, .npz or .csv file with a point per row"
+_DATA = "a data set by name (four_clusters, digits, ...), or a .npy, .npz or .csv file with a point per row"
 _BETAS = "LOW:HIGH:COUNT temperatures, evenly spaced in log beta"
-_LISTED = 5  # warnings that are printed
+_LISTED = 5  # number of warnings that are printed
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command.
+    """Run a command of the command line.
 
     Parameters
     ----------
     argv : sequence of str, optional
-        Its arguments; those of the process by default.
+        Arguments of the command; by default the arguments of the process.
 
     Returns
     -------
     int
-        The exit code, see the head of this module.
+        Exit code, see the docstring of this module.
 
     Raises
     ------
     SystemExit
-        After `--help` and `--version`, and where options cannot be understood (code 2).
+        After `--help` and `--version`, and if the options are invalid (code 2).
     """
     args = _parser().parse_args(argv)
     prog = f"constrained-vae {args.command}"
     try:
-        with _noticing_ctrl_c() as pressed, _telling(prog) as told:
+        with _noting_ctrl_c() as pressed, _printing_warnings(prog) as kinds:
             from ..datasets import find
             from ..results.status import NotConvergedWarning
             from . import commands
@@ -59,10 +59,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             data = find(args.data, seed=args.seed)
             _check_paths(args.out, args.plot)
             outcome: Outcome = getattr(commands, args.command)(args, data)
-        converged = outcome.converged and not any(issubclass(kind, NotConvergedWarning) for kind in told)
+        converged = outcome.converged and not any(issubclass(kind, NotConvergedWarning) for kind in kinds)
         interrupted = outcome.interrupted or bool(pressed)
-        if len(told) > _LISTED:
-            print(f"{prog}: and {len(told) - _LISTED} more warnings", file=sys.stderr)
+        if len(kinds) > _LISTED:
+            print(f"{prog}: and {len(kinds) - _LISTED} more warnings", file=sys.stderr)
         _publish(args, data, outcome, {"converged": converged, "interrupted": interrupted})
     except endings.EXPECTED as error:
         return endings.explained(prog, error, "write")
@@ -71,30 +71,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     return endings.DONE if converged else endings.NOT_CONVERGED
 
 
-# --- what goes in and what comes out ----------------------------------------------------------------------------------
+# --- files, output and warnings ---------------------------------------------------------------------------------------
 
 
 def _check_paths(out: Path | None, plot: Path | None) -> None:
-    """Make the folders, and refuse what could not be written after a long computation."""
+    """Make the folders of the output files, and raise ValueError now if a file cannot be written later."""
     if out is not None and out.suffix not in (".npz", ".json"):
-        raise ValueError(f"--out wants a .npz or .json file, got {out}")
+        raise ValueError(f"--out must be a .npz or .json file, got {out}")
     if plot is not None:
         from matplotlib.figure import Figure
 
         kinds = Figure().canvas.get_supported_filetypes()
         if plot.suffix[1:] not in kinds:
-            raise ValueError(f"--plot wants a file of one of the kinds {', '.join(sorted(kinds))}, got {plot}")
+            raise ValueError(f"--plot must be a file of one of the types {', '.join(sorted(kinds))}, got {plot}")
     for path in (out, plot):
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-            # The draft of a .npz file is written beside it.
+            # A .npz file is first written as a draft in the same folder.
             places = [path] * path.exists() + [path.parent] * (path.suffix == ".npz" or not path.exists())
             if path.is_dir() or not all(os.access(place, os.W_OK) for place in places):
                 raise ValueError(f"{path} cannot be written")
 
 
 def _publish(args: argparse.Namespace, data: DataSet, outcome: Outcome, ending: dict[str, bool]) -> None:
-    """Print, write and draw."""
+    """Print the results, write the file and draw the picture."""
     print(outcome.text)
     if args.out is not None and args.out.suffix == ".npz":
         outcome.save(args.out)
@@ -117,7 +117,7 @@ def _publish(args: argparse.Namespace, data: DataSet, outcome: Outcome, ending: 
 
 
 def _plain(value: Any) -> Any:
-    """What JSON knows; numbers that are not finite are null."""
+    """The value with types that JSON has; numbers that are not finite become None."""
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, Mapping):
@@ -130,26 +130,26 @@ def _plain(value: Any) -> Any:
 
 
 @contextmanager
-def _telling(prog: str) -> Iterator[list[type[Warning]]]:
-    """The first few warnings are told as they come, in a line each; the kinds of all are in the list."""
+def _printing_warnings(prog: str) -> Iterator[list[type[Warning]]]:
+    """Print the first few warnings as they occur, in a line each; the list has the categories of all warnings."""
     from tqdm import tqdm
 
-    told: list[type[Warning]] = []
+    kinds: list[type[Warning]] = []
 
-    def tell(message: Warning | str, category: type[Warning], *where: Any) -> None:
-        told.append(category)
-        if len(told) <= _LISTED:
-            tqdm.write(f"{prog}: {endings.one_line(message)}", file=sys.stderr)  # beside a progress bar
+    def show(message: Warning | str, category: type[Warning], *where: Any) -> None:
+        kinds.append(category)
+        if len(kinds) <= _LISTED:
+            tqdm.write(f"{prog}: {endings.one_line(message)}", file=sys.stderr)  # keeps a progress bar intact
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = tell  # type: ignore[assignment]
-        yield told
+        warnings.showwarning = show  # type: ignore[assignment]
+        yield kinds
 
 
 @contextmanager
-def _noticing_ctrl_c() -> Iterator[list[int]]:
-    """Computations end at Ctrl-C with what there is; whether it was pressed is in the list."""
+def _noting_ctrl_c() -> Iterator[list[int]]:
+    """Let Ctrl-C end the computation, which returns its results so far; the list is not empty if it was pressed."""
     pressed: list[int] = []
 
     def handle(number: int, frame: Any) -> None:
@@ -167,7 +167,7 @@ def _noticing_ctrl_c() -> Iterator[list[int]]:
 
 
 class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:  # in one line, where argparse would print the usage as well
+    def error(self, message: str) -> NoReturn:  # one line; the method of argparse also prints the usage
         self.exit(endings.BAD_INPUT, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
@@ -176,8 +176,12 @@ def _parser() -> _Parser:
     shared.add_argument("data", metavar="DATA", help=_DATA)
     shared.add_argument("--sigma", type=float, default=1.0, help="standard deviation of the decoder (%(default)s)")
     shared.add_argument("--likelihood", choices=("gaussian", "bernoulli"), default="gaussian")
-    shared.add_argument("--seed", type=int, default=0, help="of named data sets and random starts (%(default)s)")
-    shared.add_argument("--out", type=Path, metavar="FILE", help="results: .npz, which the library loads, or .json")
+    shared.add_argument(
+        "--seed", type=int, default=0, help="seed of named data sets and of random starts (%(default)s)"
+    )
+    shared.add_argument(
+        "--out", type=Path, metavar="FILE", help="file of results: .npz, which the library can load, or .json"
+    )
     shared.add_argument("--plot", type=Path, metavar="FILE", help="a picture: .png, .pdf, .svg, ...")
     shared.add_argument("--quiet", action="store_true", help="no progress bar")
 
@@ -188,7 +192,7 @@ def _parser() -> _Parser:
     solver.add_argument("--tiles", type=int, default=256, help="number of latent tiles (%(default)s)")
     solver.add_argument("--masses", choices=("fixed", "free"), default="fixed", help="prior masses of the tiles")
     solver.add_argument("--tol", type=float, default=1e-10, help="relative tolerance (%(default)s)")
-    solver.add_argument("--max-maps", type=int, default=100_000, help="budget of every solution (%(default)s)")
+    solver.add_argument("--max-maps", type=int, default=100_000, help="budget of maps for every solution (%(default)s)")
 
     result = _Parser(prog="constrained-vae", description="Exact theory of beta-VAEs and constrained VAEs.")
     result.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
@@ -207,30 +211,30 @@ def _parser() -> _Parser:
     made = command("solve", "one fixed point", "four_clusters --beta 0.5 --out s.npz --plot s.png", solver)
     goal = made.add_mutually_exclusive_group()
     goal.add_argument("--beta", type=float, default=1.0, help="temperature (%(default)s)")
-    goal.add_argument("--kappa", type=float, help="instead: the multiplier with which E||x - psi||^2 = kappa^2")
+    goal.add_argument("--kappa", type=float, help="instead of --beta: find the multiplier for E||x - psi||^2 = kappa^2")
 
     made = command("sweep", "annealing through temperatures", "digits --betas 0.3:1:60 --tiles 32 --plot d.png", solver)
-    made.add_argument("--betas", help=f"{_BETAS}; by default those of the data's own transitions")
+    made.add_argument("--betas", help=f"{_BETAS}; by default they span the transitions of the data")
     made.add_argument("--direction", choices=("down", "up"), default="down", help="cooling or heating")
 
     made = command("transitions", "exact critical temperatures", "four_clusters --betas 0.2:12 --out t.json", solver)
-    made.add_argument("--betas", metavar="LOW:HIGH", help="range; by default that of the data's own transitions")
-    made.add_argument("--limit", type=int, help="at most so many, hottest first")
+    made.add_argument("--betas", metavar="LOW:HIGH", help="range; by default it spans the transitions of the data")
+    made.add_argument("--limit", type=int, help="largest number of transitions, hottest first")
 
     example = "four_clusters --betas 0.1:9:12 --model 2.0:0.1 --plot f.png"
     made = command("frontier", "the rate-distortion function, certified", example, backend)
     made.add_argument("--betas", help=f"{_BETAS}; by default from nucleation to 0.95 of the entropy")
-    made.add_argument("--gap", type=float, default=1e-6, help="nats between bounds that are asked for (%(default)s)")
+    made.add_argument("--gap", type=float, default=1e-6, help="largest difference of the bounds, in nats (%(default)s)")
     made.add_argument("--time-limit", type=float, default=60.0, help="seconds per temperature (%(default)s)")
-    made.add_argument("--model", metavar="RATE:DISTORTION", help="a trained model, to be placed above the frontier")
+    made.add_argument("--model", metavar="RATE:DISTORTION", help="a trained model, to compare with the frontier")
 
     made = command("train", "GECO, or a beta-VAE", "four_clusters --kappa 0.5 --steps 5000 --out run.npz")
     goal = made.add_mutually_exclusive_group(required=True)
     goal.add_argument("--kappa", type=float, help="constraint E||x - g(z)||^2 <= kappa^2, lambda learned")
-    goal.add_argument("--beta", type=float, help="instead: a fixed temperature")
-    made.add_argument("--per-dimension", action="store_true", help="kappa^2 is a mean over dimensions, not their sum")
+    goal.add_argument("--beta", type=float, help="instead of --kappa: a fixed temperature")
+    made.add_argument("--per-dimension", action="store_true", help="kappa^2 is the mean over dimensions, not the sum")
     made.add_argument("--latent", type=int, default=2, help="dimension of the latent space (%(default)s)")
     made.add_argument("--hidden", default="64,64", help="widths of the hidden layers, or linear (%(default)s)")
-    made.add_argument("--steps", type=int, default=20_000, help="in all (%(default)s)")
-    made.add_argument("--resume", metavar="FILE", help="go on from what --out has written before")
+    made.add_argument("--steps", type=int, default=20_000, help="total number of steps (%(default)s)")
+    made.add_argument("--resume", metavar="FILE", help="continue from a file that --out has written")
     return result

@@ -59,7 +59,7 @@ class Block:
     def offset(self, objective: HasOffset) -> Array:
         """Offsets s_i (n,) under an objective; those of the last objective are remembered."""
         if self._offset is None or self._offset[0] is not objective:
-            self._offset = objective, objective.offset(self.s)
+            self._offset = objective, _frozen(objective.offset(self.s))
         return self._offset[1]
 
     def pieces(self, count: int) -> Iterator[Block]:
@@ -123,6 +123,8 @@ class PreparedData:
             Blocks are cut so that an array (rows, columns) fits into the size of a block. A function that needs no
             such array leaves it out: data in memory then are one block.
         """
+        if columns is None and self._resident is not None:
+            return part(self._resident, *arrays)
         return tree_sum(part(block, *arrays) for block in self.blocks(columns))
 
     def kept(self, part: Callable[..., R], *arrays: Any, columns: int) -> Iterable[R]:
@@ -170,11 +172,13 @@ class PreparedData:
         ((rows, x, rho),) = self.rows.blocks()
         block = self._block(rows, x, rho)
         order = getattr(self.backend, "order", lambda phi: None)(block.phi)
-        if order is None:
-            return block
-        phi = block.phi[order]
-        x = phi if block.phi is block.x else block.x[order]
-        return Block(x, phi, block.s[order], block.rho[order], None)
+        if order is not None:
+            phi = block.phi[order]
+            x = phi if block.phi is block.x else block.x[order]
+            block = Block(x, phi, block.s[order], block.rho[order], None)
+        for array in (block.x, block.phi, block.s, block.rho):
+            _frozen(array)
+        return block
 
     def _streamed(self, columns: int | None) -> Iterator[Block]:
         return (self._block(*block) for block in self.rows.blocks(columns or self.rows.dim))
@@ -201,6 +205,13 @@ class PreparedData:
     def mean_statistic(self) -> FloatArray:
         """Weighted means sum_i rho_i s_i of the second statistic: one number, or one for each constraint."""
         return to_host(self.total(_mean_statistic))
+
+
+def _frozen(array: Array) -> Array:
+    """The array, read-only where it lies on the host: a kernel then takes it as it is."""
+    if isinstance(array, np.ndarray):
+        array.setflags(write=False)
+    return array
 
 
 def _mean(block: Block) -> Array:

@@ -1,8 +1,8 @@
-"""certify() and global_solution(): how far a solution is from the global optimum, and the optimum itself (T14)-(T17).
+"""certify() and global_solution(): the distance of a solution to the global optimum, and the optimum (T14)-(T17).
 
-Over all decoders and all prior masses the least F at given multipliers is that of the rate-distortion function, or of
-the non-parametric maximum likelihood of a mixture (Kiefer and Wolfowitz 1956; Rose 1994). It is convex in the
-distribution of reconstructions, so that it has a certificate.
+The least F over all decoders and all prior masses at given multipliers is a point of the rate-distortion function, and
+the non-parametric maximum likelihood of a mixture (Kiefer and Wolfowitz 1956; Rose 1994). F is convex in the
+distribution of reconstructions, so that its minimum has a certificate.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from scipy.optimize import nnls
 from tqdm.auto import tqdm
 
@@ -21,6 +22,7 @@ from .._utils.arrays import FloatArray
 from .._utils.blas import single_threaded_blas
 from .._utils.checks import check_instance, check_positive, check_time_limit
 from ..data.prepared import Block
+from ..data.rows import RowBlocks
 from ..latent.sites import Sites, coincident
 from ..latent.tiling import Tiling
 from ..objectives.base import Objective
@@ -34,18 +36,18 @@ from ..solvers.pose import check_on_failure
 from ..solvers.solve import report_failure
 from .coverage import Coverage
 
-_RIGOROUS = 2  # dimensions up to which a supremum is proven
-_ACCURACY = 1e-8  # nats, of that proof; of a search, a tenth of the gap
-_NEWTON = 50  # steps of the masses
-_POLISH = 60  # maps between two insertions
-_SITES = 4096  # reconstructions of a solution
-_PATIENCE = 30  # rounds without a smaller gap after which the search ends
-_NEAR = 0.03  # distance, in units of the resolution, of reconstructions that may be one
+_MAX_PROOF_DIM = 2  # dimensions up to which a supremum is proven
+_PROOF_TOL = 1e-8  # accuracy of that proof, in nats; in a search it is a tenth of the gap
+_MAX_MASS_STEPS = 50  # Newton steps of the masses
+_POLISH_MAPS = 60  # maps between two insertions
+_MAX_SITES = 4096  # reconstructions of a solution
+_MAX_IDLE_ROUNDS = 30  # rounds without a smaller gap after which the search ends
+_MERGE_DISTANCE = 0.03  # distance, in units of the resolution, below which reconstructions may be merged
 
 
 @dataclass(frozen=True, eq=False)
 class Certificate:
-    """Bounds of the global optimum F* of all decoders and all prior masses, lower <= F* <= upper (T14).
+    """Bounds of the global optimum F* over all decoders and all prior masses, lower <= F* <= upper (T14).
 
     Attributes
     ----------
@@ -54,10 +56,10 @@ class Certificate:
     lower : float
         F - log sup c, in nats.
     where : (D,) array
-        Where c is largest, in units of x: there one more reconstruction would help most.
+        Point at which c is largest, in units of x: the best place for one more reconstruction.
     rigorous : bool
-        Whether the supremum is proven, by branch and bound; else it is the largest of the maxima uphill from all data
-        points and reconstructions.
+        Whether the supremum is proven by branch and bound. Otherwise it is the largest of the maxima that are found by
+        ascent from data points and reconstructions.
 
     Examples
     --------
@@ -72,7 +74,7 @@ class Certificate:
 
     @property
     def gap(self) -> float:
-        """Nats between the bounds."""
+        """Difference of the bounds, in nats."""
         return self.upper - self.lower
 
     def __repr__(self) -> str:
@@ -81,12 +83,14 @@ class Certificate:
 
 
 def certify(solution: FixedPoint) -> Certificate:
-    """How far F of a solution is at most above the global optimum, converged or not, with fixed or free masses (T14).
+    """Bound how far F of a solution is above the global optimum (T14).
+
+    The solution need not have converged, and its masses may be fixed or free.
 
     Parameters
     ----------
     solution : FixedPoint
-        Of an `ELBO`.
+        A solution of an `ELBO`.
 
     Returns
     -------
@@ -96,7 +100,7 @@ def certify(solution: FixedPoint) -> Certificate:
     Raises
     ------
     ValueError
-        For anything else.
+        If `solution` is not a FixedPoint.
 
     Examples
     --------
@@ -108,14 +112,14 @@ def certify(solution: FixedPoint) -> Certificate:
     sites, data = solution.distinct, _Data(solution.problem)
     psi = solution.frame.inward(sites.decoder)
     found, coverage, tops, _ = data.look(psi, sites.masses)
-    found = data.proven(found, coverage, np.concatenate([psi, tops]), _ACCURACY)
-    # Bounds of the solution as it stands: its own F, in which merged tiles or float32 may have left some rounding.
+    found = data.proven(found, coverage, np.concatenate([psi, tops]), _PROOF_TOL)
+    # The upper bound is F as the solution states it, which may include rounding of merged tiles or of float32.
     return replace(found, upper=solution.free_energy, lower=solution.free_energy - found.gap)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class CertifiedFixedPoint(FixedPoint):
-    """A `FixedPoint` of free masses with the certificate of how far it is from the global optimum.
+    """A `FixedPoint` with free masses and a certificate of its distance to the global optimum.
 
     Attributes
     ----------
@@ -132,7 +136,7 @@ class CertifiedFixedPoint(FixedPoint):
 
     @property
     def accuracy(self) -> str:
-        """The gap, in words."""
+        """The gap, formatted for `repr` and warnings."""
         return f"gap {self.certificate.gap:.1e} nats"
 
     def __repr__(self) -> str:
@@ -140,12 +144,12 @@ class CertifiedFixedPoint(FixedPoint):
 
 
 def global_solution(
-    x: Any,
+    x: npt.ArrayLike | RowBlocks,
     objective: Objective | None = None,
     *,
     beta: float | None = None,
     gap: float = 1e-6,
-    weights: Any = None,
+    weights: npt.ArrayLike | None = None,
     start: FixedPoint | None = None,
     time_limit: float = 60.0,
     backend: str = "auto",
@@ -154,35 +158,37 @@ def global_solution(
 ) -> CertifiedFixedPoint:
     """The global optimum over all decoders and prior masses, to a certified gap: a point of the rate-distortion curve.
 
-    Reconstructions are added where c is largest (T14), their masses found by the constrained Newton method (Y. Wang
-    2007, J. R. Stat. Soc. B 69), positions and masses polished together by the accelerated map, until the gap is met.
+    Every round adds reconstructions where c is largest (T14), finds their masses by the constrained Newton method
+    (Y. Wang 2007, J. R. Stat. Soc. B 69), and improves positions and masses together by the accelerated map. The search
+    ends when the gap is met.
 
     Parameters
     ----------
     x : (N, D) array_like, memory map or RowBlocks
-        Data. Statistics of all of them are held in memory.
+        Data. The statistics of all points are held in memory.
     objective : Objective, optional
         `ELBO()` by default.
     beta : float, optional
         Temperature; short for `objective.at(beta)`.
     gap : float
-        Nats between F and its lower bound that are asked for.
+        Requested difference between F and its lower bound, in nats.
     weights : (N,) array_like, optional
-        Data weights; points of weight zero have no say.
+        Data weights, uniform by default. Points of weight zero are ignored.
     start : FixedPoint, optional
-        Where to start, such as the optimum at a temperature nearby; one reconstruction of all data by default.
+        Initial solution, such as the optimum at a temperature nearby; by default one reconstruction of all data.
     time_limit : float
-        Seconds after which the best so far is returned, with the gap that it has.
+        Seconds after which the best solution so far is returned, with its gap.
     backend : {"auto", "numba", "cupy", "reference"}
+        Backend that computes.
     progress : bool
         Show a progress bar.
     on_failure : {"warn", "raise", "return"}
-        What to do where the gap is not met.
+        What to do if the gap is not met.
 
     Returns
     -------
     CertifiedFixedPoint
-        With as many tiles as it needs, and its `.certificate`.
+        Solution with as many tiles as it needs, and its `.certificate`.
 
     Raises
     ------
@@ -219,7 +225,7 @@ def optimum(
     bar: Any = None,
     prove: bool = True,
 ) -> CertifiedFixedPoint:
-    """What `global_solution` returns, of a problem; without proofs if they are not wanted."""
+    """The result of `global_solution` for a problem; if `prove` is false, without branch and bound."""
     search = _Search(problem, gap, time.monotonic() + time_limit, prove, bar)
     if start is None:
         return search.run(problem.collapsed[None], np.ones(1))
@@ -240,13 +246,13 @@ class _Search:
         self.data = _Data(self.problem)
 
     def run(self, psi: FloatArray, masses: FloatArray) -> CertifiedFixedPoint:
-        """Insert, weigh and polish until the gap is met or time is up."""
-        options, best, since = Options(free=True, split=False, tol=1e-9, max_maps=_POLISH), None, 0
+        """Insert reconstructions, find masses and improve both until the gap is met or the time is used up."""
+        options, best, since = Options(free=True, split=False, tol=1e-9, max_maps=_POLISH_MAPS), None, 0
         status = Status.BUDGET_USED
         try:
             while True:
                 psi, masses = self.weighed(psi, masses)
-                # A proof takes longer than a look: it comes where the look says that it may do.
+                # A proof takes longer than a search for maxima: it is tried when the search meets the gap.
                 certificate, coverage, tops, heights = self.data.look(psi, masses)
                 if self.prove and certificate.gap <= self.gap:
                     certificate = self.data.proven(certificate, coverage, np.concatenate([psi, tops]), 0.1 * self.gap)
@@ -260,12 +266,12 @@ class _Search:
                 if certificate.gap <= self.gap:
                     status = Status.CONVERGED
                     break
-                if time.monotonic() > self.deadline or since > _PATIENCE:
+                if time.monotonic() > self.deadline or since > _MAX_IDLE_ROUNDS:
                     break
                 new = tops[heights > 0.1 * self.gap]
-                if certificate.rigorous:  # a proof that failed knows of one that the look has missed
+                if certificate.rigorous:  # the proof failed: it found a larger c than the search
                     new = np.concatenate([self.problem.data.frame.inward(certificate.where[None]), new])
-                new = new[: max(_SITES - len(psi), 0)]
+                new = new[: max(_MAX_SITES - len(psi), 0)]
                 psi, masses = np.concatenate([psi, new]), np.append(masses, np.zeros(len(new)))
                 psi, masses = self.weighed(psi, masses)
                 psi, masses = self.merged(psi, masses)
@@ -287,10 +293,10 @@ class _Search:
         return solution.extended_as(CertifiedFixedPoint, status=status, certificate=certificate)
 
     def weighed(self, psi: FloatArray, masses: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """The best masses at these reconstructions, but for a tenth of the gap; those without mass are dropped.
+        """The best masses at these reconstructions, to a tenth of the gap; reconstructions without mass are dropped.
 
-        Newton's quadratic model of F on the simplex is a least-squares problem, |(S - 2) p|^2 with S_ik = exp(-H_ik) /
-        Z_i, solved together with |sum p - 1|^2 by non-negative least squares (Wang 2007).
+        The quadratic model of F on the simplex in Newton's method is a least-squares problem, |(S - 2) p|^2 with
+        S_ik = exp(-H_ik) / Z_i. It is solved together with |sum p - 1|^2 by non-negative least squares (Wang 2007).
         """
         H, rho = self.data.energies(psi), self.data.rho
         G = np.exp(H.min(axis=1, keepdims=True) - H)  # (N, k), scaled by row
@@ -299,16 +305,16 @@ class _Search:
         def value(p: FloatArray) -> float:
             return float(-rho @ equations.log_masses(G @ p))
 
-        if not masses.all():  # the new ones get what share is best first: far points, that see no other, bend the model
+        if not masses.all():  # the quadratic model is poor for far points without mass: first give them the best share
             new = masses == 0
             trials = [(1 - share) * masses + share * new / new.sum() for share in new.mean() * 0.5 ** np.arange(40)]
             masses = min([masses, *trials], key=value)
-        for _ in range(_NEWTON):
+        for _ in range(_MAX_MASS_STEPS):
             S = G / (G @ masses)[:, None]
-            slope = rho @ S  # of -F; at most 1, and 1 where there is mass, at the optimum
+            slope = rho @ S  # slope of -F; at the optimum it is at most 1, and 1 where the mass is positive
             if slope.max() - 1 <= 0.1 * self.gap:
                 break
-            system = np.zeros((len(S) + 1, len(masses) + 1))  # the matrix, and what it should equal in the last column
+            system = np.zeros((len(S) + 1, len(masses) + 1))  # the last column is the right-hand side
             system[:-1, :-1], system[-1] = root * (S - 2), 1.0
             with single_threaded_blas():
                 short = np.asarray(np.linalg.qr(system, mode="r")) if len(system) > 2 * len(masses) else system
@@ -324,8 +330,8 @@ class _Search:
         return psi[alive], masses[alive] / masses[alive].sum()
 
     def merged(self, psi: FloatArray, masses: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Reconstructions much closer than the resolution made one, unless F rises by more than a tenth of the gap."""
-        group = coincident(psi, _NEAR * self.problem.framed.stiffness**-0.5)
+        """Merge reconstructions much closer than the resolution, unless F rises by more than a tenth of the gap."""
+        group = coincident(psi, _MERGE_DISTANCE * self.problem.framed.stiffness**-0.5)
         if group.max() + 1 == len(psi):
             return psi, masses
         total: FloatArray = np.bincount(group, masses).astype(np.float64)
@@ -336,18 +342,13 @@ class _Search:
 
 @dataclass(frozen=True, eq=False)
 class _Data:
-    """All points that have weight, whole, on the host and in the frame: what every round of a search looks at.
-
-    Attributes
-    ----------
-    problem : Problem
-    """
+    """All points of positive weight of a problem, on the host and in the frame, for the passes of a search."""
 
     problem: Problem
 
     @cached_property
     def block(self) -> Block:
-        """All rows that have weight."""
+        """All rows of positive weight."""
         return self.problem.data.whole()
 
     @property
@@ -357,16 +358,16 @@ class _Data:
 
     @property
     def rho(self) -> FloatArray:
-        """Their weights (N,)."""
+        """The weights of the points (N,)."""
         return self.block.rho
 
     def energies(self, psi: FloatArray) -> FloatArray:
-        """H (N, k) of reconstructions (T4)."""
+        """Energies H (N, k) of reconstructions (T4)."""
         objective = self.problem.framed
         return energies(self.block, objective, *objective.readout(psi))
 
     def coverage(self, psi: FloatArray, masses: FloatArray) -> tuple[Coverage, float]:
-        """The coverage of reconstructions and masses, and their F."""
+        """The coverage of reconstructions with masses, and their F."""
         objective = self.problem.framed
         tiles = Tiles(objective, *objective.readout(psi), equations.log_masses(masses))
         log_Z = posterior(self.block, tiles).log_partition
@@ -375,15 +376,15 @@ class _Data:
         return coverage, float(equations.free_energy(log_Z, self.rho))
 
     def look(self, psi: FloatArray, masses: FloatArray) -> tuple[Certificate, Coverage, FloatArray, FloatArray]:
-        """The certificate of reconstructions and masses, not proven, and maxima of log c with their heights."""
+        """The unproven certificate of reconstructions with masses, their coverage, and maxima of log c with values."""
         coverage, upper = self.coverage(psi, masses)
         tops, heights = coverage.maxima(np.concatenate([psi, self.x]))
         where = self.problem.data.frame.outward(tops[0])
         return Certificate(upper, upper - max(heights[0], 0.0), where, False), coverage, tops, heights
 
     def proven(self, certificate: Certificate, coverage: Coverage, peaks: FloatArray, accuracy: float) -> Certificate:
-        """The certificate with a proven bound, where there is one (T14)."""
-        if self.x.shape[1] > _RIGOROUS or self.problem.framed.quadratic is None:
+        """The certificate with a proven bound, if branch and bound finds one (T14)."""
+        if self.x.shape[1] > _MAX_PROOF_DIM or self.problem.framed.quadratic is None:
             return certificate
         bound, top = coverage.bound(self.x, peaks, accuracy)
         lower, where = certificate.upper - max(bound, 0.0), self.problem.data.frame.outward(top)
@@ -391,6 +392,6 @@ class _Data:
 
 
 def collapsed_coverage(problem: Problem) -> tuple[Coverage, FloatArray]:
-    """The coverage of one reconstruction of all data, and the data, in the frame."""
+    """The coverage of the collapsed solution, and the data, in the frame."""
     data = _Data(problem)
     return data.coverage(problem.collapsed[None], np.ones(1))[0], data.x

@@ -21,6 +21,7 @@ from .._utils.checks import (
     check_vector,
 )
 from .._utils.files import write_npz
+from ..data.rows import RowBlocks
 from ..objectives.elbo import ELBO
 from ..phases.criticality import critical_beta
 from ..problems.posterior import energies
@@ -32,22 +33,22 @@ from ..solvers.solve import report_failure
 from .optimum import CertifiedFixedPoint, collapsed_coverage, optimum
 from .support_changes import SupportChange, located
 
-_COUNT = 40  # temperatures of the default grid
-_FULL = 0.95  # share of the entropy of the data at which it ends
-_ROUGH = 1e-2  # gap of the solutions that look for that end
-_FINE = 1e-10  # gap of those between which the support changes: a split shows at about the root of it
-_NUCLEATED = 1e-12  # log c above which a second reconstruction helps
-_FINEST = 1e-10  # relative accuracy of the temperature of nucleation
+_GRID_SIZE = 40  # number of temperatures of the default grid
+_ENTROPY_SHARE = 0.95  # the default grid ends where the rate is this share of the entropy of the data
+_GRID_END_GAP = 1e-2  # gap, in nats, of the solutions that find the end of the default grid
+_SUPPORT_GAP = 1e-10  # gap, in nats, of solutions whose supports are compared: a split shows at about its square root
+_NUCLEATION_TOL = 1e-12  # log c above which a second reconstruction helps
+_NUCLEATION_BETA_TOL = 1e-10  # relative accuracy of the temperature of nucleation
 
 
 @dataclass(frozen=True)
 class Excess:
-    """How many nats a model of some rate and distortion is above the frontier.
+    """Bounds of the distance of a model from the frontier, in nats of the rate.
 
     Attributes
     ----------
     least, most : float
-        At least and at most, in nats.
+        Lower and upper bound, in nats.
 
     Examples
     --------
@@ -61,25 +62,28 @@ class Excess:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class RateDistortionCurve:
-    """The rate-distortion function R(D) of a data set, where it was solved, hottest first.
+    """Points of the rate-distortion function R(D) of a data set, hottest first.
 
     Attributes
     ----------
     betas, multipliers : (n,) arrays
         Temperatures, and slopes -dR/dD = lambda.
-    distortion, rate : (n,) arrays
-        Of the solutions: E||x - psi||^2 in squared units of x (Bernoulli: E[-log p(x | psi)] in nats), and nats.
+    distortion : (n,) array
+        E||x - psi||^2 of the solutions in squared units of x (Bernoulli: E[-log p(x | psi)] in nats).
+    rate : (n,) array
+        Rate of the solutions, in nats.
     lower : (n,) array
         Lower bounds of the least F = R + lambda D, in nats.
     n_sites : (n,) int array
-        Reconstructions of the solutions.
+        Number of reconstructions of the solutions.
     ends : (2, 2) array
         Distortion and rate where nothing is coded, and where every data point is its own reconstruction.
     events : tuple of SupportChange
-        Where the support of the optimum changes, hottest first: located to the accuracy that was asked for, or by
-        default to the grid, where which reconstruction went where is a guess.
+        Changes of the support of the optimum, hottest first. They are located to the accuracy `locate` of
+        `rate_distortion`. Without it they are located between neighbours of the grid only, and the matching of
+        reconstructions between neighbours is a guess.
     complete : bool
-        False where Ctrl-C or the callback ended it early.
+        False if Ctrl-C or the callback ended the computation early.
 
     Examples
     --------
@@ -118,17 +122,17 @@ class RateDistortionCurve:
 
     @property
     def gap(self) -> FloatArray:
-        """Nats between F and its lower bound (n,)."""
+        """Difference between F and its lower bound (n,), in nats."""
         return self.rate + self.multipliers * self.distortion - self.lower
 
-    def bound_below(self, distortion: Any) -> FloatArray:
-        """What no code of these distortions can go below, nats: the largest of F_low - lambda D, and zero."""
+    def bound_below(self, distortion: npt.ArrayLike) -> FloatArray:
+        """Lower bound of the rate at these distortions, in nats: the largest of F_low - lambda D and 0."""
         D = np.asarray(distortion, dtype=np.float64)
         lines = self.lower - self.multipliers * D[..., None]
         return np.maximum(lines.max(axis=-1), 0.0)
 
-    def bound_above(self, distortion: Any) -> FloatArray:
-        """What some code reaches, nats: the convex hull of solutions and both ends; infinite below the least D."""
+    def bound_above(self, distortion: npt.ArrayLike) -> FloatArray:
+        """Upper bound of R(D), in nats: the convex hull of solutions and both ends; infinite below the least D."""
         points = np.concatenate([np.stack([self.distortion, self.rate], axis=1), self.ends])
         points = points[np.lexsort(points.T[::-1])]
         hull: list[FloatArray] = []
@@ -141,20 +145,21 @@ class RateDistortionCurve:
         return np.interp(np.asarray(distortion, dtype=np.float64), D[falling], R[falling], left=np.inf)
 
     def excess(self, rate: float, distortion: float) -> Excess:
-        """How far a model is above the frontier, in nats (T22).
+        """Bounds of the distance of a model from the frontier, in nats (T22).
 
-        Its distortion must be that of the same data under sampled codes, its rate the KL over all latents.
+        The distortion of the model must be measured on the same data with sampled codes. Its rate must be the KL over
+        all latents.
 
         Raises
         ------
         ValueError
-            If either is negative or not finite.
+            If rate or distortion is negative or not finite.
         """
         rate, distortion = check_non_negative(rate, "rate"), check_non_negative(distortion, "distortion")
         return Excess(float(rate - self.bound_above(distortion)), float(rate - self.bound_below(distortion)))
 
     def to_arrays(self) -> dict[str, np.ndarray]:
-        """All of it as arrays by name; `from_arrays` makes a curve of them."""
+        """The curve as arrays by name; `from_arrays` makes a curve from them."""
         arrays = {f.name: np.asarray(getattr(self, f.name)) for f in fields(self) if f.name != "events"}
         arrays["event_kinds"] = np.array([e.kind for e in self.events], dtype=str)
         arrays["event_betas"] = np.array([(e.low, e.high) for e in self.events])
@@ -163,12 +168,12 @@ class RateDistortionCurve:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> RateDistortionCurve:
-        """The curve that `to_arrays` took apart.
+        """The curve of the arrays that `to_arrays` returned.
 
         Raises
         ------
         KeyError
-            If one is missing.
+            If an array is missing.
         """
         known = {f.name: arrays[f.name] for f in fields(cls) if f.name not in ("events", "complete")}
         events = zip(arrays["event_kinds"], arrays["event_betas"], arrays["event_places"], strict=True)
@@ -179,12 +184,12 @@ class RateDistortionCurve:
         )
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write it to a .npz file; `RateDistortionCurve.load` reads it back."""
+        """Write the curve to a .npz file; `RateDistortionCurve.load` reads it."""
         write_npz(path, None, self.to_arrays())
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> RateDistortionCurve:
-        """Read what `save` wrote; ValueError if the file holds something else."""
+        """Read a curve that `save` wrote; raises ValueError for any other file."""
         try:
             with np.load(path) as file:
                 return cls.from_arrays(file)
@@ -198,13 +203,13 @@ def _turns_up(a: FloatArray, b: FloatArray, c: FloatArray) -> bool:
 
 
 def rate_distortion(
-    x: Any,
-    betas: Any = None,
+    x: npt.ArrayLike | RowBlocks,
+    betas: npt.ArrayLike | None = None,
     objective: ELBO | None = None,
     *,
     gap: float = 1e-6,
     locate: float | None = None,
-    weights: Any = None,
+    weights: npt.ArrayLike | None = None,
     time_limit: float = 60.0,
     backend: str = "auto",
     progress: bool = False,
@@ -218,28 +223,28 @@ def rate_distortion(
     x : (N, D) array_like, memory map or RowBlocks
         Data.
     betas : (n,) array_like, optional
-        Temperatures; by default 40 from where a second reconstruction nucleates, `nucleation_beta`, to where the rate
-        is 0.95 of the entropy of the data.
+        Temperatures; by default 40, from `nucleation_beta`, where a second reconstruction appears, down to where the
+        rate is 0.95 of the entropy of the data.
     objective : ELBO, optional
-        Gaussian or Bernoulli; its beta plays no part.
+        Gaussian or Bernoulli; its beta is ignored.
     gap : float
-        Nats, at every temperature.
+        Requested gap at every temperature, in nats.
     locate : float, optional
-        Relative accuracy in beta to which the changes of the support, `.events`, are located, each by some 15 more
-        solutions; two that cancel between neighbours of the grid are not seen.
+        Relative accuracy in beta to which the changes of the support, `.events`, are located. Every change takes about
+        15 more solutions. Two changes that cancel between neighbours of the grid are not found.
     weights, backend, on_failure
         As for `global_solution`.
     time_limit : float
-        Seconds at every temperature.
+        Budget of every temperature in seconds.
     progress : bool
         Show a progress bar.
     callback : callable, optional
-        Called with every solution; a true return value stops.
+        Called with every solution; a true return value stops the computation.
 
     Returns
     -------
     RateDistortionCurve
-        What had been solved, after Ctrl-C.
+        The curve; after Ctrl-C, the part that was solved.
 
     Raises
     ------
@@ -267,17 +272,17 @@ def rate_distortion(
 
     if betas is None:
         top = _nucleation(problem)
-        enough = _FULL * _ends(problem)[1, 1]
+        enough = _ENTROPY_SHARE * _ends(problem)[1, 1]
         bottom, rough = top, None
         while rough is None or rough.rate < enough:
             bottom /= 2
-            rough = solved(bottom, _ROUGH, rough, prove=False)
-        grid: FloatArray = np.geomspace(top, bottom, _COUNT)
+            rough = solved(bottom, _GRID_END_GAP, rough, prove=False)
+        grid: FloatArray = np.geomspace(top, bottom, _GRID_SIZE)
     else:
         grid = np.unique(check_vector(betas, "betas"))[::-1]
     solutions: list[CertifiedFixedPoint] = []
     events: list[SupportChange] = []
-    fine, complete = min(gap, _FINE), False
+    fine, complete = min(gap, _SUPPORT_GAP), False
     try:
         for beta in tqdm(grid, disable=not progress, desc="rate-distortion", unit="beta"):
             start = solutions[-1] if solutions else None
@@ -307,7 +312,7 @@ def rate_distortion(
 
 
 def _ends(problem: Problem) -> FloatArray:
-    """Distortion and rate of no code at all, and of one that names every distinct point."""
+    """Distortion and rate without any code, and of the code that identifies every distinct point."""
     block, objective = problem.data.whole(), problem.framed
     lam = cast(ELBO, problem.objective).multiplier
     none = block.rho @ energies(block, objective, *objective.readout(problem.data.mean[None]))[:, 0]
@@ -319,61 +324,72 @@ def _ends(problem: Problem) -> FloatArray:
     return np.array([[float(none) / lam, 0.0], [max(float(every) / lam, 0.0), entropy]])
 
 
-def nucleation_beta(x: Any, objective: ELBO | None = None, *, weights: Any = None, backend: str = "auto") -> float:
-    """Temperature 1 / (2 sigma^2 lambda*) below which one reconstruction is no longer globally optimal (T16).
+def nucleation_beta(
+    x: npt.ArrayLike | RowBlocks,
+    objective: ELBO | None = None,
+    *,
+    weights: npt.ArrayLike | None = None,
+    backend: str = "auto",
+) -> float:
+    """Temperature 1 / (2 sigma^2 lambda*) below which one reconstruction is not globally optimal (T16).
 
-    There a second one nucleates with zero mass; never below `first_critical_beta`, where the collapsed solution splits
-    by itself, and for almost every sample above it: in between it is metastable, and [first_critical_beta,
-    nucleation_beta] is the interval of hysteresis of free masses. In three dimensions or more the supremum of c is the
-    largest of the maxima that are found.
+    At this temperature a second reconstruction appears with zero mass. It is at least `first_critical_beta`, where the
+    collapsed solution splits, and above it for almost every sample. Between these temperatures the collapsed solution
+    is metastable: [first_critical_beta, nucleation_beta] is the interval of hysteresis of free masses. The supremum of
+    c is the largest of the maxima that are found by ascent from the data, which is not a proof.
 
     Parameters
     ----------
     x : (N, D) array_like, memory map or RowBlocks
         Data.
     objective : ELBO, optional
-        Its beta plays no part.
+        `ELBO()` by default; its beta is ignored.
     weights : (N,) array_like, optional
         Data weights, uniform by default.
     backend : {"auto", "numba", "cupy", "reference"}
-        Where to compute.
+        Backend that computes.
 
     Returns
     -------
     float
-        beta.
+        The beta of nucleation.
 
     Raises
     ------
     ValueError
-        For bad input, or if all points coincide: then there is none.
+        For bad input, and if all points coincide, so that nucleation never happens.
 
     Examples
     --------
-    >>> nucleation_beta([[-1.0], [1.0]], weights=[0.1, 0.9])  # 2 (1 - 2 p) / log((1 - p) / p) (theory.md section 5)
+    >>> nucleation_beta([[-1.0], [1.0]], weights=[0.1, 0.9])  # 2 (1 - 2 p) / log((1 - p) / p) (docs/theory.md, 5)
     0.728191...
     """
     return _nucleation(Problem.make(x, objective, weights, backend, kind=ELBO))
 
 
 def hysteresis_interval(
-    x: Any, objective: ELBO | None = None, *, weights: Any = None, backend: str = "auto"
+    x: npt.ArrayLike | RowBlocks,
+    objective: ELBO | None = None,
+    *,
+    weights: npt.ArrayLike | None = None,
+    backend: str = "auto",
 ) -> tuple[float, float]:
-    """The temperatures between which the collapsed solution is stable and yet not the optimum (T13), (T16).
+    """The temperatures between which the collapsed solution is stable and not globally optimal (T13), (T16).
 
-    Cooling, one reconstruction of all data splits at the lower one, `first_critical_beta`; on heating, free masses
-    return to it at the upper one, `nucleation_beta`. They are equal where the transition is continuous.
+    On cooling, the collapsed solution splits at the lower temperature, `first_critical_beta`. On heating, the global
+    optimum of free masses is the collapsed solution from the upper temperature, `nucleation_beta`, on. The two are
+    equal if the transition is continuous.
 
     Parameters
     ----------
     x : (N, D) array_like, memory map or RowBlocks
         Data.
     objective : ELBO, optional
-        Its beta plays no part.
+        `ELBO()` by default; its beta is ignored.
     weights : (N,) array_like, optional
         Data weights, uniform by default.
     backend : {"auto", "numba", "cupy", "reference"}
-        Where to compute.
+        Backend that computes.
 
     Returns
     -------
@@ -383,7 +399,7 @@ def hysteresis_interval(
     Raises
     ------
     ValueError
-        For bad input, or if all points coincide.
+        For bad input, and if all points coincide.
 
     Examples
     --------
@@ -402,11 +418,11 @@ def _nucleation(problem: Problem) -> float:
     points: FloatArray | None = None
 
     def nucleated(beta: float) -> bool:
-        """Whether c exceeds 1 uphill from all data, or, once that is known, from where it then had its maxima."""
+        """Whether c exceeds 1 at a maximum, found from the data or from the maxima at the last such beta."""
         nonlocal points
         coverage, data = collapsed_coverage(problem.at(problem.objective.at(beta)))
         tops, heights = coverage.maxima(data if points is None else points)
-        exceeds = bool(heights[0] > _NUCLEATED)
+        exceeds = bool(heights[0] > _NUCLEATION_TOL)
         if exceeds:
             points = tops
         return exceeds
@@ -417,7 +433,7 @@ def _nucleation(problem: Problem) -> float:
     else:
         while nucleated(high):
             low, high = high, 1.5 * high
-    while high > low * (1 + _FINEST):
+    while high > low * (1 + _NUCLEATION_BETA_TOL):
         middle = float(np.sqrt(low * high))
         low, high = (middle, high) if nucleated(middle) else (low, middle)
     return float(np.sqrt(low * high))

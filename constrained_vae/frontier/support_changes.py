@@ -1,4 +1,4 @@
-"""Where the support of the optimum changes along the rate-distortion function (T16)."""
+"""Changes of the support of the global optimum along the rate-distortion function (T16)."""
 
 from __future__ import annotations
 
@@ -12,26 +12,25 @@ from .._utils.arrays import FloatArray
 from ..latent.sites import Sites
 from ..results.fixed_point import FixedPoint
 
-_APART = 1.0  # resolutions that a reconstruction does not move between two temperatures
-_BESIDE = 0.3  # resolutions between halves of one that has split
-_ONE = 0.03  # resolutions within which two are one: a split is seen when beta is a factor 1 - _ONE^2 / 12 below it
+# In units of the resolution:
+_MAX_SHIFT = 1.0  # largest displacement of a reconstruction between two temperatures
+_MAX_HALVES_DISTANCE = 0.3  # largest distance between the halves of a reconstruction that has split
+_SAME_DISTANCE = 0.03  # reconstructions within it are one: a split is seen at 1 - _SAME_DISTANCE^2 / 12 times its beta
 
 
 @dataclass(frozen=True, eq=False)
 class SupportChange:
-    """One reconstruction more or less in the optimum, on cooling.
+    """One reconstruction more or one less in the optimum, in the direction of cooling.
 
     Attributes
     ----------
     kind : {"nucleation", "split", "loss", "merger"}
-        A new one that starts without mass where c reaches 1, or as one of two halves of one that had mass; an old one
-        that loses its last mass, or meets another.
-    beta : float
-        Temperature, the middle of the next two.
+        A new reconstruction starts without mass where c reaches 1 (nucleation), or is one of the halves of a
+        reconstruction with mass (split). An old reconstruction loses all its mass (loss), or meets another (merger).
     low, high : float
-        Temperatures between which it happens.
+        Temperatures between which the change happens.
     where : (D,) array
-        The reconstruction, in units of x, nearest to the change on the side that has it.
+        The new or old reconstruction, in units of x, at the one of these temperatures at which it exists.
 
     Examples
     --------
@@ -46,36 +45,38 @@ class SupportChange:
 
     @property
     def beta(self) -> float:
-        """The geometric middle of `low` and `high`."""
+        """Temperature of the change, the geometric mean of `low` and `high`."""
         return float(np.sqrt(self.low * self.high))
 
 
 def changes(hot: FixedPoint, cold: FixedPoint) -> list[SupportChange]:
-    """What differs between the supports of two optima, one change for every reconstruction that has no partner."""
+    """The differences between the supports of two optima: one change for every reconstruction without a partner."""
     resolution = hot.frame.scale * hot.problem.framed.stiffness**-0.5
-    old, new = (_sites(solution, _ONE * resolution) for solution in (hot, cold))
+    old, new = (_sites(solution, _SAME_DISTANCE * resolution) for solution in (hot, cold))
     distance = cdist(old, new) / resolution
     there, back = distance.argmin(axis=1), distance.argmin(axis=0)
-    paired = (back[there] == np.arange(len(old))) & (distance.min(axis=1) < _APART)
+    paired = (back[there] == np.arange(len(old))) & (distance.min(axis=1) < _MAX_SHIFT)
     came = np.setdiff1d(np.arange(len(new)), there[paired])
     found = []
     for kinds, psi, which, nearest in (
         (("split", "nucleation"), new, came, distance.min(axis=0)),
         (("merger", "loss"), old, np.flatnonzero(~paired), distance.min(axis=1)),
     ):
-        found += [SupportChange(kinds[int(nearest[a] > _BESIDE)], cold.beta, hot.beta, psi[a]) for a in which]
+        found += [
+            SupportChange(kinds[int(nearest[a] > _MAX_HALVES_DISTANCE)], cold.beta, hot.beta, psi[a]) for a in which
+        ]
     return found
 
 
 def _sites(solution: FixedPoint, distance: float) -> FloatArray:
-    """Reconstructions (k, D) further apart than a distance: an optimum may hold one twice, as near as its gap lets."""
+    """Reconstructions (k, D), merged within a distance: an optimum may contain one twice, as far as its gap allows."""
     return Sites.of_tiles(solution.decoder, solution.tiling.masses).merged(distance).decoder
 
 
 def located(
     hot: FixedPoint, cold: FixedPoint, solve: Callable[[float, FixedPoint], FixedPoint], accuracy: float
 ) -> list[SupportChange]:
-    """The changes between two optima, hottest first, by halving until all lie in intervals of that relative width."""
+    """The changes between two optima, hottest first, by halving of intervals down to a relative width `accuracy`."""
     found = changes(hot, cold)
     if not found or hot.beta <= cold.beta * (1 + accuracy):
         return found

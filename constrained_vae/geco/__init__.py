@@ -1,9 +1,9 @@
-"""GECO, the algorithm of *Taming VAEs*: training under constraints, and learned models against the exact theory.
+"""GECO, the algorithm of *Taming VAEs*: VAEs trained under constraints and compared with the exact theory.
 
 Examples
 --------
 >>> multiplier = Multiplier(threshold=0.5)
->>> for _ in range(5000):  # a network that answers at once, with an error of 1 / lambda
+>>> for _ in range(5000):  # a network that adapts at once, with an error of 1 / lambda
 ...     loss = multiplier.penalty(1 / multiplier.value)
 ...     multiplier.step()
 >>> round(multiplier.value, 3)

@@ -1,4 +1,4 @@
-"""Adam on one flat array of parameters, in place."""
+"""The optimiser Adam, in place on one flat array of parameters."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ _FIRST, _SECOND, _LEAST = 0.9, 0.999, 1e-8
 
 
 class Adam:
-    """Kingma and Ba 2015 (arXiv:1412.6980), with their constants.
+    """Adam with the constants of Kingma and Ba 2015 (arXiv:1412.6980).
 
     Parameters
     ----------
     parameters : (P,) array
-        Changed in place.
+        Parameters, which are changed in place.
     """
 
     def __init__(self, parameters: Array) -> None:
@@ -27,7 +27,7 @@ class Adam:
         self._root = xp.empty_like(parameters)
 
     def step(self, gradient: Array, rate: float) -> None:
-        """One step of length about `rate` in every parameter; the gradient is overwritten."""
+        """Take one step, of length about `rate` in every parameter; the gradient is overwritten."""
         xp = self._xp
         self.steps += 1
         self.mean *= _FIRST

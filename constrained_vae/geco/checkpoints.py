@@ -1,4 +1,4 @@
-"""The state of training in a file, with the settings that it belongs to; and its history."""
+"""Files with the state of a training run and its settings."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _KIND = "geco"  # of the files
 def settings(
     training: Training, x: FloatArray, objective: str, beta: Any, constraints: tuple[Constraint, ...]
 ) -> dict[str, Any]:
-    """What must be the same for training to go on, as plain numbers and text."""
+    """The settings that must be equal for training to continue, as numbers and text for JSON."""
     model = training.model
     learned = {t.name: repr(t.multiplier) for t in training.terms if isinstance(t.multiplier, Multiplier)}
     return {
@@ -45,7 +45,7 @@ def settings(
 
 
 def write(path: str | PathLike[str], settings: dict[str, Any], training: Training) -> None:
-    """The state, in a file that is whole at any time."""
+    """Write the present state of training to a file."""
     save(path, settings, training.state())
 
 

@@ -1,4 +1,4 @@
-"""What a trained model does on data, with codes sampled from the encoder, and what it leaves unused (T15), (T22)."""
+"""Evaluation of a trained model on data: rate, distortion, ELBO, marginal KL, active units and holes (T15), (T22)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import logsumexp
 
+from .._utils import memory
 from .._utils.arrays import FloatArray
 from .._utils.checks import check_count, check_positive
 from ..data.frame import Frame
@@ -17,33 +18,32 @@ from ..objectives.energies import CrossEntropy
 from .loss_terms import Term
 from .networks import VAE
 
-_PAIRS = 2**26  # code and data point, of the mixture
-_LEAST_CODES = 1000
-_BLOCK = 2**21  # entries of a block of pairs
+_PAIRS = 2**26  # pairs of a code and a data point at which the mixture is computed
+_LEAST_CODES = 1000  # at which the mixture is computed, however many data points there are
 _ACTIVE = 0.01  # variance of the mean of an active unit over the data (Burda et al. 2016, arXiv:1509.00519)
-_HOLE = 0.1  # marginal posterior over prior, in a hole
+_HOLE = 0.1  # ratio of marginal posterior to prior below which a code is in a hole
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Evaluation:
-    """A model on data, in nats and units of x; errors are standard errors of the sampling of codes.
+    """Results of a model on data, in nats and units of x; errors are standard errors from the sampling of codes.
 
     Attributes
     ----------
     rate : float
-        Mean KL(q(z | x) || prior) over all latents; exact.
+        Mean KL(q(z | x) || prior), summed over all latent dimensions; exact.
     distortion, distortion_error : float
         E||x - g(z)||^2 in total, z sampled from q(z | x).
     nll, nll_error : float
         E[-log p(x | z)].
     marginal_kl, marginal_kl_error : float
-        KL of the marginal posterior, the exact mixture of q(z | x) over these data, from the prior.
+        KL(marginal posterior || prior); the marginal posterior is the exact mixture of q(z | x) over these data.
     constraints : dict of (float, float)
-        E[C] and its error, by name.
+        E[C] and its error, by the name of the constraint.
     active : (L,) array of bool
         Latent dimensions whose mean has a variance of more than 0.01 over the data.
     holes : float
-        Prior probability of codes where the marginal posterior is less than a tenth of the prior.
+        Prior probability of the codes at which the marginal posterior is less than a tenth of the prior.
     """
 
     rate: float
@@ -89,16 +89,16 @@ def evaluate(
     samples: int = 16,
     seed: int = 0,
 ) -> Evaluation:
-    """Evaluate a model; nothing of it changes, and random numbers are its own.
+    """Evaluate a model on data. The model is unchanged; random numbers depend on `seed` only.
 
     Parameters
     ----------
     model : VAE
     x : (N, D) array
     constraints : sequence of Constraint
-        Those with labels know them of the data trained on.
+        Constraints with labels fit only the data that the model was trained on.
     sigma : float
-        Of the Gaussian decoder.
+        Standard deviation of the Gaussian decoder.
     samples : int
         Codes per data point, at least 2.
     seed : int
@@ -123,7 +123,7 @@ def evaluate(
         for number, term in enumerate(terms, 1):
             measured[k, number] = term.at(slice(None), psi)[0]
     means = measured.mean(axis=(0, 2))
-    # Codes are sampled for given points: their spread alone counts.
+    # Data points are given and codes are random: only the spread over codes counts.
     errors = np.sqrt(measured.var(axis=0, ddof=1).mean(axis=1) / (samples * N))
     if model.likelihood == "bernoulli":
         nll, nll_error = means[-1], errors[-1]
@@ -150,11 +150,11 @@ def evaluate(
 
 
 def log_ratio(codes: FloatArray, mean: FloatArray, log_sigma: FloatArray) -> FloatArray:
-    """Logarithm of the mixture of N(mean_j, sigma_j^2) over the N data points, relative to N(0, 1), at codes (n, L)."""
+    """Log ratio (n,) of the mixture of N(mean_j, sigma_j^2) over the N data points to N(0, 1), at codes (n, L)."""
     precision = np.exp(-2 * log_sigma)
     readout = np.concatenate([-0.5 * precision, mean * precision], axis=1)  # (N, 2 L)
     offset = (-0.5 * mean**2 * precision - log_sigma).sum(axis=1) - math.log(len(mean))
-    found, rows = np.empty(len(codes)), max(1, _BLOCK // len(mean))
+    found, rows = np.empty(len(codes)), memory.rows_of_block(len(mean))
     for start in range(0, len(codes), rows):
         z = codes[start : start + rows]
         log_terms = np.concatenate([z**2, z], axis=1) @ readout.T + offset

@@ -1,4 +1,4 @@
-"""History: what was measured at every step of training."""
+"""History: the numbers measured at every step of training."""
 
 from __future__ import annotations
 
@@ -25,19 +25,20 @@ def columns_of(kind: str, columns: Sequence[str]) -> dict[str, str]:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class History:
-    """Batch means at every step, before the step of the network; nats, and units of x and of the constraints.
+    """Batch means at every step, measured before the network changes; in nats, units of x and of the constraints.
 
     Attributes
     ----------
     columns : tuple of str
-        What the columns of the table are.
+        Names of the columns of the table.
     table : (T, n) array
+        A row per step.
     dim : int
         Dimension of the data.
     sigma : float
-        Standard deviation of the Gaussian decoder with which likelihoods and equivalent beta are computed.
+        Standard deviation of the Gaussian decoder, from which likelihoods and equivalent beta are computed.
     scales : dict of float
-        By the names of the constraints on the squared error: that error, in total, per unit of the constraint.
+        For every constraint on the squared error, by name: total squared error per unit of the constraint.
     """
 
     columns: tuple[str, ...]
@@ -56,11 +57,11 @@ class History:
         return f"History({len(self)} steps of {', '.join(self.columns)})"
 
     def tail(self, share: float = 0.1) -> History:
-        """The last steps, a tenth of all by default."""
+        """The history of the last steps, by default of the last tenth."""
         return self[len(self) - max(1, round(min(check_positive(share, "share"), 1.0) * len(self))) :]
 
     def column(self, name: str) -> FloatArray:
-        """One column (T,) by its name."""
+        """A column (T,) by its name."""
         return self.table[:, self.columns.index(name)]
 
     @property
@@ -70,54 +71,55 @@ class History:
 
     @property
     def distortion(self) -> FloatArray:
-        """||x - g(z)||^2 in total, (T,), z sampled."""
+        """Total squared error ||x - g(z)||^2 with sampled z, (T,)."""
         return self.column("distortion")
 
     @property
     def per_dimension(self) -> FloatArray:
-        """Squared error per dimension (T,); its root is what the paper's kappas for images are compared with."""
+        """Squared error per dimension (T,); the paper's kappas for images are thresholds of its root."""
         return self.distortion / self.dim
 
     @property
     def nll(self) -> FloatArray:
-        """-log p(x | z), (T,), nats."""
+        """Negative log-likelihood -log p(x | z), (T,), in nats."""
         return self.column("nll")
 
     @property
     def learning_rate(self) -> FloatArray:
-        """Length of the steps of Adam (T,)."""
+        """Learning rate of Adam (T,)."""
         return self.column("learning_rate")
 
     @property
     def multipliers(self) -> dict[str, FloatArray]:
-        """lambda (T,) in force, by constraint; "ELBO" for the multiplier of the likelihood."""
+        """The multiplier lambda (T,) by constraint; "ELBO" for the multiplier of the likelihood."""
         return self._each("multiplier")
 
     @property
     def averages(self) -> dict[str, FloatArray]:
-        """C_ma (T,) by constraint; NaN before the end of the burn-in, and where no multiplier is learned."""
+        """The moving average C_ma (T,) by constraint with a learned multiplier; NaN before the end of the burn-in."""
         return self._each("average")
 
     @property
     def values(self) -> dict[str, FloatArray]:
-        """Batch means of C (T,), by constraint."""
+        """The batch mean of C (T,) by constraint."""
         return self._each("batch")
 
     @property
     def bounds(self) -> dict[str, FloatArray]:
-        """-1, 0 or 1 (T,), by constraint: whether lambda is held at its lower or upper bound."""
+        """-1 where lambda is at its lower bound, 1 where it is at its upper bound, else 0, (T,), by constraint."""
         return self._each("bound")
 
     @property
     def step_sizes(self) -> dict[str, FloatArray]:
-        """nu (T,) by constraint."""
+        """The step size nu of log lambda (T,) by constraint."""
         return self._each("nu")
 
     @property
     def equivalent_beta(self) -> FloatArray:
-        """beta (T,) of the beta-VAE with the same weight of the squared error, 1 / (2 sigma^2 lambda); NaN without.
+        """Temperature (T,) of the beta-VAE with the same weight of the squared error, 1 / (2 sigma^2 lambda).
 
-        With an RE of the mean over D dimensions its lambda / D counts. Of an ELBO it is the beta in force.
+        For an RE of the mean over D dimensions lambda is divided by D. For an ELBO it is the beta of the step. It is
+        NaN if no constraint is on the squared error.
         """
         if "beta" in self.columns:
             return self.column("beta")

@@ -1,4 +1,4 @@
-"""Term: an energy of the loss, row by row of a batch (T4), and what multiplies it."""
+"""Term: an energy of the loss, computed for the rows of a batch (T4), with its multiplier."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import numpy as np
 from .._utils.arrays import Array
 from .._utils.device import array_namespace, to_host
 from ..data.frame import Frame
-from ..objectives.constraints import RE, Constraint, Energy
+from ..objectives.constraint_energies import Energy
+from ..objectives.constraints import RE, Constraint
 from ..objectives.energies import CrossEntropy
 from .multiplier import Multiplier
 
@@ -25,13 +26,13 @@ class Term:
     ----------
     name : str
     constraint : Constraint or CrossEntropy
-        Whose energy it is.
+        The constraint or likelihood that defines the energy.
     energy : Energy
-        The energy in the frame of the reconstructions.
+        The energy in the standardised coordinates of the reconstructions.
     phi, s : (N, S), (N,) arrays
-        Its statistics of the data.
+        Statistics of the data.
     multiplier : Multiplier, callable or None
-        What moves lambda; step -> lambda where it is given; None for an energy that is only watched.
+        A `Multiplier` that learns lambda, a function step -> lambda, or None if the energy is only monitored.
     """
 
     name: str
@@ -45,38 +46,38 @@ class Term:
     def make(
         cls, constraint: Constraint | CrossEntropy, x: Array, frame: Frame, multiplier: Multiplier | None = None
     ) -> Term:
-        """Of data (N, D) in the frame."""
+        """The term of data (N, D) in the standardised coordinates of the frame."""
         xp = array_namespace(x)
         if isinstance(constraint, CrossEntropy):
             return cls("ELBO", constraint, constraint, *constraint.statistics(x), multiplier)
         energy = constraint.in_frame(frame)
-        points = x if isinstance(constraint, RE) else to_host(x)  # feature maps are those of NumPy
+        points = x if isinstance(constraint, RE) else to_host(x)  # feature maps take NumPy arrays
         phi, s = (xp.asarray(part, dtype=x.dtype) for part in energy.statistics(points, slice(0, len(x))))
         return cls(constraint.name, constraint, energy, phi, s, multiplier)
 
     @property
     def allowance(self) -> float:
-        """What the threshold of a constraint takes off its energy; 0 for a likelihood."""
+        """Threshold that is subtracted from the energy of a constraint; 0 for a likelihood."""
         return 0.0 if isinstance(self.constraint, CrossEntropy) else self.constraint.allowance
 
     def weighing(self, name: str, multiplier: Callable[[int], float]) -> Term:
-        """The same energy under a name and a multiplier."""
+        """The same energy with another name and multiplier."""
         return replace(self, name=name, multiplier=multiplier)
 
     @property
     def key(self) -> Any:
-        """The same for energies that are the same."""
+        """A key that is equal for terms with equal energies, so that these are computed once."""
         if isinstance(self.constraint, RE):
             return RE, self.constraint.reduction
         return CrossEntropy if isinstance(self.constraint, CrossEntropy) else self.name
 
-    def at(self, rows: Array, psi: Array) -> tuple[Array, Array]:
-        """Energies (n,) of the rows of the data with reconstructions psi (n, D), and their slopes (n, D)."""
+    def at(self, rows: Array | slice, psi: Array) -> tuple[Array, Array]:
+        """Energies (n,) of rows of the data for reconstructions psi (n, D), and their gradients (n, D) in psi."""
         xp, phi, s = self._xp, self.phi[rows], self.s[rows]
         if isinstance(self.constraint, (RE, CrossEntropy)):
             v, b = self.energy.readout(psi)
             slopes = self.energy.pullback(psi, phi, xp.ones(len(psi), dtype=psi.dtype))
-        else:  # feature maps are those of NumPy
+        else:  # feature maps take NumPy arrays
             here = to_host(psi)
             v, b = (xp.asarray(part, dtype=psi.dtype) for part in self.energy.readout(here))
             slopes = self.energy.pullback(here, to_host(phi), np.ones(len(here)))

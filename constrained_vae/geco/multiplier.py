@@ -1,4 +1,4 @@
-"""Multiplier: Algorithm 1 of *Taming VAEs* for one constraint, in log lambda, with a step that sets itself (T20)."""
+"""Multiplier: Algorithm 1 of *Taming VAEs* for one constraint, in log lambda, with an automatic step size (T20)."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from .._utils.checks import check_callable, check_count, check_non_negative, che
 
 Threshold = float | Callable[[int], float]
 
-_NATS = (1e-6, 1e4)  # what a threshold may cost, lambda times threshold, by default
-_MEMORY = 10  # times that of the moving average: over so long the response is estimated
-_QUIET = 1e-6  # least variance of batch means that is believed, relative to the squared energy
-_SLIGHT, _STRONG = 0.5, 4.0  # least and largest response, relative to the energy
+_NATS = (1e-6, 1e4)  # default bounds of lambda times threshold
+_MEMORY = 10  # memory of the estimate of the response, in units of the memory of the moving average
+_QUIET = 1e-6  # smallest variance of batch means that is assumed, relative to the squared energy
+_SLIGHT, _STRONG = 0.5, 4.0  # smallest and largest response, relative to the energy
 
 
 @dataclass(eq=False)
@@ -23,39 +23,40 @@ class Multiplier:
     """The Lagrange multiplier of one constraint E[H] <= threshold, moved by gradient ascent in its logarithm.
 
     At every step `penalty` takes the batch mean of the energy H, updates the moving average C_ma of
-    C = H - threshold, and gives lambda (C + stop_gradient(C_ma - C)): the value of the average with the gradient of the
-    batch. After the step of the network, `step` sets lambda <- lambda exp(nu C_ma). Nothing else moves it.
+    C = H - threshold, and returns lambda (C + stop_gradient(C_ma - C)), which has the value of the average and the
+    gradient of the batch. After the step of the network, `step` sets lambda <- lambda exp(nu C_ma). Nothing else
+    changes lambda.
 
-    The step nu obeys the damping rule nu s = (1 - alpha) / 4, s = -dE[H] / d log lambda being the response of the
-    energy. It is estimated by a regression of batch means on log lambda, which the noise of a batch cannot bias, since
-    it acts on later lambdas only. Where log lambda has hardly moved, the energy itself stands in for it, which is exact
-    for a linear VAE whose components are all active.
+    The step size nu follows the damping rule nu s = (1 - alpha) / 4, where s = -dE[H] / d log lambda is the response of
+    the energy. The response is estimated by a regression of batch means on log lambda. The noise of a batch does not
+    bias it, since this noise affects only later values of lambda. If log lambda has hardly changed, the response is
+    taken to be the energy itself, which is exact for a linear VAE whose components are all active.
 
     Parameters
     ----------
     threshold : float or callable
-        kappa^2 for errors, 1 - kappa for accuracies (`allowance` of a constraint); or a schedule, step -> threshold,
-        such as `Ramp`.
+        kappa^2 for errors, 1 - kappa for accuracies (the `allowance` of a constraint); or a schedule, a function
+        step -> threshold such as `Ramp`.
     initial : float
-        lambda at the start, in nats per unit of the energy.
+        Initial lambda, in nats per unit of the energy.
     averaging : float
-        alpha, in [0, 1).
+        Weight alpha of the past in the moving average, in [0, 1).
     step_size : float, optional
-        nu; by default from the damping rule.
+        Step size nu; by default it follows from the damping rule.
     burn_in : int, optional
-        Steps before the average begins and lambda may move; by default 1 / (1 - alpha).
+        Number of steps before the moving average begins and lambda may change; by default 1 / (1 - alpha).
     bounds : (float, float), optional
-        Least and largest lambda; by default so that the threshold costs from 1e-6 to 1e4 nats. lambda stops there, and
-        leaves as soon as the constraint changes sign.
+        Smallest and largest lambda; by default lambda times the threshold is from 1e-6 to 1e4 nats. At a bound lambda
+        stays until C_ma changes sign.
 
     Raises
     ------
     ValueError
-        For bad input; later for an energy that is not finite, or that is negative while nu is to be found.
+        For bad input, for an energy that is not finite, and for a negative energy if nu follows from the damping rule.
 
     Examples
     --------
-    In a loop of PyTorch (of JAX alike, outside of what is compiled), a batch at a time::
+    In a training loop of PyTorch, one call per batch (in JAX likewise, outside of compiled functions)::
 
         multiplier = Multiplier(threshold=kappa**2)
         for x in batches:
@@ -64,7 +65,7 @@ class Multiplier:
             optimizer.zero_grad(); loss.backward(); optimizer.step()
             multiplier.step()
 
-    A network that answers at once, with an error of 1 / lambda:
+    A network that adapts at once, with an error of 1 / lambda:
 
     >>> multiplier = Multiplier(threshold=0.5)
     >>> for _ in range(5000):
@@ -105,7 +106,7 @@ class Multiplier:
         self._state = _State(log_value=math.log(self.initial))
 
     def threshold_at(self, step: int) -> float:
-        """The threshold in force at a step."""
+        """The threshold at a step."""
         return check_non_negative(self.threshold(step), "threshold") if callable(self.threshold) else self.threshold
 
     @property
@@ -115,41 +116,41 @@ class Multiplier:
 
     @property
     def average(self) -> float:
-        """C_ma; NaN before the end of the burn-in."""
+        """The moving average C_ma; NaN before the end of the burn-in."""
         return self._state.average
 
     @property
     def hit(self) -> int:
-        """-1 where lambda is held at its lower bound, 1 at the upper one, else 0."""
+        """-1 if lambda is at its lower bound, 1 if it is at its upper bound, else 0."""
         return self._state.hit
 
     @property
     def frozen(self) -> bool:
-        """Whether lambda stays where it is."""
+        """Whether lambda is kept constant."""
         return self._state.frozen
 
     def freeze(self, frozen: bool = True) -> None:
-        """Leave lambda where it is from now on (or no longer); the average goes on."""
+        """Keep lambda constant from now on, or let it change again; the average is updated in both cases."""
         self._state.frozen = frozen
 
     def penalty(self, energy: Array) -> Array:
-        """lambda (C + stop_gradient(C_ma - C)) of the batch mean of the energy, once every step.
+        """lambda (C + stop_gradient(C_ma - C)) for the batch mean of the energy. Call it once per step.
 
         Parameters
         ----------
         energy : float or scalar array
-            Of any library in which a number may be added to it.
+            Batch mean, of any array library in which numbers can be added to it.
 
         Returns
         -------
         float or scalar array
-            Like the energy, with lambda times its gradient.
+            Of the type of the energy, with lambda times the gradient of the energy.
         """
-        number = energy.detach() if hasattr(energy, "detach") else energy  # PyTorch warns where a gradient is read over
+        number = energy.detach() if hasattr(energy, "detach") else energy  # float() of a tensor with a gradient warns
         return self.value * (energy + self.observe(float(number)))
 
     def observe(self, energy: float) -> float:
-        """Take note of the batch mean of the energy; what is to be added to it for the value of the penalty."""
+        """Update the averages with the batch mean of the energy; C_ma minus this mean, for the value of the penalty."""
         state, energy = self._state, float(energy)
         if not math.isfinite(energy) or (energy < 0 and self.step_size is None):
             wanted = "finite" if self.step_size is not None else "finite and at least 0 where no step_size is given"
@@ -163,7 +164,7 @@ class Multiplier:
         return (c if math.isnan(state.average) else state.average) - energy
 
     def step(self) -> None:
-        """lambda <- lambda exp(nu C_ma), within the bounds; nothing before the end of the burn-in, or while frozen."""
+        """Set lambda <- lambda exp(nu C_ma) within the bounds, but not during the burn-in or while frozen."""
         state = self._state
         if state.frozen or math.isnan(state.average) or self.bounds is None:
             return
@@ -174,7 +175,7 @@ class Multiplier:
 
     @property
     def nu(self) -> float:
-        """The step of log lambda per unit of C_ma in force."""
+        """The step size of log lambda per unit of C_ma."""
         if self.step_size is not None:
             return self.step_size
         response = self.response
@@ -182,9 +183,9 @@ class Multiplier:
 
     @property
     def response(self) -> float:
-        """s = -dE[H] / d log lambda, in units of the energy: the mean of a Gaussian posterior, within bounds.
+        """Estimate of s = -dE[H] / d log lambda, in units of the energy: a Gaussian posterior mean, within bounds.
 
-        Its prior has the energy (or the threshold, where that is larger) as mean and standard deviation.
+        The mean and the standard deviation of its prior are the larger of energy and threshold.
         """
         state = self._state
         prior = max(state.energy, self.threshold_at(state.steps))
@@ -195,7 +196,7 @@ class Multiplier:
         return min(max(found, _SLIGHT * prior), _STRONG * prior)
 
     def _learn(self, energy: float, began: bool) -> None:
-        """Moments of batch means and log lambda over the memory, and the noise of a batch about the moving average."""
+        """Update the moments of batch means and log lambda, and the variance of batch means about their average."""
         state = self._state
         if began:
             state.energy = state.mean_energy = energy
@@ -211,22 +212,22 @@ class Multiplier:
         state.covariance += slow * ((1 - slow) * by_log * by_energy - state.covariance)
 
     def copy(self) -> Multiplier:
-        """The same settings and state, on their own from now on."""
+        """An independent multiplier with the same settings and state."""
         other = replace(self)
         other.load_state_dict(self.state_dict())
         return other
 
     def state_dict(self) -> dict[str, Any]:
-        """All that changes in training, as plain numbers."""
+        """All numbers that change in training."""
         return {f.name: getattr(self._state, f.name) for f in fields(self._state)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where another multiplier of the same settings was.
+        """Continue from the state of another multiplier with the same settings.
 
         Raises
         ------
         ValueError
-            If the numbers are not those of `state_dict`.
+            If the names are not those of `state_dict`.
         """
         try:
             self._state = _State(**state)
@@ -236,7 +237,7 @@ class Multiplier:
 
 @dataclass
 class _State:
-    """What changes in training."""
+    """The numbers that change in training."""
 
     log_value: float
     average: float = math.nan

@@ -1,7 +1,7 @@
-"""A compact Gaussian-latent VAE with its backward pass written by hand, on NumPy or CuPy arrays.
+"""A small VAE with Gaussian latents, on NumPy or CuPy arrays, with an explicit backward pass.
 
-Encoder and decoder are perceptrons; without hidden layers the model is the linear VAE. The encoder gives the mean and
-log sigma of q(z | x) = N(mean, diag sigma^2); a code is z = mean + sigma * noise, and its prior N(0, 1).
+Encoder and decoder are multilayer perceptrons; without hidden layers the model is the linear VAE. The encoder returns
+the mean and log sigma of q(z | x) = N(mean, diag sigma^2). A code is z = mean + sigma * noise; its prior is N(0, 1).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from .._utils import memory
 from .._utils.arrays import Array, FloatArray
 from .._utils.checks import check_choice, check_count, check_data, check_dtype
 from .._utils.device import array_namespace, to_host
@@ -22,21 +23,20 @@ from ..data.frame import Frame
 
 LIKELIHOODS = ("gaussian", "bernoulli")
 _GELU = math.sqrt(2 / math.pi), 0.044715
-_ENTRIES = 2**22  # entries of the widest layer that are computed together, outside of training
 
-Trace = tuple[Array, Array | None]  # an activation, and its slope
+Trace = tuple[Array, Array | None]  # an activation, and its derivative
 
 
 @dataclass(frozen=True, eq=False)
 class Pass:
-    """What a pass through the model leaves behind for the way back; n points of a batch.
+    """Results of a forward pass of n points, which the backward pass needs.
 
     Attributes
     ----------
     mean, log_sigma, code : (n, L) arrays
-        Of q(z | x), and the z that was sampled.
+        Mean and log sigma of q(z | x), and the sampled z.
     reconstruction : (n, D) array
-        In the frame of the output.
+        Reconstructions in the coordinates of `VAE.output_frame`.
     kl : scalar array
         Mean of KL(q(z | x) || N(0, 1)), nats.
     """
@@ -48,25 +48,25 @@ class Pass:
     kl: Array
     variance: Array
     inner: list[Trace]  # inputs of the layers of the encoder
-    outer: list[Trace]  # and of the decoder
+    outer: list[Trace]  # inputs of the layers of the decoder
 
 
 @dataclass(frozen=True, eq=False)
 class VAE:
-    """Architecture and parameters; `initialised` makes one.
+    """Architecture and parameters of a model; `initialised` makes a model with random weights.
 
     Attributes
     ----------
     dim, latent_dim : int
-        D and L.
+        Dimensions D of the data and L of the codes.
     hidden : tuple of int
-        Widths of the hidden layers of the encoder; those of the decoder are the same, in reverse.
+        Widths of the hidden layers of the encoder; the decoder has the same widths in reverse order.
     activation : {"tanh", "relu", "gelu"}
-        Of hidden layers; "gelu" is its approximation by a tanh (Hendrycks and Gimpel 2016, arXiv:1606.08415).
+        Activation of hidden layers; "gelu" is the tanh approximation (Hendrycks and Gimpel 2016, arXiv:1606.08415).
     likelihood : {"gaussian", "bernoulli"}
-        Whether a reconstruction is any point, or within [0, 1].
+        Reconstructions are unrestricted for "gaussian" and within [0, 1] for "bernoulli".
     frame : Frame
-        Centre and scale by which the encoder's inputs are standardised, and, Gaussian, the reconstructions too.
+        Centre and scale that standardise the inputs of the encoder and, for "gaussian", the reconstructions.
     parameters : (P,) array
         All weights and biases, layer by layer.
     """
@@ -98,18 +98,20 @@ class VAE:
         seed: int = 0,
         dtype: Any = None,
     ) -> VAE:
-        """Weights of variance 1 / (inputs of the layer), 2 / inputs for ReLU; a decoder that begins near the centre.
+        """A model with random weights of variance 1 / (inputs of the layer), or 2 / (inputs of the layer) for ReLU.
+
+        Its reconstructions are near the centre of the data.
 
         Parameters
         ----------
         frame : Frame
             Centre (D,) and scale of the data.
         latent_dim, hidden, activation, likelihood
-            As the attributes.
+            See the attributes.
         seed : int
-            Of the weights.
+            Seed of the weights.
         dtype : {float64, float32}
-            Of the parameters; by default float64.
+            Type of the parameters; by default float64.
 
         Raises
         ------
@@ -130,12 +132,12 @@ class VAE:
         return empty.with_parameters(np.concatenate(parts).astype(check_dtype(dtype)))
 
     def with_parameters(self, parameters: Array) -> VAE:
-        """The same architecture with other parameters (P,), which are not copied."""
+        """A model of the same architecture with other parameters (P,), which are not copied."""
         return VAE(self.dim, self.latent_dim, self.hidden, self.activation, self.likelihood, self.frame, parameters)
 
     @cached_property
     def shapes(self) -> list[tuple[int, int]]:
-        """Inputs and outputs of every layer, those of the encoder first."""
+        """Numbers of inputs and outputs of every layer, first of the encoder, then of the decoder."""
         inner = (self.dim, *self.hidden, 2 * self.latent_dim)
         outer = (self.latent_dim, *self.hidden[::-1], self.dim)
         return [*itertools.pairwise(inner), *itertools.pairwise(outer)]
@@ -155,25 +157,25 @@ class VAE:
 
     @property
     def output_frame(self) -> Frame:
-        """The frame in which `forward` gives reconstructions."""
+        """The frame whose coordinates the reconstructions of `forward` have."""
         return self.frame if self.likelihood == "gaussian" else Frame(np.zeros(self.dim), 1.0)
 
     @cached_property
     def _xp(self) -> Any:
-        """The namespace of the parameters, with the functions of NumPy."""
+        """The array library of the parameters."""
         return array_namespace(self.parameters)
 
     # --- forward, backward -------------------------------------------------------------------------------------------
 
     def forward(self, x: Array, noise: Array) -> Pass:
-        """Encode points, sample codes, decode them.
+        """Encode points, sample codes and decode the codes.
 
         Parameters
         ----------
         x : (n, D) array
-            In the frame of the data.
+            Points in the standardised coordinates of the data.
         noise : (n, L) array
-            Of variance 1.
+            Noise of variance 1.
         """
         xp, depth = self._xp, len(self.hidden) + 1
         inner, both = self._through(x, self.layers[:depth])
@@ -187,21 +189,21 @@ class VAE:
         return Pass(mean, log_sigma, code, psi, kl, variance, inner, outer)
 
     def backward(self, done: Pass, slopes: Array, out: Array | None = None) -> Array:
-        """Gradient of the mean KL plus a function of the reconstructions with given slopes, with respect to parameters.
+        """Gradient in the parameters of the mean KL plus a function of the reconstructions.
 
         Parameters
         ----------
         done : Pass
-            What `forward` gave for the batch.
+            Result of `forward` for the batch.
         slopes : (n, D) array
-            Of the function with respect to the reconstructions; not kept.
+            Gradient of the function in the reconstructions; it may be overwritten.
         out : (P,) array, optional
-            Where to put it.
+            Array for the result.
 
         Returns
         -------
         (P,) array
-            In nats per unit of the parameters; `out` where it was given.
+            Gradient, in nats per unit of the parameters; this is `out` if given.
         """
         gradient = self._xp.empty_like(self.parameters) if out is None else out
         views, depth, n = self._views(gradient), len(self.hidden) + 1, len(done.mean)
@@ -215,7 +217,7 @@ class VAE:
         return gradient
 
     def _through(self, x: Array, layers: list[tuple[Array, Array]]) -> tuple[list[Trace], Array]:
-        """Inputs of all layers with the slopes of the activations that made them, and the output of the last."""
+        """Inputs of all layers with the derivatives of their activations, and the output of the last layer."""
         trace: list[Trace] = [(x, None)]
         for weights, bias in layers[:-1]:
             value = trace[-1][0] @ weights
@@ -227,7 +229,7 @@ class VAE:
         return trace, value
 
     def _back(self, slopes: Array, trace: list[Trace], layers: list[Any], views: list[Any]) -> Array:
-        """Write gradients into the views; the slopes with respect to what went into the second layer."""
+        """Write the gradients into the views; the gradient in the input of the second layer."""
         for (value, bend), (weights, _), (d_weights, d_bias) in zip(
             trace[::-1], layers[::-1], views[::-1], strict=True
         ):
@@ -238,7 +240,7 @@ class VAE:
                 slopes *= bend
         return slopes
 
-    # --- in units of the data, in blocks -----------------------------------------------------------------------------
+    # --- in units of the data, in blocks of rows ---------------------------------------------------------------------
 
     def encode(self, x: Any) -> tuple[FloatArray, FloatArray]:
         """Mean and log sigma (n, L) of q(z | x) of points (n, D).
@@ -246,7 +248,7 @@ class VAE:
         Raises
         ------
         ValueError
-            If they are no finite points of that dimension.
+            If the points are not finite or have another dimension.
         """
         x = check_data(x)
         if x.shape[1] != self.dim:
@@ -265,7 +267,7 @@ class VAE:
         Raises
         ------
         ValueError
-            If they are no finite codes of that dimension.
+            If the codes are not finite or have another dimension.
         """
         code = check_data(code, "code")
         if code.shape[1] != self.latent_dim:
@@ -289,12 +291,12 @@ class VAE:
         return self._xp.asarray(block, dtype=self.parameters.dtype)
 
     def _blocks(self, x: FloatArray) -> Iterator[FloatArray]:
-        rows = max(1, _ENTRIES // max(self.dim, *self.hidden, 2 * self.latent_dim))
+        rows = memory.rows_of_block(max(self.dim, *self.hidden, 2 * self.latent_dim))  # of the widest layer
         return (x[start : start + rows] for start in range(0, len(x), rows))
 
 
 def check_hidden(hidden: Any) -> tuple[int, ...]:
-    """Widths of hidden layers."""
+    """Validated widths of hidden layers."""
     if not isinstance(hidden, (tuple, list)):
         raise ValueError(f"hidden must be a tuple of widths, () for the linear VAE, got {hidden!r}")
     return tuple(check_count(width, "hidden") for width in hidden)

@@ -1,4 +1,4 @@
-"""Whether constraints were met, from the last tenth of training."""
+"""Reports on constraints: whether each was met in the last tenth of training."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from .history import History
 from .multiplier import Multiplier
 from .training import Training
 
-_CLOSE = 0.02  # of the threshold: what a met constraint may miss it by
-_CHEAP = 0.01  # nats: a constraint that costs less is slack
-_BLOCKS = 20  # of steps, whose means are taken for independent
+_CLOSE = 0.02  # largest excess over the threshold of a met constraint, relative to the threshold
+_CHEAP = 0.01  # cost in nats below which a constraint is slack
+_BLOCKS = 20  # blocks of steps whose means are treated as independent
 
 
 @dataclass(frozen=True, repr=False)
 class Feasibility:
-    """What became of one constraint.
+    """Result of training for one constraint.
 
     Attributes
     ----------
     name : str
     status : {"met", "slack", "unreachable", "not met"}
-        "slack" where it holds and nothing is paid for it, "unreachable" where it does not hold and lambda is at its
-        upper bound, "not met" where training ended too soon, or the constraint was only watched.
+        "slack": the constraint holds at no cost. "unreachable": it does not hold although lambda is at its upper bound.
+        "not met": it does not hold, since training ended too early or the constraint was only monitored.
     value, error : float
-        Mean of the energy over the last tenth of the steps, its codes sampled, and its standard error.
+        Mean of the energy over the last tenth of the steps, with sampled codes, and its standard error.
     threshold : float
-        What was allowed at the end.
+        Largest allowed energy at the end of training.
     multiplier : float
-        Mean of lambda over the last tenth; NaN where it was only watched.
+        Mean of lambda over the last tenth; NaN if the constraint was only monitored.
     best : float
-        Least moving average of the energy that was seen; of one that was only watched, `value`.
+        Smallest moving average of the energy during training; equal to `value` if the constraint was only monitored.
     linear_floor : float
-        Least error of a linear code of that size, NaN for constraints other than a squared error.
+        Smallest error of a linear code of the same size; NaN for constraints other than on a squared error.
     hit : {-1, 0, 1}
-        Whether lambda is held at a bound.
+        -1 if lambda is at its lower bound, 1 if it is at its upper bound, else 0.
     """
 
     name: str
@@ -64,7 +64,10 @@ class Feasibility:
 
 
 def linear_floor(constraint: Constraint, x: FloatArray, latent_dim: int) -> float:
-    """Least error of a linear code of that size: the sum of the other eigenvalues of the covariance; NaN for others."""
+    """Smallest error of a linear code of this size: the sum of all but the largest eigenvalues of the covariance.
+
+    NaN for constraints other than on a squared error.
+    """
     if isinstance(constraint, RE):
         scale = x.shape[1] if constraint.reduction == "mean" else 1
         centred = x - x.mean(axis=0, dtype=np.float64)
@@ -104,6 +107,6 @@ def _judge(constraint: Constraint, training: Training, whole: History, floor: fl
 
 
 def _standard_error(values: FloatArray) -> float:
-    """That of a mean of correlated values, from means of blocks; NaN of too few."""
+    """Standard error of the mean of correlated values, from the means of blocks; NaN for too few values."""
     blocks = [block.mean() for block in np.array_split(values, _BLOCKS)] if len(values) >= 2 * _BLOCKS else []
     return float(np.std(blocks, ddof=1) / np.sqrt(len(blocks))) if blocks else float("nan")

@@ -1,4 +1,4 @@
-"""Run: a trained model with its history and report, and where it stands against the exact frontier (T22)."""
+"""Run: a trained model with its history and report, and its distance from the exact frontier (T22)."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from .reports import Feasibility
 
 @dataclass(frozen=True)
 class Placement:
-    """A trained model above the rate-distortion function R(D) of its data, in nats (T22).
+    """Distance of a trained model from the rate-distortion function R(D) of its data, in nats (T22).
 
     Attributes
     ----------
     gap : Excess
-        KL - R(D): at least, at most; the R between its bounds.
+        KL - R(D), at least and at most: R(D) is known between bounds.
     error : float
-        Standard error of gap and rest from that of the distortion.
+        Standard error of the gap, from the standard error of the distortion.
     marginal_kl, marginal_kl_error : float
-        The part of the gap that is KL(m || prior).
+        KL(m || prior), a part of the gap, and its standard error.
     rest : Excess
-        The other part, I(x; z) - R(D).
+        The other part of the gap, I(x; z) - R(D).
     rest_error : float
-        Standard error of that, the marginal KL's included.
+        Standard error of the rest, from the errors of distortion and marginal KL.
     slope : float
-        -dR/dD of the frontier at the distortion of the model; NaN beyond where it was solved.
+        -dR/dD of the frontier at the distortion of the model; NaN outside of the solved range.
     multiplier : float
-        lambda of the model, per unit of the total squared error; NaN where it has none.
+        lambda of the model, per unit of the total squared error; NaN if it has no constraint on this error.
     """
 
     gap: Excess
@@ -59,19 +59,20 @@ class Run:
     Attributes
     ----------
     x : (N, D) array
-        The data trained on.
+        Training data.
     constraints : tuple of Constraint
     model : VAE
-        With `encode`, `decode`, `reconstruct` and `sample`.
+        The model, with `encode`, `decode`, `reconstruct` and `sample`.
     history : History
-        What was measured at every step.
+        Measurements at every step.
     report : dict of Feasibility
-        By name of the constraint: met, slack, unreachable or not met.
+        Result for every constraint, by name: met, slack, unreachable or not met.
     settings : dict
+        Settings that must be equal for training to continue.
     state : tuple
-        All that is needed to go on: `train(..., resume=run)`.
+        Everything that `train(..., resume=run)` needs to continue.
     stopped : str
-        "finished", or why training ended before.
+        "finished", or why training ended early.
     """
 
     x: FloatArray
@@ -89,32 +90,32 @@ class Run:
 
     @property
     def multipliers(self) -> dict[str, float]:
-        """Means of lambda over the last tenth of the steps, by name."""
+        """Mean of lambda over the last tenth of the steps, by name."""
         return {name: float(values.mean()) for name, values in self.history.tail().multipliers.items()}
 
     @property
     def sigma(self) -> float:
-        """Standard deviation of the Gaussian decoder in its likelihoods."""
+        """Standard deviation of the Gaussian decoder, for likelihoods."""
         return float(self.settings["sigma"])
 
     @cached_property
     def evaluation(self) -> Evaluation:
-        """That on the data trained on, with default settings."""
+        """Evaluation on the training data with default settings."""
         return self.evaluate()
 
     def evaluate(self, x: Any = None, *, samples: int = 16, seed: int = 0) -> Evaluation:
-        """Rate, distortion, ELBO, marginal KL, active units and holes, on the data trained on or others.
+        """Rate, distortion, ELBO, marginal KL, active units and holes, on the training data or on other data.
 
-        Nothing of the run changes. Of other data constraints that know labels are left out.
+        The run is unchanged. On other data, constraints with labels are left out.
 
         Parameters
         ----------
         x : (n, D) array_like, optional
-            Other data, in the same units; by default those trained on.
+            Other data in the same units; by default the training data.
         samples : int
-            Codes per point, at least 2.
+            Number of codes per point, at least 2.
         seed : int
-            Of the codes.
+            Seed of the codes.
 
         Raises
         ------
@@ -126,14 +127,14 @@ class Run:
         return evaluate(self.model, data, known, sigma=self.sigma, samples=samples, seed=seed)
 
     def excess_over(self, curve: RateDistortionCurve, *, evaluation: Evaluation | None = None) -> Placement:
-        """Place the model above the frontier of its data, under the squared error.
+        """Distance of the model from the frontier of its data, for the squared error.
 
         Parameters
         ----------
         curve : RateDistortionCurve
-            `rate_distortion` of the same data, with a Gaussian objective.
+            Result of `rate_distortion` for the same data, with a Gaussian objective.
         evaluation : Evaluation, optional
-            On the data trained on; by default `self.evaluation`.
+            Evaluation on the training data; by default `self.evaluation`.
         """
         seen = self.evaluation if evaluation is None else evaluation
         gap = curve.excess(seen.rate, seen.distortion)
@@ -156,5 +157,8 @@ class Run:
         )
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write its state, from which `train(..., resume=path)` goes on, or, with no more steps, gives it back."""
+        """Write the state to a file, from which `train(..., resume=path)` continues.
+
+        With the same number of steps `train` restores this run.
+        """
         checkpoints.save(path, self.settings, self.state)

@@ -1,4 +1,4 @@
-"""Ramp: a threshold or a temperature that moves with the step of training."""
+"""Ramp: a threshold or a temperature that changes with the step of training."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from .._utils.checks import check_count, check_positive
 
 @dataclass(frozen=True)
 class Ramp:
-    """From one positive number to another in so many steps, evenly in its logarithm, and constant from then on.
+    """A positive number that changes from `start` to `end`, linearly in its logarithm, and is constant after that.
 
     Parameters
     ----------
     start, end : float
-        The numbers, positive.
+        First and last number, positive.
     steps : int
-        How many it takes to get there, at least 1.
+        Number of steps from the first to the last number, at least 1.
 
     Raises
     ------
     ValueError
-        If a number is not positive and finite, or there is no step.
+        If a number is not positive and finite, or `steps` is less than 1.
 
     Examples
     --------
@@ -40,6 +40,6 @@ class Ramp:
         check_count(self.steps, "steps")
 
     def __call__(self, step: int) -> float:
-        """The number at a step, from 0."""
+        """The number at a step; steps count from 0."""
         share = min(step / self.steps, 1.0)
         return float(self.start ** (1 - share) * self.end**share)

@@ -1,4 +1,4 @@
-"""train(): GECO, the ELBO and beta-VAEs from one loop (T20)-(T22)."""
+"""train(): trains VAEs with GECO, the ELBO or beta-VAE objectives in one loop (T20)-(T22)."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from .training import NotFiniteError, Training
 
 OBJECTIVES = ("geco", "elbo", "beta", "annealed")
 _BATCH = 128
-_RATE, _RATE_OF_WIDTH = 5e-3, 0.2
+_RATE, _RATE_OF_WIDTH = 5e-3, 0.2  # default learning rate: at most the first, and the second over the width
 _SHOWN = 50  # steps between two updates of the progress bar
 
 
@@ -66,59 +66,63 @@ def train(
     progress: bool = False,
     callback: Callable[[int, dict[str, float]], Any] | None = None,
 ) -> Run:
-    """Train a Gaussian-latent VAE under constraints, or as an ELBO or beta-VAE.
+    """Train a VAE with Gaussian latents under constraints, or with the objective of an ELBO or a beta-VAE.
 
     Parameters
     ----------
     x : (N, D) array_like
-        Data. Those of CuPy stay on their device, and the training with them.
-    constraints : constraint or sequence of them
-        `RE`, `FRE`, `CLA`, `PNCC` or others. With an objective other than "geco" they are optional, and only watched.
+        Data. CuPy arrays stay on their device, where the model is then trained.
+    constraints : constraint or sequence of constraints
+        `RE`, `FRE`, `CLA`, `PNCC` or others. Unless the objective is "geco" they are optional and only monitored.
     latent_dim : int
-        L.
+        Dimension L of the latent space.
     hidden : tuple of int
-        Widths of the hidden layers of the encoder, and in reverse of the decoder; () is the linear VAE.
+        Widths of the hidden layers of the encoder, and in reverse order of the decoder; () is the linear VAE.
     activation : {"tanh", "relu", "gelu"}
+        Activation of hidden layers.
     likelihood : {"gaussian", "bernoulli"}
-        Whether reconstructions are any points, or within [0, 1]; and what "elbo", "beta" and "annealed" weigh: the
-        squared error over 2 sigma^2, or the cross-entropy.
+        Reconstructions are unrestricted for "gaussian" and within [0, 1] for "bernoulli". The objectives "elbo", "beta"
+        and "annealed" contain the squared error over 2 sigma^2 for "gaussian", the cross-entropy for "bernoulli".
     objective : {"geco", "elbo", "beta", "annealed"}
-        KL + lambda C with multipliers that are learned (T20); KL - log p(x | z); KL - log p(x | z) / beta; the same
-        with a beta that moves.
+        Loss: KL + lambda C with learned multipliers (T20); KL - log p(x | z); KL - log p(x | z) / beta; the last one
+        with a schedule for beta.
     beta : float, or Ramp for "annealed"
-        Temperature of the objectives "beta" and "annealed", which want it; of the others none.
+        Temperature of the objectives "beta" and "annealed", which require it; not allowed for the others.
     sigma : float
-        Of the Gaussian decoder, in units of x: for those objectives, and for the likelihoods that are reported.
+        Standard deviation of the Gaussian decoder, in units of x: for the last three objectives, and for the reported
+        likelihoods.
     multipliers : mapping of str to Multiplier, optional
-        By names of constraints, where other settings than the default are wanted, such as a schedule for kappa or a nu
-        by hand. They are copied. By default lambda starts at 1, and nu follows from the damping rule.
+        Multipliers by the names of their constraints, for settings other than the default, such as a schedule for kappa
+        or a given nu. They are copied. By default lambda starts at 1, and nu follows from the damping rule.
     steps : int
-        To do in all, those before `resume` included.
+        Total number of steps, including the steps before `resume`.
     batch_size : int, optional
-        By default 128, or all points where there are fewer.
+        By default 128, or the number of points if this is smaller.
     learning_rate : float, optional
-        Of Adam, at the first step; at step t it is learning_rate / (1 + t / 6000)^2, whatever `steps` is. By default
-        0.005, and 0.2 / width where hidden layers are wider than 40: a step of Adam moves an output of a layer by the
-        rate times its inputs.
+        Learning rate of Adam at the first step; at step t it is learning_rate / (1 + t / 6000)^2, for any `steps`. By
+        default 0.005, or 0.2 / width if hidden layers are wider than 40: a step of Adam changes an output of a layer by
+        the rate times the sum of its inputs.
     seed : int
-        Of the first weights, the batches and the codes.
+        Seed of the initial weights, the batches and the codes.
     dtype : {float64, float32}
-        In which the network computes; by default float64.
+        Type of the arrays of the network; by default float64.
     checkpoint : path, optional
-        Where to write the state of training every `checkpoint_every` steps, and at the end.
+        File for the state of training, written every `checkpoint_every` steps and at the end.
     checkpoint_every : int
-        Steps from one writing to the next.
+        Steps between two checkpoints.
     resume : Run or path, optional
-        Go on from there, with the same data and settings: the result is that of an uninterrupted run, to the bit.
+        Run or checkpoint to continue, with the same data and settings. The result has the same bits as without the
+        interruption.
     progress : bool
         Show a progress bar with D, KL and lambda.
     callback : callable, optional
-        Called after every step with its number and what was measured; a true return value stops.
+        Called after every step with the number of the step and a dict of the measurements; a true return value stops
+        training.
 
     Returns
     -------
     Run
-        Model, history and report; what there is, after Ctrl-C, or where a loss is no longer finite (with a warning).
+        Model, history and report; up to the last step after Ctrl-C, or if a loss is not finite (with a warning).
 
     Raises
     ------
@@ -128,16 +132,16 @@ def train(
     Warns
     -----
     UserWarning
-        Where a threshold is above the variance of the data, or below what a linear code of that size can reach.
+        If a threshold is above the variance of the data, or below the smallest error of a linear code of this size.
     NotConvergedWarning
-        Where a constraint is out of reach, or training met a number that is not finite.
+        If a constraint is unreachable, or a loss is not finite.
 
     Examples
     --------
     >>> import constrained_vae as cv
     >>> data = cv.datasets.gaussian((4.0, 2.0, 0.5), n=32)
     >>> run = train(data.x, cv.RE.from_squared_error(1.2), latent_dim=3, hidden=(), steps=8000)  # the linear VAE
-    >>> run.report["RE"].status, abs(run.multipliers["RE"] / 1.25 - 1) < 0.05  # lambda* of section 5
+    >>> run.report["RE"].status, abs(run.multipliers["RE"] / 1.25 - 1) < 0.05  # lambda* of section 5 of the theory
     ('met', True)
     """
     constraints = _constraints(constraints, objective)
@@ -182,7 +186,7 @@ def train(
         source = (resume.settings, resume.state) if isinstance(resume, Run) else resume
         training.restore(*checkpoints.state_of(source, settings))
     else:
-        _look_at_thresholds(host, constraints, floors, latent_dim, hidden)
+        _warn_of_thresholds(host, constraints, floors, latent_dim, hidden)
 
     def write() -> None:
         if checkpoint is not None:
@@ -201,7 +205,7 @@ def train(
         stopped=stopped,
         report=make_report(training, history, constraints, floors),
     )
-    _warn(run)
+    _warn_of_failures(run)
     return run
 
 
@@ -213,7 +217,7 @@ def _loop(
     progress: bool,
     callback: Callable[[int, dict[str, float]], Any] | None,
 ) -> str:
-    """Train to that step; why it ended."""
+    """Train up to this step; the reason for the end of training."""
     columns = training.columns
     multipliers = columns_of("multiplier", columns)
     with tqdm(total=steps, initial=training.steps, disable=not progress, desc="training", unit="step") as bar:
@@ -238,7 +242,7 @@ def _loop(
 
 @contextmanager
 def _whole() -> Iterator[None]:
-    """Ctrl-C waits for the end of the step, so that what there is can be resumed."""
+    """Delay Ctrl-C until the end of the step, so that the run can be resumed."""
     usual = signal.default_int_handler
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is not usual:
         yield
@@ -269,13 +273,13 @@ def _constraints(constraints: Any, objective: str) -> tuple[Constraint, ...]:
 
 
 def _weight(objective: str, beta: float | Ramp | None, sigma: float, likelihood: str) -> Callable[[int], ELBO] | None:
-    """The ELBO of a step; None under constraints."""
+    """The ELBO as a function of the step; None for the objective "geco"."""
     if (beta is None) != (objective in ("geco", "elbo")):
         raise ValueError(f"beta belongs to the objectives 'beta' and 'annealed', got beta={beta!r} for {objective!r}")
     if objective == "annealed":
         check_instance(beta, "beta of an annealed objective", Ramp, "Ramp(10.0, 1.0, steps=5000)")
     elif isinstance(beta, Ramp):
-        raise ValueError("a beta that moves wants objective='annealed'")
+        raise ValueError("a schedule for beta wants objective='annealed'")
     if objective == "geco":
         return None
     if isinstance(beta, Ramp):
@@ -288,7 +292,7 @@ def _weight(objective: str, beta: float | Ramp | None, sigma: float, likelihood:
 def _multipliers(
     constraints: tuple[Constraint, ...], given: Mapping[str, Multiplier] | None, objective: str
 ) -> dict[str, Multiplier]:
-    """Those that are learned, by name; none but under constraints."""
+    """The learned multipliers by name; empty unless the objective is "geco"."""
     if objective != "geco":
         if given:
             raise ValueError(f"multipliers are learned with objective='geco' alone, got {objective!r}")
@@ -302,14 +306,14 @@ def _multipliers(
     return {c.name: given[c.name].copy() if c.name in given else Multiplier(c.allowance) for c in constraints}
 
 
-def _look_at_thresholds(
+def _warn_of_thresholds(
     x: FloatArray,
     constraints: tuple[Constraint, ...],
     floors: dict[str, float],
     latent_dim: int,
     hidden: tuple[int, ...],
 ) -> None:
-    """Warn of thresholds that nothing, or no linear code, could meet or miss."""
+    """Warn of thresholds that every model meets, or that no linear code meets."""
     for constraint in constraints:
         floor = floors[constraint.name]
         if not isinstance(constraint, RE):
@@ -317,7 +321,7 @@ def _look_at_thresholds(
         none = linear_floor(constraint, x, 0)
         other = "total" if constraint.reduction == "sum" else "mean per dimension"
         if constraint.allowance >= none:
-            text = f"is at least the variance {none:.4g} of the data: nothing need be coded, lambda goes to 0"
+            text = f"is at least the variance {none:.4g} of the data: no code is needed, lambda goes to 0"
         elif constraint.allowance < floor:
             only = "so that it cannot be reached" if not len(hidden) else "so that it may be out of reach"
             text = f"is below {floor:.4g}, the least that a linear code of {latent_dim} dimensions has, {only}"
@@ -330,7 +334,7 @@ def _look_at_thresholds(
         )
 
 
-def _warn(run: Run) -> None:
+def _warn_of_failures(run: Run) -> None:
     if run.stopped.startswith("not finite"):
         warnings.warn(f"training: {run.stopped}", NotConvergedWarning, stacklevel=3)
     for found in run.report.values():

@@ -1,4 +1,4 @@
-"""Training: the one loop of every objective; its state can be written down and taken up again, to the bit."""
+"""Training: the training step of every objective, with a state that can be saved and restored bit for bit."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from .loss_terms import Term
 from .multiplier import Multiplier
 from .networks import VAE
 
-_LONG, _FALL = 6000, 2  # steps after which the learning rate begins to fall, and the power of time with which it does
+_LONG, _FALL = 6000, 2  # the learning rate at step t is proportional to (1 + t / _LONG)^-_FALL
 
 
 class NotFiniteError(FloatingPointError):
-    """A loss or its gradient is not finite; the parameters are those of the last good step."""
+    """A loss or its gradient is not finite; the parameters are those of the last step with finite values."""
 
 
 @dataclass(eq=False)
 class Training:
-    """Model, optimiser, multipliers and random state in the middle of training.
+    """Model, optimiser, multipliers and random state during training.
 
-    Batches are drawn without replacement, epoch by epoch; the order of an epoch follows from the seed and its number.
+    Batches are drawn without replacement in every epoch; the order of an epoch depends on the seed and its number.
     """
 
     model: VAE
-    x: Array  # (N, D), in the frame of the data
+    x: Array  # (N, D), in the standardised coordinates of the data
     distortion: Term
-    likelihood: Term | None  # the Bernoulli one
-    terms: list[Term]  # those with a multiplier, and those that are only watched
+    likelihood: Term | None  # None for the Gaussian likelihood, which follows from the distortion
+    terms: list[Term]  # terms with a multiplier, and terms that are only monitored
     batch_size: int
     learning_rate: float
     beta: Callable[[int], float] | None
@@ -57,9 +57,9 @@ class Training:
         weight: Callable[[int], ELBO] | None,
         **settings: Any,
     ) -> Training:
-        """Of data (N, D) on the host; the arrays that training needs go where the parameters of the model are.
+        """Training on data (N, D) on the host; its arrays are moved to the device of the parameters of the model.
 
-        Constraints without a multiplier are watched; `weight` is the ELBO at a step, by which likelihoods are weighed.
+        Constraints without a multiplier are monitored. `weight` is the ELBO at a step, which weights the likelihood.
         """
         xp, out = array_namespace(model.parameters), model.output_frame
         dtype = model.parameters.dtype
@@ -85,11 +85,11 @@ class Training:
         self._xp: Any = array_namespace(self.x)
         self._gradient = self._xp.empty_like(self.model.parameters)
         self._epoch: int = -1
-        self._order: Array = None
+        self._order: Array = self._xp.empty(0, dtype=int)
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """What `step` measures, in its order."""
+        """Names of the numbers that `step` returns, in their order."""
         names = ["kl", "distortion", "nll", "learning_rate"] + ["beta"] * (self.beta is not None)
         for term in self.terms:
             kinds = ["batch"] * (term.name != "ELBO") + ["multiplier"] * (term.multiplier is not None)
@@ -99,16 +99,16 @@ class Training:
         return tuple(names)
 
     def history(self, constraints: tuple[Constraint, ...]) -> History:
-        """The numbers measured so far, at every step."""
+        """The history of all steps so far."""
         return make_history(self.columns, self.rows, dim=self.model.dim, sigma=self.sigma, constraints=constraints)
 
     def step(self) -> list[float]:
-        """One step of the network and of every multiplier (T20); what was measured, in the order of `columns`.
+        """One step of the network and of every multiplier (T20); the measurements, in the order of `columns`.
 
         Raises
         ------
         NotFiniteError
-            If the loss or its gradient is not finite; nothing has moved then but the random state.
+            If the loss or its gradient is not finite; parameters and random state are then unchanged.
         """
         before = self.rng.bit_generator.state
         try:
@@ -132,11 +132,12 @@ class Training:
         if not np.isfinite([kl, *means]).all():
             raise NotFiniteError(f"the loss is not finite, KL {kl} and energies {means}")
         energies = dict(zip(watched, means, strict=True))
-        slopes = None
+        slopes: Array | None = None
         for term in self.terms:
             if (lam := self.multiplier(term)) is not None:
                 part = found[term.key][1] * (lam / n)
                 slopes = part if slopes is None else slopes + part
+        assert slopes is not None  # at least one term of a loss has a multiplier
         gradient = model.backward(done, slopes, out=self._gradient)
         if not math.isfinite(float(gradient @ gradient)):
             raise NotFiniteError("the gradient is not finite")
@@ -156,14 +157,14 @@ class Training:
         return row
 
     def multiplier(self, term: Term) -> float | None:
-        """lambda in force; None for what is only watched."""
+        """The present lambda of a term; None if it is only monitored."""
         given = term.multiplier
         if given is None or isinstance(given, Multiplier):
             return None if given is None else given.value
         return given(self.steps)
 
     def measure(self, term: Term, energy: float) -> list[float]:
-        """What is written down of a term; its multiplier takes note of the energy."""
+        """The numbers of a term that are recorded; a learned multiplier is updated with the energy."""
         lam, given = self.multiplier(term), term.multiplier
         if lam is None:
             return [energy - term.allowance]
@@ -173,7 +174,7 @@ class Training:
         return [energy - given.threshold_at(self.steps), lam, given.average, float(given.hit), given.nu]
 
     def nll(self, energies: dict[Term, float]) -> float:
-        """-log p(x | z) of a batch."""
+        """Mean of -log p(x | z) over a batch, from its mean energies by term."""
         if self.likelihood is not None:
             return energies[self.likelihood]
         return energies[self.distortion] / (2 * self.sigma**2) + self.model.dim / 2 * math.log(
@@ -181,7 +182,7 @@ class Training:
         )
 
     def batch(self) -> Array:
-        """Rows of the batch of this step."""
+        """Indices of the data points in the batch of this step."""
         per_epoch = len(self.x) // self.batch_size
         epoch, place = divmod(self.steps, per_epoch)
         if epoch != self._epoch:
@@ -190,7 +191,7 @@ class Training:
         return self._order[place * self.batch_size : (place + 1) * self.batch_size]
 
     def state(self) -> tuple[dict[str, FloatArray], dict[str, Any]]:
-        """All that changes: arrays, and what goes into JSON."""
+        """Everything that changes in training: arrays, and numbers for JSON."""
         arrays = {
             "parameters": to_host(self.model.parameters).copy(),
             "adam_mean": to_host(self.adam.mean).copy(),
@@ -201,7 +202,7 @@ class Training:
         return arrays, {"steps": self.steps, "rng": self.rng.bit_generator.state, "multipliers": learned}
 
     def restore(self, arrays: dict[str, FloatArray], numbers: dict[str, Any]) -> None:
-        """Go on from a state."""
+        """Continue from a state."""
         xp = self._xp
         self.model.parameters[...] = xp.asarray(arrays["parameters"])
         self.adam.mean[...] = xp.asarray(arrays["adam_mean"])

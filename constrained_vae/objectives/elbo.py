@@ -110,11 +110,15 @@ class ELBO:
 
     def readout(self, psi: Array) -> tuple[Array, Array]:
         v, b = self.energy.readout(psi)
-        return self.multiplier * v, self.multiplier * b
+        v *= self.multiplier
+        b *= self.multiplier
+        return v, b
 
     def decoder(self, mass: Array, sums: Array, psi: Array) -> Array:
         """Weighted means (T3); a tile without posterior mass keeps its reconstruction."""
-        return equations.decoder(sums, mass, psi)
+        means = equations.decoder(sums, mass, psi)
+        # Means of data in [0, 1] leave that interval by rounding.
+        return means.clip(0, 1) if self.likelihood == "bernoulli" else means
 
     def pullback(self, psi: Array, dv: Array, db: Array) -> Array:
         """Transposed derivative of the readout, dv . d(v) + db d(b), (K, D)."""

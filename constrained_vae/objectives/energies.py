@@ -36,7 +36,7 @@ class SquaredError:
         return x, (x * x).sum(axis=1)
 
     def readout(self, psi: Array) -> tuple[Array, Array]:
-        return 2 * psi, -(psi * psi).sum(axis=1)
+        return 2 * psi, -array_namespace(psi).vecdot(psi, psi)
 
     def pullback(self, psi: Array, dv: Array, db: Array) -> Array:
         return 2 * dv - 2 * db[:, None] * psi

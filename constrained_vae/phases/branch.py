@@ -110,7 +110,7 @@ class Branch:
     @cached_property
     def d_distortion(self) -> FloatArray:
         """dD / d beta (n,), exact along the branch (T11), in squared units of x; one-sided at a split."""
-        from ..phases.jacobian import tangent  # imported only if it is needed
+        from .tangent import tangent  # imported only if it is needed
 
         return np.array([tangent(s).distortion for s in self.solutions])
 

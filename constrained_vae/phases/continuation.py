@@ -1,9 +1,9 @@
-"""A branch of solutions followed in temperature: predicted, corrected, and split by one protocol where it must (T13).
+"""Continuation of a branch of solutions in temperature: prediction, correction, and splits by one protocol (T13).
 
-On the way down coincident tiles are held together, so that the branch is smooth between its transitions. Where an
-eigenvalue of the split condition (T9) is found above 1, the temperature at which it passed 1 is located first; then the
-reconstruction is split into two equal halves along its unstable axis a little below that temperature. What follows does
-not depend on the temperatures at which one happened to look.
+Cooling holds coincident tiles together, so that the branch is smooth between its transitions. Where an eigenvalue of
+the split condition (T9) is above 1, the temperature at which it passed 1 is located first. Then the reconstruction is
+split into two equal halves along its unstable axis, a little below that temperature. The branch therefore does not
+depend on the temperatures at which it is computed.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from ..results.status import Status
 from ..solvers.loop import iterate
 from ..solvers.options import Options
 from ..solvers.split_condition import SplitCondition, split_condition
-from .jacobian import tangent
+from .tangent import tangent
 
-_KICK = 1e-3  # a split is carried out this far, relatively, below its temperature (T13)
-_TOGETHER = 1e-8  # relative distance of temperatures of splits that symmetry makes one
+_SPLIT_OFFSET = 1e-3  # relative distance below its temperature at which a split is carried out (T13)
+_SIMULTANEOUS_TOL = 1e-8  # relative difference of the temperatures of splits that are simultaneous by symmetry
 
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """The branch at one temperature: sites of tiles that are held together, and their split condition, if known."""
+    """The branch at one temperature: solution, sites of tiles that are held together, split condition if known."""
 
     beta: float
     sites: Sites
@@ -40,17 +40,17 @@ class State:
 
     @property
     def after(self) -> State:
-        """Where the branch goes on, as from a `Split`."""
+        """The state from which the branch continues, as for a `Split`."""
         return self
 
     @property
     def log_beta(self) -> float:
-        """The coordinate in which an eigenvalue 1 is looked for, and relative accuracy is absolute."""
+        """log beta, the coordinate in which roots are found: its accuracy is the relative accuracy of beta."""
         return float(np.log(self.beta))
 
     @property
     def growth(self) -> float:
-        """Log of the largest eigenvalue of a split: negative where the state is stable."""
+        """Log of the largest eigenvalue of the split condition: negative where the state is stable."""
         return float(np.log(max(self.condition.eigenvalue, 1e-12))) if self.condition else -np.inf
 
 
@@ -61,11 +61,12 @@ class Split:
     Attributes
     ----------
     at : State
-        The branch at the very temperature, unsplit.
+        The unsplit branch at the temperature of the transition.
     bracket : (State, State)
-        The unstable and the stable state between which it was isolated.
+        The unstable and the stable state between which the transition was located.
     after : State
-        Below, split; at a relative distance of 1e-3, or half way to the next transition if that is nearer.
+        The split branch below the transition, at a relative distance of 1e-3, or half way to the next transition if
+        that is nearer.
     """
 
     at: State
@@ -75,25 +76,26 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Continuation:
-    """How one problem is followed in temperature.
+    """Continuation of one problem in temperature.
 
-    `predict` takes Euler's step along the tangent of the branch (T11) before every correction. It saves a few of the
-    ten or so maps of a temperature, most of which certify the error; where maps are fast it costs more time than that.
+    If `predict` is true, a step of Euler's method along the tangent of the branch (T11) precedes every correction. It
+    saves a few of the about ten maps per temperature, most of which certify the error. Where maps are fast, it takes
+    more time than it saves.
     """
 
     problem: Problem
     tiling: Tiling
     options: Options
     predict: bool = False
-    accuracy: float = 1e-5  # of the log temperature of a split, far less than the kick
+    accuracy: float = 1e-5  # of the log temperature of a split, far below _SPLIT_OFFSET
 
     def collapsed(self, beta: float) -> State:
-        """The state with all tiles at the mean; the branch of every cooling, above the first transition."""
+        """The state with all tiles at the mean: above the first transition, the branch that cooling follows."""
         mean = np.repeat(self.problem.data.mean[None], len(self.tiling), axis=0)
         return self.solve(beta, Sites.of_tiles(mean, self.tiling.masses))
 
     def solve(self, beta: float, sites: Sites, predicted: Sites | None = None, split: bool = False) -> State:
-        """The state at a temperature from given sites, none of which may split unless told so."""
+        """The state at a temperature, solved from given sites; sites may split only if `split` is true."""
         options = replace(self.options, split=split)
         solution, sites, condition = iterate(self.problem_at(beta), self.tiling, sites, options, predicted)
         if solution.status is Status.INTERRUPTED:
@@ -105,7 +107,7 @@ class Continuation:
         return self.problem.at(self.problem.objective.at(beta))
 
     def _without(self, state: State, site: int) -> State:
-        """The same with the split condition of all sites but one."""
+        """The same state with the split condition of all sites except one."""
         among = state.sites.can_split(self.options.free)
         among[site] = False
         problem, sites = self.problem_at(state.beta), state.sites
@@ -117,13 +119,13 @@ class Continuation:
         return self.solve(beta, state.sites, predicted, split)
 
     def _predicted(self, state: State, beta: float) -> Sites | None:
-        """Euler's step from a state, None where the branch has no derivative."""
+        """The sites after a step of Euler's method from a state; None where the branch has no derivative."""
         along, sites = tangent(state.solution), state.sites
         if along.critical or len(along.sites) != len(sites):
             return None
-        # The solution numbers its distinct reconstructions by their first tiles, these sites by their history.
+        # The solution orders its distinct reconstructions by their first tiles, the state orders its sites by history.
         number = along.sites.index[np.unique(sites.index, return_index=True)[1]]
-        length = state.beta * np.log(beta / state.beta)  # straight in log beta
+        length = state.beta * np.log(beta / state.beta)  # the step is linear in log beta
         objective, scale = self.problem.framed, self.problem.data.frame.scale
         decoder = sites.decoder + length / scale * along.decoder[number]
         predicted = replace(sites, decoder=objective.reconstructions(objective.coordinates(decoder)))
@@ -133,32 +135,32 @@ class Continuation:
         return predicted
 
     def cool(self, state: State, beta: float) -> Iterator[Split | State]:
-        """Follow the branch down to a temperature: the splits on the way, then the state there."""
+        """Follow the branch down to a temperature: yield the splits on the way, then the state at that temperature."""
         while True:
             below = self.step(state, beta)
             if below.growth <= 0:
                 yield below
                 return
-            if state.growth > 0:  # a start that is unstable itself
+            if state.growth > 0:  # the start is unstable itself
                 yield self.solve(beta, below.sites, split=True)
                 return
             split = self.split(state, below)
             yield split
             state = split.after
-            if state.beta <= beta:  # within the kick
+            if state.beta <= beta:  # the requested temperature is within _SPLIT_OFFSET of the transition
                 yield self.solve(beta, state.sites)
                 return
 
     def split(self, above: State, below: State) -> Split:
         """The transition between a stable and an unstable state, and the state after it."""
         at = self.root(lambda state: state.growth, above, below, accuracy=self.accuracy)[-1][0]
-        assert at.condition is not None  # or it would not have grown
+        assert at.condition is not None  # the growth of a state without a condition has no root
         site = at.condition.site
         if self.options.free:
             at = replace(at, sites=_provided(at.sites, site))
-        # Where another reconstruction splits within the kick, the kick goes half the way there. If symmetry makes
-        # several sites split at once, they are split together.
-        kicked = self.solve(at.beta * (1 - _KICK), at.sites)
+        # If another reconstruction splits within _SPLIT_OFFSET, the split is carried out half way to that temperature.
+        # If symmetry makes several sites split at once, they are split together.
+        kicked = self.solve(at.beta * (1 - _SPLIT_OFFSET), at.sites)
         if len(kicked.sites) == len(at.sites):
 
             def growth_of_others(state: State) -> float:
@@ -166,7 +168,7 @@ class Continuation:
 
             if growth_of_others(kicked) > 0 > growth_of_others(at):
                 following = self.root(growth_of_others, at, kicked, accuracy=self.accuracy)[-1][0].beta
-                if following < at.beta * (1 - _TOGETHER):
+                if following < at.beta * (1 - _SIMULTANEOUS_TOL):
                     kicked = self.solve(float(np.sqrt(at.beta * following)), at.sites)
         return Split(at, (below, above), self.solve(kicked.beta, kicked.sites, split=True))
 
@@ -179,7 +181,7 @@ class Continuation:
         accuracy: float,
         start_from: Literal["nearest", "hotter", "colder"] = "nearest",
     ) -> list[tuple[State, float]]:
-        """Find where a value of states is zero between two states of different sign, by Brent's method.
+        """Find by Brent's method where a value of states is zero, between two states at which its signs differ.
 
         Parameters
         ----------
@@ -188,14 +190,14 @@ class Continuation:
         hot, cold : State
             States at which the value has different signs.
         accuracy : float
-            Of the log temperature.
+            Accuracy of the log temperature.
         start_from : {"nearest", "hotter", "colder"}
-            From which of the states already known a new one is reached: the nearest at all, or on one side.
+            The known state from which a new state is solved: the nearest one, or the nearest hotter or colder one.
 
         Returns
         -------
         list of (State, float)
-            Every state that was evaluated with its value, the given ones included; the root is the last.
+            Every evaluated state with its value, including the two given states. The root is the last.
         """
         known = {state.log_beta: (state, value(state)) for state in (hot, cold)}
 
@@ -215,7 +217,7 @@ class Continuation:
 
 
 def _provided(sites: Sites, site: int) -> Sites:
-    """Free masses: the same sites, with four tiles at one of them if others can spare any; only their count changes."""
+    """Free masses: the same sites, with at least four tiles at one of them as far as other sites have spare tiles."""
     index = sites.index.copy()
     while (counts := np.bincount(index, minlength=len(sites)))[site] < 4:
         counts[site] = 0

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from .._utils.arrays import FloatArray
 from .._utils.checks import check_instance
+from ..data.rows import RowBlocks
 from ..objectives.base import Objective
 from ..problems.problem import Problem
 from ..results.fixed_point import FixedPoint
@@ -80,7 +81,11 @@ def nearest_split(solution: FixedPoint) -> NearestSplit:
 
 
 def first_critical_beta(
-    x: Any, objective: Objective | None = None, *, weights: Any = None, backend: str = "auto"
+    x: npt.ArrayLike | RowBlocks,
+    objective: Objective | None = None,
+    *,
+    weights: npt.ArrayLike | None = None,
+    backend: str = "auto",
 ) -> float:
     """First critical temperature, at which the collapsed solution splits, in closed form (T9).
 

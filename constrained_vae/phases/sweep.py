@@ -1,4 +1,4 @@
-"""sweep(): solutions along the temperature, each started from the one before. It only decides the next beta."""
+"""sweep(): solutions at a sequence of temperatures, each started from the one before, and the default temperatures."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from scipy.cluster.hierarchy import linkage, to_tree
 from tqdm.auto import tqdm
 
 from .._utils.arrays import FloatArray
 from .._utils.checks import check_callable, check_choice, check_count, check_vector
+from ..data.rows import RowBlocks
 from ..latent.tiling import Tiling
 from ..objectives.base import Objective
 from ..problems.problem import Problem
@@ -23,28 +25,28 @@ from .branch import Branch
 from .continuation import Continuation, State
 from .criticality import critical_beta
 
-_SUBSAMPLE = 1000  # points on which the hierarchy behind the default grid is built
-_SPLITS = 16  # how far down the hierarchy it looks
-_GAP = 8.0  # ratio of successive scales that separates the structure of the data from what is inside it
-_HEADROOM = 1.25  # the default grid starts this far above the first critical temperature
+_MAX_SUBSAMPLE = 1000  # number of points of the hierarchy behind the default grid
+_MAX_SPLITS = 16  # number of splits of the hierarchy that the default grid considers
+_SCALE_RATIO = 8.0  # ratio of successive scales that separates the structure of the data from the structure inside it
+_HEADROOM = 1.25  # ratio of the top of the default grid to the first critical temperature
 
 
 def sweep(
-    x: Any,
+    x: npt.ArrayLike | RowBlocks,
     objective: Objective | None = None,
     *,
-    betas: Any = None,
+    betas: npt.ArrayLike | None = None,
     direction: str = "down",
     tiling: Tiling | None = None,
-    weights: Any = None,
+    weights: npt.ArrayLike | None = None,
     masses: str = "fixed",
-    start: Any = None,
+    start: npt.ArrayLike | FixedPoint | Branch | None = None,
     accelerate: str = "lbfgs",
     tol: float = 1e-10,
     max_maps: int = 100_000,
     time_limit: float | None = None,
     backend: str = "auto",
-    dtype: Any = None,
+    dtype: npt.DTypeLike | None = None,
     seed: int = 0,
     predict: bool = False,
     progress: bool = False,
@@ -53,41 +55,42 @@ def sweep(
 ) -> Branch | tuple[Branch, Branch]:
     """Follow the solution along the temperature: deterministic annealing (cooling) or its reverse.
 
-    Every temperature starts from the solution before it. On cooling, coincident tiles stay tied up to the temperature
-    of their split (T9), which is located; a relative 1e-3 below it they are split into two equal halves along the
-    unstable axis (T13). So the branch does not depend on the grid: given no start, cooling follows it from above the
-    first transition even if the grid begins below.
+    Every temperature starts from the solution before it. Cooling keeps coincident tiles tied down to the temperature of
+    their split (T9), which is located. At a relative distance of 1e-3 below it they are split into two equal halves
+    along the unstable axis (T13). So the branch does not depend on the grid: without a start, cooling follows it from
+    above the first transition, even if the grid begins below.
 
     Parameters
     ----------
     x, tiling, weights, masses, accelerate, tol, max_maps, time_limit, backend, dtype, seed, on_failure
-        As for `solve`; `max_maps` and `time_limit` hold per temperature.
+        As for `solve`; `max_maps` and `time_limit` hold for each temperature.
     objective : Objective, optional
-        Its beta plays no part; `ELBO()` by default.
+        `ELBO()` by default; its beta is ignored.
     betas : (n,) array_like, optional
-        Temperatures, in any order; by default 240 that span the data's own transitions, see `default_betas`.
+        Temperatures, in any order; by default 240 that span the transitions of the data, see `default_betas`.
     direction : {"down", "up", "both"}
-        Cooling, heating, or both. Heating starts, unless told otherwise, where cooling through the same grid ends.
+        Cooling, heating, or both. Heating without a start begins where cooling through the same grid ends.
     start : None, "data", (K, D) array_like, FixedPoint or Branch, optional
-        Where the first temperature starts: all tiles at the mean by default. A branch of the same data and direction is
-        continued: those temperatures that lie beyond its end are solved, and the result holds both.
+        Start of the first temperature; by default all tiles are at the mean. A branch of the same data and direction is
+        continued: the temperatures beyond its end are solved, and the result contains the given branch.
     predict : bool
-        Start each temperature a step along the tangent of the branch (T11): fewer maps, but more time where maps are
-        fast.
+        Start each temperature after a step along the tangent of the branch (T11). This takes fewer maps, but more time
+        if maps are fast.
     progress : bool
         Show a progress bar.
     callback : callable, optional
-        Called with the branch so far after every temperature; a true return value stops the sweep.
+        Called after every temperature with the branch so far; a true return value stops the sweep.
 
     Returns
     -------
     Branch, or (Branch, Branch) for "both"
-        What had been solved when it was interrupted (Ctrl-C) or stopped; heating that never began is an empty branch.
+        If the sweep is stopped or interrupted (Ctrl-C), the solutions so far. If heating did not begin, its branch is
+        empty.
 
     Raises
     ------
     ValueError
-        For bad input; for the default grid also if all points coincide.
+        For bad input, and if all points coincide and no `betas` are given.
 
     Examples
     --------
@@ -109,11 +112,11 @@ def sweep(
     )
     problem, options = posed.problem, Options(posed.free, accelerate, tol, max_maps, time_limit)
     grid = default_grid(problem) if betas is None else np.unique(check_vector(betas, "betas"))
-    problem.objective.at(float(grid[0]))  # refuses temperatures that are not positive
+    problem.objective.at(float(grid[0]))  # raises ValueError for temperatures that are not positive
     if isinstance(start, Branch) and (start.direction != direction or not len(start)):
         raise ValueError(
-            f"a branch is continued in its own direction and from its last solution: got {start!r} for "
-            f"direction={direction!r}; another way pass one of its solutions"
+            f"a branch is continued in its own direction and from its last solution, got {start!r} for "
+            f"direction={direction!r}: for another direction give one of its solutions as the start"
         )
 
     def follow(direction: str, start: Any, callback: Callable[[Branch], Any] | None) -> Branch:
@@ -144,7 +147,7 @@ def sweep(
         return Branch(tuple(solutions), direction)
 
     def first(path: Continuation, beta: float, start: Any) -> State:
-        """The state from which a branch is followed."""
+        """The state at the first temperature of a branch."""
         if start is not None:
             return path.solve(beta, initial_sites(posed, start, seed), split=True)
         top = critical_beta(problem)
@@ -165,33 +168,33 @@ def sweep(
 
 
 def default_betas(
-    x: Any,
+    x: npt.ArrayLike | RowBlocks,
     objective: Objective | None = None,
     *,
-    weights: Any = None,
+    weights: npt.ArrayLike | None = None,
     count: int = 240,
     backend: str = "auto",
 ) -> FloatArray:
-    """Temperatures that span the data's own transitions, ascending, evenly spaced in log beta.
+    """Temperatures that span the transitions of the data, ascending, evenly spaced in log beta.
 
-    The top is 1.25 times the first critical temperature, exact. The bottom is read off Ward's hierarchy of (at most
-    1000 of) the points: its clusters split from the top, each at the largest variance inside it, as T9 has it for
-    clusters that do not overlap (under a Gaussian decoder; for Bernoulli in proportion). Of the first 16 such
-    temperatures the grid ends in the last gap wider than a factor 8, half way down at the most; without such a gap at
-    half the 16th.
+    The top is 1.25 times the exact first critical temperature. The bottom follows from Ward's hierarchy of at most 1000
+    of the points. From the top down, each cluster of the hierarchy splits at the largest variance inside it, as T9 says
+    of clusters that do not overlap (for the Gaussian decoder; for the Bernoulli decoder in proportion). The grid ends
+    in the last gap wider than a factor 8 among the first 16 such temperatures: at the geometric mean of the two sides
+    of the gap, or at half the upper one if that is hotter. Without such a gap it ends at half the 16th temperature.
 
     Parameters
     ----------
     x : (N, D) array_like, memory map or RowBlocks
         Data.
     objective : Objective, optional
-        `ELBO()` by default; its beta plays no part.
+        `ELBO()` by default; its beta is ignored.
     weights : (N,) array_like, optional
         Data weights, uniform by default.
     count : int
-        How many, at least two.
+        Number of temperatures, at least two.
     backend : {"auto", "numba", "cupy", "reference"}
-        Where to compute.
+        Backend that computes.
 
     Returns
     -------
@@ -201,7 +204,7 @@ def default_betas(
     Raises
     ------
     ValueError
-        If all points coincide: there is no transition to span.
+        For bad input, and if all points coincide, so that there is no transition to span.
 
     Examples
     --------
@@ -212,13 +215,13 @@ def default_betas(
 
 
 def default_grid(problem: Problem, count: int = 240) -> FloatArray:
-    """`default_betas` for a problem at hand."""
+    """`default_betas` of a problem."""
     top = critical_beta(problem)
     if not top > 0:
         raise ValueError("all points coincide, so there is no transition to span: give betas=")
     scales = _split_scales(problem)
     relative = np.array([top, *np.minimum.accumulate(scales / scales[0] * top)[1:]])
-    wide = np.flatnonzero(relative[:-1] > _GAP * relative[1:])
+    wide = np.flatnonzero(relative[:-1] > _SCALE_RATIO * relative[1:])
     last = int(wide[-1]) if len(wide) else len(relative) - 1
     following = relative[last + 1] if last + 1 < len(relative) else 0.0
     bottom = max(relative[last] / 2, np.sqrt(relative[last] * following))
@@ -226,13 +229,13 @@ def default_grid(problem: Problem, count: int = 240) -> FloatArray:
 
 
 def _split_scales(problem: Problem) -> FloatArray:
-    """Largest variances inside the clusters of Ward's hierarchy, in the order in which they split from the top down."""
+    """Largest variances inside the clusters of Ward's hierarchy, in the order in which the clusters split."""
     rows = problem.data.rows
     chosen = np.flatnonzero(rows.weights > 0)
     rho = rows.weights[chosen]
-    if len(chosen) > _SUBSAMPLE:
-        chosen = np.sort(np.random.default_rng(0).choice(len(rows), _SUBSAMPLE, replace=False, p=rows.weights))
-        rho = np.ones(_SUBSAMPLE)
+    if len(chosen) > _MAX_SUBSAMPLE:
+        chosen = np.sort(np.random.default_rng(0).choice(len(rows), _MAX_SUBSAMPLE, replace=False, p=rows.weights))
+        rho = np.ones(_MAX_SUBSAMPLE)
     points = rows.take(chosen)
 
     def spread(node: Any) -> float:
@@ -246,7 +249,7 @@ def _split_scales(problem: Problem) -> FloatArray:
     root = to_tree(linkage(points, "ward"))
     heap = [(-spread(root), 0, root)]
     scales: list[float] = []
-    while heap and len(scales) < _SPLITS:
+    while heap and len(scales) < _MAX_SPLITS:
         scale, _, node = heapq.heappop(heap)
         if scale > -1e-14:  # in units of the data's mean square radius: coincident points
             break

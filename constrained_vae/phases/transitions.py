@@ -1,4 +1,4 @@
-"""transitions(): every critical temperature of the cooling branch, to solver precision (T9), and its kind (T13)."""
+"""transitions(): all critical temperatures of the cooling branch, to solver precision (T9), and their kinds (T13)."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ from .._utils.arrays import Array, FloatArray
 from .._utils.checks import check_callable, check_count, check_vector
 from .._utils.device import array_namespace, to_host
 from ..data.prepared import Block
+from ..data.rows import RowBlocks
 from ..latent.tiling import Tiling
 from ..objectives.base import Objective
 from ..problems.posterior import Tiles, responsibilities
 from ..problems.problem import Problem
 from ..results.fixed_point import FixedPoint
 from ..results.status import NotConvergedWarning
+from ..solvers.convergence import ACCEPTABLE_TOL
 from ..solvers.options import Options
 from ..solvers.pose import pose
 from ..solvers.split_condition import SplitCondition
@@ -31,15 +33,14 @@ from .criticality import critical_beta
 from .peaks import Peak
 from .sweep import default_grid
 
-_ACCURACY = 1e-11  # of log beta at a transition, asked for; the eigenvalue is as good as the solution
-_STEP = 0.03  # longest step of log beta on the way to the next transition
-_SAME_KIND = 1e-7  # hysteresis narrower than this, relatively, cannot be told from a continuous split
-_HEATING = 1e-6  # relative accuracy of the end of heating
-_LONGEST = 0.05  # step of heating
-_FOREVER = 100.0  # a branch that can be heated to this times its transition can be heated without end
-_SYMMETRIC = 1e-6  # skewness below this is rounding, and so is the difference of eigenvalues
-_DENSE = 2048  # dimensions up to which it is looked whether an axis is the only one
-_ROUGH = 1e-7  # error of a solution, in units of the radius of the data, that is worth a warning
+_BETA_TOL = 1e-11  # requested accuracy of log beta at a transition; the eigenvalue is as accurate as the solution
+_MAX_COOLING_STEP = 0.03  # longest step of log beta on the way to the next transition
+_HYSTERESIS_TOL = 1e-7  # relative width of hysteresis below which a split counts as continuous
+_HEATING_END_TOL = 1e-6  # relative accuracy of the temperature at which heating ends
+_MAX_HEATING_STEP = 0.05  # longest relative step of heating
+_MAX_HEATING_RATIO = 100.0  # a branch that exists at this multiple of its transition counts as endless
+_SYMMETRY_TOL = 1e-6  # a skewness, or a relative difference of eigenvalues, below this is rounding
+_MAX_COVARIANCE_DIM = 2048  # dimensions up to which the uniqueness of the unstable axis is tested
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,34 +50,34 @@ class Transition:
     Attributes
     ----------
     beta : float
-        Where the largest eigenvalue of the Jacobian, split modes included, is 1.
+        Temperature at which the largest eigenvalue of the Jacobian, split modes included, is 1.
     bracket : (float, float)
-        Temperatures between which it was isolated, the lower one unstable.
+        Temperatures between which the transition was located; the branch is unstable at the lower one.
     before : FixedPoint
         The solution at `beta`.
     after : FixedPoint
-        The solution below, at beta (1 - 1e-3) unless another transition follows within that.
+        The solution below, at beta (1 - 1e-3), or nearer to beta if another transition follows before that.
     reconstruction : int
-        Which of the distinct reconstructions of `before` splits.
+        Number of the reconstruction that splits, among the distinct reconstructions of `before`.
     direction : (D,) array
         The unstable axis, a unit vector in the coordinates of the objective (those of x for the Gaussian decoder).
     tiles_before : int
         Tiles at that reconstruction.
     tiles_after : tuple of int
-        Tiles at each of the parts that it has fallen into.
+        Tiles at each part of that reconstruction after the split.
     skewness, excess_kurtosis : float
-        Of the reconstruction's data along the direction; NaN unless the energy is a squared distance, and where the
-        direction is one of several by symmetry.
+        Moments of the data of the reconstruction along the direction. They are NaN if the energy is not a squared
+        distance, or if the direction is not unique because of a symmetry.
     predicted : {"continuous", "first-order"} or None
-        The kind by the expansion (T13), from these two; None where they are not known.
+        The kind that the expansion (T13) predicts from skewness and kurtosis; None if these are NaN.
     heating_end : float
-        Where the branch below ends when it is heated; `beta` itself where the transition is continuous. NaN where tiles
-        change hands instead: one half joins a neighbour. Infinite where it never ends, as it may for energies with more
-        than one minimum.
+        Temperature at which the split branch ends when it is heated; `beta` itself if the transition is continuous. It
+        is NaN if one half joins a neighbouring reconstruction. It is infinite if the branch does not end, which is
+        possible for energies with more than one minimum.
     crossing : float
-        Where the free energies of the two branches are equal, between `beta` and `heating_end`.
+        Temperature at which the free energies of the two branches are equal, between `beta` and `heating_end`.
     jump : float
-        Fall of the distortion at `beta`, in squared units of x; 0 where the transition is continuous.
+        Fall of the distortion at `beta`, in squared units of x; 0 if the transition is continuous.
 
     Examples
     --------
@@ -101,17 +102,17 @@ class Transition:
 
     @property
     def kind(self) -> str:
-        """Observed: "continuous" if the branch below cannot be heated beyond `beta`, else "first-order"."""
-        return "continuous" if self.heating_end <= self.beta * (1 + _SAME_KIND) else "first-order"
+        """The observed kind: "continuous" if the split branch ends at `beta` on heating, else "first-order"."""
+        return "continuous" if self.heating_end <= self.beta * (1 + _HYSTERESIS_TOL) else "first-order"
 
     @property
     def n_before(self) -> int:
-        """Number of distinct reconstructions above."""
+        """Number of distinct reconstructions above the transition."""
         return len(self.before.distinct)
 
     @property
     def n_after(self) -> int:
-        """Number of distinct reconstructions below."""
+        """Number of distinct reconstructions below the transition."""
         return len(self.after.distinct)
 
     def __repr__(self) -> str:
@@ -120,13 +121,13 @@ class Transition:
 
 
 def transitions(
-    x: Any,
+    x: npt.ArrayLike | RowBlocks,
     objective: Objective | None = None,
-    beta_range: Any = None,
+    beta_range: npt.ArrayLike | None = None,
     *,
     masses: str = "fixed",
     tiling: Tiling | None = None,
-    weights: Any = None,
+    weights: npt.ArrayLike | None = None,
     limit: int | None = None,
     accelerate: str = "lbfgs",
     tol: float = 1e-10,
@@ -137,41 +138,42 @@ def transitions(
 ) -> list[Transition]:
     """Every transition of the cooling branch in a range of temperatures, hottest first.
 
-    The branch starts collapsed, above the first transition. Coincident tiles are held together while it is cooled, and
-    the temperature at which they would part is the root of an eigenvalue (T9), found by bisection; no grid limits it.
-    Then they are parted by the protocol of (T13), two halves along the unstable axis, and on it goes.
+    The branch starts at the collapsed solution, above the first transition. Cooling holds coincident tiles together.
+    The temperature at which they would separate is located, without a grid, as the root of the logarithm of an
+    eigenvalue (T9), by Brent's method. Then the tiles are split by the protocol of (T13), into two halves along the
+    unstable axis, and cooling continues.
 
     Parameters
     ----------
     x : (N, D) array_like, memory map or RowBlocks
         Data.
     objective : Objective, optional
-        `ELBO()` by default; its beta plays no part.
+        `ELBO()` by default; its beta is ignored.
     beta_range : (float, float), optional
-        Lowest and highest temperature of interest; by default that of `default_betas`.
+        Lowest and highest temperature of interest; by default the range of `default_betas`.
     masses, tiling, weights, accelerate, tol, max_maps, backend
-        As for `solve`, the default tolerance being tighter; `max_maps` holds for every single solution.
+        As for `solve`; `max_maps` holds for each solution.
     limit : int, optional
-        Stop after so many transitions.
+        Largest number of transitions.
     progress : bool
         Show a progress bar.
     callback : callable, optional
-        Called with the transitions so far after each; a true return value stops.
+        Called after every transition with the transitions so far; a true return value stops the search.
 
     Returns
     -------
     list of Transition
-        Empty if there is none in the range. What had been found, after Ctrl-C.
+        The transitions; after Ctrl-C, the transitions found so far.
 
     Raises
     ------
     ValueError
-        For bad input, or an empty range.
+        For bad input, and for an empty range.
 
     Warns
     -----
     NotConvergedWarning
-        If a solution on the way does not reach the tolerance, and after Ctrl-C.
+        If the error of a solution before or after a transition is too large, and after Ctrl-C.
 
     Examples
     --------
@@ -190,7 +192,7 @@ def transitions(
     low, high = _check_range(beta_range)
     if not first > 0:  # all points coincide
         return []
-    branch = Continuation(problem, posed.tiling, options, accuracy=_ACCURACY)
+    branch = Continuation(problem, posed.tiling, options, accuracy=_BETA_TOL)
     found: list[Transition] = []
     start = 1.01 * first
     try:
@@ -207,32 +209,32 @@ def transitions(
                 if (callback and callback(list(found))) or len(found) == limit:
                     break
     except KeyboardInterrupt:
-        warnings.warn("interrupted: colder transitions have not been looked for", NotConvergedWarning, stacklevel=2)
+        warnings.warn("interrupted: colder transitions were not computed", NotConvergedWarning, stacklevel=2)
     return found
 
 
 def match_peaks(peaks: Sequence[Peak], found: Sequence[Transition]) -> npt.NDArray[np.intp]:
-    """Which detected peak belongs to which exact transition (T12).
+    """Match detected peaks with exact transitions (T12).
 
-    A peak may stand for a transition inside its bracket, widened by a step of the grid at either end. The nearest pairs
-    in log beta are matched first, each peak and each transition once.
+    A peak can be matched with a transition inside its bracket, widened by a step of the grid at either end. The nearest
+    pairs in log beta are matched first, each peak and each transition at most once.
 
     Parameters
     ----------
     peaks : sequence of Peak
-        As from `Branch.peaks`.
+        Peaks from `Branch.peaks`.
     found : sequence of Transition
-        As from `transitions`.
+        Transitions from `transitions`.
 
     Returns
     -------
     (n, 2) array of int
-        Numbers of the peak and of the transition, hottest first; -1 where there is none.
+        Numbers of the peak and of the transition, hottest first; -1 for a peak or a transition without a match.
 
     Examples
     --------
     >>> found = transitions([[-3.0], [3.0]], beta_range=(1, 20), tiling=Tiling.uniform(2))
-    >>> match_peaks([Peak(9.5, 1.0, 4, (8.0, 11.0)), Peak(2.0, 0.5, 1, (1.5, 3.0))], found)  # the second is none
+    >>> match_peaks([Peak(9.5, 1.0, 4, (8.0, 11.0)), Peak(2.0, 0.5, 1, (1.5, 3.0))], found)  # no match for 2.0
     array([[ 0,  0],
            [ 1, -1]])
     """
@@ -252,17 +254,17 @@ def match_peaks(peaks: Sequence[Peak], found: Sequence[Transition]) -> npt.NDArr
 
 
 def _report(solution: FixedPoint) -> None:
-    if not solution.converged and not solution.error_estimate <= _ROUGH * solution.frame.scale:
+    if not solution.converged and not solution.error_estimate <= ACCEPTABLE_TOL * solution.frame.scale:
         text = f"beta={solution.beta:.9g}: {solution.status.value} (error estimate {solution.error_estimate:.2e})"
         warnings.warn(text, NotConvergedWarning, stacklevel=3)
 
 
 def _down(branch: Continuation, start: float, end: float) -> Iterator[Split | State]:
-    """Follow the branch from one temperature to another, in steps after which the next split is not far."""
+    """Follow the branch from one temperature to another, in steps that are shorter near the next split."""
     state = branch.collapsed(start)
     while state.beta > end:
-        # The eigenvalue goes as 1 / beta while a reconstruction keeps its data, and more slowly if it loses some.
-        step = np.clip(-1.01 * state.growth, _STEP / 10, _STEP)
+        # The eigenvalue is proportional to 1 / beta if a reconstruction keeps its data; it grows more slowly otherwise.
+        step = np.clip(-1.01 * state.growth, _MAX_COOLING_STEP / 10, _MAX_COOLING_STEP)
         for event in branch.cool(state, max(end, state.beta * float(np.exp(-step)))):
             yield event
             state = event.after
@@ -272,16 +274,15 @@ def _check_range(beta_range: Any) -> tuple[float, float]:
     values = check_vector(beta_range, "beta_range")
     if len(values) != 2 or not 0 < values[0] < values[1]:
         raise ValueError(
-            f"beta_range must be two temperatures, 0 < lowest < highest, got {beta_range!r}: no transition is looked "
-            "for in an empty range"
+            f"beta_range must be two temperatures, 0 < lowest < highest, got {beta_range!r}: give the lowest first"
         )
     return float(values[0]), float(values[1])
 
 
 def _transition(branch: Continuation, split: Split) -> Transition:
-    """What there is to say of a split."""
+    """The transition of a split, with its moments, its hysteresis and its kind."""
     at, after, condition = split.at, split.after, split.at.condition
-    assert condition is not None  # or it could not have split
+    assert condition is not None  # `Continuation.split` needs it
     site = condition.site
     tiles = at.sites.index == site
     psi = branch.problem.data.frame.outward(at.sites.decoder[site])
@@ -308,31 +309,31 @@ def _transition(branch: Continuation, split: Split) -> Transition:
 
 
 def _heated(branch: Continuation, split: Split, tiles: Any) -> tuple[float, float, float]:
-    """Where the branch below ends on heating, where the free energies cross, and the jump of D at the split.
+    """The temperatures at which the split branch ends on heating and the free energies cross, and the jump of D.
 
-    Heated in steps that grow while two parts are left, and shrink where a step was too long for them, until none is
-    short enough.
+    The steps of heating grow while two parts exist. A step after which they do not is undone and made shorter, until
+    the steps are below the tolerance.
     """
     at, last = split.at, split.after
 
     def parts(state: State) -> int:
-        """Sites of tiles of the split site alone: a part that dies, or meets another site, is none."""
+        """Number of sites with tiles of the split site only, so without a part that joined another site."""
         index = state.sites.index
         return len(np.setdiff1d(index[tiles], index[~tiles]))
 
-    if parts(last) < 2:  # a half has joined a neighbour: tiles have changed hands
+    if parts(last) < 2:  # one half has joined a neighbouring reconstruction
         return np.nan, np.nan, at.solution.distortion - last.solution.distortion
-    first = branch.step(last, at.beta * (1 + _SAME_KIND))
+    first = branch.step(last, at.beta * (1 + _HYSTERESIS_TOL))
     if parts(first) < 2:
         return at.beta, at.beta, 0.0
-    last, step, end = first, _HEATING, np.inf
+    last, step, end = first, _HEATING_END_TOL, np.inf
     jump = at.solution.distortion - last.solution.distortion
-    while last.beta < _FOREVER * at.beta:
-        if step < _HEATING:
+    while last.beta < _MAX_HEATING_RATIO * at.beta:
+        if step < _HEATING_END_TOL:
             end = last.beta
             break
         heated = branch.step(last, last.beta * (1 + step))
-        last, step = (last, step / 4) if parts(heated) < 2 else (heated, min(2 * step, _LONGEST))
+        last, step = (last, step / 4) if parts(heated) < 2 else (heated, min(2 * step, _MAX_HEATING_STEP))
 
     def excess(log_beta: float) -> float:
         beta = float(np.exp(log_beta))
@@ -345,7 +346,7 @@ def _heated(branch: Continuation, split: Split, tiles: Any) -> tuple[float, floa
 
 
 def _moments(problem: Problem, state: State, condition: SplitCondition) -> tuple[float, float]:
-    """Skewness and excess kurtosis of a site's data along its unstable axis (T13); NaN if that is not the only one."""
+    """Skewness and excess kurtosis of a site's data along its unstable axis (T13); NaN if the axis is not unique."""
     site, axis = condition.site, condition.axis
     dim, sites = len(axis), state.sites
     powers, covariance = (
@@ -354,37 +355,37 @@ def _moments(problem: Problem, state: State, condition: SplitCondition) -> tuple
     )
     if covariance.size and dim > 1:
         values = eigh(covariance, eigvals_only=True, subset_by_index=(dim - 2, dim - 1))
-        if values[0] >= (1 - _SYMMETRIC) * values[1]:
+        if values[0] >= (1 - _SYMMETRY_TOL) * values[1]:
             return np.nan, np.nan
     second, third, fourth = powers[2:] / powers[0]
     return float(third / second**1.5), float(fourth / second**2 - 3)
 
 
 def _deviations(block: Block, tiles: Tiles, site: int, psi: Array, axis: Array) -> tuple[Array, Array]:
-    """Powers 0 to 4 of a site's deviations along an axis (5,), and their products (D, D), if D is not large."""
+    """Sums of powers 0 to 4 of a site's deviations along an axis (5,), and of their products (D, D) for small D."""
     q, deviation = responsibilities(block, tiles)[:, site], block.x - psi  # their mean is zero at a fixed point
     xp, along = array_namespace(psi), deviation @ axis
     powers = xp.stack([q @ along**n for n in range(5)])
-    few = len(axis) <= _DENSE
+    few = len(axis) <= _MAX_COVARIANCE_DIM
     return powers, (q[:, None] * deviation).T @ deviation if few else xp.zeros((0, 0))
 
 
 def _kind(skewness: float, kurtosis: float, masses: FloatArray, free: bool) -> str | None:
-    """The kind of the split that the expansion of the free energy foretells (T13).
+    """The kind of the split that the expansion of the free energy predicts (T13).
 
-    -dF = s M_3 / 6 + k M_4 / 24 - (k + 2) M_2^2 / 8 of displacements t with sum m t = 0. Two parts of shares p and
-    1 - p have M_3 = 0 only if p = 1/2, and M_4 / M_2^2 = (1 - 3 p + 3 p^2) / (p (1 - p)), the larger the smaller p is.
+    Displacements t with sum m t = 0 have -dF = s M_3 / 6 + k M_4 / 24 - (k + 2) M_2^2 / 8. Two parts with shares p and
+    1 - p have M_3 = 0 only if p = 1/2, and M_4 / M_2^2 = (1 - 3 p + 3 p^2) / (p (1 - p)), which falls up to p = 1/2.
     """
     if np.isnan(skewness):
         return None
     halves = not free and len(masses) == 2 and np.ptp(masses) <= 1e-12
     if halves or (
-        abs(skewness) <= _SYMMETRIC and _quartic(kurtosis, 0.0 if free else masses.min() / masses.sum()) <= 0
+        abs(skewness) <= _SYMMETRY_TOL and _quartic(kurtosis, 0.0 if free else masses.min() / masses.sum()) <= 0
     ):
         return "continuous"
     return "first-order"
 
 
 def _quartic(kurtosis: float, p: float) -> float:
-    """24 times the coefficient of -dF at fourth order, times p (1 - p) / M_2^2."""
+    """24 p (1 - p) / M_2^2 times the term of -dF of fourth order."""
     return kurtosis * (1 - 3 * p + 3 * p**2) - 3 * (kurtosis + 2) * p * (1 - p)

@@ -91,9 +91,10 @@ class Problem:
 
         Reconstructions and result lie where the backend computes; free energy and energy are scalars there.
         """
-        dtype = self.data.dtype
-        tiles = (array.astype(dtype, copy=False) for array in (*self.framed.readout(psi), log_masses))
-        return self.data.total(_expectations, self.data.backend.expectations, self.framed, *tiles)
+        v, b = self.framed.readout(psi)
+        if self.data.dtype.type is not np.float64:
+            v, b, log_masses = (array.astype(self.data.dtype) for array in (v, b, log_masses))
+        return self.data.total(_expectations, self.data.backend.expectations, self.framed, v, b, log_masses)
 
     def updated_decoder(self, psi: Array, expectations: Expectations, inverse: Array | None = None) -> Array:
         """M-step (T2): the decoder T(psi) from the expectations at psi; a dead tile keeps its reconstruction.
@@ -166,7 +167,9 @@ def _expectations(
     log_masses: Array,
 ) -> Expectations:
     found = kernel(block.phi, block.offset(objective), block.rho, v, b, log_masses, objective.quadratic)
-    mass, sums = (array.astype(np.float64, copy=False) for array in (found.mass, found.sums))
+    if found.mass.dtype.type is np.float64:
+        return found
+    mass, sums = (array.astype(np.float64) for array in (found.mass, found.sums))
     return Expectations(mass, sums, found.free_energy, found.energy)
 
 

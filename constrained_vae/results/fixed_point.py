@@ -1,4 +1,4 @@
-"""FixedPoint: the frozen result of `solve`, and what can be derived from it."""
+"""FixedPoint: the frozen result of `solve`, and the quantities that are derived from it."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from .status import Status
 
 S = TypeVar("S", bound="FixedPoint")
 
-_COORDINATES = 4  # of a reconstruction in a table
+_MAX_COORDINATES = 4  # coordinates of a reconstruction in a table
 
 
 class NotConvergedError(RuntimeError):
-    """As the warning, with `on_failure="raise"`; `.solution` holds what there is.
+    """Raised instead of `NotConvergedWarning` if `on_failure="raise"`. `.solution` is the unfinished solution.
 
     Examples
     --------
@@ -56,8 +56,8 @@ class NotConvergedError(RuntimeError):
 class FixedPoint:
     """A solution of the fixed-point equations (T1)-(T2).
 
-    Its own arrays are read-only. `x` is the caller's array, not a copy: what is derived later (encoder, labels) sees it
-    as it is then.
+    Its own arrays are read-only. `x` is the array of the caller, not a copy: quantities that are computed later, such
+    as encoder and labels, use the values that it has then.
 
     Attributes
     ----------
@@ -66,8 +66,9 @@ class FixedPoint:
     weights : (N,) array
         Data weights rho, summing to 1.
     objective : Objective
+        Objective in units of the data.
     tiling : Tiling
-        Prior masses; the optimised ones where masses are free.
+        Prior masses, which are optimised if masses are free.
     decoder : (K, D) array
         Reconstruction vectors psi, in units of x.
     marginal : (K,) array
@@ -75,28 +76,31 @@ class FixedPoint:
     free_energy, energy : float
         F = R + E[H] and E[H], in nats, without the constants kappa.
     distortion : float
-        E||x - psi||^2 in squared units of x, whatever the objective.
+        E||x - psi||^2 in squared units of x, for any objective.
     residual : float
-        sqrt(sum_a m_a ||T(psi)_a - psi_a||^2), in units of x, of the undamped map at the decoder. Where masses are free
+        sqrt(sum_a m_a ||T(psi)_a - psi_a||^2), in units of x, of the undamped map at the decoder. If masses are free,
         the sum includes their step, theta m_a (log m_a - log pi_a)^2 with theta = sigma^2 beta (Bernoulli: beta / 4).
     error_estimate : float
-        Estimated distance to the fixed point in the same norm (T10): the length of the Newton step found by conjugate
-        gradients, plus what these leave out. Of a run that was cut short, and for energies that are no Bregman
-        divergence, residual / (1 - contraction factor) as last measured; infinite where that is not known.
+        Estimated distance to the fixed point in the same norm (T10). It is the length of the Newton step by conjugate
+        gradients, plus an estimate of the error of this step. If the run ended early, or no metric is known in which
+        the Jacobian is symmetric, it is residual / (1 - contraction factor) with the last measured factor, and infinite
+        if that is not known.
     top_eigenvalue : float
-        Largest eigenvalue of the split condition (T9), NaN where it was not reached or is not known. It bounds the
-        contraction factor from above; a value of 1 or more means that a site with a single tile would split.
+        Largest eigenvalue of the split condition (T9); NaN if the run ended before it was computed. It bounds the
+        contraction factor from above. A value of 1 or more means that a site with a single tile would split if it had
+        two.
     n_maps : int
-        Evaluations of the map.
+        Number of evaluations of the map.
     status : Status
+        Why the iteration ended.
     masses_free : bool
         Whether the masses were optimised.
     frame : Frame
-        Standardised coordinates in which it was solved.
+        Standardised coordinates in which the problem was solved.
     expected : tuple of float
         E[C_k] of the constraints of a `Lagrangian`, in their order; `constraint_values` has them by name.
     trajectory : (n, K, D) array or None
-        The iterates, where they were recorded.
+        The iterates, if they were recorded.
 
     Examples
     --------
@@ -133,7 +137,7 @@ class FixedPoint:
                 array.setflags(write=False)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the problem, which holds a module and is made again when it is asked for."""
+        """The state without the cached problem, which contains a module and is made again when it is needed."""
         return {name: value for name, value in self.__dict__.items() if name != "problem"}
 
     def __repr__(self) -> str:
@@ -148,18 +152,18 @@ class FixedPoint:
 
     @property
     def _columns(self) -> tables.Columns:
-        """The distinct reconstructions, heaviest first; their coordinates as far as they fit into a line."""
+        """The distinct reconstructions, by falling posterior mass, with their first coordinates."""
         sites = self.distinct
         assert sites.marginal is not None
         order = np.argsort(-sites.marginal, kind="stable")
-        shown = range(min(_COORDINATES, sites.decoder.shape[1]))
+        shown = range(min(_MAX_COORDINATES, sites.decoder.shape[1]))
         coordinates = {f"psi[{d}]": sites.decoder[order, d] for d in shown}
         counts, masses, marginal = (values[order] for values in (sites.counts, sites.masses, sites.marginal))
         return {"tiles": counts, "prior mass": masses, "posterior mass": marginal, **coordinates}
 
     @property
     def accuracy(self) -> str:
-        """How near this is to what it should be, in words."""
+        """The error estimate, formatted for `repr` and warnings."""
         return f"error {self.error_estimate:.1e}"
 
     @property
@@ -169,17 +173,17 @@ class FixedPoint:
 
     @property
     def converged(self) -> bool:
-        """Whether the estimated error is below the tolerance."""
+        """Whether the solver reached its goal, for `solve` an estimated error below the tolerance."""
         return self.status.converged
 
     @property
     def rate(self) -> float:
-        """Rate R = I(x; tile) + KL(m || pi) in nats (T5), as F - E[H], to rounding of these two."""
+        """Rate R = I(x; tile) + KL(m || pi) in nats (T5), computed as F - E[H] with the rounding of these two."""
         return max(self.free_energy - self.energy, 0.0)
 
     @property
     def lagrangian(self) -> float:
-        """F less the constants lambda kappa^2 of the constraints; F itself for the ELBO (T5)."""
+        """F minus the constants lambda kappa^2 of the constraints; F itself for the ELBO (T5)."""
         return self.free_energy - self.objective.allowance
 
     @property
@@ -194,7 +198,7 @@ class FixedPoint:
 
     @property
     def active(self) -> dict[str, bool]:
-        """Whether a constraint is paid for, lambda_k > 0, by name."""
+        """Whether a constraint is active, lambda_k > 0, by name."""
         return {name: value > 0 for name, value in self.multipliers.items()}
 
     @property
@@ -204,13 +208,13 @@ class FixedPoint:
 
     @property
     def tolerance(self) -> float:
-        """Distance, in units of x, below which two reconstructions count as one."""
+        """Distance, in units of x, below which two reconstructions coincide."""
         stiffness = self.problem.framed.stiffness / self.frame.scale**2
         return same_distance(self.frame.scale, stiffness, self.error_estimate)
 
     @cached_property
     def problem(self) -> Problem:
-        """The problem that this solves, in its frame and in float64, for passes over the data on the host."""
+        """The problem of this solution, in its frame and in float64, for passes over the data on the host."""
         rows = Rows(self.x, self.weights, self.frame, np.dtype(np.float64), keep=False)
         return Problem.of(rows, self.objective, "reference")
 
@@ -227,7 +231,7 @@ class FixedPoint:
         Raises
         ------
         TooLargeError
-            Above 2^27 entries: use `encode` on blocks of rows.
+            If it has more than 2^27 entries: use `encode` on blocks of rows.
         """
         return self.encode(self.x)
 
@@ -236,34 +240,34 @@ class FixedPoint:
         """Distinct reconstruction of largest posterior mass per data point, (N,)."""
         return np.concatenate([self.distinct.total(q).argmax(axis=1) for q in self.encoder_blocks()])
 
-    def encoder_blocks(self, x: Any = None) -> Iterator[FloatArray]:
-        """The rows of the encoder in blocks (n, K), for data or new points for which it is too large whole."""
+    def encoder_blocks(self, x: npt.ArrayLike | RowBlocks | None = None) -> Iterator[FloatArray]:
+        """The encoder in blocks of rows (n, K), of the data or of new points, if the whole encoder is too large."""
         return (q for q, *_ in self._posteriors(self.problem if x is None else self._problem_of(x)))
 
     def extended_as(self, kind: type[S], **more: Any) -> S:
-        """The same solution as a result of a subclass, with further fields or other values of some fields."""
+        """The same solution as an instance of a subclass, with additional fields or other values of some fields."""
         known = {f.name: getattr(self, f.name) for f in fields(FixedPoint)}
         return kind(**(known | more))
 
     def tied(self) -> FixedPoint:
-        """The same solution with one tile for each distinct reconstruction, of their summed mass.
+        """The same solution with one tile for each distinct reconstruction, with the summed mass of its tiles.
 
-        Nothing changes in F, R, D, and the posterior masses of tiles that coincide are added up.
+        F, R and D are the same. The posterior masses of coincident tiles are added up.
         """
         sites = self.distinct
         assert sites.marginal is not None
         tiling = Tiling(sites.masses / sites.masses.sum())
         return replace(self, decoder=sites.decoder, tiling=tiling, marginal=sites.marginal, trajectory=None)
 
-    def encode(self, x: Any) -> FloatArray:
-        """Posterior masses of the tiles for new points (n, D): q (n, K), rows summing to 1 (T1).
+    def encode(self, x: npt.ArrayLike | RowBlocks) -> FloatArray:
+        """Posterior masses of the tiles for new points (n, D): q (n, K), whose rows sum to 1 (T1).
 
         Raises
         ------
         ValueError
-            If the points do not match the decoder's dimension, or are not admitted by the likelihood.
+            If the points have another dimension than the decoder, or the likelihood does not admit them.
         TooLargeError
-            Above 2^27 entries: encode blocks of rows.
+            If the result has more than 2^27 entries: encode blocks of rows.
         """
         problem = self._problem_of(x)
         if len(problem.data) * len(self.decoder) > memory.LARGEST:
@@ -273,16 +277,16 @@ class FixedPoint:
             )
         return np.concatenate([q for q, *_ in self._posteriors(problem)])
 
-    def reconstruct(self, x: Any) -> FloatArray:
+    def reconstruct(self, x: npt.ArrayLike | RowBlocks) -> FloatArray:
         """Expected reconstructions E_q[psi | x] of new points, (n, D), in units of x."""
         return np.concatenate([q @ self.decoder for q, *_ in self._posteriors(self._problem_of(x))])
 
     def recomputed_free_energy(self) -> float:
-        """F from one pass over the data, as they are now, in float64."""
+        """F from one pass over the current data, in float64."""
         return float(self.problem.total(_free_energy, *self.code))
 
-    def _problem_of(self, x: Any) -> Problem:
-        """The problem for new points; that of the solution for its own data, of which more may be known."""
+    def _problem_of(self, x: npt.ArrayLike | RowBlocks) -> Problem:
+        """The problem for new points; for the data of the solution its own problem, which may include labels."""
         if x is self.x:
             return self.problem
         x = check_rows(x)
@@ -294,7 +298,7 @@ class FixedPoint:
 
     @property
     def code(self) -> tuple[FloatArray, FloatArray]:
-        """Reconstructions (K, D) in the frame of `problem`, and log prior masses (K,), as its passes take them."""
+        """Reconstructions (K, D) in the frame of `problem`, and log prior masses (K,): arguments of its passes."""
         return self.frame.inward(self.decoder), equations.log_masses(self.tiling.masses)
 
     def _posteriors(self, problem: Problem) -> Iterator[Posterior]:
@@ -302,25 +306,25 @@ class FixedPoint:
         return problem.posteriors(*self.code)
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write everything, data included, to a .npz file; `FixedPoint.load` reads it back."""
+        """Write the solution and its data to a .npz file; `FixedPoint.load` reads it."""
         arrays = {name: getattr(self, name) for name in ("x", "weights", "decoder", "marginal", "trajectory")}
         storage.save(path, "FixedPoint", [vars(self)], arrays)
 
     @classmethod
     def load(cls, path: str | PathLike[str], objective: Objective | None = None) -> FixedPoint:
-        """Read what `save` wrote.
+        """Read a solution that `save` wrote.
 
         Parameters
         ----------
         path : path
             A file that `save` wrote.
         objective : Objective, optional
-            Under which it was solved; only an `ELBO` is in the file, a `Lagrangian` and its constraints are not.
+            Objective of the solution. It is needed for a `Lagrangian`, because only an `ELBO` is in the file.
 
         Raises
         ------
         ValueError
-            If the file holds something else, or the objective is needed or is another.
+            If the file does not contain a solution, or the objective is missing or another one.
         """
         solution = FixedPoint(**storage.load(path, "FixedPoint", objective)[0])
         if objective is not None:
@@ -333,6 +337,6 @@ def _free_energy(block: Block, tiles: Tiles) -> Array:
 
 
 def same_distance(radius: float, stiffness: float, error: float) -> float:
-    """Two reconstructions closer than this are one: far below the data's radius and the resolution stiffness^-1/2."""
+    """Distance below which two reconstructions coincide: far below the radius and the resolution stiffness^-1/2."""
     least = 1e-6 * (min(radius, stiffness**-0.5) if stiffness > 0 else radius)
     return float(np.clip(10 * error, least, 1e3 * least))

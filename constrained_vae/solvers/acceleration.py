@@ -13,13 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 from scipy.linalg.lapack import dtrtrs
 
 from .._utils.arrays import Array, FloatArray
-from .._utils.device import array_namespace, numbers, to_host
+from .._utils.device import array_namespace, numbers, on_host, to_host
 
 MEMORY = 9  # points of the past that are remembered
 
@@ -59,7 +59,7 @@ def anderson(history: Sequence[Past], metric: Array) -> Array | None:
     u, r, _ = history[-1]
     # Their coordinates in an orthonormal basis, (dr, r) = QR: unlike inner products they square no condition number.
     vectors = np.sqrt(metric) * array_namespace(r).concat([dr, r[None]])
-    R = to_host(np.linalg.qr(vectors.T, mode="r"))
+    R = to_host(cast(Array, np.linalg.qr(vectors.T, mode="r")))
     gamma = np.linalg.lstsq(R[:, :-1], R[:, -1], rcond=1e-10)[0]
     step = r - _combination(gamma, du + dr)
     return u + step if numbers(metric @ (step * r))[0] > 0 else squarem(history, metric)
@@ -69,8 +69,8 @@ def lbfgs(history: Sequence[Past], metric: Array) -> Array | None:
     """Limited-memory BFGS (Nocedal 1980) on the free energy in the metric; without a past its step is the plain one.
 
     Where all of its past curves downwards, as it does on the way from a saddle, SQUAREM's proposal takes its place.
-    The inverse Hessian is in compact form (Byrd, Nocedal and Schnabel 1994, Math. Program. 63). With steps s and changes
-    of the gradient y = (I - J) s as columns of S and Y, R the upper triangle of S^T Y, and d its diagonal,
+    The inverse Hessian is in compact form (Byrd, Nocedal and Schnabel 1994, Math. Program. 63). With the steps s and
+    the changes of the gradient y = (I - J) s as columns of S and Y, R the upper triangle of S^T Y, and d its diagonal,
 
         H r = r + S q - Y p,    p = R^-1 S^T r,    q = R^-T ((diag(d) + Y^T Y) p - Y^T r).
     """
@@ -78,21 +78,24 @@ def lbfgs(history: Sequence[Past], metric: Array) -> Array | None:
         return None
     (u, r, _), rows, m = history[-1], _changes(history), len(history) - 1  # the rows are s, then -y
     inner, along = _inner_products(rows, metric, r)
-    squares, d = inner.diagonal(), -inner.diagonal(m)
-    curved = d > 1e-14 * np.sqrt(squares[:m] * squares[m:])
-    pairs = slice(None) if curved.all() else np.flatnonzero(curved)
-    sy, yy, d = -inner[:m, m:][pairs][:, pairs], inner[m:, m:][pairs][:, pairs], d[pairs]
-    if not len(d):
-        return squarem(history, metric)
-    upper = np.triu(sy)
-    p = dtrtrs(upper, along[:m][pairs])[0]
-    q = dtrtrs(upper, d * p + yy @ p + along[m:][pairs], trans=1)[0]
-    coefficients = np.zeros(2 * m)
-    coefficients[:m][pairs], coefficients[m:][pairs] = q, p
-    return u + r + _combination(coefficients, rows)
+    squares, d = inner.diagonal().tolist(), -inner.diagonal(m)
+    pairs_of_squares = zip(d.tolist(), squares[:m], squares[m:], strict=True)
+    curved = [sy > 0 and sy * sy > 1e-28 * ss * yy for sy, ss, yy in pairs_of_squares]
+    if not all(curved):  # only pairs of positive curvature are part of the Hessian
+        kept = np.flatnonzero(curved)
+        if not len(kept):
+            return squarem(history, metric)
+        pairs = np.concatenate([kept, m + kept])
+        inner, along, d, rows, m = inner[np.ix_(pairs, pairs)], along[pairs], d[kept], rows[pairs], len(kept)
+    upper = -inner[:m, m:]  # of which LAPACK reads the upper triangle
+    p = dtrtrs(upper, along[:m])[0]
+    q = dtrtrs(upper, d * p + inner[m:, m:] @ p + along[m:], trans=1)[0]
+    return u + r + _combination(np.concatenate([q, p]), rows)
 
 
-ACCELERATORS: dict[str, Callable[[Sequence[Past], Array], Array | None]] = {
+Accelerator = Callable[[Sequence[Past], Array], Array | None]
+
+ACCELERATORS: dict[str, Accelerator] = {
     "plain": plain,
     "squarem": squarem,
     "anderson": anderson,
@@ -116,13 +119,15 @@ def _changes(history: Sequence[Past]) -> Array:
 def _inner_products(rows: Array, metric: Array, r: Array) -> tuple[FloatArray, FloatArray]:
     """On the host, all inner products of rows (m, n) with each other, and with r."""
     scaled = rows * metric
-    if isinstance(r, np.ndarray):
+    if on_host(r):
         return scaled @ rows.T, scaled @ r
     inner = to_host(array_namespace(r).concat([scaled @ rows.T, (scaled @ r)[:, None]], axis=1))  # one transfer
     return inner[:, :-1], inner[:, -1]
 
 
 def _combination(coefficients: FloatArray, vectors: Array) -> Array:
+    if on_host(vectors):
+        return coefficients @ vectors
     return array_namespace(vectors).asarray(coefficients) @ vectors
 
 

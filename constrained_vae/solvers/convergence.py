@@ -18,8 +18,9 @@ from ..problems.problem import Problem
 from .acceleration import Past, contraction_factor, newton_step
 from .point import Point
 
+ACCEPTABLE_TOL = 1e-7  # error, in units of the data's radius, up to which an unconverged solution is still of use
 LOOSE_TOL = 1e-6  # tolerance, in units of the data's radius, at which a kicked point is tested for its stability
-_PATIENCE = 500  # maps without a new least residual, near the end, that say the arithmetic yields no more
+_MAX_IDLE_MAPS = 500  # maps near the end without a new least residual, after which the residual counts as rounding
 
 
 @dataclass(eq=False)
@@ -55,8 +56,8 @@ class Convergence:
         self.tol = max(self.tol, 100 * self.eps) * data.radius
         # Rounding of T: eps of the radius, and eps times the energies lambda radius^2 over a width 1/sqrt(lambda).
         bregman = objective.curvature(data.mean[None]) is not None
-        energy = objective.quadratic if bregman else objective.offset(data.mean_statistic)
-        steepness = np.sqrt(energy or 0.0) * data.radius
+        energy = (objective.quadratic or 0.0) if bregman else objective.offset(data.mean_statistic)
+        steepness = float(np.sqrt(energy)) * data.radius
         self.floor = self._least_floor = 8 * self.eps * (1 + steepness) * data.radius
         self.noise = 16 * self.eps * (1 + steepness**2)  # of the free energy, relative to 1 + |F|
 
@@ -84,7 +85,7 @@ class Convergence:
             self._lowest, self._since = residual, 0
         else:
             self._since += 1
-        self.stalled = residual <= self.floor or (self._since > _PATIENCE and residual <= 1e3 * self.floor)
+        self.stalled = residual <= self.floor or (self._since > _MAX_IDLE_MAPS and residual <= 1e3 * self.floor)
         if residual > self._target:
             self.close = self._target
         return self.stalled or residual <= self.close

@@ -2,7 +2,7 @@
 
 repeat  point -> proposal of the accelerator, kept where F does not rise; else the plain map, which descends (T6);
 until   the estimated distance to the fixed point is within the tolerance (T10), see `convergence`;
-then    tie coincident tiles; kick a site past its split condition (T9) along its unstable axis, see `saddles`; repeat.
+then    tie coincident tiles; kick a site past its split condition (T9) along its unstable axis, see `splits`; repeat.
 
 Points and vectors stay where the backend computes; a handful of numbers per map comes to the host. Sites live on the
 host: they are looked at when something has converged.
@@ -10,31 +10,34 @@ host: they are looked at when something has converged.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 import numpy as np
 from tqdm.auto import tqdm
 
 from .._utils.arrays import Array
-from .._utils.device import numbers, to_host
+from .._utils.device import to_host
+from ..equations import Expectations
 from ..latent.sites import Sites
 from ..latent.tiling import Tiling
 from ..problems.problem import Problem
-from ..results.fixed_point import FixedPoint, same_distance
+from ..results.fixed_point import FixedPoint
 from ..results.status import Status
-from . import saddles
-from .acceleration import ACCELERATORS, MEMORY, Past
-from .convergence import Convergence
-from .coordinates import LARGEST, Whitened
+from . import saddles, splits
+from .acceleration import ACCELERATORS
+from .iteration import Iteration
 from .options import Options
 from .package import package
-from .point import Point
 from .recorder import Recorder, Stopped
-from .split_condition import SplitCondition, split_condition
+from .split_condition import SplitCondition
 
-_DEAD = 1e-14  # free masses: a site below this marginal mass that still loses mass is given up
-_BACKTRACKS = (1.0, 0.25, 0.0625)  # fractions of a proposal that are tried before the plain step
-_REDRAW = 0.03  # coordinates are drawn anew where the residual has fallen by this factor
+
+def fixed_point_map(
+    problem: Problem, psi: Array, log_masses: Array, inverse: Array | None
+) -> tuple[Expectations, Array]:
+    """One map of the fixed-point equations; `inverse` holds the inverse roots of curvatures, where they are known."""
+    # 1. E-step (T1): the encoder at these reconstructions, and the sums over all data points that the decoder needs.
+    expectations = problem.expectations(psi, log_masses)
+    # 2. M-step (T2): the decoder from these sums.
+    return expectations, problem.updated_decoder(psi, expectations, inverse)
 
 
 def iterate(
@@ -45,278 +48,73 @@ def iterate(
     Returns the result with its sites, from which a sweep goes on, and their split condition, where it was reached.
     """
     with tqdm(disable=not options.progress, unit=" maps", desc=f"beta={problem.objective.beta:.4g}") as bar:
-        loop = _Loop(problem, options, sites, Recorder(options, problem.data.frame, bar))
-        status = loop.run(predicted)
-    if loop.point is None and status is Status.INTERRUPTED:
+        it = Iteration(problem, options, sites, Recorder(options, problem.data.frame, bar), fixed_point_map)
+        with np.errstate(over="ignore", invalid="ignore"):  # a proposal may overflow: its point is then not finite
+            status = run(it, predicted)
+    if it.point is None and status is Status.INTERRUPTED:
         raise KeyboardInterrupt
-    if loop.point is None:
+    if it.point is None:
         raise ValueError(
             f"the free energy of the start is not finite: check the scale of {problem.objective} and of the data"
         )
-    found = loop.current_sites()
-    solution = package(problem, tiling, found, loop.point, loop.recorder, loop.error, loop.condition, status)
-    return solution, found, loop.condition
+    found = it.current_sites()
+    solution = package(problem, tiling, found, it.point, it.recorder, it.error, it.condition, status)
+    return solution, found, it.condition
 
 
-@dataclass(eq=False)
-class _Loop:
-    """One run: where it is, and the past that an accelerator needs."""
-
-    problem: Problem
-    options: Options
-    sites: Sites
-    recorder: Recorder
-    point: Point | None = None
-    error: float = np.inf  # of the point, in the frame
-    history: list[Past] = field(default_factory=list)
-    condition: SplitCondition | None = None  # of the sites, as last tested
-    whitened: Whitened | None = None  # coordinates that were drawn on the way; None for those of the objective
-    drawn_at: float = np.inf  # residual where they were drawn
-    slid: bool = False  # whether a saddle of the sites was left
-    kicked_from: tuple[int, float] | None = None  # number of sites and F from which the last kick went
-
-    def __post_init__(self) -> None:
-        # The Jacobian of a Bregman energy is symmetric in a known metric; for other energies coordinates are drawn.
-        self.bregman = self.problem.framed.curvature(self.sites.decoder[:1]) is not None
-        symmetric = self.bregman or self.sites.decoder.shape[1] <= LARGEST
-        self.convergence = Convergence(self.problem, self.options.tol, symmetric)
-
-    # --- the outer loop: converge, tie, test, kick --------------------------------------------------------------------
-
-    def run(self, predicted: Sites | None) -> Status:
-        tol, saddle_left = self.convergence.tol, False
-        try:
-            self.accept(self.evaluate_sites(self.sites))
-            self.draw_coordinates()
-            if predicted is not None:
-                self.move_to(predicted, strictly=True)
-            while True:
-                status = self.converge(tol)
-                if self.tie():
-                    status = self.converge(tol)
-                if self.kick():
-                    saddle_left, tol = True, self.convergence.loose_tol  # the next end point may be a saddle, too
-                elif tol > self.convergence.tol:
-                    tol = self.convergence.tol
-                else:
-                    break
-        except Stopped as stop:
-            return stop.status
-        except KeyboardInterrupt:
-            return Status.INTERRUPTED
-        finally:
-            if self.point is not None and not np.isfinite(self.error):
-                self.error = self.convergence.estimate(self.point, self.history)
-        if status is Status.CONVERGED and self.error > self.convergence.tol:
-            return Status.CRITICAL
-        if status is Status.CONVERGED and (to_host(self.here.expectations.mass) <= 0).any():
-            return Status.DEAD_TILES
-        return Status.SADDLE_LEFT if status is Status.CONVERGED and (saddle_left or self.slid) else status
-
-    def tie(self) -> bool:
-        """Tie sites that coincide, where F does not rise for it; say whether anything changed."""
-        tolerance = same_distance(self.problem.data.radius, self.problem.framed.stiffness, self.error)
-        sites = self.current_sites()
-        if self.options.free:  # a site that has lost its mass, and is losing more, gives its tiles to the largest
-            mass, log_step = to_host(self.here.expectations.mass), to_host(self.here.log_step)
-            sites = sites.without((mass < _DEAD) & (log_step < 0))
-        merged = sites.merged(tolerance)
-        return len(merged) < len(self.sites) and self.move_to(merged)
-
-    def kick(self) -> bool:
-        """Test the split condition (T9); past it, split the site along its unstable axis (T13). Says whether it did."""
-        point, sites, free = self.here, self.current_sites(), self.options.free
-        log_masses = to_host(point.log_masses)
-        condition = split_condition(self.problem, sites.decoder, log_masses, sites.can_split(free))
-        self.condition = condition
-        if not self.options.split or saddles.excess(condition) == 0:
-            return False
-        # Where the gain is below rounding, as in float32 near a transition, halves may come together again, for ever.
-        last, gain = self.kicked_from, self.convergence.slack(point.free_energy)
-        undone = last is not None and len(sites) <= last[0] and point.free_energy > last[1] - gain
-        for kicked in () if undone else saddles.kicks(sites, condition, self.problem.framed, free):
-            before = len(sites), point.free_energy
-            if self.move_to(kicked, strictly=True):
-                self.kicked_from = before
-                return True
-        # No kick leaves the saddle, for F is flat to rounding: the distance at which the halves belong is an error.
-        distance = saddles.distance_of_halves(condition, to_host(point.expectations.mass))
-        self.error = max(self.error, distance)
-        return False
-
-    # --- the inner loop -----------------------------------------------------------------------------------------------
-
-    def converge(self, tol: float) -> Status:
-        """Iterate until the estimated error is below the tolerance, or the arithmetic yields no more."""
-        convergence, self.history, last_was_plain = self.convergence, self.history[-1:], False
-        convergence.begin(tol)
+def run(it: Iteration, predicted: Sites | None) -> Status:
+    """The outer loop: converge; tie the sites that coincide; leave a saddle, or end."""
+    tol, saddle_left = it.convergence.tol, False
+    try:
+        it.accept(it.evaluate_sites(it.sites))
+        it.draw_coordinates()
+        if predicted is not None:
+            it.move_to(predicted, strictly=True)
         while True:
-            self.refresh_coordinates()
-            point = self.here
-            closing, candidates = convergence.closing(point.residual), []
-            if closing and last_was_plain and self.near_enough():
-                step, self.error = self.newton_step()
-                if not np.isfinite(self.error) and convergence.symmetric and self.slide(step):
-                    last_was_plain = False
-                    continue
-                if convergence.stalled or self.error <= tol:
-                    return Status.CONVERGED if self.error <= tol else Status.CRITICAL
-                convergence.postpone(point.residual, self.error)
-                if self.options.accelerate != "plain" and np.isfinite(self.error):
-                    candidates = self.extrapolated(point.vectors[0] + step)
-            if not candidates and (last_was_plain or not closing):
-                candidates = self.accelerated()
-            # Without a candidate the plain map is next. Close to the end it measures the contraction factor.
-            last_was_plain = self.advance(candidates)
+            status = converge(it, tol)
+            if splits.tie(it):
+                status = converge(it, tol)
+            if splits.kick(it):
+                saddle_left, tol = True, it.convergence.loose_tol  # the next end point may be a saddle, too
+            elif tol > it.convergence.tol:
+                tol = it.convergence.tol
+            else:
+                break
+    except Stopped as stop:
+        return stop.status
+    except KeyboardInterrupt:
+        return Status.INTERRUPTED
+    finally:
+        if it.point is not None and not np.isfinite(it.error):
+            it.error = it.convergence.estimate(it.point, it.history)
+    if status is Status.CONVERGED and it.error > it.convergence.tol:
+        return Status.CRITICAL
+    if status is Status.CONVERGED and (to_host(it.here.expectations.mass) <= 0).any():
+        return Status.DEAD_TILES
+    return Status.SADDLE_LEFT if status is Status.CONVERGED and (saddle_left or it.slid) else status
 
-    def near_enough(self) -> bool:
-        """Whether the error, as the past has it, is worth a Newton step that measures it."""
-        convergence = self.convergence
-        return convergence.stalled or convergence.estimate(self.here, self.history) <= convergence.close
 
-    def newton_step(self) -> tuple[Array, float]:
-        """The Newton step from here, and the estimated error."""
-        evaluate, whitened = self.evaluate_vector, self.whitened is not None
-        return self.convergence.newton_step(self.here, self.history, evaluate, whitened)
-
-    def accelerated(self) -> list[Point]:
-        """The proposal of the accelerator, as `extrapolated` leaves it."""
-        proposal = ACCELERATORS[self.options.accelerate](self.history, self.here.vectors[2])
-        if proposal is None:
-            return []
-        candidates = self.extrapolated(proposal)
-        if not candidates:
-            self.history = self.history[-1:]
-        return candidates
-
-    def extrapolated(self, proposal: Array) -> list[Point]:
-        """The proposal where F does not rise there, or the proposal and its plain image where it does not rise at that.
-
-        (A long step magnifies what is left of the fast modes; one plain step removes it.) Failing both, a point a
-        quarter as far beyond the plain image; none if F rises at all of them.
-        """
-        u, r, _ = self.here.vectors
-        for fraction in _BACKTRACKS:
-            vector = proposal if fraction == 1 else (u + r) + fraction * (proposal - (u + r))
-            candidate = self.evaluate_vector(vector)
-            if not candidate.finite:
+def converge(it: Iteration, tol: float) -> Status:
+    """Iterate until the estimated error is below the tolerance, or the arithmetic yields no more."""
+    convergence, it.history, last_was_plain = it.convergence, it.history[-1:], False
+    convergence.begin(tol)
+    accelerator = ACCELERATORS[it.options.accelerate]
+    while True:
+        if it.whitened is not None:
+            it.refresh_coordinates()
+        point = it.here
+        closing, candidates = convergence.closing(point.residual), []
+        if closing and last_was_plain and it.near_enough():
+            step, it.error = it.newton_step()
+            if not np.isfinite(it.error) and convergence.symmetric and saddles.slide(it, step):
+                last_was_plain = False
                 continue
-            if self.falls(candidate):
-                return [candidate]
-            settled = self.evaluate(*candidate.plain_step)
-            if self.falls(settled):
-                return [candidate, settled]
-        return []
-
-    def advance(self, candidates: list[Point]) -> bool:
-        """Go on to the last candidate, or by the plain map without one; say whether the last step was a plain one."""
-        plain = len(candidates) != 1
-        for passed in candidates[:-1]:  # on the way to a plain image lies the extrapolated point itself
-            self.history.append(Past(*passed.vectors[:2], plain=False))
-        self.accept(candidates[-1] if candidates else self.evaluate(*self.here.plain_step), plain)
-        return plain
-
-    def slide(self, direction: Array) -> bool:
-        """Leave a saddle of the sites along a direction of negative curvature, where F falls by more than rounding."""
-        for vector in saddles.slides(self.here, direction):
-            candidate = self.evaluate_vector(vector)
-            if candidate.finite and self.here.free_energy - candidate.free_energy > self.slack():
-                self.history, self.convergence.factor, self.slid = [], np.nan, True
-                self.accept(candidate)
-                return True
-        return False
-
-    # --- points -------------------------------------------------------------------------------------------------------
-
-    @property
-    def here(self) -> Point:
-        """The point where the run is."""
-        assert self.point is not None  # `run` evaluates the start first
-        return self.point
-
-    def evaluate(self, psi: Array, log_masses: Array) -> Point:
-        """One map of the fixed-point equations; raises `Stopped` where a budget is used up."""
-        self.recorder.count()
-        problem, objective, drawn = self.problem, self.problem.framed, self.whitened
-        # 1. E-step (T1): the encoder, and the sums over all data points that the decoder needs.
-        expectations = problem.expectations(psi, log_masses)
-        # 2. M-step (T2): the decoder from these sums.
-        updated = problem.updated_decoder(psi, expectations, None if drawn is None else drawn.inverse)
-        return Point(objective, self.options.free, psi, log_masses, expectations, updated, drawn or objective)
-
-    def evaluate_vector(self, u: Array) -> Point:
-        """The map at a proposal, which may lead to numbers that are not finite."""
-        with np.errstate(over="ignore", invalid="ignore"):
-            return self.evaluate(*self.here.from_vector(u))
-
-    def evaluate_sites(self, sites: Sites) -> Point:
-        """The map at sites of the host."""
-        move = self.problem.data.to_device
-        return self.evaluate(move(sites.decoder), move(sites.log_masses))
-
-    def falls(self, candidate: Point) -> bool:
-        """Whether F does not rise from here to the candidate.
-
-        A difference below the rounding of F is taken from its gradient, -r in the metric (T6), by the trapezoidal rule;
-        where that is no metric of the map, the residual decides.
-        """
-        point = self.here
-        rise = candidate.free_energy - point.free_energy
-        if abs(rise) <= self.slack():
-            if not self.convergence.symmetric:
-                return candidate.residual <= point.residual
-            (u, r, metric), (u1, r1, metric1) = point.vectors, candidate.vectors
-            rise = -numbers((metric * r + metric1 * r1) @ (u1 - u))[0] / 2
-        return rise <= 0
-
-    def slack(self) -> float:
-        """Differences of F from here that are rounding."""
-        return self.convergence.slack(self.here.free_energy)
-
-    def accept(self, point: Point, plain: bool = False) -> None:
-        """Go on from a point; raises `Stopped` where it is not finite, or where a callback asks for it."""
-        if not point.finite:
-            raise Stopped(Status.NOT_FINITE)
-        self.point, self.error = point, np.inf
-        self.history = [*self.history[1 - MEMORY :], Past(*point.vectors[:2], plain)]
-        self.recorder.accepted(point, self.sites.index, lambda: self.convergence.estimate(point, self.history))
-
-    def move_to(self, sites: Sites, strictly: bool = False) -> bool:
-        """Go over to other sites unless F rises there by more than rounding (`strictly`: unless it rises at all)."""
-        chart, self.whitened = self.whitened, None
-        point = self.evaluate_sites(sites)
-        rise = point.free_energy - self.here.free_energy
-        if not rise <= (0.0 if strictly else self.slack()):
-            self.whitened = chart
-            return False
-        self.sites, self.history, self.convergence.factor = sites, [], np.nan
-        self.accept(point)
-        self.draw_coordinates()
-        return True
-
-    def current_sites(self) -> Sites:
-        """The sites with reconstructions, masses and marginal posterior of the point."""
-        point = self.here
-        mass = to_host(point.expectations.mass)
-        sites = Sites(to_host(point.psi), self.sites.index, self.sites.tile_masses, mass)
-        return sites.with_masses(np.exp(to_host(point.log_masses))) if self.options.free else sites
-
-    def refresh_coordinates(self) -> None:
-        """Draw coordinates anew that were drawn far from here, or where a box holds other coordinates now."""
-        drawn, residual = self.whitened, self.here.residual
-        if drawn is None:
-            return
-        far = self.convergence.floor < residual < _REDRAW * self.drawn_at
-        if far or not drawn.fits(self.here.updated_decoder):
-            self.draw_coordinates()
-
-    def draw_coordinates(self) -> None:
-        """Coordinates about here in which J is symmetric, unless those of the objective are such."""
-        convergence, point = self.convergence, self.here
-        if self.bregman or not convergence.symmetric:
-            return
-        drawn = Whitened.at(self.problem, point.psi, point.expectations, point.updated_decoder)
-        self.whitened, self.drawn_at, self.point = drawn, point.residual, point.with_coordinates(drawn)
-        self.history, convergence.factor = [Past(*self.point.vectors[:2], plain=False)], np.nan
-        slack = drawn.slack(point.expectations, point.updated_decoder)
-        convergence.raise_floor(float(np.sqrt(to_host(point.expectations.mass) @ np.square(slack).sum(axis=1))))
+            if convergence.stalled or it.error <= tol:
+                return Status.CONVERGED if it.error <= tol else Status.CRITICAL
+            convergence.postpone(point.residual, it.error)
+            if it.options.accelerate != "plain" and np.isfinite(it.error):
+                candidates = it.extrapolated(point.vectors[0] + step)
+        if not candidates and (last_was_plain or not closing):
+            candidates = it.accelerated(accelerator)
+        # Without a candidate the plain map is next. Close to the end it measures the contraction factor.
+        last_was_plain = it.advance(candidates)

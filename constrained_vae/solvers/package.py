@@ -1,4 +1,4 @@
-"""package(): where solutions leave the frame."""
+"""package(): the result of an iteration, converted from the frame to units of the data."""
 
 from __future__ import annotations
 
@@ -27,11 +27,13 @@ def package(
 ) -> FixedPoint:
     """The result of an iteration in units of the data, one reconstruction per tile.
 
-    `sites` are those of the point; `error` is its estimated error, in the frame.
+    `sites` are the sites of the point; `error` is its estimated error, in the frame.
     """
     rows, options = problem.data.rows, recorder.options
     masses = sites.masses[sites.index]
-    share = np.divide(sites.tile_masses, masses, out=np.zeros_like(masses), where=masses > 0)  # of a tile in its site
+    share = np.divide(
+        sites.tile_masses, masses, out=np.zeros_like(masses), where=masses > 0
+    )  # share of a tile in its site
     return FixedPoint(
         x=rows.source,
         weights=rows.weights,

@@ -104,8 +104,8 @@ class Point:
 
     def _as_vectors(self) -> tuple[Array, Array, Array]:
         mass, to = self.expectations.mass, self.coordinates.coordinates
-        psi = to(self.psi)
-        u, r = psi.ravel(), (to(self.updated_decoder) - psi).ravel()
+        u = to(self.psi).ravel()
+        r = to(self.updated_decoder).ravel() - u
         metric = (mass * self.coordinates.stiffness).repeat(self.psi.shape[1])
         if not self.free:
             return u, r, metric

@@ -1,11 +1,14 @@
-"""pose(): the arguments that the solvers of fixed points share, checked, as a problem with its tiles."""
+"""pose(): check the arguments that the solvers of fixed points share, and make a problem with tiles from them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
+import numpy.typing as npt
+
 from .._utils.checks import check_choice, check_instance
+from ..data.rows import RowBlocks
 from ..latent.tiling import Tiling
 from ..objectives.base import Objective
 from ..problems.problem import Problem
@@ -21,18 +24,18 @@ class Posed:
 
 
 def pose(
-    x: Any,
+    x: npt.ArrayLike | RowBlocks,
     objective: Objective | None,
     *,
     beta: float | None = None,
     tiling: Tiling | None = None,
-    weights: Any = None,
+    weights: npt.ArrayLike | None = None,
     masses: str = "fixed",
     backend: str = "auto",
-    dtype: Any = None,
+    dtype: npt.DTypeLike | None = None,
     on_failure: str = "warn",
 ) -> Posed:
-    """Check the arguments and bring the data into their frame; ValueError says what is wrong.
+    """The problem of the data in their frame, with its tiles; raises ValueError for bad arguments.
 
     The defaults are `ELBO()` and 256 uniform tiles.
     """
@@ -44,5 +47,5 @@ def pose(
 
 
 def check_on_failure(on_failure: Any) -> None:
-    """Raise ValueError where `on_failure` is not one of its words."""
+    """Raise ValueError if `on_failure` is not one of its values."""
     check_choice(on_failure, "on_failure", ("warn", "raise", "return"))

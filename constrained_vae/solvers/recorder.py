@@ -1,4 +1,4 @@
-"""Recorder: counts the maps of an iteration, keeps its budgets, and reports every accepted point."""
+"""Recorder: counts the maps of an iteration, enforces its budgets, and reports every accepted point."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Stopped(Exception):
 
 @dataclass(eq=False)
 class Recorder:
-    """Number of maps, trajectory and time of one iteration; `bar` is a progress bar."""
+    """Number of maps, trajectory and start time of one iteration; `bar` is a progress bar."""
 
     options: Options
     frame: Frame
@@ -36,10 +36,16 @@ class Recorder:
     trajectory: list[FloatArray] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
 
-    def count(self) -> None:
-        """Count one map; raises `Stopped` where a budget is used up."""
+    def __post_init__(self) -> None:
         options = self.options
-        late = options.time_limit is not None and time.monotonic() - self.started >= options.time_limit
+        self._errors = np.geterr()  # settings of the caller, which hold in the callback
+        self.reports = bool(options.progress or options.record or options.callback)
+
+    def count(self) -> None:
+        """Count one map; raises `Stopped` if a budget is used up."""
+        options = self.options
+        limit = options.time_limit
+        late = limit is not None and time.monotonic() - self.started >= limit
         if self.n_maps > 0 and (late or self.n_maps >= options.max_maps):
             raise Stopped(Status.BUDGET_USED)
         self.n_maps += 1
@@ -47,7 +53,7 @@ class Recorder:
             self.bar.update()
 
     def accepted(self, point: Point, index: npt.NDArray[np.intp], error: Callable[[], float]) -> None:
-        """Report a point in units of the data; raises `Stopped` where the callback asks for it."""
+        """Report a point in units of the data; raises `Stopped` if the callback returns a true value."""
         options, scale = self.options, self.frame.scale
         if options.progress:
             self.bar.set_postfix_str(f"residual {point.residual * scale:.1e}", refresh=False)
@@ -58,5 +64,7 @@ class Recorder:
             self.trajectory.append(decoder)
         if options.callback:
             iterate = Iterate(self.n_maps, point.free_energy, point.residual * scale, error() * scale, decoder)
-            if options.callback(iterate):
+            with np.errstate(**self._errors):
+                stop = options.callback(iterate)
+            if stop:
                 raise Stopped(Status.STOPPED)

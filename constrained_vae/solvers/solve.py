@@ -1,4 +1,4 @@
-"""solve(): fixed points of encoder and decoder at one temperature. What iterates is in `loop`."""
+"""solve(): fixed points of encoder and decoder at one temperature; the iteration itself is in `loop`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from .._utils.checks import check_callable, check_choice, check_count, check_data
+from ..data.rows import RowBlocks
 from ..latent.sites import Sites
 from ..latent.tiling import Tiling
 from ..objectives.base import Objective
@@ -18,24 +20,24 @@ from .loop import iterate
 from .options import Iterate, Options
 from .pose import Posed, pose
 
-_JITTER = 1e-2  # noise of the default start, in units of the data's radius: less leaves symmetric saddles
+_JITTER = 1e-2  # noise of the default start, in units of the data's radius: less noise leaves symmetric saddles
 
 
 def solve(
-    x: Any,
+    x: npt.ArrayLike | RowBlocks,
     objective: Objective | None = None,
     *,
     beta: float | None = None,
     tiling: Tiling | None = None,
-    weights: Any = None,
+    weights: npt.ArrayLike | None = None,
     masses: str = "fixed",
-    start: Any = None,
+    start: npt.ArrayLike | FixedPoint | None = None,
     accelerate: str = "lbfgs",
     tol: float = 1e-10,
     max_maps: int = 100_000,
     time_limit: float | None = None,
     backend: str = "auto",
-    dtype: Any = None,
+    dtype: npt.DTypeLike | None = None,
     seed: int = 0,
     progress: bool = False,
     callback: Callable[[Iterate], Any] | None = None,
@@ -45,38 +47,42 @@ def solve(
     """Solve the fixed-point equations (T1)-(T2) for encoder and decoder.
 
     Each map is a step of majorisation-minimisation (deterministic annealing at one temperature; Blahut-Arimoto with a
-    moving reproduction alphabet), so the free energy never rises. What is found is a local minimum: `sweep` anneals.
+    moving reproduction alphabet), so that the free energy never rises. The solution is a local minimum; annealing with
+    `sweep` may find a better one.
 
     Parameters
     ----------
-    x : (N, D) array_like
-        Data. A memory map is streamed.
+    x : (N, D) array_like, memory map or RowBlocks
+        Data. Memory maps and RowBlocks are streamed.
     objective : Objective, optional
         `ELBO()` by default.
     beta : float, optional
         Temperature; short for `objective.at(beta)`.
     tiling : Tiling, optional
-        Prior masses of the latent tiles; 256 uniform ones by default.
+        Prior masses of the latent tiles; by default 256 equal masses.
     weights : (N,) array_like, optional
-        Data weights, normalised to sum to 1; uniform by default. Points of weight zero have no say.
+        Data weights, normalised to sum to 1; uniform by default. Points of weight zero are ignored.
     masses : {"fixed", "free"}
-        Whether the prior masses are optimised too, pi <- m ("mass-constrained" annealing; the tiling itself is then
-        part of the solution).
+        Whether the prior masses are optimised too, pi <- m ("mass-constrained" annealing). The tiling is then part of
+        the solution.
     start : None, "data", (K, D) array_like or FixedPoint, optional
-        Initial reconstructions: the mean with noise of 1e-2 of the data's radius (default); random data points; given.
+        Initial reconstructions: the mean with noise of 1e-2 of the data's radius (None), random data points ("data"),
+        or the given ones.
     accelerate : {"lbfgs", "anderson", "squarem", "plain"}
-        Who proposes the next point. Every proposal is kept only if the free energy does not rise. With free masses, or
-        where sites are about to part, SQUAREM can take many times the maps of the first two.
+        Acceleration scheme. A proposal of the scheme is accepted only if the free energy does not rise. With free
+        masses, or where sites are about to separate, SQUAREM can take many times the maps of the first two schemes.
     tol : float
-        Tolerance on the error estimate, relative to the root-mean-square radius of the data. In float32 at least 1e-5.
+        Tolerance on the error estimate, relative to the root-mean-square radius of the data; in float32 about 1e-5 at
+        least.
     max_maps : int
         Budget of evaluations of the map.
     time_limit : float, optional
         Budget in seconds.
     backend : {"auto", "numba", "cupy", "reference"}
+        Backend that computes.
     dtype : {float64, float32}, optional
-        Precision of the passes over the data; float64 by default. With float32 energies carry a relative error of 6e-8
-        times radius^2 / (sigma^2 beta), reconstructions about 1e-5 of the radius.
+        Precision of the passes over the data; float64 by default. With float32, energies have a relative error of 6e-8
+        times radius^2 / (sigma^2 beta), and reconstructions an error of about 1e-5 of the radius.
     seed : int
         Seed of the random starts.
     progress : bool
@@ -86,25 +92,25 @@ def solve(
     record : bool
         Keep every iterate in `.trajectory` (n, K, D).
     on_failure : {"warn", "raise", "return"}
-        What to do without convergence. Ctrl-C counts as such: the last point is returned, unless "raise" lets the
-        KeyboardInterrupt through.
+        What to do if the iteration does not converge. After Ctrl-C the last point is returned, or with "raise"
+        KeyboardInterrupt is raised.
 
     Returns
     -------
     FixedPoint
-        A local minimum of the free energy, or what there is without convergence: its status says which.
+        A local minimum of the free energy. Without convergence it is the last point; its status says why.
 
     Raises
     ------
     ValueError
-        For bad input: the message says what was wanted.
+        For bad input.
     NotConvergedError
-        Without convergence, with ``on_failure="raise"``.
+        If the iteration does not converge, with ``on_failure="raise"``.
 
     Examples
     --------
     >>> s = solve([[-1.0], [1.0]], beta=0.5, tiling=Tiling.uniform(2))
-    >>> round(float(abs(s.decoder[0, 0])), 6)  # m = tanh(m / 0.5) (theory.md section 5)
+    >>> round(float(abs(s.decoder[0, 0])), 6)  # m = tanh(m / 0.5) (docs/theory.md section 5)
     0.957504
     """
     check_callable(callback, "callback")
@@ -128,7 +134,7 @@ def solve(
 
 
 def initial_sites(posed: Posed, start: Any, seed: int) -> Sites:
-    """Initial reconstructions in the frame, exactly coincident ones tied."""
+    """Initial sites in the frame; reconstructions that are exactly equal are tied."""
     problem, tiling = posed.problem, posed.tiling
     rows, k = problem.data.rows, len(tiling)
     dim = rows.dim
@@ -147,7 +153,7 @@ def initial_sites(posed: Posed, start: Any, seed: int) -> Sites:
             raise ValueError(f"start must have shape ({k}, {dim}), one reconstruction per tile, got {given.shape}")
         problem.objective.check(given)
         psi = rows.frame.inward(np.asarray(given, dtype=np.float64))
-        if posed.free and isinstance(start, FixedPoint):  # its masses are part of where it got to
+        if posed.free and isinstance(start, FixedPoint):  # masses are part of its solution
             tile_masses = start.tiling.masses
     if getattr(problem.framed, "box", None) is not None:
         psi = problem.framed.reconstructions(psi)  # the nearest point of the box
@@ -155,7 +161,7 @@ def initial_sites(posed: Posed, start: Any, seed: int) -> Sites:
 
 
 def report_failure(solution: FixedPoint, on_failure: str, stacklevel: int) -> None:
-    """Warn or raise where a solution did not converge."""
+    """Warn or raise if a solution did not converge."""
     if solution.status is Status.INTERRUPTED and on_failure == "raise":
         raise KeyboardInterrupt
     if solution.converged or on_failure == "return":

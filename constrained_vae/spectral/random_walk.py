@@ -1,9 +1,8 @@
-"""The posterior-overlap walk of a solution: a linear operator, its spectrum, and the coordinates that it gives (T18).
+"""The random walk by posterior overlap of a solution: linear operator, spectrum, and embedding (T18).
 
 Two data points are near each other if they share reconstructions: P_ij = sum_a q_ia rho_j q_ja / m_a is the probability
-of going from x_i to a tile and from there to a point that it decodes. Everything is written in the distinct
-reconstructions, of which there are k: tiles that coincide change nothing. All is streamed over rows; nothing is (N, N)
-but `affinity`, which is asked for by name.
+of a step from x_i to a tile a and from the tile to x_j. All computations use the k distinct reconstructions, because
+merging coincident tiles does not change P. They stream over the rows; only `affinity` makes an (N, N) array.
 """
 
 from __future__ import annotations
@@ -29,12 +28,12 @@ def walk(solution: FixedPoint) -> LinearOperator:
     Parameters
     ----------
     solution : FixedPoint
-        Solution of `solve`.
+        A solution of any objective.
 
     Raises
     ------
     ValueError
-        For anything else.
+        If `solution` is not a FixedPoint.
 
     Examples
     --------
@@ -66,14 +65,14 @@ def walk(solution: FixedPoint) -> LinearOperator:
 
 
 def affinity(solution: FixedPoint) -> FloatArray:
-    """The affinity diag(rho) P of a spectral clustering, (N, N), symmetric; it sums to 1.
+    """The affinity diag(rho) P for spectral clustering, (N, N), symmetric; its entries sum to 1.
 
     Raises
     ------
     ValueError
-        For anything but a solution.
+        If `solution` is not a FixedPoint.
     TooLargeError
-        Above 2^27 entries: `spectrum`, `embedding` and `walk` do without it.
+        If it has more than 2^27 entries. `spectrum`, `embedding` and `walk` do not compute it.
     """
     tied, rho = _tied(solution), solution.weights
     if len(rho) ** 2 > memory.LARGEST:
@@ -88,29 +87,29 @@ def affinity(solution: FixedPoint) -> FloatArray:
 
 
 def overlap_matrix(solution: FixedPoint) -> FloatArray:
-    """w^T q (k, k): of the data that one distinct reconstruction decodes, how much falls to each of the others.
+    """Overlap w^T q (k, k): mean posterior mass of each distinct reconstruction on the data of each other one.
 
-    Row-stochastic, with the non-zero spectrum of P (T18). Rows of reconstructions without data are zero.
+    It is row-stochastic and has the non-zero spectrum of P (T18). Rows of reconstructions without data are zero.
     """
     gram, mass = _gram(_tied(solution))
     return gram / np.where(mass > 0, mass, 1.0)[:, None]
 
 
 def spectrum(solution: FixedPoint) -> FloatArray:
-    """Eigenvalues of P, descending from 1, one per distinct reconstruction that holds data; all others are 0 (T18).
+    """Eigenvalues of P, descending from 1, one per distinct reconstruction with data; all others are 0 (T18).
 
-    One pass over the data, for the k x k matrix w^T q in its symmetric form.
+    The function makes one pass over the data, for the symmetric form of the k x k matrix w^T q.
     """
     matrix = _symmetric(_tied(solution))[0]
-    with single_threaded_blas():  # threads that wait for each other make it sixty times slower on a busy machine
+    with single_threaded_blas():  # several threads are up to sixty times slower on a busy machine
         return eigh(matrix, eigvals_only=True)[::-1]
 
 
 def eigengap(eigenvalues: FloatArray) -> int:
-    """The number of clusters by the eigengap: after how many eigenvalues, in descending order, the fall is largest.
+    """The number of clusters by the eigengap: the number of eigenvalues before the largest fall in descending order.
 
-    What a walk has beyond the eigenvalues given is 0. An eigenvalue that a split has added starts from there, so that
-    it is counted once it is above a half, if those before it are near 1 (T18).
+    Eigenvalues of a walk that are not given are 0. The eigenvalue that a split adds starts at 0, so that it counts once
+    it is above 1/2, if the larger eigenvalues are near 1 (T18).
 
     Examples
     --------
@@ -126,14 +125,14 @@ def embedding(solution: FixedPoint, n_components: int | None = None) -> FloatArr
     Parameters
     ----------
     solution : FixedPoint
-        Solution of `solve`.
+        A solution of any objective.
     n_components : int, optional
-        n, by default as many as the eigengap says.
+        Number n of eigenvectors; by default the number of clusters by the eigengap.
 
     Raises
     ------
     ValueError
-        If there are fewer eigenvalues above rounding.
+        If `solution` is not a FixedPoint, or fewer than n eigenvalues are above rounding.
     """
     tied = _tied(solution)
     matrix, mass = _symmetric(tied)
@@ -162,19 +161,19 @@ def _rows(block: Block, tiles: Tiles) -> tuple[slice | None, FloatArray, FloatAr
 
 
 def _overlap(block: Block, tiles: Tiles) -> tuple[FloatArray, FloatArray]:
-    """q^T diag(rho) q (k, k), and the marginal m (k,)."""
+    """q^T diag(rho) q (k, k), and the marginal m (k,), over one block."""
     q = posterior(block, tiles).q
     root = np.sqrt(block.rho)[:, None] * q
     return root.T @ root, block.rho @ q
 
 
 def _gram(tied: FixedPoint) -> tuple[FloatArray, FloatArray]:
-    """q^T diag(rho) q (k, k), and the marginal m (k,) that belongs to it."""
+    """q^T diag(rho) q (k, k), and the marginal m (k,), over all data."""
     return tied.problem.total(_overlap, *tied.code)
 
 
 def _symmetric(tied: FixedPoint) -> tuple[FloatArray, FloatArray]:
-    """m^-1/2 q^T diag(rho) q m^-1/2 over the reconstructions that hold data, and m over all."""
+    """m^-1/2 q^T diag(rho) q m^-1/2 over the reconstructions with data, and m over all reconstructions."""
     gram, mass = _gram(tied)
     root = np.sqrt(mass[mass > 0])
     return gram[np.ix_(mass > 0, mass > 0)] / root / root[:, None], mass

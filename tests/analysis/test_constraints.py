@@ -7,7 +7,6 @@ import pytest
 
 import constrained_vae as cv
 from analysis import constraints as figure
-from constrained_vae.data.frame import Frame
 from tests.helpers.figures import SMALL, run
 
 RATE = float(SMALL[figure][SMALL[figure].index("--rate") + 1])
@@ -76,7 +75,7 @@ def test_shares_hold_at_the_mean():
         lagrangian = judge.lagrangian(name, 0.3, {})
         energies = []
         for value, constraint in zip(lagrangian.multipliers, lagrangian.constraints, strict=True):
-            energy = constraint.in_frame(Frame.identity(64))
+            energy = constraint.in_frame(cv.Frame.identity(data.x.shape[1]))
             phi, s = energy.statistics(data.x, slice(0, 60))
             v, b = energy.readout(mean[None])
             energies.append(value * (s - b - phi @ v[0]).mean())

@@ -10,8 +10,9 @@ from hypothesis import assume, given, settings, strategies as st
 import constrained_vae as cv
 from constrained_vae._utils import memory
 from constrained_vae.data.rows import RowBlocks
-from constrained_vae.phases import jacobian
-from constrained_vae.phases.jacobian import Jacobian, tangent
+from constrained_vae.phases import jacobian, tangent as tangent_module
+from constrained_vae.phases.jacobian import Jacobian
+from constrained_vae.phases.tangent import tangent
 from constrained_vae.testing import (
     curie_weiss,
     naive_bernoulli,
@@ -204,7 +205,7 @@ def test_the_split_condition_bounds_the_spectrum(masses, seed):
 def test_eigenpairs(likelihood, masses, path, monkeypatch):
     """Eigenvectors of the map in units of x, orthonormal in the metric; F changes by (1 - eigenvalue) / 2."""
     s = solved(likelihood, masses)
-    monkeypatch.setattr(jacobian, "_DENSE", 0 if "lanczos" in path else 512)
+    monkeypatch.setattr(jacobian, "_MAX_DENSE_UNKNOWNS", 0 if "lanczos" in path else 512)
     monkeypatch.setattr(memory, "KEPT", 0 if "streamed" in path else 2**26)
     J = Jacobian.at(s)
     pairs = J.eigenpairs(4)
@@ -260,7 +261,7 @@ def test_masses_may_be_taken_the_other_way(masses):
 @pytest.mark.parametrize("distance", [1e4, 110.0])
 def test_dead_sites_and_settled_coordinates_take_no_part(masses, threshold, distance, monkeypatch):
     """Also sites of a mass so small, about exp(-600), that not every kernel gives it."""
-    monkeypatch.setattr(jacobian, "_DENSE", threshold)
+    monkeypatch.setattr(jacobian, "_MAX_DENSE_UNKNOWNS", threshold)
     s = solved("gaussian", masses, n_tiles=3)
     far = replace(
         s,
@@ -293,7 +294,7 @@ def test_one_site_is_a_constant_map(monkeypatch):
     x = np.random.default_rng(0).normal(size=(10, 4)) + 3
     s = cv.solve(x, beta=50.0, tiling=cv.Tiling.uniform(3))
     for threshold in (512, 0):
-        monkeypatch.setattr(jacobian, "_DENSE", threshold)
+        monkeypatch.setattr(jacobian, "_MAX_DENSE_UNKNOWNS", threshold)
         pairs, t = Jacobian.at(s).eigenpairs(2), tangent(s)
         np.testing.assert_array_equal(pairs.values, 0)
         assert (pairs.decoder.shape, pairs.log_masses.shape) == ((2, 1, 4), (2, 1))
@@ -308,7 +309,7 @@ def test_more_eigenpairs_than_there_is_rank(monkeypatch):
     x[:, 0] = [-1, 1]
     s = cv.solve(x, beta=0.7, tiling=cv.Tiling.uniform(2), masses="free", tol=1e-13)
     J = Jacobian.at(s)
-    assert J.shape[0] > jacobian._DENSE
+    assert J.shape[0] > jacobian._MAX_DENSE_UNKNOWNS
     values = J.eigenpairs(6).values
     np.testing.assert_allclose(values, np.linalg.eigvalsh(J.dense())[::-1][:6], atol=1e-12)
     assert (values > 1e-9).sum() < 6
@@ -376,7 +377,7 @@ def test_derivatives_of_two_unequal_points(theta):
 @pytest.mark.parametrize("path", ["dense", "minres", "streamed"])
 def test_derivatives_are_those_of_solutions_next_to_it(likelihood, masses, path, monkeypatch):
     """Central differences of `solve`, started from here."""
-    monkeypatch.setattr(jacobian, "_DENSE", 512 if path == "dense" else 0)
+    monkeypatch.setattr(jacobian, "_MAX_DENSE_UNKNOWNS", 512 if path == "dense" else 0)
     if path == "streamed":
         monkeypatch.setattr(memory, "KEPT", 0)
         monkeypatch.setattr(memory, "BLOCK", 30)
@@ -470,6 +471,7 @@ def test_data_are_streamed_from_wherever_they_are(kind, tmp_path, monkeypatch):
 
     lengths, original = set(), jacobian.posterior
     monkeypatch.setattr(jacobian, "posterior", recorded)
+    monkeypatch.setattr(tangent_module, "posterior", recorded)
     monkeypatch.setattr(memory, "BLOCK", 12)
     monkeypatch.setattr(memory, "KEPT", 0)
     there = tangent(replace(s, x=x))
@@ -490,7 +492,7 @@ def near_two_points(m, error=1e-15):
 @pytest.mark.parametrize("m", [1e-2, 1e-3, 1e-4])
 def test_next_to_a_transition(m, threshold, monkeypatch):
     """1 - eigenvalue = 2 m^2 / 3: psi' goes as 1 / m, dD / dbeta to 3."""
-    monkeypatch.setattr(jacobian, "_DENSE", threshold)
+    monkeypatch.setattr(jacobian, "_MAX_DENSE_UNKNOWNS", threshold)
     t = tangent(near_two_points(m))
     assert not t.critical
     assert 1 - t.top_eigenvalue == pytest.approx(2 * m**2 / 3, rel=2 * m**2, abs=1e-14)
@@ -502,7 +504,7 @@ def test_next_to_a_transition(m, threshold, monkeypatch):
 
 @pytest.mark.parametrize("threshold", [512, 0])
 def test_a_critical_mode_is_left_out_and_reported(threshold, monkeypatch):
-    monkeypatch.setattr(jacobian, "_DENSE", threshold)
+    monkeypatch.setattr(jacobian, "_MAX_DENSE_UNKNOWNS", threshold)
     t = tangent(near_two_points(1e-4, error=1e-7))  # the eigenvalue is 1 to the accuracy of the solution
     assert t.critical
     assert t.top_eigenvalue == pytest.approx(1, abs=1e-7)
