@@ -6,6 +6,11 @@ VENV = .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --quiet --disable-pip-version-check
 
+# So many processes run the tests: `make test WORKERS=0` is one that can be debugged. The tests of a file stay together
+# until one process has nothing left to do.
+WORKERS ?= 2
+PROCESSES = --numprocesses $(WORKERS) --dist worksteal
+
 figure1: $(VENV)/installed
 	$(BIN)/python -m analysis.figure1 $(ARGS)
 
@@ -34,10 +39,10 @@ notebooks: $(VENV)/installed-notebooks
 	$(BIN)/python -m analysis.notebooks $(ARGS)
 
 test: $(VENV)/installed-test
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(PROCESSES) $(ARGS)
 
 test-slow: $(VENV)/installed-test
-	$(BIN)/python -m pytest -m slow $(ARGS)
+	$(BIN)/python -m pytest $(PROCESSES) -m slow $(ARGS)
 
 bench: $(VENV)/installed-bench
 	$(BIN)/python -m analysis.benchmarks.map $(ARGS)
@@ -51,7 +56,7 @@ check: $(VENV)/installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -q tests/test_docstrings.py
+	$(BIN)/python -m pytest -q -m docstrings tests/test_docstrings.py
 
 clean:
 	rm -rf $(VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
@@ -66,12 +71,12 @@ $(VENV)/installed: pyproject.toml
 	$(PIP) install --editable .
 	@touch $@
 
-# An extra brings the runtime dependencies too, hence both stamps.
+# An extra brings the runtime dependencies too, and that of the tests the notebooks', hence several stamps.
 $(VENV)/installed-test: pyproject.toml
 	@$(PYTHON_IS_NEW_ENOUGH)
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --editable '.[test]'
-	@touch $(VENV)/installed $@
+	@touch $(VENV)/installed $(VENV)/installed-notebooks $@
 
 $(VENV)/installed-notebooks: pyproject.toml
 	@$(PYTHON_IS_NEW_ENOUGH)

@@ -61,6 +61,7 @@ def answered_otherwise(path):
     return {"RT01"} | ({"GL08"} if method else set()) | (set() if sections["Parameters"] else {"PR01"})
 
 
+@pytest.mark.docstrings
 @pytest.mark.parametrize("path", [*public_names()])
 def test_docstring(path):
     found = [error for error in validate(f"constrained_vae.{path}")["errors"] if error[0] in CHECKS]

@@ -107,7 +107,7 @@ def test_the_search_is_bounded(tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize("dim", [1, 5])
 def test_other_dimensions_are_drawn_in_the_plane(tmp_path, rng, dim):
     np.save(tmp_path / "x.npy", rng.normal(size=(20, dim)) * np.arange(1, dim + 1))
-    options = ["--data", str(tmp_path / "x.npy"), "--betas", "0.3:40:20", "--exact", "1"]
+    options = ["--data", str(tmp_path / "x.npy"), "--betas", "0.3:40:20", "--tiles", "4", "--exact", "1"]
     status, arrays, settings = run(figure2, tmp_path, *options)
     assert status == 0
     assert settings["dim"] == dim

@@ -70,11 +70,14 @@ def test_committed_outputs_read_well(text):
     assert counts == list(range(1, len(counts) + 1)), "executed from top to bottom"
 
 
+# `make notebooks`, which CI runs, executes them once: a text that raises fails there.
+@pytest.mark.slow
 @every_text
 def test_executes_and_shows_what_is_committed(text):
     assert kinds(executed(text)) == kinds(committed(text))
 
 
+@pytest.mark.slow
 def test_the_slider_redraws_its_picture(tmp_path):
     """At the end, so that no later cell has taken away what the callback draws on."""
     text = FOLDER / "02_phase_transitions.py"

@@ -1,7 +1,6 @@
 """The whole solver on a strict stand-in for a GPU: the same bits as on the host, and hardly anything crosses."""
 
 import dataclasses
-import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,8 +12,8 @@ from constrained_vae._utils.device import check_on_host, numbers, to_host
 from constrained_vae.backends import get_backend, reference
 from constrained_vae.solvers import split_condition
 from constrained_vae.solvers.loop import ACCELERATORS
-from tests.helpers.cuda_emulation import load_backend
 from tests.helpers.device import DeviceArray, recorded, upload
+from tests.helpers.marks import slow
 
 BACKEND = SimpleNamespace(expectations=reference.expectations, to_device=upload, free_memory=lambda: 2**40)
 SMALL = SimpleNamespace(expectations=reference.expectations, to_device=upload, free_memory=lambda: 0)
@@ -326,20 +325,13 @@ def test_the_stand_in_is_strict(x):
 # --- with the CUDA kernels, run on the CPU ----------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def emulated(tmp_path_factory):
-    if shutil.which("g++") is None:
-        pytest.skip("g++ is not installed, with which the kernels are compiled for the CPU")
-    return load_backend(tmp_path_factory.mktemp("kernels"))
-
-
 @pytest.mark.parametrize(
     ("masses", "likelihood"),
     [
         ("free", "gaussian"),  # the others take as long, and the kernels are the same
-        pytest.param("fixed", "gaussian", marks=pytest.mark.slow),
-        pytest.param("fixed", "bernoulli", marks=pytest.mark.slow),
-        pytest.param("free", "bernoulli", marks=pytest.mark.slow),
+        slow("fixed", "gaussian"),
+        slow("fixed", "bernoulli"),
+        slow("free", "bernoulli"),
     ],
 )
 def test_solutions_by_the_cuda_kernels(emulated, use, x, masses, likelihood):

@@ -7,6 +7,7 @@ import pytest
 
 import constrained_vae as cv
 from constrained_vae.geco import Ramp, train
+from tests.helpers.marks import slow
 
 GAUSSIAN = cv.datasets.gaussian((4.0, 2.0, 0.5))  # 4000 points, covariance exactly diag(4, 2, 0.5)
 # kappa^2 -> lambda*, R* in nats
@@ -33,13 +34,13 @@ def check_linear_vae(squared_error, exact, seed):
     return run
 
 
-@pytest.mark.parametrize(("squared_error", "exact"), EXACT.items())
-def test_linear_vae(squared_error, exact):
-    check_linear_vae(squared_error, exact, seed=1)
+def test_linear_vae():
+    """Of the last unit no more than the noise is coded at this kappa; every other one is slow."""
+    check_linear_vae(1.2, EXACT[1.2], seed=1)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, *range(2, 10)])
+@pytest.mark.parametrize("seed", range(10))
 @pytest.mark.parametrize(("squared_error", "exact"), EXACT.items())
 def test_linear_vae_from_every_seed(squared_error, exact, seed):
     check_linear_vae(squared_error, exact, seed)
@@ -72,7 +73,7 @@ def test_linear_vae_evaluated():
 @pytest.mark.parametrize(
     ("options", "theta"),
     [
-        ({"objective": "elbo", "sigma": 1.1}, 1.21),
+        slow({"objective": "elbo", "sigma": 1.1}, 1.21),
         ({"objective": "beta", "beta": 3.0, "sigma": 0.5}, 0.75),
         ({"objective": "annealed", "beta": Ramp(20.0, 1.25, 3000)}, 1.25),
     ],
@@ -100,6 +101,7 @@ def test_a_slack_constraint_costs_nothing():
     assert "slack" in repr(run)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:RE. kappa.2 = 6.5 .* is at least the variance:UserWarning")
 def test_a_constraint_that_just_holds_is_slack():
     """kappa^2 = tr Cov: lambda comes to rest below 1 / (2 ell_1), from where nothing is coded."""
@@ -141,7 +143,7 @@ def test_several_constraints_are_met_together():
     assert run.evaluation.constraints["RE"][0] == pytest.approx(0, abs=0.1 * 0.25)
 
 
-@pytest.mark.parametrize("kappa", [1.5, 0.7, 0.3])
+@pytest.mark.parametrize("kappa", [slow(1.5), slow(0.7), 0.3])
 def test_four_clusters_lie_above_the_frontier(frontier, kappa):
     """Within three standard errors at every kappa (T22), and not far."""
     data, curve = frontier

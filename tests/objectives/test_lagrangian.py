@@ -12,7 +12,7 @@ from constrained_vae import equations
 from constrained_vae.testing import EPS, multiplier_of_error, naive_slope
 from tests.helpers.mixtures import KINDS, all_kinds, mixture, mixtures, ways_to_keep
 
-FEW = settings.default.max_examples // 12  # examples of each pair of constraints, which are 15
+FEW = settings.default.max_examples // 25  # examples of each pair of constraints, which are 15
 
 
 def title(kinds):

@@ -9,6 +9,7 @@ from scipy.optimize import brentq
 import constrained_vae as cv
 from constrained_vae import datasets
 from constrained_vae.backends import reference
+from tests.helpers.marks import fastest_backend
 
 FOUR = datasets.four_clusters()
 
@@ -162,11 +163,11 @@ def test_free_masses_follow_the_data():
 
 
 def test_bernoulli_sweep_of_binarised_digits():
-    x = np.round(datasets.digits(60).x)
+    x = np.round(datasets.digits(40).x)
     objective = cv.ELBO(likelihood="bernoulli")
     critical = cv.first_critical_beta(x, objective)
     betas = critical * np.array([1.05, 0.95, 0.8, 0.6, 0.4])
-    branch = cv.sweep(x, objective, betas=betas, tiling=cv.Tiling.uniform(16))
+    branch = cv.sweep(x, objective, betas=betas, tiling=cv.Tiling.uniform(8))
     assert branch.converged
     assert branch.n_distinct[0] == 1
     assert (branch.n_distinct[1:] > 1).all()
@@ -318,6 +319,7 @@ X4 = cv.datasets.four_clusters(seed=0).x[::2]
 EIGHT = cv.Tiling.uniform(8)
 
 
+@fastest_backend
 def test_cooling_does_not_depend_on_the_grid(backend):
     """Digits jump (T13): wherever the grid lies, they jump at the same temperatures into the same state."""
     x = cv.datasets.digits().x[:120]

@@ -11,6 +11,7 @@ from scipy.optimize import minimize_scalar
 
 import constrained_vae as cv
 from constrained_vae.phases.transitions import _kind
+from tests.helpers.marks import slow
 
 transitions = cv.transitions
 TWO = cv.Tiling.uniform(2)
@@ -136,7 +137,7 @@ def test_kinds_for_skew_data():
     assert t.crossing == pytest.approx(t.heating_end, rel=1e-5)
 
 
-@pytest.mark.parametrize("number", [0, 1, 2])
+@pytest.mark.parametrize("number", [0, slow(1), slow(2)])
 def test_heating_ends_where_small_steps_say(number):
     """A part of little mass is lost by a long step that a short one would not lose it by."""
     options = {"tiling": cv.Tiling.uniform(16), "masses": "free"}

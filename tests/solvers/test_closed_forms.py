@@ -22,6 +22,7 @@ from constrained_vae.testing import (
     water_filling,
 )
 from constrained_vae.testing.closed_forms import field, log2_less_entropy
+from tests.helpers.marks import fastest_backend
 
 CURIE_WEISS = [pytest.param(*case, id=f"a={case[0].a}-beta={case[0].beta:.4g}") for case in all_curie_weiss()]
 
@@ -188,6 +189,7 @@ def test_hysteresis_of_unequal_points(backend, p):
 # --- error estimate (T10) ---------------------------------------------------------------------------------------------
 
 
+@fastest_backend
 @pytest.mark.parametrize("accelerate", ACCELERATORS)
 @pytest.mark.parametrize(("relative_beta", "off"), [(0.999, 1e-3), (1.001, 3e-5)])
 def test_error_estimate_is_the_true_error(backend, accelerate, relative_beta, off, monkeypatch):
@@ -222,6 +224,7 @@ def test_error_estimate_is_the_true_error(backend, accelerate, relative_beta, of
 # --- Gaussian ---------------------------------------------------------------------------------------------------------
 
 
+@fastest_backend
 @pytest.mark.parametrize("masses", ["fixed", "free"])
 def test_gaussian_bins_follow_water_filling(backend, masses):
     """D within 0.5 % and R within 2 % of the population, theta / l from 0.05 to 0.95, annealed with 200 tiles.
