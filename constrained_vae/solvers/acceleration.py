@@ -178,7 +178,7 @@ def newton_step(product: Callable[[Array], Array], r: Array, metric: Array, most
     e, s, p = 0 * r, r, r
     (square,) = numbers(metric @ r**2)
     diagonal: list[float] = []  # of the Lanczos matrix of the iteration
-    beside: list[float] = []  # entries next to the diagonal
+    off_diagonal: list[float] = []  # entries next to the diagonal
     missing, previous = np.inf, 0.0
     start = square
     for count in range(1, most + 1):
@@ -191,14 +191,14 @@ def newton_step(product: Callable[[Array], Array], r: Array, metric: Array, most
         last, (square, found) = square, numbers(metric @ s**2, metric @ e**2)
         ratio = square / last
         diagonal.append(1 / alpha + previous)
-        ritz = float(np.linalg.eigvalsh(np.diag(np.array(diagonal)) + np.diag(np.array(beside), -1))[0])
+        ritz = float(np.linalg.eigvalsh(np.diag(np.array(diagonal)) + np.diag(np.array(off_diagonal), -1))[0])
         missing = float(np.sqrt(square)) / ritz if ritz > 0 else np.inf
         if square == 0:
             break
         # A slow mode may have a small share of the residual: at least a few products are needed to find it.
         if missing <= 0.5 * np.sqrt(found) and (count >= 4 or square <= 1e-12 * start):
             break
-        beside.append(float(np.sqrt(ratio)) / alpha)
+        off_diagonal.append(float(np.sqrt(ratio)) / alpha)
         previous = ratio / alpha
         p = s + ratio * p
     return e, missing
