@@ -1,4 +1,4 @@
-"""The picture of `analysis.spectral`: partitions, scores along the branch, and kernels of every width."""
+"""The picture of `analysis.spectral`: partitions, scores along the branch, and kernels of many widths."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from analysis import _command
 
-_SHOWN = ("truth", "solution", "posterior", "rbf", "mixture", "feature space")  # columns of partitions
+_SHOWN = ("truth", "solution", "posterior", "rbf", "mixture", "feature space")  # columns of the partitions
 _TITLES = {
     "truth": "classes",
     "solution": "tiles",
@@ -31,11 +31,11 @@ STYLES: dict[str, dict[str, Any]] = {  # colours of Okabe and Ito, as in constra
 
 
 def draw(arrays: _command.Arrays) -> Figure:
-    """The figure, a function of its arrays alone."""
+    """The figure, from its arrays alone."""
     import matplotlib.pyplot as plt
 
     sets = arrays["sets"].tolist()
-    planar = [name for name in sets if f"{name}_widths" in arrays and name != "four_clusters"]  # with which all is easy
+    planar = [name for name in sets if f"{name}_widths" in arrays and name != "four_clusters"]  # easy for every method
     rows = {"partitions": 0.64 * len(sets), "curves": 0.95 * len(sets), "widths": 1.05 * bool(planar)}
     above, below = (
         {"partitions": 0.3, "curves": 0.42, "widths": 0.42},
@@ -128,7 +128,7 @@ def _curves(arrays: _command.Arrays, sets: list[str], figure: Figure, span: tupl
 
 
 def _runs(betas: np.ndarray, wrong: np.ndarray) -> list[tuple[float, float]]:
-    """Intervals of temperatures at which something holds, each reaching half way to the neighbours on a log scale."""
+    """Intervals of the marked temperatures; they extend half way to the neighbouring temperatures on a log scale."""
     order = np.argsort(betas)
     grid, marked = np.log(betas[order]), wrong[order]
     edges = np.exp(np.concatenate([grid[:1], (grid[1:] + grid[:-1]) / 2, grid[-1:]]))

@@ -1,4 +1,4 @@
-"""What the figures of trained models share: options, data with their usual networks, runs, and statistics of seeds."""
+"""Shared parts of the figures of trained models: options, data and their networks, runs, statistics over seeds."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KAPPAS = (0.06, 0.08, 0.1, 0.125, 0.175)  # root mean squares per pixel, of the 
 COLORS = {"GECO": "black", "ELBO": "#0072B2", "annealed": "#D55E00", "exact": "0.55"}  # of Okabe and Ito
 MARKERS = {"GECO": "o", "ELBO": "s", "annealed": "^"}
 
-_FEW, _CODES = 500, 1000
+_FEW, _CODES = 500, 1000  # data sets of at most this many points are evaluated with at least this many codes per point
 _NETWORKS: dict[str, dict[str, Any]] = {
     "four_clusters": {"latent_dim": 2, "hidden": (32,)},
     "digits": {"latent_dim": 32, "hidden": (64, 64), "dtype": "float32"},
@@ -28,24 +28,24 @@ _OTHER: dict[str, Any] = {"latent_dim": 8, "hidden": (64, 64)}
 
 
 def parser(name: str, description: str | None, *, steps: int, seeds: int | None = None) -> argparse.ArgumentParser:
-    """The options of every figure of trained models."""
+    """A parser with the options of every figure of trained models."""
     result = _command.parser(name, description)
-    result.add_argument("--steps", type=int, default=steps, help=f"of training (default {steps})")
+    result.add_argument("--steps", type=int, default=steps, help=f"number of training steps (default {steps})")
     if seeds is not None:
-        result.add_argument("--seeds", type=int, default=seeds, help=f"how many (default {seeds})")
-    result.add_argument("--seed", type=int, default=0, help="the first of them (default 0)")
+        result.add_argument("--seeds", type=int, default=seeds, help=f"number of seeds (default {seeds})")
+    result.add_argument("--seed", type=int, default=0, help="first seed (default 0)")
     return result
 
 
 def add_data(options: argparse.ArgumentParser, default: str, points: str) -> None:
-    """Those of figures that take any data."""
+    """The options of figures of any data set."""
     names = "four_clusters, digits, mnist, or a .npy or .csv file"
     options.add_argument("--data", default=default, help=f"{names} (default {default})")
-    options.add_argument("--n", type=int, help=f"so many points, drawn at random (default {points})")
+    options.add_argument("--n", type=int, help=f"number of points, drawn at random (default {points})")
 
 
 def data_set(name: str, n: int | None = None) -> cv.datasets.DataSet:
-    """What --data and --n name."""
+    """The data set of the options --data and --n."""
     if name == "four_clusters":
         data = cv.datasets.four_clusters()
     elif name in ("digits", "mnist"):
@@ -66,10 +66,13 @@ def network(data: cv.datasets.DataSet) -> dict[str, Any]:
 
 
 def trained(x: np.ndarray, constraint: cv.Constraint, *, keep: bool = False, **options: Any) -> cv.geco.Run:
-    """`geco.train` without its warnings, for tables tell what was met; Ctrl-C is passed on, unless kept."""
+    """`geco.train` without warnings, since tables show which constraints are met.
+
+    Ctrl-C raises KeyboardInterrupt, or returns the run so far with `keep`.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        with single_threaded_blas():  # products are small, and many
+        with single_threaded_blas():  # there are many small products
             run = cv.geco.train(x, constraint, **options)
     if run.stopped.startswith("interrupted") and not (keep and len(run.history)):
         raise KeyboardInterrupt
@@ -77,19 +80,19 @@ def trained(x: np.ndarray, constraint: cv.Constraint, *, keep: bool = False, **o
 
 
 def samples(n: int, least: int) -> int:
-    """Codes per point with which a model is evaluated; few data need many: their errors are rare and large."""
+    """Number of codes per point for an evaluation; few data need many codes, since large errors are rare."""
     return least if n > _FEW else max(least, _CODES)
 
 
 def seeds_from(first: int, count: int) -> range:
-    """So many seeds."""
+    """`count` seeds from the first one on."""
     if count < 1:
         raise ValueError(f"--seeds must be at least 1, got {count}")
     return range(first, first + count)
 
 
 def numbers(option: str, text: str) -> list[float]:
-    """What an option lists."""
+    """The numbers in the value of an option."""
     try:
         return [float(part) for part in text.split(",")]
     except ValueError:
@@ -97,7 +100,7 @@ def numbers(option: str, text: str) -> list[float]:
 
 
 def mean_and_error(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Over the last axis, of seeds: mean and standard error, without those not computed (NaN); NaN of too few."""
+    """Mean and standard error over the last axis, the seeds; NaN entries are ignored, and too few give NaN."""
     n = np.isfinite(values).sum(axis=-1)
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = np.nansum(values, axis=-1) / n
@@ -112,12 +115,12 @@ def with_error(values: np.ndarray, digits: int) -> str:
 
 
 def plain(axis: Any) -> None:
-    """Few and plain numbers on a logarithmic axis."""
+    """Label a logarithmic axis with few numbers, written without powers of ten."""
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axis.set_minor_formatter(NullFormatter())
 
 
 def settings(data: str, interrupted: bool, seeds: Iterable[int], **others: Any) -> dict[str, Any]:
-    """What goes beside the arrays."""
+    """The settings that are saved with the arrays."""
     return {"data": data, "seeds": list(seeds), "version": cv.__version__, "interrupted": interrupted, **others}

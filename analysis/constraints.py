@@ -1,14 +1,15 @@
-"""What the constraints of *Taming VAEs* buy at the same rate: digits under RE, FRE, CLA with RE, and PNCC with RE.
+"""Constraints of *Taming VAEs* at equal rate: digits under RE, FRE, CLA with RE, and PNCC with RE.
 
     python -m analysis.constraints [--rate NATS] [--tiles K] [--n N] [--share S] ...
 
-Top: digits, and under every Lagrangian their most probable reconstructions at the same rate. (Of these, not of their
-averages over the posterior, do the energies speak.) Bottom: thresholds kappa that are met against the multiplier
-lambda, from above the first transition (rings) to the matched rate (dots). Writes PNG, PDF and an .npz of every plotted
-array with its settings, and prints a table.
+Top: digits, and their most probable reconstructions under every Lagrangian at the same rate. (The energies are those of
+these reconstructions, not of their averages over the posterior.) Bottom: the thresholds kappa that are met, against the
+multiplier lambda, from above the first transition (rings) to the matched rate (dots). Writes PNG, PDF and an .npz of
+every plotted array with its settings, and prints a table.
 
-Every Lagrangian is annealed along the ray of its multipliers, each temperature from the solution before it. The ratio
-of the multipliers of a pair is set at the mean of the data, where the second energy is a stated share of both.
+Every Lagrangian is annealed at constant ratios of its multipliers; each temperature starts from the solution before it.
+The ratio of the multipliers of a pair follows from the energies of the mean of the data, of which the second is a given
+share.
 """
 
 from __future__ import annotations
@@ -31,14 +32,14 @@ import constrained_vae as cv
 from analysis import _command
 
 NAMES = ("RE", "FRE", "CLA", "PNCC")
-_PAIRS = ("CLA", "PNCC")  # with RE
-_TOL = 1e-6  # of solutions, relative to the radius of the data: far below what a picture shows
-_ABOVE = 1.1  # the first temperature, in units of the first critical one
-_RATIO = 0.88  # of neighbouring temperatures
-_COLDEST = 1e-3  # where the search for the rate is given up, in units of the first critical temperature
-_MATCHED = 1e-5  # nats
-_RESOLUTION = 1e-6  # relative difference of temperatures between which a rate that is not met is skipped
-_SHOWN = 10  # digits of a row
+_PAIRS = ("CLA", "PNCC")  # constraints that are combined with RE
+_TOL = 1e-6  # tolerance of solutions, relative to the radius of the data: far below the resolution of a picture
+_ABOVE = 1.1  # first temperature, in units of the first critical temperature
+_RATIO = 0.88  # ratio of successive temperatures
+_COLDEST = 1e-3  # temperature at which the search for the rate ends, in units of the first critical temperature
+_MATCHED = 1e-5  # largest difference from the rate, in nats
+_RESOLUTION = 1e-6  # relative difference of two temperatures between which the rate is known to jump
+_SHOWN = 10  # digits in a row
 _STYLES: dict[str, dict[str, Any]] = {  # colours of Okabe and Ito, as in constrained_vae.plotting
     "RE": {"color": "black", "ls": "-", "lw": 1.4},
     "FRE": {"color": "#009E73", "ls": "-", "lw": 1.4},
@@ -70,25 +71,27 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _options() -> argparse.ArgumentParser:
     result = _command.parser("constraints", __doc__)
-    result.add_argument("--data", default="digits", help="digits: labels and images are wanted")
-    result.add_argument("--n", type=int, help="only the first so many digits")
-    result.add_argument("--rate", type=float, default=float(np.log(10)), help="matched rate, nats (default log 10)")
+    result.add_argument("--data", default="digits", help="digits, the set with labels and images")
+    result.add_argument("--n", type=int, help="number of digits, the first of the set (default all)")
+    result.add_argument("--rate", type=float, default=float(np.log(10)), help="matched rate in nats (default log 10)")
     result.add_argument("--tiles", type=int, default=32, help="number of latent tiles (default 32)")
-    text = "of CLA and PNCC in the energy at the mean of the data, beside that of RE (default 0.5)"
+    text = "share of CLA and PNCC in the energy of the mean of the data, the rest is RE (default 0.5)"
     result.add_argument("--share", type=float, default=0.5, help=text)
-    result.add_argument("--features", type=int, default=256, help="random Fourier features of FRE (default 256)")
+    result.add_argument(
+        "--features", type=int, default=256, help="number of random Fourier features of FRE (default 256)"
+    )
     result.add_argument("--patch", type=int, default=4, help="size of the patches of PNCC (default 4)")
-    result.add_argument("--stride", type=int, help="their distance; by default that of their size")
-    text = f"of neighbouring temperatures on cooling (default {_RATIO})"
+    result.add_argument("--stride", type=int, help="distance of the patches (default: their size)")
+    text = f"ratio of successive temperatures on cooling (default {_RATIO})"
     result.add_argument("--ratio", type=float, default=_RATIO, help=text)
-    result.add_argument("--seed", type=int, default=0, help="of the random features")
+    result.add_argument("--seed", type=int, default=0, help="seed of the random features")
     _command.add_backend(result)
     return result
 
 
 def _data_set(name: str, n: int | None) -> cv.datasets.DataSet:
     if name != "digits":
-        raise ValueError(f"--data wants digits, for it takes labels and images, got {name!r}")
+        raise ValueError(f"--data wants digits, since labels and images are needed, got {name!r}")
     return cv.datasets.digits(n)
 
 
@@ -106,11 +109,13 @@ def compute(
     backend: str = "auto",
     progress: bool = False,
 ) -> _command.Computed:
-    """Every array of the figure, and the settings it was computed with. Ctrl-C ends it with what there is."""
+    """Every array of the figure, and its settings. After Ctrl-C the arrays are those computed so far."""
     tiling = cv.Tiling.uniform(n_tiles)
     most = np.log(min(n_tiles, len(data)))
     if not 0 < rate < most:
-        raise ValueError(f"rate must be between 0 and {most:.4g} nats, what tiles and points can tell, got {rate}")
+        raise ValueError(
+            f"rate must be between 0 and {most:.4g} nats, the largest rate of the tiles and points, got {rate}"
+        )
     for name, value in (("share", share), ("ratio", ratio)):
         if not 0 < value < 1:
             raise ValueError(f"{name} must be between 0 and 1, got {value}")
@@ -131,7 +136,7 @@ def compute(
             cooling, matched = followed.to_rate(rate)
             path = [*(s for s in cooling if s.beta > matched.beta), matched]
             betas = np.array([s.beta for s in path])
-            # Above the first transition nothing depends on the temperature: the curve goes on to it.
+            # Above the first transition nothing depends on the temperature, so the curve extends up to it.
             known = np.append(followed.first, betas)
             order = np.argsort(-known, kind="stable")
             multipliers = np.array([followed.lagrangian.at(beta).values for beta in known])
@@ -178,7 +183,7 @@ def compute(
 
 @dataclass(frozen=True, eq=False)
 class Judge:
-    """The constraints of one data set, all thresholds at zero or one, and their energies at its mean."""
+    """The constraints of a data set, with thresholds of zero error or full similarity."""
 
     x: np.ndarray
     constraints: dict[str, cv.Constraint]
@@ -187,9 +192,10 @@ class Judge:
 
     @classmethod
     def of(cls, data: cv.datasets.DataSet, n_features: int, patch: int, stride: int | None, seed: int) -> Judge:
-        """FRE compares random features of a Gaussian kernel as wide as the median distance of the data.
+        """The constraints RE, FRE, CLA and PNCC of a data set.
 
-        CLA asks a logistic regression fitted to the same digits.
+        FRE uses random features of a Gaussian kernel whose width is the median distance of the data. CLA uses a
+        logistic regression that is fitted to the same digits.
         """
         assert data.labels is not None
         assert data.image_shape is not None
@@ -206,9 +212,12 @@ class Judge:
         return cls(data.x, dict(zip(NAMES, constraints, strict=True)), gamma, accuracy)
 
     def lagrangian(self, name: str, share: float, common: dict[str, Any]) -> cv.Lagrangian:
-        """One nat of energy at the mean of the data at beta = 1; RE beside what has no minimiser without it (T2)."""
+        """The Lagrangian with one nat of energy at the mean of the data at beta = 1.
+
+        Constraints without a minimiser of their own (T2) are combined with RE.
+        """
         error, chosen = self.constraints["RE"], self.constraints[name]
-        # Of a single tile, with a multiplier for RE alone, the reconstruction is the mean.
+        # With a single tile, and a multiplier for RE only, the reconstruction is the mean.
         probe = cv.Lagrangian([error, chosen], [1.0, 0.0])
         at_mean = cv.solve(self.x, probe, **{**common, "tiling": cv.Tiling.uniform(1)}).expected
         if chosen.bounded:
@@ -216,11 +225,11 @@ class Judge:
         return cv.Lagrangian([error, chosen], [(1 - share) / at_mean[0], share / at_mean[1]])
 
     def met(self, constraint: cv.Constraint, excess: float) -> float:
-        """The threshold that would just be met, from E[C] at a threshold of zero error or full similarity."""
+        """The threshold that is met with equality, from E[C] at a threshold of zero error or full similarity."""
         return 1 - excess if constraint.kappa else float(np.sqrt(excess))
 
     def scores(self, solution: cv.FixedPoint) -> list[float]:
-        """The thresholds of all four constraints that a solution would just meet, whichever it was solved for."""
+        """The thresholds of all four constraints that a solution of any Lagrangian meets with equality."""
         q, psi = solution.encoder, solution.decoder
         values = []
         for constraint in self.constraints.values():
@@ -237,7 +246,7 @@ def _one_of_each_class(data: cv.datasets.DataSet) -> np.ndarray:
 
 
 class _Annealing:
-    """A Lagrangian followed in temperature, reconstructions splitting as they become unstable (T9)."""
+    """Solutions of a Lagrangian along the temperature; reconstructions split when they become unstable (T9)."""
 
     def __init__(
         self, x: np.ndarray, lagrangian: cv.Lagrangian, common: dict[str, Any], ratio: float, progress: bool, name: str
@@ -256,7 +265,7 @@ class _Annealing:
         return solution
 
     def to_rate(self, rate: float) -> tuple[list[cv.FixedPoint], cv.FixedPoint]:
-        """Solutions on cooling until the rate passes a given one, and the solution of that rate or nearest to it."""
+        """Solutions on cooling until the rate exceeds a given rate, and the solution with that rate or the nearest."""
         with self.bar:
             mean = np.repeat(self.x.mean(axis=0)[None], len(self.common["tiling"]), axis=0)
             cooling = [self.solve(_ABOVE * self.first, mean)]
@@ -265,7 +274,10 @@ class _Annealing:
             return cooling, self._matched(cooling[-1], rate)
 
     def _matched(self, end: cv.FixedPoint, rate: float) -> cv.FixedPoint:
-        """On the way back from the end, where reconstructions merge but seldom split, the rate hardly jumps."""
+        """The solution with the given rate on heating from the end of cooling.
+
+        On heating reconstructions merge but seldom split, so the rate rarely jumps.
+        """
         known = {float(np.log(end.beta)): end}
 
         def excess(log_beta: float) -> float:
@@ -286,7 +298,7 @@ class _Annealing:
 
 
 def draw(arrays: _command.Arrays) -> Figure:
-    """The figure, a function of its arrays alone."""
+    """The figure, from its arrays alone."""
     import matplotlib.pyplot as plt
 
     solved = [name for name in NAMES if f"{name}_reconstructions" in arrays]
@@ -309,7 +321,7 @@ def draw(arrays: _command.Arrays) -> Figure:
 
 
 def _strip(images: np.ndarray, shape: tuple[int, ...], ax: Any) -> None:
-    """Images (n, D) side by side, one pixel apart; white is 0, black the largest value of a digit, 1."""
+    """Draw images (n, D) side by side, one pixel apart; white is 0, and black is 1, the largest value of a digit."""
     height, width = shape
     strip = np.full((height, len(images) * (width + 1) - 1), np.nan)
     for i, image in enumerate(images):
@@ -319,7 +331,7 @@ def _strip(images: np.ndarray, shape: tuple[int, ...], ax: Any) -> None:
 
 
 def _caption(arrays: _command.Arrays, name: str) -> str:
-    """What a row of reconstructions is, what it costs, and what it reaches."""
+    """Title of a row of reconstructions: constraints, multipliers and scores."""
     error, _, label, correlation = arrays[f"{name}_scores"]
     multipliers = ", ".join(f"{value:.3g}" for value in arrays[f"{name}_multipliers"])
     bold = " + ".join(rf"$\bf{{{about}}}$" for about in _about(name))
@@ -327,14 +339,14 @@ def _caption(arrays: _command.Arrays, name: str) -> str:
 
 
 def _curves(arrays: _command.Arrays, solved: list[str], figure: Any) -> None:
-    """kappa against lambda: the error per pixel wherever RE has a say, and what each of the others is about."""
+    """Draw kappa against lambda: the error per pixel of every Lagrangian with RE, and each of the other energies."""
     axes = figure.subplot_mosaic([["RE", "RE"], ["FRE", "similarity"]])
     for name in solved:
         for number, about in enumerate(_about(name)):
             ax = axes["similarity" if about in _PAIRS else about]
             curve, color = arrays[f"{name}_curve{number}"], _STYLES[name]["color"]
             ax.plot(*curve.T, **_STYLES[name], label=name if name == about else f"{name} with {about}")
-            alone = name == "FRE"  # whose panel has room for what the marks mean
+            alone = name == "FRE"  # its panel has space for the legend of the markers
             ring: dict[str, Any] = {"mfc": "white", "mec": color, "label": "first transition" if alone else ""}
             ax.plot(arrays[f"{name}_first"][number], curve[0, 1], "o", ms=4, ls="none", **ring)
             dot = f"{arrays[f'{name}_rates'][-1]:.3f} nats" if alone else ""
@@ -354,7 +366,7 @@ def _curves(arrays: _command.Arrays, solved: list[str], figure: Any) -> None:
 
 
 def table(arrays: _command.Arrays) -> str:
-    """What every Lagrangian reaches at the matched rate, and what it costs."""
+    """The scores of every Lagrangian at the matched rate, its multipliers and its first transition."""
     lines = [
         f"{'':6}{'lambda':<23}{'rate':>9}{'pixel error':>13}{'feature error':>15}{'label':>8}{'NCC':>8}"
         f"{'distinct':>10}  first transition"
@@ -370,14 +382,14 @@ def table(arrays: _command.Arrays) -> str:
             f"{correlation:>8.3f}{arrays[f'{name}_distinct']:>10}  {first}"
         )
         if arrays[f"{name}_skipped"]:
-            lines.append(f"{'':6}no solution of {float(arrays['rate']):.5f} nats was found: this is the nearest")
+            lines.append(f"{'':6}no solution of {float(arrays['rate']):.5f} nats was found: this is the nearest one")
         if failed := int((~arrays[f"{name}_converged"]).sum()):
             lines.append(f"{'':6}{failed} of {len(arrays[f'{name}_converged'])} temperatures did not converge")
     return "\n".join(lines)
 
 
 def _about(name: str) -> tuple[str, ...]:
-    """The constraints of a Lagrangian, in their order."""
+    """The names of the constraints of a Lagrangian, in their order."""
     return ("RE", name) if name in _PAIRS else (name,)
 
 

@@ -1,19 +1,19 @@
-"""Figure 1 of *Taming VAEs* from real solutions: blurred reconstructions, holes, and manifolds of decoded digits.
+"""Figure 1 of *Taming VAEs* from computed solutions: blurred reconstructions, holes, and manifolds of decoded digits.
 
     python -m analysis.figure1 [--tiles K] [--side M] [--betas B B B] [--n N] ...
 
-Top left: tiles of a two-dimensional Gaussian latent space; the posterior supports Omega_i of three of five data points,
-the fewest tiles that hold 95 % of a posterior; where they overlap; and a hole (black), tiles that no data point uses.
-Top right: the data; the reconstructions of the tiles, of which those of the overlap are weighted averages of the points
-that share them (lines); and, in the inset, the reconstructions of the hole, at two places so far from all data that no
-posterior mass is left to them in double precision: the free energy is the same number, so nothing constrains them.
+Top left: the tiles of a two-dimensional Gaussian latent space. Colours show the posterior supports Omega_i of three of
+five data points (the fewest tiles with 95 % of a posterior) and their overlaps. Black is a hole: tiles that no data
+point uses. Top right: the data and the reconstructions of the tiles. Reconstructions in an overlap are weighted
+averages of the points that share it (lines). The inset shows the reconstructions of the hole at two positions so far
+from all data that their posterior mass is zero in double precision. The free energy is the same at both, so nothing
+constrains them.
 
-Bottom: digits decoded on a grid of tiles of equal mass of a two-dimensional Gaussian latent space, at three
-temperatures (above them beta and the rate), from a start that is smooth there, the plane of the first two principal
-components. Tiles with a red corner are holes, which get less than half of the data that their prior mass would have
-them get.
+Bottom: digits decoded on a grid of tiles of equal mass in a two-dimensional Gaussian latent space, at three
+temperatures (beta and the rate are above each panel). The start is smooth in the latent space: the plane of the first
+two principal components. Tiles with a red corner are holes: their posterior mass is less than half of their prior mass.
 
-Writes PNG, PDF and an .npz of every plotted array with its settings, and prints what is seen.
+Writes PNG, PDF and an .npz of every plotted array with its settings, and prints the numbers.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ import constrained_vae as cv
 from analysis import _command
 
 POINTS = np.array([[-0.8, 0.5], [0.0, 0.65], [0.8, 0.5], [0.95, -1.2], [-0.95, -1.2]])
-_SHOWN = 3  # of these points, with their supports
-_BETA = 0.2  # the middle point of the first three is shared by two reconstructions, each an average of two points
-_HELD = 0.95  # posterior mass in a support
-_SPREAD = 0.7  # units of x in the start for a unit of the latent space
-_EDGE, _RISE = 1.1, 0.8  # along an axis of the latent space, where the start leaves the data and how soon it is out
-_AXIS = np.array([0.86, 0.51])
-_UNDERFLOW = 745.0  # nats, after which exp is 0 in double precision
-_BETAS = (0.7, 0.2, 0.04)  # of the digits, in units of the first critical temperature
-_TOL = 1e-6  # of the digits, relative to the radius of the data
+_SHOWN = 3  # number of points whose supports are shown
+_BETA = 0.2  # temperature at which two reconstructions share the second point; each averages two points
+_HELD = 0.95  # posterior mass of a support
+_SPREAD = 0.7  # length in x of the start per unit of the latent space
+_EDGE, _RISE = 1.1, 0.8  # position along _AXIS at which the start leaves the data, and the width of this step
+_AXIS = np.array([0.86, 0.51])  # direction in the latent space in which the hole lies
+_UNDERFLOW = 745.0  # nats above which exp(-nats) is 0 in double precision
+_BETAS = (0.7, 0.2, 0.04)  # temperatures of the digits, in units of the first critical temperature
+_TOL = 1e-6  # tolerance for the digits, relative to the radius of the data
 _COLORS = ("#0072B2", "#E69F00", "#CC79A7")  # of Okabe and Ito
 _REST, _HOLE = "#DDDDDD", "black"
 
@@ -65,11 +65,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _options() -> argparse.ArgumentParser:
     result = _command.parser("figure1", __doc__)
-    result.add_argument("--tiles", type=int, default=1600, help="latent tiles of the top (default 1600)")
+    result.add_argument("--tiles", type=int, default=1600, help="number of latent tiles at the top (default 1600)")
     result.add_argument("--side", type=int, default=12, help="tiles along a side of the grid of digits (default 12)")
-    text = "temperatures of the digits, in units of the first critical one (default {} {} {})".format(*_BETAS)
+    text = "temperatures of the digits, in units of the first critical temperature (default {} {} {})".format(*_BETAS)
     result.add_argument("--betas", type=float, nargs="+", default=list(_BETAS), help=text)
-    result.add_argument("--n", type=int, help="only the first so many digits")
+    result.add_argument("--n", type=int, help="number of digits, the first of the set (default all)")
     _command.add_backend(result)
     return result
 
@@ -83,9 +83,9 @@ def compute(
     backend: str = "auto",
     progress: bool = False,
 ) -> _command.Computed:
-    """Every array of the figure, and the settings it was computed with.
+    """Every array of the figure, and its settings.
 
-    Ctrl-C ends it with what there is, once the top is done; before that it is passed on.
+    After Ctrl-C the arrays are those computed so far; before the top is done KeyboardInterrupt is raised.
     """
     if n_tiles < 100:
         raise ValueError(f"n_tiles must be at least 100, to draw supports by them, got {n_tiles}")
@@ -122,10 +122,10 @@ def compute(
 
 
 def overlap_and_hole(n_tiles: int, backend: str) -> _command.Arrays:
-    """A solution of five points, with supports of posteriors, blur and a hole; and the same with the hole elsewhere."""
+    """A solution of five points with supports, blur and a hole, and the solution with the hole decoded elsewhere."""
     tiling = cv.Tiling.gaussian(n_tiles, 2)
     z = cast("np.ndarray", tiling.positions)
-    reach = np.sqrt(2 * _BETA * _UNDERFLOW)  # from where on exp(-lambda d^2) is 0
+    reach = np.sqrt(2 * _BETA * _UNDERFLOW)  # distance d at which exp(-lambda d^2) becomes 0
     out = np.clip((z @ _AXIS - _EDGE) / _RISE, 0, 1)
     rise = out * out * (3 - 2 * out)
     start = _SPREAD * z + 1.2 * reach * rise[:, None] * _AXIS
@@ -164,7 +164,7 @@ def _finished(solution: cv.FixedPoint) -> cv.FixedPoint:
 
 
 def _support(posterior: np.ndarray, masses: np.ndarray) -> np.ndarray:
-    """The tiles of highest posterior density that hold a share of the posterior; equals all in or all out, (K,)."""
+    """The tiles of highest posterior density with a given share of the posterior, (K,); ties are all in or all out."""
     density = posterior / masses
     order = np.argsort(-density, kind="stable")
     held = np.cumsum(posterior[order])
@@ -173,7 +173,7 @@ def _support(posterior: np.ndarray, masses: np.ndarray) -> np.ndarray:
 
 
 def manifold(data: cv.datasets.DataSet, beta: float, side: int, backend: str) -> cv.FixedPoint:
-    """Digits under side x side tiles of equal mass, from the plane of the first two principal components."""
+    """The solution for digits with side x side tiles of equal mass, from the plane of two principal components."""
     middle = ndtri((np.arange(side) + 0.5) / side)
     z = np.stack(np.meshgrid(middle, -middle), axis=-1).reshape(-1, 2)  # rows from the top of the picture
     mean, axes = cv.plotting.principal_axes(data.x)
@@ -202,7 +202,7 @@ def _described(solution: cv.FixedPoint, number: int) -> _command.Arrays:
 
 
 def draw(arrays: _command.Arrays) -> Figure:
-    """The figure, a function of its arrays alone."""
+    """The figure, from its arrays alone."""
     import matplotlib.pyplot as plt
 
     panels = int(arrays["panels"])
@@ -231,7 +231,7 @@ def draw(arrays: _command.Arrays) -> Figure:
 
 
 def _latent(arrays: _command.Arrays, ax: Any) -> None:
-    """Every spot of the plane in the colour of its nearest tile; supports that overlap are striped."""
+    """Draw every point of the plane in the colour of its nearest tile; overlaps of supports are striped."""
     reach = 2.9
     side = np.linspace(-reach, reach, 400)
     spots = np.stack(np.meshgrid(side, side), axis=-1)
@@ -259,7 +259,7 @@ def _latent(arrays: _command.Arrays, ax: Any) -> None:
 
 
 def _labels(arrays: _command.Arrays) -> list[tuple[str, np.ndarray]]:
-    """What each part of the latent space is, and where to write it: at the mean of its tiles."""
+    """The labels of the parts of the latent space, and their positions: the means of their tiles."""
     z, supports = arrays["positions"], arrays["supports"][:_SHOWN]
     parts: _command.Arrays = {}
     for pattern in np.unique(supports.T, axis=0):
@@ -280,7 +280,7 @@ def _labels(arrays: _command.Arrays) -> list[tuple[str, np.ndarray]]:
 def _data_space(arrays: _command.Arrays, ax: Any) -> None:
     points, sites = arrays["points"], arrays["sites"]
     for a, site in enumerate(sites):
-        for i in np.flatnonzero(arrays["weights"][:, a] > 0.1):  # which points it averages, the thicker the more
+        for i in np.flatnonzero(arrays["weights"][:, a] > 0.1):  # thick lines for large weights
             color = _COLORS[i] if i < _SHOWN else "0.6"
             ax.plot(*np.stack([points[i], site]).T, color=color, lw=3 * arrays["weights"][i, a], zorder=1)
     ax.scatter(*sites.T, s=18, color="#D55E00", edgecolors="white", linewidths=0.5, zorder=3, label="reconstructions")
@@ -325,7 +325,7 @@ def _digits(arrays: _command.Arrays, number: int, ax: Any) -> None:
 
 
 def table(arrays: _command.Arrays) -> str:
-    """What is seen, in numbers."""
+    """The contents of the figure in numbers."""
     dead, reach = arrays["dead"], float(arrays["reach"])
     before, after = arrays["free_energies"]
     lines = [f"Supports with {_HELD:.0%} of the posterior mass, among {len(dead)} tiles:"]
@@ -335,11 +335,11 @@ def table(arrays: _command.Arrays) -> str:
         lines.append(f"  {tiles:>5} tiles decode to ({site[0]:+.4f}, {site[1]:+.4f}) = {shares}")
     moved = np.linalg.norm(arrays["moved"] - arrays["decoder"][dead], axis=1)
     lines += [
-        f"  {int(dead.sum()):>5} tiles, {dead.mean():.1%} of the prior, are a hole: what they decode is more than "
-        f"{reach:.1f} from all data.",
-        f"Moving these by {moved.min():.1f} to {moved.max():.1f} changes the free energy of {before:.6f} nats by "
+        f"  {int(dead.sum()):>5} tiles, {dead.mean():.1%} of the prior, are a hole: they decode to points more than "
+        f"{reach:.1f} away from all data.",
+        f"Moving them by {moved.min():.1f} to {moved.max():.1f} changes the free energy of {before:.6f} nats by "
         f"{after - before:.1g}.",
-        f"The marginal KL, {float(arrays['marginal_kl']):.4f} nats, is what the hole and uneven shares cost.",
+        f"The marginal KL, {float(arrays['marginal_kl']):.4f} nats, is the cost of the hole and of uneven shares.",
         "",
         f"{'beta':>10}{'rate':>9}{'distinct':>10}{'holes':>7}{'marginal KL':>13}{'points averaged':>17}"
         f"{'nearest digit':>15}",

@@ -2,11 +2,11 @@
 
     python -m analysis.figure2 [--data four_clusters|digits|PATH] [--betas LOW:HIGH:COUNT] ...
 
-Top: at four temperatures below, between and above the critical ones, the data, the trajectory of every reconstruction
-vector under the plain map, and the fixed points. Bottom: expected reconstruction error against beta and its second
-derivative, with the exact critical temperatures (grey lines) and the three highest peaks, by which the paper detects
-them (triangles). Writes PNG, PDF and an .npz of every plotted array with its settings, and prints the table of critical
-temperatures, exact and detected.
+Top: the data, the trajectory of every reconstruction vector under the plain map, and the fixed points, at four
+temperatures below, between and above the critical temperatures. Bottom: the expected reconstruction error against beta
+and its second derivative, with the exact critical temperatures (grey lines) and the three highest peaks (triangles),
+from which the paper detects critical temperatures. Writes PNG, PDF and an .npz of every plotted array with its
+settings, and prints the table of exact and detected critical temperatures.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from analysis.transitions import detection, exact_arrays, exact_transitions, sea
 from constrained_vae.cli.values import beta_grid
 from constrained_vae.phases.peaks import second_derivative
 
-_TOP = 3  # peaks that are marked, as in the paper
-_EXACT = 16  # exact transitions that are looked for,
-_EXACT_OF_MANY = 3  # and in large data, where each takes seconds;
-_MANY = 100_000  # large are data of more numbers than this
-_PANEL_MAPS = 2000  # of the plain map in a panel; where it is slower than that, the rest of the way is not drawn
+_TOP = 3  # number of marked peaks, as in the paper
+_EXACT = 16  # largest number of exact transitions
+_EXACT_OF_MANY = 3  # largest number of exact transitions in large data, where each takes seconds
+_MANY = 100_000  # data with more entries than this are large
+_PANEL_MAPS = 2000  # iterations of the plain map in a panel; the rest of a slower trajectory is not drawn
 _DRAWN = 60  # points of a trajectory that are drawn
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     options = _command.branch_parser("figure2", __doc__)
-    text = f"exact transitions to look for, hottest first (default {_EXACT}, in large data {_EXACT_OF_MANY})"
+    text = f"largest number of exact transitions, hottest first (default {_EXACT}, in large data {_EXACT_OF_MANY})"
     options.add_argument("--exact", type=int, help=text)
     args = options.parse_args(argv)
 
@@ -67,7 +67,7 @@ def compute(
     backend: str = "auto",
     progress: bool = False,
 ) -> _command.Computed:
-    """Every array of the figure, and the settings it was computed with. Ctrl-C ends it with what there is."""
+    """Every array of the figure, and its settings. After Ctrl-C the arrays are those computed so far."""
     objective, tiling = cv.ELBO(sigma=sigma), cv.Tiling.uniform(n_tiles)
     common: dict[str, Any] = {"tiling": tiling, "weights": data.weights, "masses": masses, "backend": backend}
     if betas is None:
@@ -121,7 +121,7 @@ def compute(
 
 
 def panel_betas(grid: np.ndarray, critical: np.ndarray) -> list[float]:
-    """Temperatures below, between and above the critical ones: geometric means of neighbours, grid ends included."""
+    """Temperatures below, between and above the critical ones: geometric means of neighbours, with the grid ends."""
     edges = np.array([grid[0], *np.sort(critical), grid[-1]])
     return [float(np.sqrt(low * high)) for low, high in itertools.pairwise(edges)]
 
@@ -134,7 +134,7 @@ def _add_panels(
     project: Any,
     seed: int,
 ) -> None:
-    """Trajectories under the plain map from starts scattered like the data, and the fixed points where they lead."""
+    """Add trajectories under the plain map, from starts distributed like the data, and the fixed points they reach."""
     rng = np.random.default_rng(seed)
     mean = np.average(data.x, axis=0, weights=data.weights)
     spread = np.sqrt(np.average((data.x - mean) ** 2, axis=0, weights=data.weights))
@@ -158,7 +158,7 @@ def _add_panels(
         solution = plain if plain.converged else cv.solve(data.x, objective.at(beta), start=plain, **common)
         if cv.Status.INTERRUPTED in (plain.status, solution.status):
             raise KeyboardInterrupt
-        # Equal steps in log time show the slow end of a trajectory as well as its fast beginning.
+        # Equal steps in log time show both the fast beginning and the slow end of a trajectory.
         kept = np.unique(np.geomspace(1, len(path), _DRAWN).astype(int)) - 1
         arrays[f"panel{number}_beta"] = np.array(beta)
         arrays[f"panel{number}_plain_maps"] = np.array(plain.n_maps)
@@ -167,7 +167,7 @@ def _add_panels(
 
 
 def draw(arrays: _command.Arrays) -> Figure:
-    """The figure, a function of its arrays alone."""
+    """The figure, from its arrays alone."""
     import matplotlib.pyplot as plt
 
     from constrained_vae import plotting
@@ -197,7 +197,7 @@ def draw(arrays: _command.Arrays) -> Figure:
 
 
 def table(arrays: _command.Arrays) -> str:
-    """Exact and detected critical temperatures, hottest first: all the exact ones, and the three highest peaks."""
+    """Exact and detected critical temperatures, hottest first: all exact ones, and the three highest peaks."""
     lines = [f"{'':8}{'exact beta':>12}  {'kind':<13}{'detected':>11}{'difference':>12}{'grid step':>11}"]
     shown = [(i, j) for i, j in arrays["matches"] if j >= 0 or i < _TOP]
     for i, j in shown:
@@ -210,13 +210,13 @@ def table(arrays: _command.Arrays) -> str:
     if not shown:
         lines.append(f"{'':8}{'none':>12}{'':15}{'none':>11}")
     first = float(arrays["first_critical_beta"])
-    if not np.isclose(arrays["exact"][:, 0], first, rtol=1e-6).any():  # above the grid, or not sought
+    if not np.isclose(arrays["exact"][:, 0], first, rtol=1e-6).any():  # above the grid, or not searched for
         lines.append(f"The first critical beta is {first:.9g}, exactly.")
     return "\n".join(lines + search(arrays, float(arrays["betas"][0])))
 
 
 def _plane(data: cv.datasets.DataSet) -> Any:
-    """Coordinates of a picture: as they are in the plane, the first two principal components in more dimensions."""
+    """The projection to the plane of a picture: the first two principal components if D > 2."""
     dim = data.x.shape[1]
     if dim == 2:
         return lambda y: np.array(y)

@@ -1,14 +1,14 @@
-"""Figure 3 of *Taming VAEs*: the way of GECO through the information plane, above the exact frontier.
+"""Figure 3 of *Taming VAEs*: the trajectory of GECO in the information plane, above the exact frontier.
 
     python -m analysis.figure3 [--data four_clusters|digits|mnist|PATH] [--n N] [--kappa RMS] [--steps T] ...
 
-Top: squared error and KL in the course of training, its step in colour, above the rate-distortion function of the same
-data, below which no model of any kind can be (T22); a ring for the trained model on all data. Bottom: the equivalent
-beta, for a decoder as noisy as is asked for (sigma = kappa), and the root mean square error per dimension. Means over
-windows of steps that grow with time. Writes PNG, PDF and an .npz of every plotted array with its settings.
+Top: squared error and KL during training, with the step in colour, above the rate-distortion function of the same data,
+which no model can be below (T22). The ring is the trained model on all data. Bottom: the equivalent beta for a decoder
+with sigma = kappa, and the root mean square error per dimension. All values are means over windows of steps that grow
+with time. Writes PNG, PDF and an .npz of every plotted array with its settings.
 
-By default four clusters, two latent dimensions, 20000 steps: a quarter of a minute. With `--data digits` 300 digits, at
-most half a minute.
+The default is four clusters, two latent dimensions and 20000 steps, which takes a quarter of a minute. `--data digits`
+takes 300 digits and at most half a minute.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from matplotlib.figure import Figure
 import constrained_vae as cv
 from analysis import _command, _training
 
-_KAPPA = {"four_clusters": 0.25}  # root mean squares per dimension
-_SOME = 300  # points of images, whose frontier is not known in closed form
-_FIRST, _WINDOWS = 10, 240  # steps of the first window; windows
-_IN_PLANE, _ELSEWHERE = 40, 12  # temperatures of the frontier, in two dimensions and in more,
-_COLDEST = 0.125  # the lowest, in units of kappa^2, about where a linear code meets the constraint;
-_SHOWN = 0.05  # least squared error that is drawn, in units of the one asked for
-_GAP, _WIDE = 1e-3, 2e-2  # and its certified gap in nats
+_KAPPA = {"four_clusters": 0.25}  # root mean square error per dimension
+_SOME = 300  # default number of images, since their frontier takes long
+_FIRST, _WINDOWS = 10, 240  # steps of the first window, number of windows
+_IN_PLANE, _ELSEWHERE = 40, 12  # number of temperatures of the frontier, in two dimensions and in more
+_COLDEST = 0.125  # lowest of these temperatures, in units of kappa^2: about where a linear code meets the constraint
+_SHOWN = 0.05  # smallest squared error that is drawn, in units of kappa^2 D
+_GAP, _WIDE = 1e-3, 2e-2  # certified gap of the frontier in nats, in two dimensions and in more
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,7 +56,7 @@ def compute(
     seed: int = 0,
     progress: bool = False,
 ) -> _command.Computed:
-    """Every array of the figure, and the settings it was computed with. Ctrl-C ends it with what there is."""
+    """Every array of the figure, and its settings. After Ctrl-C the arrays are those computed so far."""
     kappa = _KAPPA.get(data.name, 0.1) if kappa is None else kappa
     constraint, dim = cv.RE(kappa, reduction="mean"), data.x.shape[1]
     network = _training.network(data)
@@ -85,7 +85,7 @@ def compute(
 
 
 def trajectory(run: cv.geco.Run) -> _command.Arrays:
-    """Means over windows of steps: the last step, squared error, KL, equivalent beta, root mean square error."""
+    """Means of squared error, KL, equivalent beta and root mean square error over windows, with their last steps."""
     history, T = run.history, len(run.history)
     edges = np.unique(np.geomspace(min(_FIRST, T), T, _WINDOWS).round().astype(int))
     starts = np.append(0, edges[:-1])
@@ -103,7 +103,7 @@ def trajectory(run: cv.geco.Run) -> _command.Arrays:
 
 
 def frontier(data: cv.datasets.DataSet, kappa: float, progress: bool) -> cv.RateDistortionCurve | None:
-    """The rate-distortion function of the data; None where Ctrl-C ends it before its first temperature."""
+    """The rate-distortion function of the data; None if Ctrl-C comes before its first temperature is solved."""
     try:
         top = cv.nucleation_beta(data.x)
         return cv.rate_distortion(
@@ -123,7 +123,7 @@ def _count(data: cv.datasets.DataSet) -> int:
 
 
 def above(run: cv.geco.Run, seen: cv.geco.Evaluation, curve: cv.RateDistortionCurve | None) -> _command.Arrays:
-    """The frontier between its bounds, (n, 3), and where the model is above it."""
+    """The distortions and bounds of the frontier, (n, 3), and the distance of the model from it."""
     if curve is None:
         return {}
     low, high = curve.distortion.min(), curve.ends[0, 0]
@@ -137,7 +137,7 @@ def above(run: cv.geco.Run, seen: cv.geco.Evaluation, curve: cv.RateDistortionCu
 
 
 def draw(arrays: _command.Arrays) -> Figure:
-    """The figure, a function of its arrays alone."""
+    """The figure, from its arrays alone."""
     import matplotlib.pyplot as plt
 
     dim, kappa = int(arrays["dim"]), float(arrays["kappa"])
@@ -178,7 +178,7 @@ def draw(arrays: _command.Arrays) -> Figure:
 
 
 def _coloured(ax: Any, x: np.ndarray, y: np.ndarray, steps: np.ndarray) -> LineCollection:
-    """A curve whose pieces are coloured by the step at which they end."""
+    """Draw a curve whose segments are coloured by the step at which they end."""
     points = np.column_stack([x, y])
     lines = LineCollection(
         cast("Any", np.stack([points[:-1], points[1:]], axis=1)), cmap="viridis", norm=LogNorm(steps[0], steps[-1])
@@ -190,7 +190,7 @@ def _coloured(ax: Any, x: np.ndarray, y: np.ndarray, steps: np.ndarray) -> LineC
 
 
 def table(arrays: _command.Arrays) -> str:
-    """Where training ended, and how far above the frontier."""
+    """The result of training, and its distance from the frontier."""
     dim, kappa = int(arrays["dim"]), float(arrays["kappa"])
     D, rate, error = arrays["final"]
     marginal, marginal_error = arrays["marginal_kl"]

@@ -1,15 +1,15 @@
-"""Figure 4 of *Taming VAEs*: where the ELBO, the ELBO with a hand-annealed beta, and GECO end in the information plane.
+"""Figure 4 of *Taming VAEs*: ELBO, ELBO with a hand-annealed beta, and GECO in the information plane.
 
     python -m analysis.figure4 [--data digits|mnist|four_clusters|PATH] [--n N] [--kappas RMS,RMS,...] [--seeds S] ...
 
-Top: root mean square error per pixel and KL of trained models, codes sampled, on all data: means over seeds, and dots
-for each. GECO is asked for an error of kappa. The ELBO has a decoder as noisy as that, sigma = kappa, which is what one
-would choose by hand; the annealed one ends there, its sigma falling from 2 / 0.7 times as much in the first half of
-training, the scheme of GQN (Eslami et al. 2018). Bottom: the error that came out, over the one that was asked for.
-Writes PNG, PDF and an .npz of every plotted array with its settings.
+Top: root mean square error per pixel and KL of trained models on all data, with sampled codes: means over seeds, and a
+dot for each seed. The constraint of GECO is an error of kappa. The ELBO has a decoder with sigma = kappa, the obvious
+choice by hand. The annealed ELBO ends with the same sigma, which falls from 2 / 0.7 times this value in the first half
+of training, as in GQN (Eslami et al. 2018). Bottom: the error of the trained model over kappa. Writes PNG, PDF and an
+.npz of every plotted array with its settings.
 
-By default all digits, five kappas, two seeds, 12000 steps of a network 64-64-64-32: about four minutes.
-With `--data mnist --seeds 1` half an hour.
+The default is all digits, five kappas, two seeds and 12000 steps of a network 64-64-64-32, which takes about four
+minutes. `--data mnist --seeds 1` takes half an hour.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from analysis import _command, _training
 
 METHODS = ("GECO", "ELBO", "annealed")
 _STEPS, _SEEDS = 12_000, 2
-_GQN = (2.0 / 0.7) ** 2  # of its variances at the beginning and at the end
-_SAMPLES = 4  # codes per point with which a trained model is evaluated, at least
+_GQN = (2.0 / 0.7) ** 2  # ratio of the variances of GQN at the beginning and at the end
+_SAMPLES = 4  # smallest number of codes per point for the evaluation of a trained model
 _QUANTITIES = ("rms", "rms_error", "rate", "marginal_kl", "multiplier")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     options = _training.parser("figure4", __doc__, steps=_STEPS, seeds=_SEEDS)
     _training.add_data(options, "digits", "all")
-    text = "root mean square errors per pixel that are asked for, separated by commas"
+    text = "allowed root mean square errors per pixel, separated by commas"
     options.add_argument(
         "--kappas", default=",".join(map(str, _training.KAPPAS)), help=text + " (default: the paper's)"
     )
@@ -63,7 +63,7 @@ def compute(
     seeds: Sequence[int] = range(_SEEDS),
     progress: bool = False,
 ) -> _command.Computed:
-    """Every array of the figure, and the settings it was computed with. Ctrl-C ends it with what there is."""
+    """Every array of the figure, and its settings. After Ctrl-C the arrays are those computed so far."""
     network = _training.network(data)
     found = {name: np.full((len(METHODS), len(kappas), len(seeds)), np.nan) for name in _QUANTITIES}
     status = np.full(found["rms"].shape, "", dtype="U11")
@@ -93,14 +93,14 @@ def compute(
 
 
 def objective_of(method: str, steps: int) -> dict[str, Any]:
-    """Options of `geco.train`."""
+    """The options of `geco.train` for a method."""
     if method == "annealed":
         return {"objective": "annealed", "beta": cv.geco.Ramp(_GQN, 1.0, max(1, steps // 2))}
     return {"objective": method.lower()}
 
 
 def draw(arrays: _command.Arrays) -> Figure:
-    """The figure, a function of its arrays alone."""
+    """The figure, from its arrays alone."""
     import matplotlib.pyplot as plt
 
     kappas = arrays["kappas"]
@@ -134,7 +134,7 @@ def draw(arrays: _command.Arrays) -> Figure:
 
 
 def table(arrays: _command.Arrays) -> str:
-    """Means over seeds, and their standard errors."""
+    """Means over seeds with their standard errors."""
     lines = [f"{'kappa':>6}  {'':9}{'error / kappa':>21}{'KL':>20}{'marginal KL':>20}{'lambda':>10}  constraint"]
     for k, m in itertools.product(range(len(arrays["kappas"])), range(len(METHODS))):
         kappa = arrays["kappas"][k]
@@ -149,9 +149,9 @@ def table(arrays: _command.Arrays) -> str:
             )
         )
         states = [str(s) for s in arrays["status"][m, k] if s]
-        told = ", ".join(f"{states.count(s)} {s}" for s in sorted(set(states))) if METHODS[m] == "GECO" else ""
+        counts = ", ".join(f"{states.count(s)} {s}" for s in sorted(set(states))) if METHODS[m] == "GECO" else ""
         lam = np.nanmean(arrays["multiplier"][m, k])
-        lines.append(f"{kappa:>6g}  {METHODS[m]:9}{ratio:>21}{rate:>20}{marginal:>20}{lam:>10.4g}  {told}".rstrip())
+        lines.append(f"{kappa:>6g}  {METHODS[m]:9}{ratio:>21}{rate:>20}{marginal:>20}{lam:>10.4g}  {counts}".rstrip())
     return "\n".join(lines)
 
 

@@ -2,14 +2,15 @@
 
     python -m analysis.figure5 [--data NAME,...] [--n N] [--noise RATIO,...] [--seeds S] [--steps T] ...
 
-The ELBO is trained with a decoder of fixed noise sigma, its error on all data is measured, and GECO is trained from the
-same seed with that error as its threshold. Top: KL and marginal KL of both, means over seeds with standard errors.
-Bottom: GECO less ELBO, by pairs of the same seed. Thresholds are met to a percent or so (of four clusters, whose errors
-are rare and large, to some percent); what that is worth is taken off, along the curve of the ELBO's own means over the
-noises. Where every code names its data point, as with digits, I(x; z) = log N, and marginal KL is KL less log N. Writes
-PNG, PDF and an .npz of every plotted array with its settings.
+The ELBO is trained with a decoder of fixed noise sigma, and its error on all data is measured. GECO is then trained
+from the same seed with this error as its threshold. Top: KL and marginal KL of both, means over seeds with standard
+errors. Bottom: differences GECO minus ELBO of pairs with the same seed. Thresholds are met to about one percent
+(several percent for four clusters, whose errors are rare and large). The effect of this deviation is subtracted, with
+the slope of the curve of the ELBO's means over the noises. If every code identifies its data point, as for digits, then
+I(x; z) = log N, and the marginal KL is KL - log N. Writes PNG, PDF and an .npz of every plotted array with its
+settings.
 
-By default four clusters and all digits, three noises, three seeds, 12000 steps: about four minutes.
+The default is four clusters and all digits, three noises, three seeds and 12000 steps, which takes about four minutes.
 """
 
 from __future__ import annotations
@@ -29,18 +30,18 @@ from analysis import _command, _training
 
 METHODS = ("ELBO", "GECO")
 _STEPS, _SEEDS = 12_000, 3
-_SAMPLES = 8  # codes per point with which a trained model is evaluated, at least
+_SAMPLES = 8  # smallest number of codes per point for the evaluation of a trained model
 _DATA = "four_clusters,digits"
 # Noises of the decoder, relative to the root mean square deviation of the data per dimension.
 _NOISES = (0.25, 0.4, 0.6)
-_MISSED = 0.02  # share of its threshold by which an error is off
+_MISSED = 0.02  # relative deviation of an error from its threshold above which it is reported
 _QUANTITIES = ("rms", "rate", "marginal_kl")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     options = _training.parser("figure5", __doc__, steps=_STEPS, seeds=_SEEDS)
     _training.add_data(options, _DATA, "all")
-    text = "of the ELBO's decoder, over the standard deviation of the data per dimension, separated by commas"
+    text = "sigma of the ELBO, in units of the standard deviation of the data per dimension, separated by commas"
     options.add_argument("--noise", default=",".join(map(str, _NOISES)), help=f"{text} (default %(default)s)")
     args = options.parse_args(argv)
 
@@ -64,7 +65,7 @@ def compute(
     seeds: Sequence[int] = range(_SEEDS),
     progress: bool = False,
 ) -> _command.Computed:
-    """Every array of the figure, and the settings it was computed with. Ctrl-C ends it with what there is."""
+    """Every array of the figure, and its settings. After Ctrl-C the arrays are those computed so far."""
     noises = sorted(noises)
     if len(set(noises)) < 2 or not noises[0] > 0:
         raise ValueError(f"--noise wants at least two different numbers above 0, got {noises}")
@@ -108,14 +109,14 @@ def compute(
 
 
 def difference(rms: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """GECO less ELBO (noises, seeds) of values (2, noises, seeds), less what the difference of their errors costs."""
+    """GECO minus ELBO (noises, seeds) of values (2, noises, seeds), corrected for the difference of their errors."""
     log_error, curve = (_training.mean_and_error(v[0])[0] for v in (np.log(rms), values))
     slope = np.gradient(curve, log_error)
     return values[1] - values[0] - slope[:, None] * np.log(rms[1] / rms[0])
 
 
 def draw(arrays: _command.Arrays) -> Figure:
-    """The figure, a function of its arrays alone."""
+    """The figure, from its arrays alone."""
     import matplotlib.pyplot as plt
 
     names = arrays["names"]
@@ -156,7 +157,7 @@ def draw(arrays: _command.Arrays) -> Figure:
 
 
 def table(arrays: _command.Arrays) -> str:
-    """Means over seeds with their standard errors, and the differences of pairs."""
+    """Means over seeds with their standard errors, and differences of pairs."""
     lines = []
     for d, name in enumerate(arrays["names"]):
         lines.append(f"{name}, log N = {np.log(arrays['points'][d]):.3f} nats")

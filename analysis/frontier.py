@@ -1,18 +1,18 @@
-"""What local optima and finite tilings cost: solutions against the certified rate-distortion frontier of their data.
+"""The cost of local optima and finite tilings: solutions compared with the certified rate-distortion frontier.
 
     python -m analysis.frontier [--data four_clusters|rings|digits|PATH] [--betas LOW:HIGH:COUNT] ...
 
-For four clusters, rings and 300 digits: the frontier in its certified band, mostly narrower than the line, and below it
-how many nats solutions are above it, at most (T22). Lines are annealed, each temperature from the solution before it:
-8, 32 and 128 uniform tiles, and free masses with a tile for every data point, of which no optimum needs more (Lindsay
-1983, Ann. Statist. 11), so that local optima are all that these can suffer from. Dots are quenched, from 20 random
-starts at data points. Grey is what the certificate leaves open. Writes PNG, PDF and an .npz of every plotted array with
-its settings, and prints a table.
+The data are four clusters, rings and 300 digits. Upper panels: the frontier in its certified band, which is mostly
+narrower than the line. Lower panels: upper bounds of the distance of solutions from the frontier, in nats (T22). Lines
+are annealed solutions, each started from the solution at the temperature before: 8, 32 and 128 uniform tiles, and free
+masses with a tile for every data point. No optimum needs more tiles (Lindsay 1983, Ann. Statist. 11), so the excess
+with free masses is due to local optima only. Dots are quenched solutions from 20 random starts at data points. Grey is
+the gap of the certificate. Writes PNG, PDF and an .npz of every plotted array with its settings, and prints a table.
 
-The frontier is solved at 40 temperatures. Annealing takes every other one of them; quenches every fourth of those, and
-with free masses, where they take longest, the three hottest of these. Annealing finds splits by leaving saddles: to
-locate each of them, as `sweep` does, leads to branches that are better at some temperatures and worse at others, and
-would take far longer than the rest.
+The frontier is solved at 40 temperatures. Annealed solutions are computed at every second of them, quenched solutions
+at every eighth, and with free masses, where they take longest, at the three hottest of these. In annealed solutions
+reconstructions split when the solver leaves a saddle. Locating every split, as `sweep` does, leads to branches that are
+better at some temperatures and worse at others, and takes far longer.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ _SETS = ("four_clusters", "rings", "digits")
 _DIGITS = 300
 _STARTS = 20
 _GAP = 1e-6  # nats
-_EVERY = 2  # of these are annealed,
-_RARE = 4  # and of those quenched
-_TOL = 1e-5  # of solutions, relative to the radius of the data
-_FLOOR = 0.3  # of the gap: excesses below are drawn there
-_QUENCHED = {"32": None, "free": 3}  # of which kinds, and at how many temperatures, hottest first
-COLUMNS = ("beta", "distortion", "rate", "excess", "excess_F", "converged")  # of the solutions of a kind
+_EVERY = 2  # annealed solutions are at every second temperature of the frontier
+_RARE = 4  # quenched solutions are at every fourth temperature of the annealed ones
+_TOL = 1e-5  # tolerance of solutions, relative to the radius of the data
+_FLOOR = 0.3  # lower end of the axis of the excess, in units of the gap; smaller excesses are drawn there
+_QUENCHED = {"32": None, "free": 3}  # kinds with quenched solutions, and at how many temperatures, hottest first
+COLUMNS = ("beta", "distortion", "rate", "excess", "excess_F", "converged")  # columns of the arrays of solutions
 _STYLES: dict[str, dict[str, Any]] = {  # colours of Okabe and Ito, as in constrained_vae.plotting
     "8": {"color": "#E69F00", "ls": "-.", "label": "8 tiles"},
     "32": {"color": "#D55E00", "ls": "--", "label": "32 tiles"},
@@ -72,9 +72,9 @@ def _options() -> argparse.ArgumentParser:
     result.add_argument("--data", help=text)
     text = "LOW:HIGH:COUNT, evenly spaced in log beta; default: from one reconstruction to 0.95 of the entropy"
     result.add_argument("--betas", help=text)
-    result.add_argument("--starts", type=int, default=_STARTS, help=f"random starts (default {_STARTS})")
-    result.add_argument("--gap", type=float, default=_GAP, help=f"of the frontier, nats (default {_GAP:g})")
-    result.add_argument("--seed", type=int, default=0, help="of the data sets, and of the first of the starts")
+    result.add_argument("--starts", type=int, default=_STARTS, help=f"number of random starts (default {_STARTS})")
+    result.add_argument("--gap", type=float, default=_GAP, help=f"certified gap in nats (default {_GAP:g})")
+    result.add_argument("--seed", type=int, default=0, help="seed of the data sets, and of the first start")
     _command.add_backend(result)
     return result
 
@@ -95,10 +95,10 @@ def compute(
     backend: str = "auto",
     progress: bool = False,
 ) -> _command.Computed:
-    """Every array of the figure, and the settings it was computed with. Ctrl-C ends it with what there is.
+    """Every array of the figure, and its settings. After Ctrl-C the arrays are those computed so far.
 
-    Of every data set the fields of its curve, and a row of `COLUMNS` for every solution: its excess over R(D), and that
-    of F over the least at its temperature, are in nats, at most.
+    For every data set these are the fields of its curve, and a row of `COLUMNS` for every solution. The excess over
+    R(D) and the excess of F over its minimum are upper bounds, in nats.
     """
     if starts < 1:
         raise ValueError(f"starts must be a whole number of at least 1, got {starts}")
@@ -109,7 +109,7 @@ def compute(
         for data in data_sets:
             for name, values in _parts(data, betas, range(seed, seed + starts), gap, backend, progress):
                 arrays[f"{data.name}_{name}"] = values
-                if name == "shape":  # the last of what a panel needs
+                if name == "shape":  # the last array that a panel needs
                     names.append(data.name)
     except KeyboardInterrupt:
         interrupted = True
@@ -134,7 +134,7 @@ def compute(
 def _parts(
     data: cv.datasets.DataSet, betas: np.ndarray | None, seeds: range, gap: float, backend: str, progress: bool
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Name and values of the arrays of a data set, as they get ready."""
+    """The names and values of the arrays of a data set, one after another as they are computed."""
     common: dict[str, Any] = {"weights": data.weights, "backend": backend, "on_failure": "return"}
     curve = cv.rate_distortion(data.x, betas, gap=gap, progress=progress, **common)
     for name, array in curve.to_arrays().items():
@@ -142,7 +142,7 @@ def _parts(
     yield "shape", np.array(data.x.shape)
     if not curve.complete:
         raise KeyboardInterrupt
-    annealed = curve.betas[::-_EVERY][::-1]  # with the coldest
+    annealed = curve.betas[::-_EVERY][::-1]  # includes the coldest temperature
     quenched = annealed[::-_RARE][::-1]
     lower = dict(zip(curve.betas, curve.lower, strict=True))
     mean = np.average(data.x, axis=0, weights=data.weights)
@@ -173,7 +173,7 @@ def _parts(
 
 
 def draw(arrays: _command.Arrays) -> Figure:
-    """The figure, a function of its arrays alone."""
+    """The figure, from its arrays alone."""
     import matplotlib.pyplot as plt
 
     from constrained_vae import plotting
@@ -218,12 +218,12 @@ def _curve(arrays: _command.Arrays, name: str) -> cv.RateDistortionCurve:
 
 
 def _solutions(arrays: _command.Arrays, key: str) -> _command.Arrays:
-    """The columns of the solutions of a kind by their names; none if Ctrl-C came before."""
+    """The columns of the solutions of a kind by name; empty if these were not computed before Ctrl-C."""
     return dict(zip(COLUMNS, arrays[key].T, strict=True)) if key in arrays else {}
 
 
 def table(arrays: _command.Arrays) -> str:
-    """Median and largest excess of every kind of solution over R(D), and of its F over the least at its temperature."""
+    """Median and largest excess of every kind of solution over R(D), and of its F over the minimum of F."""
     lines = [f"{'nats above, at most':38}{'R(D): median':>14}{'largest':>10}{'F: median':>14}{'largest':>10}"]
     for name in arrays["names"]:
         for key in (f"{how}_{kind}" for kind in _STYLES for how in ("annealed", "quenched")):

@@ -1,16 +1,16 @@
-"""GECO against exact answers: the linear VAE over a range of kappa, and a learned tiling beside the fixed-point one.
+"""GECO compared with exact results: the linear VAE for many kappas, and a learned tiling beside the fixed point.
 
     python -m analysis.geco_theory [--seeds S] [--steps T] [--kappa KAPPA] [--tiles K] ...
 
-Top: lambda and KL of linear VAEs trained with default settings on Gaussian data with eigenvalues 4, 2 and 1/2 (means of
-the last tenth), on the exact curves of section 5. Middle: how far off they are, and the 1 % and 2 % that are asked for;
-grey lines are transitions, where one more component becomes active. Bottom: four clusters, the plane of codes coloured
-by the cluster that is reconstructed there, paler the further from it, with the prior's circles of one and two standard
-deviations. Left: the trained decoder and the means of its posteriors. Right: the fixed point (T1), (T2) at the lambda
-that was learned, of equal tiles that start from the trained decoder. Writes PNG, PDF and an .npz of every plotted array
-with its settings, and prints the table of the linear VAE.
+Top: lambda and KL of linear VAEs (means of the last tenth of training) with default settings on Gaussian data with
+eigenvalues 4, 2 and 1/2, and the exact curves of section 5 of the theory. Middle: the relative deviations, and the
+required 1 % and 2 %; grey lines are transitions, at which a further component becomes active. Bottom: four clusters.
+The plane of codes is coloured by the cluster of its reconstruction, paler at a larger distance from the cluster;
+circles are one and two standard deviations of the prior. Left: the trained decoder and the means of its posteriors.
+Right: the fixed point (T1), (T2) at the learned lambda, for equal tiles that start from the trained decoder. Writes
+PNG, PDF and an .npz of every plotted array with its settings, and prints the table of the linear VAE.
 
-By default three seeds for the table, one for what else is drawn, 20000 steps: about two minutes.
+The default is three seeds for the table, one seed for all else, and 20000 steps, which takes about two minutes.
 """
 
 from __future__ import annotations
@@ -34,15 +34,19 @@ TABLE = (0.3, 1.2, 1.5, 3.0, 5.5)  # kappa^2, total squared errors
 _BETWEEN = (0.2, 0.5, 0.8, 2.0, 2.4, 3.8, 4.6, 6.0)
 _STEPS, _SEEDS = 20_000, 3
 _KAPPA, _TILES = 0.35, 512
-_SIDE, _REACH = 161, 3.0  # points along a side of the picture of the plane of codes, and how far it goes
-_PURE = 0.5  # distance in which a colour fades
+_SIDE, _REACH = 161, 3.0  # pixels along a side of the picture of the plane of codes, and its extent
+_PURE = 0.5  # distance over which a colour fades
 _CLUSTERS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")  # of Okabe and Ito
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     options = _training.parser("geco_theory", __doc__, steps=_STEPS, seeds=_SEEDS)
-    options.add_argument("--kappa", type=float, default=_KAPPA, help=f"of the four clusters (default {_KAPPA})")
-    options.add_argument("--tiles", type=int, default=_TILES, help=f"of the fixed point (default {_TILES})")
+    options.add_argument(
+        "--kappa", type=float, default=_KAPPA, help=f"threshold for the four clusters (default {_KAPPA})"
+    )
+    options.add_argument(
+        "--tiles", type=int, default=_TILES, help=f"number of tiles of the fixed point (default {_TILES})"
+    )
     args = options.parse_args(argv)
 
     def work() -> _command.Computed:
@@ -66,7 +70,7 @@ def compute(
     between: Sequence[float] = _BETWEEN,
     progress: bool = False,
 ) -> _command.Computed:
-    """Every array of the figure, and the settings it was computed with. Ctrl-C ends it with what there is."""
+    """Every array of the figure, and its settings. After Ctrl-C the arrays are those computed so far."""
     tiling = cv.Tiling.gaussian(n_tiles, 2)
     data = cv.datasets.gaussian(EIGENVALUES)
     squared = np.sort([*TABLE, *between])
@@ -95,14 +99,14 @@ def compute(
 
 
 def water_filling(squared_error: float) -> tuple[float, float]:
-    """lambda* and R* of the linear VAE under a total squared error below the variance (section 5)."""
+    """lambda* and R* of the linear VAE for a total squared error below the variance (section 5 of the theory)."""
     ell = np.array(EIGENVALUES)
     theta = brentq(lambda t: np.minimum(ell, t).sum() - squared_error, 0, ell.max(), xtol=1e-14)
     return float(1 / (2 * theta)), float(0.5 * np.log(np.maximum(ell / theta, 1)).sum())
 
 
 def tilings(kappa: float, tiling: cv.Tiling, steps: int, seed: int) -> _command.Arrays:
-    """The plane of codes as a trained decoder has it, and as the fixed point that it flows to."""
+    """The plane of codes under a trained decoder, and under the fixed point that starts from it."""
     data = cv.datasets.four_clusters()
     run = _training.trained(data.x, cv.RE(kappa), steps=steps, seed=seed, **_training.network(data))
     lam = run.multipliers["RE"]
@@ -127,7 +131,7 @@ def tilings(kappa: float, tiling: cv.Tiling, steps: int, seed: int) -> _command.
         "multiplier": np.array(lam),
         "converged": np.array(solution.converged),
         "distinct": np.array(len(solution.distinct)),
-        # rate, squared error, marginal KL; and the least F = R + lambda D of all codes, at least and at most
+        # Rate, squared error and marginal KL of both; bounds of the smallest F = R + lambda D of all codes.
         "learned": np.array([seen.rate, seen.distortion, seen.marginal_kl]),
         "fixed": np.array([solution.rate, solution.distortion, solution.marginal_kl]),
         "least": np.array([best.certificate.lower, best.certificate.upper]),
@@ -135,12 +139,12 @@ def tilings(kappa: float, tiling: cv.Tiling, steps: int, seed: int) -> _command.
 
 
 def _shares(psi: np.ndarray, centres: np.ndarray) -> np.ndarray:
-    """Which share of equal tiles reconstructs each cluster, rather than another."""
+    """The share of equal tiles whose reconstruction is nearest to each cluster."""
     return np.bincount(cKDTree(centres).query(psi)[1], minlength=len(centres)) / len(psi)
 
 
 def draw(arrays: _command.Arrays) -> Figure:
-    """The figure, a function of its arrays alone."""
+    """The figure, from its arrays alone."""
     import matplotlib.pyplot as plt
 
     squared, found = arrays["squared_errors"], arrays["trained"]
@@ -178,7 +182,7 @@ def draw(arrays: _command.Arrays) -> Figure:
 
 
 def _planes(arrays: _command.Arrays, learned: Any, fixed: Any) -> None:
-    """Both tilings of the plane of codes, with the circles of the prior."""
+    """Draw both tilings of the plane of codes, with the circles of the prior."""
     turn = np.linspace(0, 2 * np.pi, 200)
     for ax, name in ((learned, "learned"), (fixed, "fixed")):
         image = _colours(arrays[f"{name}_plane"], arrays["centres"])
@@ -193,14 +197,14 @@ def _planes(arrays: _command.Arrays, learned: Any, fixed: Any) -> None:
 
 
 def _colours(psi: np.ndarray, centres: np.ndarray) -> np.ndarray:
-    """The colour of the nearest cluster, paler the further from it; (n, n, 3) of reconstructions (n, n, 2)."""
+    """Colours (n, n, 3) of reconstructions (n, n, 2): of the nearest cluster, paler at a larger distance."""
     distance, nearest = cKDTree(centres).query(psi)
     purity = np.exp(-0.5 * (distance / _PURE) ** 2)[..., None]
     return 1 - (0.15 + 0.75 * purity) * (1 - np.array([to_rgb(color) for color in _CLUSTERS])[nearest])
 
 
 def table(arrays: _command.Arrays) -> str:
-    """The linear VAE of the table against section 5, and both tilings."""
+    """The linear VAE compared with section 5 of the theory, and both tilings."""
     lines = [
         f"{'kappa^2':>7}{'lambda*':>10}{'lambda':>22}{'worst':>9}{'R*':>10}{'KL':>22}{'worst':>9}{'excursion':>11}"
     ]

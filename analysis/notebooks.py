@@ -1,9 +1,9 @@
-"""The notebooks: each is a text, `notebooks/NAME.py`, and beside it the notebook with the outputs of that text.
+"""Executes the notebooks: every `notebooks/NAME.py` is a source text, and `NAME.ipynb` has its outputs.
 
     python -m analysis.notebooks [NAME ...]
 
-Executes the texts in this interpreter and writes the notebooks. Change a text, or the notebook in JupyterLab, where
-Jupytext keeps both in step.
+Executes the source texts with the present interpreter and writes the notebooks. Edit either the text, or the notebook
+in JupyterLab, where Jupytext keeps both equal.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from pathlib import Path
 
 import jupytext
 import nbformat
-from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpecManager
+from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 _ROOT = Path(__file__).parents[1]
 FOLDER = _ROOT / "notebooks"
-_LONGEST = 120  # seconds for a cell
+_LONGEST = 120  # largest time for a cell, in seconds
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,12 +47,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def execute(text: Path) -> nbformat.NotebookNode:
-    """The notebook of a text with its outputs.
+    """The notebook of a source text, with outputs.
 
     Parameters
     ----------
     text : Path
-        In Jupytext's percent format.
+        Source text in the percent format of Jupytext.
 
     Raises
     ------
@@ -61,8 +61,8 @@ def execute(text: Path) -> nbformat.NotebookNode:
     """
     notebook = jupytext.read(text)
     for number, cell in enumerate(notebook.cells):
-        cell["id"] = f"cell-{number}"  # the same from run to run
-    # Without a folder of kernels the only one is that of the running interpreter; through files, not open ports.
+        cell["id"] = f"cell-{number}"  # fixed, so that equal notebooks are equal files
+    # Without kernel folders the only kernel is the running interpreter; "ipc" communicates by files, not open ports.
     kernels = KernelSpecManager(kernel_dirs=[])
     manager = AsyncKernelManager(kernel_name="python3", kernel_spec_manager=kernels, transport="ipc")
     NotebookClient(

@@ -1,18 +1,20 @@
-"""What the fixed points have to do with spectral clustering: four clusters, rings, moons, digits.
+"""Fixed points compared with spectral clustering, on four clusters, rings, moons and digits.
 
     python -m analysis.spectral [--sets NAME ...] [--tiles K] [--count N] ...
 
-Top: partitions into as many parts as there are classes, side by side: true classes; a solution with a tile for each
-class, annealed to the coldest temperature drawn; spectral clustering on its posterior overlap diag(rho) P and on the
-Gaussian kernel exp(-lambda ||x - y||^2); a Gaussian mixture; and, in the plane, a decoder in the feature space of a
-Gaussian kernel as wide as 1.5 times the median distance to the seventh neighbour, a rule that knows no classes.
+Top: partitions into as many parts as classes. From left to right: true classes; a solution with a tile for each class,
+annealed to the coldest temperature of the figure; spectral clustering on its posterior overlap diag(rho) P and on the
+Gaussian kernel exp(-lambda ||x - y||^2); a Gaussian mixture; and, for data in the plane, a decoder in the feature space
+of a Gaussian kernel whose width is 1.5 times the median distance to the seventh neighbour. This width does not depend
+on the classes.
 
-Middle: along the branch of many tiles, scores of the same partitions against the true classes, all methods asked for
-as many clusters as there are distinct reconstructions, and the eigenvalues of P. Grey lines are critical temperatures
-(the hottest eight at most, of the digits two), shaded is where the eigengap does not count the reconstructions.
-Bottom: the decoder in feature space for kernels of every width, beside spectral clustering on the same kernel.
+Middle: along the branch of many tiles, the scores of the partitions against the true classes, with as many clusters as
+distinct reconstructions for all methods, and the eigenvalues of P. Grey lines are critical temperatures (at most the
+eight hottest, two for the digits). In the shaded range the number of clusters by the eigengap differs from the number
+of reconstructions. Bottom: the decoder in feature space for kernels of many widths, and spectral clustering on the same
+kernel.
 
-Writes PNG, PDF and an .npz of every plotted array with its settings, and prints a table of who wins where.
+Writes PNG, PDF and an .npz of every plotted array with its settings, and prints a table of all scores.
 """
 
 from __future__ import annotations
@@ -39,15 +41,16 @@ from constrained_vae._utils.blas import single_threaded_blas
 
 SETS = ("four_clusters", "rings", "moons", "digits")
 METHODS = ("solution", "posterior", "rbf", "kmeans", "mixture", "feature space")
-_COLDEST = {"four_clusters": 50.0, "rings": 8.0, "moons": 50.0, "digits": 20.0}  # beta_c over the coldest temperature
-_LIMIT = {"four_clusters": 8, "rings": 8, "moons": 8, "digits": 2}  # transitions that are looked for, hottest first
-_ABOVE = 1.25  # the hottest, in units of the first critical temperature
-_TOL = 1e-6  # of solutions, relative to the radius of the data: far below what changes a partition
-_MAPS = 5000  # for every temperature
-_NEIGHBOUR, _WIDTH = 7, 1.5  # the kernel of the decoder in feature space
-_WIDTHS = np.geomspace(0.4, 8, 12)  # the others, in units of the same distance
-_DEPTH = 0.5  # temperature there, in units of the first critical one of the features
-_RANK = 1e-6  # eigenvalues of a kernel below this, relatively, are left out
+# Ratio of the first critical temperature to the coldest temperature.
+_COLDEST = {"four_clusters": 50.0, "rings": 8.0, "moons": 50.0, "digits": 20.0}
+_LIMIT = {"four_clusters": 8, "rings": 8, "moons": 8, "digits": 2}  # largest number of transitions, hottest first
+_ABOVE = 1.25  # hottest temperature, in units of the first critical temperature
+_TOL = 1e-6  # tolerance of solutions, relative to the radius of the data: too small to change a partition
+_MAPS = 5000  # largest number of maps per temperature
+_NEIGHBOUR, _WIDTH = 7, 1.5  # the width of the kernel is _WIDTH times the median distance to this neighbour
+_WIDTHS = np.geomspace(0.4, 8, 12)  # the other widths, in units of this distance
+_DEPTH = 0.5  # temperature in feature space, in units of the first critical temperature of the features
+_RANK = 1e-6  # eigenvalues of a kernel below this, relative to the largest, are left out
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,10 +71,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _options() -> argparse.ArgumentParser:
     result = _command.parser("spectral", __doc__)
-    result.add_argument("--sets", nargs="+", choices=SETS, default=SETS, help="which data sets (default all)")
-    result.add_argument("--tiles", type=int, default=16, help="latent tiles of the branches (default 16)")
-    result.add_argument("--count", type=int, default=22, help="temperatures of a branch (default 22)")
-    result.add_argument("--seed", type=int, default=0, help="of the data, and of scikit-learn's clusterings")
+    result.add_argument("--sets", nargs="+", choices=SETS, default=SETS, help="data sets (default all)")
+    result.add_argument("--tiles", type=int, default=16, help="number of latent tiles of the branches (default 16)")
+    result.add_argument("--count", type=int, default=22, help="number of temperatures of a branch (default 22)")
+    result.add_argument("--seed", type=int, default=0, help="seed of the data, and of the clusterings of scikit-learn")
     _command.add_backend(result)
     return result
 
@@ -86,9 +89,9 @@ def compute(
     backend: str = "auto",
     progress: bool = False,
 ) -> _command.Computed:
-    """Every array of the figure, and the settings it was computed with. Ctrl-C ends it with the sets that are done.
+    """Every array of the figure, and its settings. After Ctrl-C the arrays are those of the completed sets.
 
-    `n` takes other numbers of points than there are by default, of every set.
+    `n` is the number of points of every set, in place of its default.
     """
     arrays: _command.Arrays = {}
     done: list[str] = []
@@ -123,7 +126,7 @@ def compute(
 def one_set(
     name: str, *, n_tiles: int, count: int, n: int | None, seed: int, backend: str, progress: bool
 ) -> _command.Arrays:
-    """The branch of one data set, its comparisons, its transitions, and partitions into its classes."""
+    """The branch of one data set, its comparisons and transitions, and partitions into as many parts as classes."""
     data = _data(name, n, seed)
     assert data.labels is not None
     classes = len(np.unique(data.labels))
@@ -135,7 +138,7 @@ def one_set(
     branch = _whole(cv.sweep(data.x, betas=betas, tiling=tiling, progress=progress, **quiet), count)
     low = float(betas[0])
     one_each = _whole(cv.sweep(data.x, betas=[low], tiling=cv.Tiling.uniform(classes), **quiet), 1)[0]
-    # Where a temperature did not converge `converged` says so, and the figure does.
+    # The figure marks the temperatures that did not converge.
     sure = np.array([s.converged for s in branch])
 
     with warnings.catch_warnings():
@@ -192,7 +195,7 @@ def _data(name: str, n: int | None, seed: int) -> cv.datasets.DataSet:
 
 
 def _whole(branch: Any, count: int) -> cv.Branch:
-    """A branch that nobody has interrupted."""
+    """The branch; KeyboardInterrupt if it was interrupted."""
     assert isinstance(branch, cv.Branch)
     if len(branch) < count or any(s.status is cv.Status.INTERRUPTED for s in branch):
         raise KeyboardInterrupt
@@ -202,7 +205,7 @@ def _whole(branch: Any, count: int) -> cv.Branch:
 def in_feature_space(distances: np.ndarray, width: float, classes: int, options: dict[str, Any]) -> np.ndarray:
     """Partition by a decoder in the feature space of a Gaussian kernel (T19), with a tile for each class.
 
-    The ELBO on f(x), where f are all coordinates of kernel PCA: their squared distances are those of the kernel.
+    The objective is the ELBO on f(x), where f are all coordinates of kernel PCA: they have the distances of the kernel.
     """
     features = kernel_features(distances, width)
     beta = _DEPTH * cv.first_critical_beta(features, backend=options["backend"])
@@ -210,7 +213,7 @@ def in_feature_space(distances: np.ndarray, width: float, classes: int, options:
 
 
 def kernel_features(distances: np.ndarray, width: float) -> np.ndarray:
-    """Coordinates of kernel PCA, those that are above rounding, leading ones first."""
+    """Coordinates of kernel PCA with eigenvalues above rounding errors, in descending order of the eigenvalues."""
     gram = np.exp(-0.5 * (distances / width) ** 2)
     with single_threaded_blas():
         pca = KernelPCA(None, kernel="precomputed", eigen_solver="dense").fit(gram)
@@ -218,7 +221,7 @@ def kernel_features(distances: np.ndarray, width: float) -> np.ndarray:
 
 
 def kernel_agreement(features: np.ndarray) -> float:
-    """Share of points that the first split in feature space parts as the first axis of kernel PCA does (T19)."""
+    """Share of points that the first split in feature space divides like the first axis of kernel PCA (T19)."""
     found = cv.first_split(features)
     side = found.log_odds * np.sign(found.log_odds @ features[:, 0]) > 0
     return float(np.mean(side == (features[:, 0] > 0), where=found.clear))
@@ -226,7 +229,6 @@ def kernel_agreement(features: np.ndarray) -> float:
 
 def _on_kernel(distances: np.ndarray, width: float, classes: int, seed: int) -> np.ndarray:
     """Partition by spectral clustering on the same kernel."""
-
     with warnings.catch_warnings(), single_threaded_blas():
         warnings.filterwarnings("ignore", "Graph is not fully connected", UserWarning)
         cluster = SpectralClustering(classes, affinity="precomputed", random_state=seed)
@@ -234,7 +236,7 @@ def _on_kernel(distances: np.ndarray, width: float, classes: int, seed: int) -> 
 
 
 def _plane(x: np.ndarray) -> np.ndarray:
-    """Points of a picture: first two principal components in more than two dimensions."""
+    """Points of a picture: the first two principal components if D > 2."""
     if x.shape[1] == 2:
         return np.array(x)
     mean, axes = cv.plotting.principal_axes(x)
@@ -242,7 +244,7 @@ def _plane(x: np.ndarray) -> np.ndarray:
 
 
 def _matched(labels: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Parts numbered like the classes with which they have most points in common, each class once; then the rest."""
+    """Labels with every part numbered like its class, in the assignment with most points in common; then the rest."""
     table = contingency_matrix(truth, labels)
     number = np.full(table.shape[1], -1)
     rows, columns = linear_sum_assignment(-table)
@@ -252,7 +254,7 @@ def _matched(labels: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def table(arrays: _command.Arrays) -> str:
-    """Scores of every method with as many parts as classes, the best marked, and what the branches say."""
+    """Scores of every method with as many parts as classes, with the best marked, and results of the branches."""
     sets = arrays["sets"].tolist()
     lines = ["ARI / AMI with the classes, as many parts as classes (* best of a set)"]
     lines.append(f"{'':15}" + "".join(f"{method:>17}" for method in METHODS))
@@ -298,7 +300,7 @@ def table(arrays: _command.Arrays) -> str:
             lines.append(f"{name:15}{failed} temperatures did not converge to {_TOL:g} (crosses)")
         if not arrays[f"{name}_all_critical"]:
             hottest = len(arrays[f"{name}_critical"])
-            lines.append(f"{name:15}critical temperatures were looked for up to the {hottest} hottest only")
+            lines.append(f"{name:15}only the {hottest} hottest critical temperatures were looked for")
     return "\n".join(lines)
 
 

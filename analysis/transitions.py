@@ -1,12 +1,12 @@
-"""Every phase transition of a data set: exact and detected, what splits, what merges, and where the past matters.
+"""The phase transitions of a data set: exact and detected temperatures, splits, merges and hysteresis.
 
     python -m analysis.transitions [--data four_clusters|digits|PATH] [--betas LOW:HIGH:COUNT] ...
 
-From above: the first two principal coordinates of the distinct reconstructions against beta, stable branches solid and
-unstable ones dotted; the largest eigenvalue of the split condition; the tree of merging reconstructions; and, on
-exponential data with free masses, the hysteresis of a first-order transition with the interval that the cumulants of
-the data predict (T13, T16). Writes PNG, PDF and an .npz of every plotted array with its settings, and prints the table
-of exact and detected critical temperatures.
+From top to bottom: the first two principal coordinates of the distinct reconstructions against beta, with stable
+branches solid and unstable branches dotted; the largest eigenvalue of the split condition; the tree of merging
+reconstructions; and, for exponential data with free masses, the hysteresis of a first-order transition with its
+predicted interval from the cumulants of the data (T13, T16). Writes PNG, PDF and an .npz of every plotted array with
+its settings, and prints the table of exact and detected critical temperatures.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from analysis import _command
 from constrained_vae.cli.values import beta_grid
 from constrained_vae.phases.lineages import Lineages, lineages
 
-_LIMIT = 8  # transitions that are looked for
-_NEAR = np.geomspace(1e-3, 3e-2, 8)  # relative distances from a transition at which the branch is solved as well
-_FAR = 0.25  # a step of a branch that is longer than this, in units of the data's radius, has left it
-_JUMP = 0.02  # of the range of a curve: a longer step is a jump
-_SUDDEN = 10  # if it is so many times faster than the step before, far more than a continuous split makes it
-_ROUNDING = 1e-7  # of an eigenvalue at a transition
+_LIMIT = 8  # default for the largest number of transitions
+_NEAR = np.geomspace(1e-3, 3e-2, 8)  # relative distances from a transition of additional temperatures
+_FAR = 0.25  # a longer step, in units of the radius of the data, leaves a branch
+_JUMP = 0.02  # a step is a jump if it is longer than this, in units of the range of the curve, and
+_SUDDEN = 10  # its rate is this many times the rate of the step before, far more than at a continuous split
+_ROUNDING = 1e-7  # rounding error of an eigenvalue at a transition
 _TREE = ("betas", "sites", "starts", "shares")
 _EXPONENTIAL = {"n_points": 400, "n_tiles": 16, "count": 160}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     options = _command.branch_parser("transitions", __doc__)
-    options.add_argument("--limit", type=int, default=_LIMIT, help=f"transitions to look for (default {_LIMIT})")
+    options.add_argument("--limit", type=int, default=_LIMIT, help=f"largest number of transitions (default {_LIMIT})")
     args = options.parse_args(argv)
 
     def work() -> _command.Computed:
@@ -68,9 +68,9 @@ def compute(
     backend: str = "auto",
     progress: bool = False,
 ) -> _command.Computed:
-    """Every array of the figure, and the settings it was computed with.
+    """Every array of the figure, and its settings.
 
-    Ctrl-C ends it with what there is, once cooling is done; before that it is passed on.
+    After Ctrl-C the arrays are those computed so far; before cooling is done KeyboardInterrupt is raised.
     """
     objective, tiling = cv.ELBO(sigma=sigma), cv.Tiling.uniform(n_tiles)
     common: dict[str, Any] = {"weights": data.weights, "masses": masses, "backend": backend}
@@ -137,10 +137,10 @@ def compute(
 def exact_transitions(
     data: cv.datasets.DataSet, objective: cv.ELBO, betas: np.ndarray, *, limit: int, **options: Any
 ) -> tuple[list[cv.Transition], float]:
-    """The transitions within a grid, hottest first, and the temperature down to which they were looked for.
+    """The transitions within a grid, hottest first, and the temperature at which the search for them ended.
 
-    That is the bottom of the grid, or the last of `limit` transitions; those above the grid count, as they too have to
-    be passed, so that the work is bounded.
+    The search ends at the bottom of the grid, or at the last of `limit` transitions. Transitions above the grid count
+    too, since the search passes them; so `limit` bounds the work.
     """
     first = cv.first_critical_beta(data.x, objective, weights=data.weights)
     top = max(float(betas[-1]), 1.1 * first)
@@ -150,7 +150,7 @@ def exact_transitions(
 
 
 def exact_arrays(found: Sequence[cv.Transition], reached: float, peaks: Sequence[cv.Peak]) -> _command.Arrays:
-    """What a table of transitions needs."""
+    """The arrays of a table of transitions."""
     return {
         "exact": np.array([(t.beta, t.heating_end, t.jump, t.n_before, t.n_after) for t in found]).reshape(-1, 5),
         "kind": np.array([t.kind for t in found], dtype=str),
@@ -164,10 +164,9 @@ def exact_arrays(found: Sequence[cv.Transition], reached: float, peaks: Sequence
 def tied_branch(
     data: cv.datasets.DataSet, objective: cv.ELBO, transition: cv.Transition, betas: np.ndarray, **common: Any
 ) -> cv.Branch:
-    """The branch that a transition leaves, continued below it: a tile for each reconstruction, so that none can split.
+    """The branch before a transition, continued below it with one tile per reconstruction, so that none can split.
 
-    It begins with the transition, and ends where a reconstruction is lost, or where another solution is reached by a
-    jump.
+    It begins at the transition, and ends where a reconstruction is lost or the solution jumps.
     """
     sites = transition.before.distinct
     masses = sites.masses / sites.masses.sum()
@@ -186,7 +185,7 @@ def tied_branch(
         last = solution.decoder
         return left
 
-    # The transition itself comes first: its solution by one tile for each reconstruction is the stable one.
+    # The transition itself comes first: there the solution with one tile per reconstruction is stable.
     colder = np.append(betas[betas < transition.beta * (1 - _NEAR[0])], transition.beta)
     branch = cv.sweep(
         data.x,
@@ -195,7 +194,7 @@ def tied_branch(
         tiling=cv.Tiling(masses),
         start=sites.decoder,
         callback=has_left,
-        on_failure="return",  # where it ends in a fold it converges ever more slowly
+        on_failure="return",  # convergence becomes slow near a fold, where a branch may end
         **common,
     )
     assert isinstance(branch, cv.Branch)
@@ -211,10 +210,10 @@ def hysteresis(
     backend: str = "auto",
     progress: bool = False,
 ) -> _command.Arrays:
-    """The first transition of exponential data with free masses, cooled through and heated back.
+    """The first transition of exponential data with free masses, on cooling and on heating.
 
-    Predicted: where the covariance has the collapsed solution split (T9), and where the cumulants have a first
-    reconstruction of vanishing mass leave it on the global branch (T16).
+    The predicted interval is from the temperature at which the collapsed solution splits, from the covariance (T9), to
+    the temperature at which a second reconstruction appears in the global optimum, from the cumulants (T16).
     """
     x = cv.datasets.exponential(n_points).x
     interval = cv.first_critical_beta(x), nucleation_beta(x[:, 0])
@@ -260,7 +259,7 @@ def nucleation_beta(y: np.ndarray, sigma: float = 1.0) -> float:
 
 
 def draw(arrays: _command.Arrays) -> Figure:
-    """The figure, a function of its arrays alone."""
+    """The figure, from its arrays alone."""
     import matplotlib.pyplot as plt
 
     from constrained_vae import plotting
@@ -300,7 +299,7 @@ def draw(arrays: _command.Arrays) -> Figure:
 
 
 def table(arrays: _command.Arrays) -> str:
-    """Exact and detected critical temperatures side by side, hottest first, and the hysteresis of exponential data."""
+    """Exact and detected critical temperatures, hottest first, and the hysteresis of exponential data."""
     lines = [
         f"{'exact beta':>13}  {'reconstructions':<17}{'kind':<13}{'predicted':<13}{'heating ends':>13}"
         f"{'detected':>11}{'difference':>12}{'grid step':>11}"
@@ -329,7 +328,7 @@ def table(arrays: _command.Arrays) -> str:
 
 
 def detection(arrays: _command.Arrays, i: int, j: int) -> str:
-    """Columns of a table: a detected temperature, its difference from the exact one, and the step of the grid."""
+    """Columns of a table: detected temperature, its deviation from the exact temperature, step of the grid."""
     if i < 0:
         return f"{'none':>11}"
     beta, _, low, high = arrays["peaks"][i]
@@ -338,7 +337,7 @@ def detection(arrays: _command.Arrays, i: int, j: int) -> str:
 
 
 def search(arrays: _command.Arrays, bottom: float) -> list[str]:
-    """The remark that the search for exact transitions did not reach the bottom of the grid, if so."""
+    """A remark if the search for exact transitions did not reach the bottom of the grid, else nothing."""
     reached = float(arrays["reached"])
     if reached <= bottom * (1 + 1e-9):
         return []
@@ -346,15 +345,15 @@ def search(arrays: _command.Arrays, bottom: float) -> list[str]:
 
 
 def _curve(branch: cv.Branch, values: np.ndarray) -> np.ndarray:
-    """Points (beta, value), ascending in beta: drawn from one end, dots of curves that coincide do so too."""
+    """Points (beta, value), ascending in beta, so that the dots of coinciding dotted curves coincide."""
     order = np.argsort(branch.betas)
     return np.column_stack([branch.betas, values])[order]
 
 
 def _tracks(branch: cv.Branch, tree: Lineages, mean: np.ndarray, axis: np.ndarray) -> list[np.ndarray]:
-    """A coordinate of every reconstruction of a branch along its lineage, up to where that joins another; (m, 2) each.
+    """A coordinate of every reconstruction along its lineage until it merges with another, as curves (m, 2).
 
-    Curves are interrupted where they jump.
+    Curves are divided at jumps.
     """
     values = [(s.distinct.decoder - mean) @ axis for s in sorted(branch, key=lambda s: s.beta)]
     shortest = _JUMP * np.ptp(np.concatenate(values))
@@ -369,7 +368,7 @@ def _tracks(branch: cv.Branch, tree: Lineages, mean: np.ndarray, axis: np.ndarra
 
 
 def _interrupted(points: np.ndarray, shortest: float) -> list[np.ndarray]:
-    """A curve (m, 2), ascending in beta, without its jumps: the steps that are long, and sudden after those before."""
+    """The pieces of a curve (m, 2), ascending in beta, between its jumps: steps that are long and sudden."""
     step = np.abs(np.diff(points[:, 1]))
     rate = step / np.diff(np.log(points[:, 0]))
     jump = (step[1:] > shortest) & (rate[1:] > _SUDDEN * rate[:-1])
@@ -377,7 +376,7 @@ def _interrupted(points: np.ndarray, shortest: float) -> list[np.ndarray]:
 
 
 def _tied_tracks(branch: cv.Branch, mean: np.ndarray, axis: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """A coordinate of every reconstruction of a tied branch; pieces where it is stable, and where not."""
+    """A coordinate of every reconstruction of a tied branch, as stable and unstable pieces."""
     values = np.array([(s.decoder - mean) @ axis for s in branch])
     unstable = _curve(branch, branch.top_eigenvalue)[:, 1] > 1 - _ROUNDING
     change = np.flatnonzero(np.diff(unstable)) + 1
@@ -389,7 +388,7 @@ def _tied_tracks(branch: cv.Branch, mean: np.ndarray, axis: np.ndarray) -> tuple
 
 
 def _joined(pieces: list[np.ndarray]) -> np.ndarray:
-    """Curves (m, 2) one after another, rows of NaN between them."""
+    """Curves (m, 2) in one array, with rows of NaN between them."""
     gap = np.full((1, 2), np.nan)
     return np.concatenate([part for piece in pieces for part in (piece, gap)][:-1]) if pieces else np.empty((0, 2))
 

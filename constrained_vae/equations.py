@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ._utils.arrays import Array
-from ._utils.device import array_namespace, numpy_namespace
+from ._utils.device import array_namespace, on_host
 
 
 def bits(nats: Array) -> Array:
@@ -74,8 +74,8 @@ class Expectations:
 
     mass: Array
     sums: Array
-    free_energy: float
-    energy: float
+    free_energy: float | Array
+    energy: float | Array
 
     def __add__(self, other: Expectations) -> Expectations:
         return Expectations(
@@ -160,7 +160,7 @@ def decoder(sums: Array, mass: Array, previous: Array) -> Array:
         return values.repeat(sums.shape[1]).reshape(sums.shape)
 
     xp, alive = array_namespace(sums), mass > 0
-    if xp is numpy_namespace and alive.all():
+    if on_host(sums) and alive.all():
         return sums / of_columns(mass)
     return xp.where(of_columns(alive), sums / of_columns(xp.where(alive, mass, 1.0)), previous)
 

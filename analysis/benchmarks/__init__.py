@@ -1,1 +1,1 @@
-"""Benchmarks, each a module to run: `python -m analysis.benchmarks.step`."""
+"""Benchmarks. Each module runs as a command, such as `python -m analysis.benchmarks.step`."""

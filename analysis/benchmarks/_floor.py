@@ -1,14 +1,14 @@
-"""The floor: seconds below which no kernel of this kind can come, from rates measured with all threads.
+"""The floor: a lower bound of the seconds of one map, from rates of operations measured with all threads.
 
     floor = N K / (exponentials per second) + N K * operations per entry / (operations per second)
 
-Exponentials are those of our own kernel, over buffers that stay in the fastest cache. With many statistics the
-operations are the flops 2 S + 2 (S + 1) of the two matrix products, and their rate is that of the same two products for
-this K and S: the best of several heights of row blocks with one thread of BLAS to each, and of a threaded BLAS on all.
-With few, an entry takes at least 3 D + 1 operations: a subtraction and a multiply-add for each term of the distance, a
-multiply-add for each of the D + 1 weighted sums; their rate is that of multiply-adds whose operands stay in registers.
-The search for the largest, the partition function and the expected energy are not counted: they are what a kernel may
-hide, or lose.
+Exponentials are computed by the function of our kernel, on buffers that fit into the fastest cache. With many
+statistics the operations are the flops 2 S + 2 (S + 1) of the two matrix products. Their rate is measured on the same
+products with this K and S: it is the best of row blocks of several heights with single-threaded BLAS, and of all rows
+with threaded BLAS. With few statistics an entry takes at least 3 D + 1 operations: a subtraction and a multiply-add for
+each term of the distance, and a multiply-add for each of the D + 1 weighted sums. Their rate is measured on
+multiply-adds in registers. The maximum, the partition function and the expected energy are not counted, since a kernel
+may hide their cost.
 """
 
 from __future__ import annotations
@@ -21,18 +21,19 @@ from typing import Any
 import numpy as np
 from numba import njit, prange
 
-from constrained_vae.backends.numba import _FEW, _exp
+from constrained_vae.backends.arithmetic import exp
+from constrained_vae.backends.numba import _FEW
 
 from ._methods import wall_clock
 
-_RESIDENT = 2048  # numbers of one thread's buffer: 16 KB of float64
-_LENGTH = 16  # multiply-adds that each number goes through between a load and a store
+_RESIDENT = 2048  # numbers in the buffer of a thread: 16 KB of float64
+_LENGTH = 16  # multiply-adds of a number between its load and its store
 
 _jit = functools.partial(njit, cache=True, error_model="numpy")
 
 
 def floor(N: int, K: int, D: int, dtype: str, threads: int) -> dict[str, Any]:
-    """Seconds of the floor on the CPU, and the rates (per second) that it is made of."""
+    """Seconds of the floor on the CPU, and the rates (per second) in it."""
     exp_rate = _exp_rate(np.dtype(dtype), threads)
     if D <= _FEW:
         kind, operations, rate = "multiply-adds", 3 * D + 1, _multiply_add_rate(np.dtype(dtype), threads)
@@ -59,7 +60,7 @@ def _exponentials(buffers: Any, times: int) -> None:
         buffer = buffers[t]
         for _ in range(times):
             for a in range(len(buffer)):
-                buffer[a] = -_exp(buffer[a])  # tends to its fixed point, -0.567; no step can be left out
+                buffer[a] = -exp(buffer[a])  # tends to its fixed point -0.567; the compiler cannot remove a step
 
 
 def _multiply_add_rate(dtype: np.dtype[Any], threads: int, times: int = 10_000) -> float:
@@ -70,7 +71,7 @@ def _multiply_add_rate(dtype: np.dtype[Any], threads: int, times: int = 10_000) 
 
 def _chains(real: Any) -> Callable[[Any, int], None]:
     half = real(0.5)
-    factors = (half,) * _LENGTH  # a tuple, since loops over tuples are unrolled
+    factors = (half,) * _LENGTH  # a tuple, since Numba unrolls loops over tuples
 
     @_jit(parallel=True, fastmath={"contract"})
     def chains(buffers: Any, times: int) -> None:
@@ -130,7 +131,7 @@ def _products(v: Any, phi: Any, weighted: Any, q: Any, sums: Any, times: int) ->
 
 
 def gpu_floor(N: int, K: int, D: int, dtype: str) -> dict[str, Any]:
-    """As `floor`, from CuPy's exponential, multiply-adds in registers, and cuBLAS."""
+    """The floor on the GPU, from the exponential of CuPy, multiply-adds in registers, and cuBLAS."""
     import cupy
 
     from ._methods import _cupy_events

@@ -1,14 +1,14 @@
-"""One map by every method: ours, and what people would use instead, each written as a good user of that library would.
+"""One map by every method: this project and alternatives, each written as a good user of its library would write it.
 
-A method prepares a `Case` and gives a function without arguments that computes one map and returns, as arrays of its
-library, a dictionary of whichever of these it computes:
+A method prepares a `Case` and returns a function without arguments. This function computes one map and returns a
+dictionary of arrays of its library, with those of the following results that it computes:
 
     mass (K,)        marginal posterior m_a = sum_i rho_i q_ia
     sums (K, D)      sum_i rho_i q_ia x_i;   or decoder (K, D), their ratios
     free_energy, energy
 
-Preparation (copies, compilation, the choice of a block size) is not timed. A method whose library or device is missing
-raises `MissingError`.
+Preparation (copies, compilation, the choice of a block size) is not timed. A method raises `MissingError` if its
+library or device is missing.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ import numpy as np
 
 Map = Callable[[], dict[str, Any]]
 
-_WHOLE = 2**27  # entries of an (N, K) array that a user makes without a thought: 1 GB of float64; more goes in blocks
-_BLOCKS = tuple(2**n for n in (16, 17, 18, 19, 20, 22))  # entries of a block, of which the fastest is taken
-_TRIAL = 2**23  # entries that are mapped to find it
+_WHOLE = 2**27  # entries of the largest (N, K) array that is made whole, 1 GB of float64; larger ones are in blocks
+_BLOCKS = tuple(2**n for n in (16, 17, 18, 19, 20, 22))  # entries of a block; the fastest size is taken
+_TRIAL = 2**23  # entries of the map that finds the fastest size
 
 
 class MissingError(Exception):
-    """A method cannot run here; the message says why."""
+    """A method cannot run on this machine; the message says why."""
 
 
 @dataclass(frozen=True)
 class Case:
     """Gaussian data and tiles at K of the points, energies lambda ||x - psi||^2 with lambda = 2 / D, equal masses.
 
-    In any dimension a tile is then about four nats nearer to its own point than to others, so that no method meets a
-    denormal number, and no tile of k-means is empty.
+    In any dimension a tile is then about four nats nearer to its own point than to other points. So no method computes
+    with denormal numbers, and no tile of k-means is empty.
     """
 
     x: np.ndarray
@@ -81,16 +81,16 @@ def _backend(name: str) -> Callable[[Case, int], Map]:
         phi, s, rho = case.rows()
         arguments = [phi, s, rho, *case.tiles()]
         if name == "cupy":
-            arguments = _on_gpu([phi, s, rho.astype(np.float64), *case.tiles()])  # as it wants them, uncopied
+            arguments = _on_gpu([phi, s, rho.astype(np.float64), *case.tiles()])  # types used without a copy
         return lambda: vars(expectations(*arguments, quadratic=case.multiplier))
 
     return prepare
 
 
 def _mixture(case: Case, threads: int) -> Map:
-    """Scikit-learn's E-step and M-step, which also estimate K variances.
+    """E-step and M-step of scikit-learn, which also estimate K variances.
 
-    `fit` with one iteration would not do: it takes the E-step a second time.
+    `fit` with one iteration is not used, since it computes the E-step twice.
     """
     from sklearn.mixture import GaussianMixture
 
@@ -98,7 +98,7 @@ def _mixture(case: Case, threads: int) -> Map:
     mixture = GaussianMixture(K, covariance_type="spherical")
     weights = np.full(K, 1 / K, case.dtype)
     means, precisions = case.psi.astype(case.dtype), np.full(K, np.sqrt(2 * case.multiplier), case.dtype)
-    # The mean log density exceeds the mean log partition function, -F, by this.
+    # Difference of the mean log density and the mean log partition function, -F.
     constant = x.shape[1] / 2 * np.log(case.multiplier / np.pi)
 
     def evaluate() -> dict[str, Any]:
@@ -113,19 +113,19 @@ def _mixture(case: Case, threads: int) -> Map:
 def _kmeans(case: Case, threads: int) -> Map:
     """One Lloyd step, the limit of large lambda: nearest tiles and new means, without exponentials or F.
 
-    The step is called by itself, since `fit` with one iteration adds preparation and a second search for the nearest.
+    The step is called directly, since `fit` with one iteration adds preparation and a second search for nearest tiles.
     """
     from threadpoolctl import threadpool_limits
 
     try:
         from sklearn.cluster._kmeans import lloyd_iter_chunked_dense
     except ImportError as error:
-        raise MissingError(f"this version of scikit-learn keeps its Lloyd step elsewhere ({error})") from error
+        raise MissingError(f"this version of scikit-learn has its Lloyd step elsewhere ({error})") from error
     x, _, rho = case.rows()
     psi = case.psi.astype(case.dtype)
     decoder, mass, shift = np.empty_like(psi), np.empty(len(psi), case.dtype), np.empty(len(psi), case.dtype)
     labels = np.empty(len(x), np.int32)
-    threadpool_limits(1, user_api="blas")  # as KMeans does: its chunks have the threads
+    threadpool_limits(1, user_api="blas")  # as in KMeans, which runs chunks in threads
 
     def evaluate() -> dict[str, Any]:
         lloyd_iter_chunked_dense(x, rho, psi, decoder, mass, labels, shift, threads)
@@ -144,7 +144,7 @@ def _import_torch(threads: int) -> Any:
 
 
 def _torch(case: Case, threads: int, device: str = "cpu") -> Map:
-    """logsumexp and softmax of the whole (N, K) array, or of blocks of a gigabyte."""
+    """logsumexp and softmax of the whole (N, K) array, or of blocks of 1 GB."""
     torch = _import_torch(threads)
 
     def part(phi: Any, s: Any, rho: Any, v: Any, b: Any, log_masses: Any) -> tuple[Any, ...]:
@@ -157,7 +157,7 @@ def _torch(case: Case, threads: int, device: str = "cpu") -> Map:
 
 
 def _torch_blocks(case: Case, threads: int) -> Map:
-    """One exponential per entry, in place, in blocks of the size that proves fastest."""
+    """One exponential per entry, in place, in blocks of the fastest size."""
     torch = _import_torch(threads)
 
     def part(phi: Any, s: Any, rho: Any, v: Any, b: Any, log_masses: Any) -> tuple[Any, ...]:
@@ -188,7 +188,7 @@ def _torch_map(torch: Any, case: Case, part: Callable[..., tuple[Any, ...]], blo
 
 
 def _jax(case: Case, threads: int) -> Map:
-    """Jitted logsumexp and softmax of the whole (N, K) array, or of blocks of a gigabyte."""
+    """Compiled logsumexp and softmax of the whole (N, K) array, or of blocks of 1 GB."""
     jax = _import_jax()
     jnp = jax.numpy
 
@@ -202,7 +202,7 @@ def _jax(case: Case, threads: int) -> Map:
 
 
 def _jax_blocks(case: Case, threads: int) -> Map:
-    """Jitted, one exponential per entry, the mass from the same product as the sums, in blocks of the fastest size."""
+    """Compiled, one exponential per entry, mass and sums from one matrix product, in blocks of the fastest size."""
     jax = _import_jax()
     jnp = jax.numpy
 
@@ -234,7 +234,7 @@ def _jax_map(jax: Any, case: Case, part: Callable[..., tuple[Any, ...]], block: 
     (N, K), tiles = (len(case.x), len(case.psi)), case.tiles()
     blocks = -(-N // max(1, block // K))
     n = -(-N // blocks)
-    # Rows that fill up the last block weigh nothing.
+    # Rows that fill the last block have weight zero.
     rows = [
         np.pad(a, [(0, blocks * n - N)] + [(0, 0)] * (a.ndim - 1)).reshape(blocks, n, *a.shape[1:]) for a in case.rows()
     ]
@@ -254,12 +254,12 @@ def _jax_map(jax: Any, case: Case, part: Callable[..., tuple[Any, ...]], block: 
 
 
 def _linear(mass: Any, sums: Any, free_energy: Any, offset: Any, v: Any, b: Any) -> dict[str, Any]:
-    """The expected energy costs nothing more by linearity (T4): sum_i rho_i s_i - m . b - <sums, v>."""
+    """The results with the expected energy, which is linear in them (T4): sum_i rho_i s_i - m . b - <sums, v>."""
     return {"mass": mass, "sums": sums, "free_energy": free_energy, "energy": offset - mass @ b - (sums * v).sum()}
 
 
 def _fastest(case: Case, prepare: Callable[[Case, int], Map]) -> int:
-    """The block size whose map of the first rows is fastest, the best of three each."""
+    """The block size with the fastest map of the first rows, by the best of three runs each."""
     some = Case(case.x[: max(1, _TRIAL // len(case.psi))], case.psi, case.dtype)
     entries = len(some.x) * len(some.psi)
 
@@ -283,7 +283,7 @@ def _on_gpu(arrays: list[np.ndarray]) -> list[Any]:
 
 
 def _cupy_composition(case: Case, threads: int) -> Map:
-    """The equations as CuPy's array functions, row block by row block: the reference backend on the device."""
+    """The equations as array functions of CuPy, in blocks of rows: the reference backend on the device."""
     from constrained_vae.backends import reference
 
     arguments = _on_gpu([*case.rows(), *case.tiles()])
@@ -326,7 +326,7 @@ def _torch_events(evaluate: Callable[[], object]) -> float:
 
 @dataclass(frozen=True)
 class Method:
-    """How to prepare one map, how its seconds are told, and the library it stands for."""
+    """A method: its preparation of a map, its package, and its function that measures the seconds of a map."""
 
     prepare: Callable[[Case, int], Map]
     package: str

@@ -1,4 +1,4 @@
-"""Time against size with the floor, drawn from the results alone, for one column of a page."""
+"""The picture of `map`: times against sizes with the floor, from the results alone, for one column of a page."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-# Colours of Okabe and Ito, which colour-blind readers tell apart; the marker says it once more.
+# Colours of Okabe and Ito, which colour-blind readers can distinguish, and different markers.
 _STYLES = {
     "numba": ("this project", "#D55E00", "o"),
     "reference": ("its reference", "#999999", "x"),
@@ -27,7 +27,7 @@ _STYLES = {
 
 
 def draw(results: dict[str, Any]) -> Figure:
-    """Above: every method at every size, with the floor. Below: ours as N grows, with the floor."""
+    """The figure. Top: every method at every size, with the floor. Bottom: this project as N grows, with the floor."""
     with plt.rc_context({"font.size": 7, "axes.linewidth": 0.6, "axes.spines.top": False, "axes.spines.right": False}):
         figure = plt.figure(figsize=(3.4, 5.2), layout="constrained")
         above, below = figure.subplots(2, 1, height_ratios=[3, 2])
@@ -64,7 +64,7 @@ def _methods(figure: Figure, ax: Axes, maps: list[dict[str, Any]]) -> None:
 
 
 def _growth(ax: Axes, results: dict[str, Any]) -> None:
-    """Times as N grows; the floor of an entry is that measured at the nearest K of the same dimension."""
+    """Draw times as N grows, with the floor per entry at the nearest measured K of the same dimension."""
     floors = [record for record in results["maps"] if record["method"] == "floor"]
     for color, marker, dim in (("#D55E00", "o", 2), ("#0072B2", "s", 64)):
         for grown in results["growth"]:

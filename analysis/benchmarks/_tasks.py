@@ -15,13 +15,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-_WARM_UP = (1024, 64)  # N, K: enough for every compiled path to be taken
-_SECONDS, _AT_LEAST, _AT_MOST = 1.0, 3, 25  # an evaluation is repeated for that long, within that many times,
-_PATIENCE = 8.0  # but no longer than that many seconds
+_WARM_UP = (1024, 64)  # N, K: large enough to compile every path of the code
+_SECONDS, _AT_LEAST, _AT_MOST = 1.0, 3, 25  # an evaluation is repeated for _SECONDS, within these numbers of times,
+_PATIENCE = 8.0  # but _AT_LEAST does not hold after this many seconds
 
 
 def measure(method: str, size: Sequence[int], dtype: str, threads: int) -> dict[str, Any]:
-    """Seconds of evaluations of one map, and the extra bytes of the first at this size; or why there are none."""
+    """Seconds of evaluations of one map, and extra bytes of the first one; or the reason why the method is missing."""
     from ._methods import METHODS, Case, MissingError
 
     chosen, (N, K, D) = METHODS[method], size
@@ -37,6 +37,7 @@ def measure(method: str, size: Sequence[int], dtype: str, threads: int) -> dict[
 
 
 def measure_floor(size: Sequence[int], dtype: str, threads: int, gpu: bool = False) -> dict[str, Any]:
+    """The floor of the seconds of one map, see `_floor`."""
     from . import _floor
 
     N, K, D = size
@@ -44,7 +45,7 @@ def measure_floor(size: Sequence[int], dtype: str, threads: int, gpu: bool = Fal
 
 
 def measure_growth(method: str, sizes: Sequence[Sequence[int]], dtype: str, threads: int) -> dict[str, Any]:
-    """Seconds of evaluations at every size, taken in turn so that a disturbance of the machine meets all sizes."""
+    """Seconds of evaluations at every size, in turns, so that a disturbance of the machine affects all sizes."""
     from ._methods import METHODS, Case
 
     chosen = METHODS[method]
@@ -56,6 +57,7 @@ def measure_growth(method: str, sizes: Sequence[Sequence[int]], dtype: str, thre
 
 
 def measure_training(method: str, dtype: str, threads: int) -> dict[str, Any]:
+    """Milliseconds of a training step, see `trainer`."""
     from . import trainer
 
     return trainer.measure(method, dtype, threads)
@@ -69,14 +71,14 @@ def _timings(seconds: Callable[[], float]) -> list[float]:
 
 
 def _extra_bytes(evaluate: Callable[[], object]) -> int | None:
-    """Peak resident memory while evaluating, less what was resident before; None where the system doesn't tell."""
+    """Peak resident memory during an evaluation minus the memory before; None if the system does not report it."""
     status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
     if not reset.exists():
         return None
     libc = ctypes.CDLL(None)
     if hasattr(libc, "malloc_trim"):
-        libc.malloc_trim(0)  # what was freed before must not serve the map
-    reset.write_text("5")  # the peak starts anew
+        libc.malloc_trim(0)  # the map must not use memory that was freed before
+    reset.write_text("5")  # resets the peak
 
     def resident(name: str) -> int:
         line = next(line for line in status.read_text().splitlines() if line.startswith(name))

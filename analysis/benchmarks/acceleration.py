@@ -1,9 +1,9 @@
-"""Maps and time that each accelerator needs to the same error estimate, near and away from the first transition.
+"""Number of maps and time of each accelerator to the same error estimate, near and far from the first transition.
 
     python -m analysis.benchmarks.acceleration [--data two_points|four_clusters] [--tiles K] [--tol TOL]
 
-`n_maps` counts every evaluation of the map, rejected proposals and the error estimate included. Accelerators may end in
-different local minima; F says so.
+`n_maps` counts every evaluation of the map, including rejected proposals and the error estimate. Accelerators may
+converge to different local minima, which have different F.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""What a map costs under each constraint, beside the ELBO, on the digits.
+"""Seconds per map under each constraint, compared with the ELBO, on the digits.
 
     python -m analysis.benchmarks.constraints [--tiles K] [--features S]
 
-Seconds per map of a whole solve from random data points at a sixth of the first critical temperature, proposals, inner
-minimisations, charts and error estimate included; and what `solve_constrained` needs for an error of 1.5 with labels.
+The seconds per map are those of a whole solve from random data points at a sixth of the first critical temperature,
+including proposals, decoder updates, coordinates and the error estimate. The last line is the time of
+`solve_constrained` for an error of 1.5 with labels.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import constrained_vae as cv
 def main() -> None:
     parser = argparse.ArgumentParser(description="seconds per map under each constraint, and ratios to the ELBO")
     parser.add_argument("--tiles", type=int, default=64)
-    parser.add_argument("--features", type=int, default=256, help="random Fourier features of FRE")
+    parser.add_argument("--features", type=int, default=256, help="number of random Fourier features of FRE")
     args = parser.parse_args()
     data = cv.datasets.digits()
     tiling = cv.Tiling.uniform(args.tiles)

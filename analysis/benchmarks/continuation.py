@@ -1,10 +1,10 @@
-"""Maps and time to locate the transitions of a data set: by continuation, and off ever finer grids.
+"""Number of maps and time to locate the transitions of a data set, by continuation and on grids.
 
     python -m analysis.benchmarks.continuation [--data four_clusters] [--tiles K] [--grids n ...]
 
-On a grid every temperature is solved from the one before, as a careful user would do by hand; a transition is then
-known to lie between two temperatures, so that the relative accuracy is the step. What a grid as fine as the accuracy of
-the continuation would cost is extrapolated from the finest one that was run, at its maps per temperature.
+On a grid every temperature starts from the solution before it, as a careful user would do by hand. A transition then
+lies between two temperatures, so the relative accuracy is the step of the grid. The cost of a grid with the accuracy of
+the continuation is extrapolated from the finest grid, with its maps per temperature.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ import numpy as np
 import constrained_vae as cv
 from constrained_vae.problems.problem import Problem
 
-ACCURACY = 1e-9  # relative, of a transition
+ACCURACY = 1e-9  # relative accuracy of a transition by continuation
 
 
 @contextmanager
 def counted() -> Iterator[list[int]]:
-    """Counts every evaluation of the map, whoever asks for it."""
+    """Count every evaluation of the map, in the first entry of the list."""
     count, original = [0], Problem.expectations
 
     def expectations(self: Problem, psi: Any, log_masses: Any) -> Any:
@@ -43,7 +43,7 @@ def by_continuation(x: Any, tiling: cv.Tiling, masses: str) -> list[float]:
 
 
 def by_grid(x: Any, tiling: cv.Tiling, masses: str, count: int) -> list[float]:
-    """Temperatures between which the number of distinct reconstructions grows: the middles of those steps."""
+    """The middles of the steps at which the number of distinct reconstructions grows."""
     betas = cv.default_betas(x, count=count)[::-1]
     solution, found, distinct = None, [], 1
     for above, beta in zip([betas[0], *betas], betas, strict=False):
@@ -56,7 +56,7 @@ def by_grid(x: Any, tiling: cv.Tiling, masses: str, count: int) -> list[float]:
 
 
 def measured(work: Callable[[], list[float]]) -> tuple[list[float], int, float]:
-    """Result, maps and seconds."""
+    """The result of the work, its number of maps and its seconds."""
     began = time.perf_counter()
     with counted() as count:
         found = work()

@@ -1,12 +1,12 @@
-"""Times one map: ours, what people would use instead, and the floor that the machine sets.
+"""Times one map: of this project, of alternatives in other libraries, and the floor of the machine.
 
     python -m analysis.benchmarks.map [--sizes N,K,D ...] [--dtypes ...] [--methods ...] [--rounds R] [--quick]
 
-Every measurement has a process of its own. In each round every method is measured once, one after another, so that a
-disturbance of the machine meets them all; ratios and fractions of the floor are taken within a round, and their medians
-are shown. All methods are allowed the same number of threads. What the methods do is said in `_methods`, what the floor
-is in `_floor`. A full run writes results/map.json and figures/map.png beside this file; a partial one only where it is
-told to.
+Every measurement has its own process. In each round every method is measured once, one after another, so that a
+disturbance of the machine affects all of them. Ratios and fractions of the floor are taken within a round, and their
+medians are shown. All methods may use the same number of threads. The docstrings of `_methods` and `_floor` describe
+the methods and the floor. A full run writes results/map.json and figures/map.png beside this file; a partial run writes
+files only with --out.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from ._process import elsewhere
 SIZES = ((10000, 1024, 2), (100000, 4096, 2), (10000, 1024, 64), (50000, 1024, 64), (2000, 2000, 784))
 QUICK = ((1000, 128, 2), (1000, 128, 64))
 DTYPES = ("float64", "float32")
-_FLOORS = {"numba": "floor", "cupy": "gpu floor"}  # of our methods, with which those on the same device are compared
+_FLOORS = {"numba": "floor", "cupy": "gpu floor"}  # the methods of this project, with the floor of their device
 _VERSIONS = ("constrained-vae", "numpy", "scipy", "numba", "scikit-learn", "torch", "jax", "jaxlib", "cupy")
 
 Run = Callable[[str, dict[str, Any], int], dict[str, Any]]
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def growth_series(quick: bool = False) -> dict[str, list[list[int]]]:
-    """Sizes that grow in one of N, K, D, the others fixed; D where matrix products are used."""
+    """Series of sizes in which one of N, K and D grows, D in the range where matrix products are used."""
     steps = [2**n for n in range(3 if quick else 5)]
     N, K = (500, 64) if quick else (10000, 512)
     return {
@@ -70,7 +70,7 @@ def compute(
     growth: dict[str, list[list[int]]],
     run: Run = elsewhere,
 ) -> dict[str, Any]:
-    """Everything measured, as JSON has it; times in seconds, memory in bytes, rates per second."""
+    """All measurements, as types of JSON; times in seconds, memory in bytes, rates per second."""
     missing: dict[str, str] = {}
     maps = []
     for size in sizes:
@@ -112,7 +112,7 @@ def compute(
 
 
 def summary(size: Sequence[int], dtype: str, rounds: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One record per method: seconds, ratio to ours, fraction of the floor, each with its quartiles over the rounds."""
+    """A record per method: seconds, ratio to this project, fraction of the floor, with quartiles over the rounds."""
     medians = [{name: float(np.median(result["seconds"])) for name, result in each.items()} for each in rounds]
     records = []
     for name, example in rounds[0].items():
@@ -133,24 +133,24 @@ def summary(size: Sequence[int], dtype: str, rounds: list[dict[str, Any]]) -> li
 
 
 def memory_claim(size: Sequence[int], dtype: str) -> int:
-    """Bytes below which the extra memory of one of our maps is to stay: 16 MB + 4 K D itemsize."""
+    """Upper bound in bytes of the extra memory of a map of this project: 16 MB + 4 K D itemsize."""
     return 16_000_000 + 4 * size[1] * size[2] * np.dtype(dtype).itemsize
 
 
 def fit(series: list[list[int]], seconds: list[float]) -> dict[str, float]:
-    """Exponent of the growth, and how far the times are at most, relatively, from the best straight line a + b n."""
+    """Exponent of the growth, and largest relative distance of the times from the best straight line a + b n."""
     varied = np.argmax(np.ptp(series, axis=0))
     n, t = np.array(series, float)[:, varied], np.array(seconds)
     exponent = np.polynomial.Polynomial.fit(np.log(n), np.log(t), 1).convert().coef[1]
-    design = np.column_stack([1 / t, n / t])  # the relative errors are what is minimised
+    design = np.column_stack([1 / t, n / t])  # minimises relative errors
     line = design @ np.linalg.lstsq(design, np.ones(len(t)), rcond=None)[0]
     return {"exponent": float(exponent), "off_line": float(np.abs(line - 1).max())}
 
 
 def table(results: dict[str, Any]) -> str:
-    """What was measured, for a reader; a map's row ends with its extra memory and, for ours, what is claimed of it."""
-    machine, told = results["machine"], ", ".join(f"{name} {of}" for name, of in results["versions"].items())
-    lines = [f"{machine['cpu']}, {machine['cores']} cores, {results['threads']} threads; {told}"]
+    """The results as text; the row of a map ends with its extra memory and, for this project, the bound of it."""
+    machine, versions = results["machine"], ", ".join(f"{name} {of}" for name, of in results["versions"].items())
+    lines = [f"{machine['cpu']}, {machine['cores']} cores, {results['threads']} threads; {versions}"]
     lines += [f"without {method}: {why}" for method, why in results["missing"].items()]
     lines.append(
         f"{'N, K, D':>15} {'dtype':8} {'method':17}{'ms per map':>11} {'quartiles':>21}{'ratio':>8}{'of floor':>9}"
@@ -189,7 +189,7 @@ def table(results: dict[str, Any]) -> str:
 
 
 def write(out: Path, results: dict[str, Any]) -> None:
-    """The JSON, and the picture drawn from it."""
+    """Write the JSON file and its picture."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -202,14 +202,14 @@ def write(out: Path, results: dict[str, Any]) -> None:
 
 
 def machine() -> dict[str, Any]:
-    """The processor and how many of its cores may be used."""
+    """The processor, and the number of its cores that may be used."""
     info = Path("/proc/cpuinfo")
     names = [line.partition(":")[2].strip() for line in _lines(info) if line.startswith("model name")]
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity else os.cpu_count()
     vectors = "AVX-512" if any("avx512f" in line for line in _lines(info)) else None
-    told = {"cpu": names[0] if names else platform.machine(), "cores": cores, "system": platform.system()}
-    return told | ({"vectors": vectors} if vectors else {})
+    found = {"cpu": names[0] if names else platform.machine(), "cores": cores, "system": platform.system()}
+    return found | ({"vectors": vectors} if vectors else {})
 
 
 def versions() -> dict[str, str]:
@@ -257,12 +257,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--sizes", type=parse_size, nargs="+", metavar="N,K,D", help="default: the five of the table")
     parser.add_argument("--dtypes", choices=DTYPES, nargs="+", default=DTYPES)
-    parser.add_argument(
-        "--methods", choices=METHODS, nargs="+", default=list(METHODS), help="default: all that can run"
-    )
+    parser.add_argument("--methods", choices=METHODS, nargs="+", default=list(METHODS), help="default: all available")
     parser.add_argument("--rounds", type=_positive, help="processes per method and size (default 3, quick 1)")
-    parser.add_argument("--threads", type=_positive, default=2, help="of every method (default %(default)s)")
-    parser.add_argument("--quick", action="store_true", help="small sizes, to see that all works")
+    parser.add_argument("--threads", type=_positive, default=2, help="threads of every method (default %(default)s)")
+    parser.add_argument("--quick", action="store_true", help="small sizes, for a test")
     parser.add_argument("--out", type=Path, help="folder of results/map.json and figures/map.png")
     return parser
 

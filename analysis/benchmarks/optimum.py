@@ -1,8 +1,9 @@
-"""What the certified optimum costs: 40 temperatures of the rate-distortion function of some data sets.
+"""Seconds of the certified optimum: the rate-distortion function of some data sets at 40 temperatures.
 
     python -m analysis.benchmarks.optimum [--data four_clusters|line|digits|...] [--count 40] [--gap 1e-6]
 
-Prints seconds, the largest certified gap, how many temperatures met it, and how many reconstructions the coldest has.
+Prints the seconds, the largest certified gap, the number of temperatures that reached the requested gap, and the number
+of reconstructions at the coldest temperature.
 """
 
 from __future__ import annotations
@@ -27,15 +28,15 @@ SETS: dict[str, Callable[[], cv.datasets.DataSet]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description="seconds and gaps of rate_distortion")
     parser.add_argument("--data", choices=tuple(SETS), action="append")
-    parser.add_argument("--count", type=int, default=40, help="temperatures")
-    parser.add_argument("--gap", type=float, default=1e-6, help="nats asked for")
+    parser.add_argument("--count", type=int, default=40, help="number of temperatures")
+    parser.add_argument("--gap", type=float, default=1e-6, help="requested gap in nats")
     parser.add_argument("--coldest", type=float, help="last temperature, relative to the first critical one")
     args = parser.parse_args()
     cv.global_solution([[-1.0], [1.0]], beta=0.5)  # compiles the kernels
     print(f"{args.count} temperatures, gap {args.gap:g}, version {cv.__version__}")
     for name in args.data or ("four_clusters", "line", "digits"):
         data = SETS[name]()
-        # On a line to 100 times the first critical multiplier; elsewhere to 0.95 of the entropy of the data.
+        # On a line down to 0.01 of the first critical temperature; elsewhere to 0.95 of the entropy of the data.
         coldest = args.coldest or (0.01 if name == "line" else None)
         top = cv.first_critical_beta(data.x)
         betas = None if coldest is None else np.geomspace(top, coldest * top, args.count)

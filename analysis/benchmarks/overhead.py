@@ -2,7 +2,7 @@
 
     python -m analysis.benchmarks.overhead
 
-Small problems are what notebooks solve, and there the time goes into Python and not into arithmetic. The compiled kernel
+Small problems are what notebooks solve, and their time goes into Python and not into arithmetic. The compiled kernel
 is timed alone, in turns with iterations of the solver, on one thread. Backtracks and the products of Newton steps count
 as maps. Prints medians over the rounds.
 """

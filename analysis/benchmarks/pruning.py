@@ -1,9 +1,9 @@
-"""Times one map at low temperature: of all tiles, and with those left out that cannot matter to a run of rows.
+"""Times one map at low temperature, with all tiles and with the irrelevant tiles of each run of rows left out.
 
     python -m analysis.benchmarks.pruning [--sizes N,K,D ...] [--dtypes ...] [--out FILE]
 
-Data are standard normal, tiles lie at some of the points, and lambda is given in units of lambda_c = 1 / (2 l_1), the
-first transition. Both ways see the rows in the same order, take turns, and are held against each other.
+Data are standard normal, and tiles lie at some of the points. lambda is in units of lambda_c = 1 / (2 l_1), the first
+transition. Both computations have the same order of rows and run in turns; their results are compared.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _TURNS = 7
 
 
 def measure(size: tuple[int, int, int], dtype: str, ratio: float) -> dict[str, Any]:
-    """Median seconds of both, and the largest differences relative to the largest entry."""
+    """Median seconds of both computations, and their largest differences relative to the largest entry."""
     (N, K, D), rng = size, np.random.default_rng(0)
     x = rng.normal(size=(N, D))
     x -= x.mean(axis=0)
@@ -46,7 +46,7 @@ def measure(size: tuple[int, int, int], dtype: str, ratio: float) -> dict[str, A
         with mock.patch.object(pruning, "expectations", return_value=None):
             return pruned()
 
-    one, other = pruned(), whole()  # compiled with that
+    one, other = pruned(), whole()  # compiles the kernels
     seconds = np.median([(wall_clock(pruned), wall_clock(whole)) for _ in range(_TURNS)], axis=0)
     differences = {
         name: float(np.max(np.abs(getattr(one, name) - getattr(other, name))) / np.max(np.abs(getattr(other, name))))
@@ -67,7 +67,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--sizes", type=parse_size, nargs="+", default=SIZES, metavar="N,K,D")
     parser.add_argument("--dtypes", choices=DTYPES, nargs="+", default=DTYPES)
-    parser.add_argument("--out", type=Path, help="a JSON file for the results")
+    parser.add_argument("--out", type=Path, help="JSON file of the results")
     args = parser.parse_args()
     print(f"{'N, K, D':>16} {'dtype':8}{'lambda/lambda_c':>16}{'all, ms':>10}{'pruned':>8}{'times':>7}  differ by")
     records = []

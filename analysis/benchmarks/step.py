@@ -1,6 +1,6 @@
-"""Times one evaluation of the map: the reference backend against the compiled one, in a minute.
+"""Times one map of the reference backend and of the compiled backend, in a minute.
 
-`python -m analysis.benchmarks.map` compares with other libraries and with the floor, in the same processes.
+`python -m analysis.benchmarks.map` compares with other libraries and with the floor.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import statistics
 from ._process import elsewhere
 from .map import parse_size, versions
 
-METHODS = (("reference", "float64"), ("numba", "float64"), ("numba", "float32"))  # compared with the first
+METHODS = (("reference", "float64"), ("numba", "float64"), ("numba", "float32"))  # ratios are to the first method
 SIZES = ((10000, 1024, 2), (10000, 1024, 64))
 
 
@@ -31,7 +31,7 @@ def main() -> None:
             rounds.append([1e3 * statistics.median(seconds) for seconds in results])
         for number, (method, dtype) in enumerate(METHODS):
             milliseconds = [each[number] for each in rounds]
-            # Within a round the methods met the same machine, so ratios are taken there.
+            # Ratios are taken within a round, where the machine was in the same state for all methods.
             ratio = statistics.median(each[0] / each[number] for each in rounds)
             print(
                 f"{', '.join(map(str, size)):>18}  {f'{method} {dtype}':17} {statistics.median(milliseconds):10.2f} "

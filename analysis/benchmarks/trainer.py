@@ -1,9 +1,10 @@
-"""Times one GECO training step: ours, against the same network, batch and algorithm in PyTorch on the CPU.
+"""Times a training step of GECO: of this project, and of the same network and algorithm in PyTorch on the CPU.
 
     python -m analysis.benchmarks.trainer [--rounds R] [--threads T]
 
-Digits, batches of 256, a network 64-128-128-16-128-128-64 with tanh, Adam, one RE constraint with its multiplier; every
-measurement in a process of its own, ratios within a round. PyTorch runs as written, with the fastest of its Adams.
+The data are the digits, in batches of 256. The network is 64-128-128-16-128-128-64 with tanh; the optimiser is Adam;
+there is one RE constraint with its multiplier. Every measurement has its own process, and ratios are taken within a
+round. PyTorch runs without compilation; ratios are to its fastest Adam.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def summary(dtype: str, rounds: list[dict[str, dict[str, Any]]]) -> list[str]:
-    """A line for every method: median milliseconds of a step, and its share of the fastest PyTorch of the round."""
+    """A line for every method: median milliseconds of a step, and their ratio to the fastest PyTorch of the round."""
     lines = []
     for method in METHODS:
         if missing := rounds[0][method].get("missing"):
@@ -62,7 +63,7 @@ def summary(dtype: str, rounds: list[dict[str, dict[str, Any]]]) -> list[str]:
 
 
 def measure(method: str, dtype: str, threads: int) -> dict[str, Any]:
-    """Median milliseconds of a step; or why there are none."""
+    """Median milliseconds of a step; or the reason why the method is missing."""
     if method == "this project":
         return {"milliseconds": 1e3 * statistics.median(_ours(dtype))}
     try:
@@ -92,7 +93,7 @@ def _ours(dtype: str) -> list[float]:
 
 
 def _torch(method: str, dtype: str, threads: int) -> Callable[[], None]:
-    """A training step as a user of PyTorch would write it, with the project's multiplier."""
+    """A training step as a user of PyTorch would write it, with the multiplier of this project."""
     import torch
     from torch import nn
 

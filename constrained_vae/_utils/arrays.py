@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-Array = Any  # a NumPy or CuPy array
+Array: TypeAlias = npt.NDArray[Any]  # of NumPy, or of CuPy, whose arrays have the same methods
 
 
 FloatArray = npt.NDArray[np.floating[Any]]

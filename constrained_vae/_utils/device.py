@@ -11,11 +11,16 @@ import numpy as np
 from .arrays import Array, FloatArray
 
 
-def array_namespace(*arrays: Array) -> Any:
+def array_namespace(*arrays: Array | float) -> Any:
     """The array namespace of these arrays, with a fast path for NumPy arrays."""
     if type(arrays[0]) is np.ndarray:
         return numpy_namespace
     return array_api_compat.array_namespace(*arrays)
+
+
+def on_host(array: Array) -> bool:
+    """Whether an array is one of NumPy."""
+    return isinstance(array, np.ndarray)
 
 
 def to_host(array: Array) -> FloatArray:
@@ -23,9 +28,9 @@ def to_host(array: Array) -> FloatArray:
     return np.asarray(array.get() if hasattr(array, "get") else array)
 
 
-def numbers(*scalars: Array) -> tuple[float, ...]:
+def numbers(*scalars: Array | float) -> tuple[float, ...]:
     """Scalars as floats; scalars on a device are moved in one transfer."""
-    if type(scalars[0]) is not float and hasattr(scalars[0], "get"):
+    if not isinstance(scalars[0], float) and hasattr(scalars[0], "get"):
         scalars = tuple(array_namespace(*scalars).stack(scalars).get())
     return tuple(float(scalar) for scalar in scalars)
 

@@ -15,10 +15,10 @@ from numba.extending import intrinsic, overload
 
 from .._utils.arrays import Array
 
-_jit = functools.partial(njit, cache=True, nogil=True, error_model="numpy")
+jit = functools.partial(njit, cache=True, nogil=True, error_model="numpy")
 
 
-def _frozen(array: Array, real: type) -> Array:
+def frozen(array: Array, real: type) -> Array:
     """A contiguous read-only view, so that one compiled kernel serves writable and read-only arrays without a copy."""
     flags = array.flags
     if array.dtype.type is real and flags.c_contiguous and not flags.writeable:
@@ -29,19 +29,19 @@ def _frozen(array: Array, real: type) -> Array:
 
 
 @njit(fastmath={"reassoc"})
-def _add(x: Any, y: Any) -> Any:
+def add(x: Any, y: Any) -> Any:
     """x + y, where the compiler may reorder the sum to vectorise it; all other operations follow IEEE arithmetic."""
     return x + y
 
 
 @njit(fastmath={"contract"})
-def _multiply_add(x: Any, y: Any, z: Any) -> Any:
+def multiply_add(x: Any, y: Any, z: Any) -> Any:
     """x y + z, rounded once if the processor has a fused multiply-add."""
     return x * y + z
 
 
 @intrinsic
-def _max(context: Any, x: Any, y: Any) -> Any:
+def maximum(context: Any, x: Any, y: Any) -> Any:
     """The larger of x and y by LLVM's maxnum, the only form of a maximum over an array that LLVM vectorises."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -52,12 +52,12 @@ def _max(context: Any, x: Any, y: Any) -> Any:
     return x(x, x), generate
 
 
-def _exp(x: Any) -> Any:
+def exp(x: Any) -> Any:
     """exp(x) for x <= 0, to 2 eps, and zero below exp(-650) (float32: exp(-60)); only compiled code can call it."""
     raise NotImplementedError
 
 
-@overload(_exp, jit_options={"fastmath": {"contract"}})
+@overload(exp, jit_options={"fastmath": {"contract"}})
 def _exp_of_type(x: Any) -> Any:
     return {types.float64: _EXP_64, types.float32: _EXP_32}[x]
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from .._utils.arrays import Array
 from .._utils.checks import TooLargeError
+from .._utils.device import on_host
 from ..equations import Expectations
 from .geometry import COLLECT_THREADS, COLUMN_THREADS, THREADS, arguments, geometry, options
 
@@ -226,7 +227,7 @@ def _sizes(rows: tuple[Array, Array, Array], tiles: tuple[Array, Array, Array]) 
 
 def _on_device(array: Array, dtype: np.dtype[Any]) -> Array:
     """The array on the current GPU, C-contiguous, of that dtype; not copied if it is so already."""
-    if isinstance(array, np.ndarray):
+    if on_host(array):
         return cupy.asarray(np.ascontiguousarray(array, dtype))  # CuPy lacks some dtypes of NumPy
     return cupy.ascontiguousarray(array, dtype)
 

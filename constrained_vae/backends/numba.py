@@ -32,7 +32,7 @@ from .._utils.blas import single_threaded_blas
 from .._utils.device import check_on_host
 from ..equations import Expectations
 from . import pruning
-from .arithmetic import _add, _exp, _frozen, _jit, _max, _multiply_add
+from .arithmetic import add, exp, frozen, jit, maximum, multiply_add
 
 _FEW = 8  # largest S of `_few`; differences cost as much as matrix products at S = 5 and 1.1 times as much at S = 8
 _SORTED_STATISTICS = 4  # largest S for which rows are sorted; at S = 5 pruning gains only a factor 1.4 to 2
@@ -40,7 +40,7 @@ _WORTH_SORTING = 512  # smallest number of rows that are sorted
 _SMALL = 2**19  # N K (S + 8) below which one thread computes, about 0.1 ms: starting the other threads takes as long
 _CHUNKS = 64  # largest number of chunks, and so of cores that can share the work
 _SHARE = 2**26  # N K (S + 8) from which a block is shared, about 10 ms: threads wait for each other twice per block
-_BLOCK = 2**23  # bytes of a shared block, so that it stays in the cache that the cores share
+_SHARED_BYTES = 2**23  # bytes of a shared block, so that it stays in the cache that the cores share
 _WIDE = 64  # smallest K of a shared block; with fewer tiles the rows would be read many times for little work
 _ROWS = 64, 512  # fewest and most rows of a shared block: below, products are slower; above, float32 sums less accurate
 _PIECE = 512  # tiles per piece of a shared block; products with half as many are 8 % slower
@@ -81,11 +81,11 @@ def expectations(
     if not (type(statistics) is type(offset) is type(weights) is type(v) is type(b) is type(log_masses) is np.ndarray):
         check_on_host(statistics=statistics, offset=offset, weights=weights, v=v, b=b, log_masses=log_masses)
     real = np.float32 if statistics.dtype == np.float32 else np.float64
-    phi, s, rho = _frozen(statistics, real), _frozen(offset, real), _frozen(weights, np.float64)
-    b, log_pi = _frozen(b, real), _frozen(log_masses, real)
+    phi, s, rho = frozen(statistics, real), frozen(offset, real), frozen(weights, np.float64)
+    b, log_pi = frozen(b, real), frozen(log_masses, real)
     if phi.shape[1] <= _FEW and phi.size * len(b) < _SMALL - 8 * len(phi) * len(b):
         multiplier = real(quadratic or 0)
-        return Expectations(*_few_alone(phi, s, rho, _frozen(v, real), b, log_pi, multiplier))
+        return Expectations(*_few_alone(phi, s, rho, frozen(v, real), b, log_pi, multiplier))
     if phi.shape[1] <= _FEW:
         mass, sums, totals = _with_few(phi, s, rho, v, b, log_pi, quadratic)
     else:
@@ -127,7 +127,7 @@ def _with_many(phi: Array, s: Array, rho: Array, v: Array, b: Array, log_pi: Arr
     chunks, rows = _many_chunks(N, K, S, real)
     if not chunks:
         scratch, mass, sums, totals = _shared_arrays(N, K, S, real)
-        _shared(data, (_frozen(v, real), b, log_pi), scratch, mass, sums, totals)
+        _shared(data, (frozen(v, real), b, log_pi), scratch, mass, sums, totals)
         return mass, sums, totals
     tiles = np.array(v.T, real, order="C"), b, log_pi
     scratch, sums, totals = _many_arrays(chunks, rows, K, S, real)
@@ -197,13 +197,13 @@ def _shared_arrays(N: int, K: int, S: int, real: type) -> tuple[Arrays, Array, A
     # suffice. Half of the memory is for the teams.
     left = _memory(K, S, real) - 8 * K * (S + 1) - itemsize * tasks * size * S
     least, most = min(_ROWS[0], left // (2 * K * itemsize)), min(_ROWS[1], N)
-    rows = min(most, max(1, least, _BLOCK // (K * itemsize)))
+    rows = min(most, max(1, least, _SHARED_BYTES // (K * itemsize)))
     teams = min(_TASKS, -(-rows // 4))
     shapes = (pieces, rows * size), (teams, K), (tasks, size, S)
     return tuple(np.empty(shape, real) for shape in shapes), np.zeros(K), np.zeros((K, S)), np.zeros((teams, 2))
 
 
-@_jit()
+@jit()
 def _few_alone(
     phi: Array, s: Array, rho: Array, v: Array, b: Array, log_pi: Array, lam: float
 ) -> tuple[Array, Array, float, float]:
@@ -224,7 +224,7 @@ def _few_alone(
     return mass, found, totals[0], totals[1]
 
 
-@_jit(parallel=True)
+@jit(parallel=True)
 def _few_parallel(
     phi: Array, s: Array, rho: Array, tiles: Array, b: Array, log_pi: Array, lam: float, sums: Array, totals: Array
 ) -> None:
@@ -234,7 +234,7 @@ def _few_parallel(
         _few(phi[i:j], s[i:j], rho[i:j], tiles, b, log_pi, lam, sums[c], totals[c])
 
 
-@_jit(parallel=True)
+@jit(parallel=True)
 def _many_parallel(data: Arrays, tiles: Arrays, scratch: Arrays, sums: Array, totals: Array) -> None:
     (phi, s, rho), (q, scaled, product) = data, scratch
     N, chunks = len(phi), len(totals)
@@ -243,7 +243,7 @@ def _many_parallel(data: Arrays, tiles: Arrays, scratch: Arrays, sums: Array, to
         _many((phi[i:j], s[i:j], rho[i:j]), tiles, (q[c], scaled[c], product[c]), sums[c], totals[c])
 
 
-@_jit()
+@jit()
 def _few(
     phi: Array, s: Array, rho: Array, tiles: Array, b: Array, log_pi: Array, lam: float, sums: Array, totals: Array
 ) -> None:
@@ -265,31 +265,31 @@ def _few(
                 scale = lam if S <= 2 else one  # with S <= 2 the first loop is the last one
                 for a in range(K):
                     y, z = x[0] - tiles[0, a], x[1] - tiles[1, a]
-                    H[a] = scale * _multiply_add(z, z, y * y)
+                    H[a] = scale * multiply_add(z, z, y * y)
                 for d in range(2, S, 2):
                     for a in range(K):
                         y, z = x[d] - tiles[d, a], x[d + 1] - tiles[d + 1, a]
-                        H[a] = _multiply_add(z, z, _multiply_add(y, y, H[a]))
+                        H[a] = multiply_add(z, z, multiply_add(y, y, H[a]))
                 if S > 2:
                     for a in range(K):
                         H[a] *= lam
             else:  # H_ia = s_i - b_a - phi_i . v_a
                 for a in range(K):
-                    H[a] = _multiply_add(-x[1], tiles[1, a], _multiply_add(-x[0], tiles[0, a], s[i] - b[a]))
+                    H[a] = multiply_add(-x[1], tiles[1, a], multiply_add(-x[0], tiles[0, a], s[i] - b[a]))
                 for d in range(2, S, 2):
                     for a in range(K):
-                        H[a] = _multiply_add(-x[d + 1], tiles[d + 1, a], _multiply_add(-x[d], tiles[d, a], H[a]))
+                        H[a] = multiply_add(-x[d + 1], tiles[d + 1, a], multiply_add(-x[d], tiles[d, a], H[a]))
             scaled[r, S] = _encode(H, log_pi, rho[i], totals)
             for d in range(S):
                 scaled[r, d] = scaled[r, S] * x[d]
         for d in range(S + 1):
             w0, w1, w2, w3 = scaled[0, d], scaled[1, d], scaled[2, d], scaled[3, d]
             for a in range(K):
-                two = _multiply_add(w1, q[1, a], w0 * q[0, a])
-                sums[d, a] += _multiply_add(w3, q[3, a], _multiply_add(w2, q[2, a], two))
+                two = multiply_add(w1, q[1, a], w0 * q[0, a])
+                sums[d, a] += multiply_add(w3, q[3, a], multiply_add(w2, q[2, a], two))
 
 
-@_jit()
+@jit()
 def _many(data: Arrays, tiles: Arrays, scratch: Arrays, sums: Array, totals: Array) -> None:
     """Like `_few`; tiles are v (S, K), b, log pi; scratch is q (rows, K), scaled (rows, S + 1), product (S + 1, K)."""
     (phi, s, rho), (v, b, log_pi), (q, scaled, product) = data, tiles, scratch
@@ -312,7 +312,7 @@ def _many(data: Arrays, tiles: Arrays, scratch: Arrays, sums: Array, totals: Arr
                 sums[d, a] += product[d, a]
 
 
-@_jit(parallel=True)
+@jit(parallel=True)
 def _shared(data: Arrays, tiles: Arrays, scratch: Arrays, mass: Array, sums: Array, totals: Array) -> None:
     """Add all rows into mass (K,) and sums (K, S); each task owns some tiles, each team some rows of every block.
 
@@ -336,13 +336,13 @@ def _shared(data: Arrays, tiles: Arrays, scratch: Arrays, mass: Array, sums: Arr
                 _encode_rows(s[start:stop], rho[start:stop], b, log_pi, q, size, i, j, H[team], totals[team])
 
 
-@_jit()
+@jit()
 def _multiply_piece(phi: Array, v: Array, q: Array) -> None:
     n, k = len(phi), len(v)
     np.dot(phi, v.T, q[: n * k].reshape(n, k))
 
 
-@_jit()
+@jit()
 def _encode_rows(
     s: Array, rho: Array, b: Array, log_pi: Array, q: Array, size: int, first: int, last: int, H: Array, totals: Array
 ) -> None:
@@ -362,7 +362,7 @@ def _encode_rows(
                 part[t] = factor * entries[t]
 
 
-@_jit()
+@jit()
 def _spend_piece(phi: Array, q: Array, product: Array, mass: Array, sums: Array) -> None:
     """Add rho_i q_ia to the mass (k,), and rho_i q_ia phi_i to the sums (k, S), of the tiles of a piece."""
     n, (k, S) = len(phi), sums.shape
@@ -376,7 +376,7 @@ def _spend_piece(phi: Array, q: Array, product: Array, mass: Array, sums: Array)
             sums[a, d] += product[a, d]
 
 
-@_jit()
+@jit()
 def _encode(H: Array, log_pi: Array, rho: float, totals: Array) -> Any:
     """One row of (T1): replace H_a by q_a Z / e^t, t the largest of log pi_a - H_a, and return rho e^t / Z.
 
@@ -385,13 +385,13 @@ def _encode(H: Array, log_pi: Array, rho: float, totals: Array) -> Any:
     real, K = H.dtype.type, len(H)
     t = real(-np.inf)
     for a in range(K):
-        t = _max(t, log_pi[a] - H[a])
+        t = maximum(t, log_pi[a] - H[a])
     Z = energy = real(0)
     for a in range(K):
         h = H[a]
-        q = _exp((log_pi[a] - h) - t)  # the same rounding as above, so that the largest is exp(0) = 1 for any H
-        Z = _add(Z, q)
-        energy = _add(energy, q * h if q > 0 else real(0))
+        q = exp((log_pi[a] - h) - t)  # the same rounding as above, so that the largest is exp(0) = 1 for any H
+        Z = add(Z, q)
+        energy = add(energy, q * h if q > 0 else real(0))
         H[a] = q
     totals[0] -= rho * (np.float64(t) + math.log(np.float64(Z)))
     totals[1] += rho * (np.float64(energy) / np.float64(Z))

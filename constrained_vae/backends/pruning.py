@@ -34,7 +34,7 @@ import numpy as np
 from numba import prange
 
 from .._utils.arrays import Array
-from .arithmetic import _add, _exp, _frozen, _jit, _max, _multiply_add
+from .arithmetic import add, exp, frozen, jit, maximum, multiply_add
 
 _RUN = 64  # rows per run; a multiple of the length of the longest vector register
 _GROUP = 8  # runs per group, whose common box is searched first
@@ -128,11 +128,11 @@ def expectations(phi: Array, rho: Array, tiles: Array, log_pi: Array, lam: Any) 
 def _arguments(phi: Array, rho: Array, tiles: Array, log_pi: Array, lam: Any) -> tuple[Any, ...]:
     """The arguments of the kernels, converted to fixed types, so that every kernel is compiled once per precision."""
     real = phi.dtype.type
-    return _frozen(phi, real), _frozen(rho, np.float64), _frozen(tiles, real), _frozen(log_pi, real), real(lam)
+    return frozen(phi, real), frozen(rho, np.float64), frozen(tiles, real), frozen(log_pi, real), real(lam)
 
 
 def _tolerance(phi: Array) -> tuple[float, float]:
-    """The share `tol` of Z_i that a row may lose, and the argument below which `_exp` returns zero."""
+    """The share `tol` of Z_i that a row may lose, and the argument below which `exp` returns zero."""
     return (2.0**-33, -60.0) if phi.dtype == np.float32 else (2.0**-60, -650.0)
 
 
@@ -170,7 +170,7 @@ def _pruned(phi: Array, rho: Array, tiles: Array, log_pi: Array, lam: Any) -> tu
         result[:, wanted] = sums.sum(axis=0)[:, wanted]
 
 
-@_jit()
+@jit()
 def _cost(phi: Array, rho: Array, tiles: Array, log_pi: Array, lam: float, limits: Array, samples: int) -> float:
     """Share of the pairs (row, tile) that is kept, from evenly spaced runs; recomputed pairs count more."""
     (N, S), K = phi.shape, len(log_pi)
@@ -184,7 +184,7 @@ def _cost(phi: Array, rho: Array, tiles: Array, log_pi: Array, lam: float, limit
     return cost / (samples * K)
 
 
-@_jit(parallel=True)
+@jit(parallel=True)
 def _chunks_parallel(
     phi: Array,
     rho: Array,
@@ -200,7 +200,7 @@ def _chunks_parallel(
         _chunk(c, len(totals), phi, rho, tiles, log_pi, lam, limits, wanted, sums[c], totals[c])
 
 
-@_jit()
+@jit()
 def _chunk(
     c: int,
     chunks: int,
@@ -242,7 +242,7 @@ def _chunk(
                 _run(phi[i:end], rho[i:end], tiles, log_pi, lam, run[:m], wanted, q, sums, totals)
 
 
-@_jit()
+@jit()
 def _any(flags: Array, indices: Array) -> bool:
     for a in indices:
         if flags[a]:
@@ -250,7 +250,7 @@ def _any(flags: Array, indices: Array) -> bool:
     return False
 
 
-@_jit()
+@jit()
 def _surround(phi: Array, box: Array) -> None:
     """Write the bounding box of the rows: lower ends to box[0], upper ends to box[1]."""
     for d in range(phi.shape[1]):
@@ -260,7 +260,7 @@ def _surround(phi: Array, box: Array) -> None:
         box[0, d], box[1, d] = low, high
 
 
-@_jit()
+@jit()
 def _search(box: Array, tiles: Array, log_pi: Array, lam: float, limits: Array, scratch: Array, kept: Array) -> int:
     """The number n of tiles with gap_a >= limit_a; kept[:n] are their numbers. A tile whose gap is NaN is kept, too.
 
@@ -277,12 +277,12 @@ def _search(box: Array, tiles: Array, log_pi: Array, lam: float, limits: Array, 
     for d in range(S):
         low, high = box[0, d], box[1, d]
         for a in range(K):
-            y = _max(tiles[d, a] - low, high - tiles[d, a])
+            y = maximum(tiles[d, a] - low, high - tiles[d, a])
             least[a] += y * y
     best = real(-np.inf)
     for a in range(K):
         least[a] = log_pi[a] - lam * least[a]  # the smallest l_a over the box
-        best = _max(best, least[a])
+        best = maximum(best, least[a])
     b = 0
     for a in range(K):
         if least[a] == best:
@@ -292,7 +292,7 @@ def _search(box: Array, tiles: Array, log_pi: Array, lam: float, limits: Array, 
         low, high, z = box[0, d], box[1, d], tiles[d, b]
         for a in range(K):
             y = tiles[d, a]
-            gap[a] += _max((y - z) * ((high - y) + (high - z)), (y - z) * ((low - y) + (low - z)))
+            gap[a] += maximum((y - z) * ((high - y) + (high - z)), (y - z) * ((low - y) + (low - z)))
     rounding = real((S + 12) * np.finfo(tiles.dtype).eps)
     n = 0
     for a in range(K):
@@ -302,7 +302,7 @@ def _search(box: Array, tiles: Array, log_pi: Array, lam: float, limits: Array, 
     return n
 
 
-@_jit()
+@jit()
 def _run(
     phi: Array,
     rho: Array,
@@ -336,14 +336,14 @@ def _run(
         a, H = kept[j], q[j if fits else 0]
         _energies(x, tiles, a, lam, H)
         for i in range(len(t)):
-            t[i] = _max(t[i], log_pi[a] - H[i])
+            t[i] = maximum(t[i], log_pi[a] - H[i])
     for j in range(K):
         a, H = kept[j], q[j if fits else 0]
         if not fits:
             _energies(x, tiles, a, lam, H)
         for i in range(len(t)):
             h = H[i]
-            p = _exp((log_pi[a] - h) - t[i])
+            p = exp((log_pi[a] - h) - t[i])
             Z[i] += p
             energy[i] += p * h if p > 0 else real(0)
             H[i] = p
@@ -361,23 +361,23 @@ def _run(
         if not fits:
             _energies(x, tiles, a, lam, p)
             for i in range(len(t)):
-                p[i] = _exp((log_pi[a] - p[i]) - t[i])
+                p[i] = exp((log_pi[a] - p[i]) - t[i])
         for d in range(S + 1):
             total = real(0)
             for i in range(len(t)):
-                total = _add(total, scaled[d, i] * p[i])
+                total = add(total, scaled[d, i] * p[i])
             sums[d, a] += total
 
 
-@_jit()
+@jit()
 def _energies(x: Array, tiles: Array, a: int, lam: float, H: Array) -> None:
     """Write H_ia = lambda ||phi_i - psi_a||^2 of 64 rows x (S, 64) and one tile to H (64,)."""
     for i in range(len(H)):
         y, z = x[0, i] - tiles[0, a], x[1, i] - tiles[1, a]
-        H[i] = _multiply_add(z, z, y * y)
+        H[i] = multiply_add(z, z, y * y)
     for d in range(2, len(x), 2):
         for i in range(len(H)):
             y, z = x[d, i] - tiles[d, a], x[d + 1, i] - tiles[d + 1, a]
-            H[i] = _multiply_add(z, z, _multiply_add(y, y, H[i]))
+            H[i] = multiply_add(z, z, multiply_add(y, y, H[i]))
     for i in range(len(H)):
         H[i] *= lam

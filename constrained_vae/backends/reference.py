@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from .. import equations
+from .._utils import memory
 from .._utils.arrays import Array
 from .._utils.device import check_together
 from ..equations import Expectations
-
-_BLOCK = 2**20  # entries of one (rows, K) block; a few such arrays, of 8 MB each, exist at the same time
 
 
 def expectations(
@@ -24,7 +23,7 @@ def expectations(
     All arrays must be NumPy arrays or all must be CuPy arrays, otherwise ValueError is raised.
     """
     check_together(statistics=statistics, offset=offset, weights=weights, v=v, b=b, log_masses=log_masses)
-    rows = max(1, _BLOCK // len(b))
+    rows = memory.rows_of_block(len(b))
     blocks = [
         equations.expectations(statistics[i : i + rows], offset[i : i + rows], weights[i : i + rows], v, b, log_masses)
         for i in range(0, len(weights), rows)

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import logsumexp
 
+from .._utils import memory
 from .._utils.arrays import FloatArray
 from .._utils.checks import check_count, check_positive
 from ..data.frame import Frame
@@ -19,7 +20,6 @@ from .networks import VAE
 
 _PAIRS = 2**26  # pairs of a code and a data point at which the mixture is computed
 _LEAST_CODES = 1000  # at which the mixture is computed, however many data points there are
-_BLOCK = 2**21  # entries of a block of pairs
 _ACTIVE = 0.01  # variance of the mean of an active unit over the data (Burda et al. 2016, arXiv:1509.00519)
 _HOLE = 0.1  # ratio of marginal posterior to prior below which a code is in a hole
 
@@ -154,7 +154,7 @@ def log_ratio(codes: FloatArray, mean: FloatArray, log_sigma: FloatArray) -> Flo
     precision = np.exp(-2 * log_sigma)
     readout = np.concatenate([-0.5 * precision, mean * precision], axis=1)  # (N, 2 L)
     offset = (-0.5 * mean**2 * precision - log_sigma).sum(axis=1) - math.log(len(mean))
-    found, rows = np.empty(len(codes)), max(1, _BLOCK // len(mean))
+    found, rows = np.empty(len(codes)), memory.rows_of_block(len(mean))
     for start in range(0, len(codes), rows):
         z = codes[start : start + rows]
         log_terms = np.concatenate([z**2, z], axis=1) @ readout.T + offset

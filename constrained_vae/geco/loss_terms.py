@@ -12,7 +12,8 @@ import numpy as np
 from .._utils.arrays import Array
 from .._utils.device import array_namespace, to_host
 from ..data.frame import Frame
-from ..objectives.constraints import RE, Constraint, Energy
+from ..objectives.constraint_energies import Energy
+from ..objectives.constraints import RE, Constraint
 from ..objectives.energies import CrossEntropy
 from .multiplier import Multiplier
 
@@ -70,7 +71,7 @@ class Term:
             return RE, self.constraint.reduction
         return CrossEntropy if isinstance(self.constraint, CrossEntropy) else self.name
 
-    def at(self, rows: Array, psi: Array) -> tuple[Array, Array]:
+    def at(self, rows: Array | slice, psi: Array) -> tuple[Array, Array]:
         """Energies (n,) of rows of the data for reconstructions psi (n, D), and their gradients (n, D) in psi."""
         xp, phi, s = self._xp, self.phi[rows], self.s[rows]
         if isinstance(self.constraint, (RE, CrossEntropy)):

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from .._utils import memory
 from .._utils.arrays import Array, FloatArray
 from .._utils.checks import check_choice, check_count, check_data, check_dtype
 from .._utils.device import array_namespace, to_host
@@ -22,7 +23,6 @@ from ..data.frame import Frame
 
 LIKELIHOODS = ("gaussian", "bernoulli")
 _GELU = math.sqrt(2 / math.pi), 0.044715
-_ENTRIES = 2**22  # entries of the widest layer in a block of rows, outside of training
 
 Trace = tuple[Array, Array | None]  # an activation, and its derivative
 
@@ -291,7 +291,7 @@ class VAE:
         return self._xp.asarray(block, dtype=self.parameters.dtype)
 
     def _blocks(self, x: FloatArray) -> Iterator[FloatArray]:
-        rows = max(1, _ENTRIES // max(self.dim, *self.hidden, 2 * self.latent_dim))
+        rows = memory.rows_of_block(max(self.dim, *self.hidden, 2 * self.latent_dim))  # of the widest layer
         return (x[start : start + rows] for start in range(0, len(x), rows))
 
 

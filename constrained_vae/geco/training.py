@@ -85,7 +85,7 @@ class Training:
         self._xp: Any = array_namespace(self.x)
         self._gradient = self._xp.empty_like(self.model.parameters)
         self._epoch: int = -1
-        self._order: Array = None
+        self._order: Array = self._xp.empty(0, dtype=int)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -132,11 +132,12 @@ class Training:
         if not np.isfinite([kl, *means]).all():
             raise NotFiniteError(f"the loss is not finite, KL {kl} and energies {means}")
         energies = dict(zip(watched, means, strict=True))
-        slopes = None
+        slopes: Array | None = None
         for term in self.terms:
             if (lam := self.multiplier(term)) is not None:
                 part = found[term.key][1] * (lam / n)
                 slopes = part if slopes is None else slopes + part
+        assert slopes is not None  # at least one term of a loss has a multiplier
         gradient = model.backward(done, slopes, out=self._gradient)
         if not math.isfinite(float(gradient @ gradient)):
             raise NotFiniteError("the gradient is not finite")

@@ -116,7 +116,9 @@ class ELBO:
 
     def decoder(self, mass: Array, sums: Array, psi: Array) -> Array:
         """Weighted means (T3); a tile without posterior mass keeps its reconstruction."""
-        return equations.decoder(sums, mass, psi)
+        means = equations.decoder(sums, mass, psi)
+        # Means of data in [0, 1] leave that interval by rounding.
+        return means.clip(0, 1) if self.likelihood == "bernoulli" else means
 
     def pullback(self, psi: Array, dv: Array, db: Array) -> Array:
         """Transposed derivative of the readout, dv . d(v) + db d(b), (K, D)."""

@@ -16,7 +16,8 @@ from .._utils.blas import single_threaded_blas
 from .._utils.checks import check_instance, check_non_negative, check_positive
 from .._utils.device import array_namespace, to_host
 from ..data.frame import Frame
-from .constraints import RE, Constraint, Energy, ScaledSquaredError
+from .constraint_energies import Energy, ScaledSquaredError
+from .constraints import RE, Constraint
 from .decoder_update import Values, minimise
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -154,7 +155,7 @@ def _solve(jacobian: Jacobian, rhs: FloatArray) -> tuple[FloatArray, float, bool
     return z, float(values[0]), bool(at_one.any())
 
 
-def _forcing(block: Block, tiles: Tiles, form: Symmetrised) -> tuple[FloatArray, FloatArray]:
+def _forcing(block: Block, tiles: Tiles, form: Symmetrised) -> tuple[FloatArray, Any]:
     """dT / d log beta at fixed reconstructions, symmetrised (k, D + 1), and sum_i rho_i Var_{q_i}(H_i)."""
     q, _, H = posterior(block, tiles)
     change = encoder_change(block.rho, q, H)

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 from scipy.linalg.lapack import dtrtrs
 
 from .._utils.arrays import Array, FloatArray
-from .._utils.device import array_namespace, numbers, to_host
+from .._utils.device import array_namespace, numbers, on_host, to_host
 
 MAX_PAST = 9  # number of accepted points in the history
 
@@ -60,7 +60,7 @@ def anderson(history: Sequence[Past], metric: Array) -> Array | None:
     u, r, _ = history[-1]
     # Coordinates in an orthonormal basis, (dr, r) = QR: unlike inner products they do not square the condition number.
     vectors = np.sqrt(metric) * array_namespace(r).concat([dr, r[None]])
-    R = to_host(np.linalg.qr(vectors.T, mode="r"))
+    R = to_host(cast(Array, np.linalg.qr(vectors.T, mode="r")))
     gamma = np.linalg.lstsq(R[:, :-1], R[:, -1], rcond=1e-10)[0]
     step = r - _combination(gamma, du + dr)
     return u + step if numbers(metric @ (step * r))[0] > 0 else squarem(history, metric)
@@ -120,14 +120,14 @@ def _changes(history: Sequence[Past]) -> Array:
 def _inner_products(rows: Array, metric: Array, r: Array) -> tuple[FloatArray, FloatArray]:
     """All inner products of rows (m, n) with each other, and with r, on the host."""
     scaled = rows * metric
-    if isinstance(r, np.ndarray):
+    if on_host(r):
         return scaled @ rows.T, scaled @ r
     inner = to_host(array_namespace(r).concat([scaled @ rows.T, (scaled @ r)[:, None]], axis=1))  # one transfer
     return inner[:, :-1], inner[:, -1]
 
 
 def _combination(coefficients: FloatArray, vectors: Array) -> Array:
-    if isinstance(vectors, np.ndarray):
+    if on_host(vectors):
         return coefficients @ vectors
     return array_namespace(vectors).asarray(coefficients) @ vectors
 

@@ -106,8 +106,9 @@ def test_shares_hold_at_the_mean():
         lagrangian = judge.lagrangian(name, 0.3, {})
         energies = []
         for value, constraint in zip(lagrangian.multipliers, lagrangian.constraints, strict=True):
-            phi, s = constraint.statistics(data.x, slice(0, 60))
-            v, b = constraint.readout(mean[None])
+            energy = constraint.in_frame(cv.Frame.identity(data.x.shape[1]))
+            phi, s = energy.statistics(data.x, slice(0, 60))
+            v, b = energy.readout(mean[None])
             energies.append(value * (s - b - phi @ v[0]).mean())
         assert energies == pytest.approx([0.7, 0.3] if len(energies) == 2 else [1.0])
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from constrained_vae._utils.blas import _libraries
-from constrained_vae.backends import BackendNotAvailableError, get_backend, numba as kernels, reference
+from constrained_vae.backends import BackendNotAvailableError, get_backend, numba as kernels
 from constrained_vae.testing import Naive, naive_bernoulli, naive_expectations, naive_jacobian
 from tests.helpers.linear_form import FORMS, assert_close, assert_identical, make
 
@@ -56,7 +56,7 @@ def test_agrees_with_the_energies_written_out(name, dtype, form, S):
 @on_every_backend
 @pytest.mark.parametrize(("N", "K", "S"), [(1037, 67, 3), (1037, 37, 11), (1501, 11, 9), (257, 513, 1), (2, 3001, 9)])
 def test_sizes_that_nothing_divides(name, dtype, N, K, S, monkeypatch):
-    monkeypatch.setattr(reference, "_BLOCK", 100 * K)
+    monkeypatch.setattr("constrained_vae._utils.memory.BLOCK", 100 * K)
     problem = make("gaussian", 2, N, K, S, dead=[0, K - 1]).astype(dtype)
     naive = problem.naive()
     for quadratic in (None, problem.multiplier):
@@ -236,7 +236,7 @@ def test_every_way_agrees_with_whole_arrays(dtype, N, K, S, _):
 def test_blocks_pieces_and_tasks_of_any_size(dtype, seed, N, K, S, piece, tasks, rows):
     """What is shared by all threads, cut as it never is at such sizes; one row and one tile are among them."""
     problem = make("gaussian", seed, N, K, S, dead=[0] if K > 1 else []).astype(dtype)
-    constants = {"_SHARE": 0, "_WIDE": 0, "_BLOCK": 1, "_PIECE": piece, "_TASKS": tasks, "_ROWS": (rows, rows)}
+    constants = {"_SHARE": 0, "_WIDE": 0, "_SHARED_BYTES": 1, "_PIECE": piece, "_TASKS": tasks, "_ROWS": (rows, rows)}
     with pytest.MonkeyPatch.context() as patch:
         for name, value in constants.items():
             patch.setattr(kernels, name, value)

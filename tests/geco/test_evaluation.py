@@ -28,7 +28,7 @@ def test_the_mixture_is_exact(rng):
 def test_the_mixture_in_blocks(rng, monkeypatch):
     mean, log_sigma, codes = rng.standard_normal((5, 3)), rng.standard_normal((5, 3)), rng.standard_normal((7, 3))
     whole = log_ratio(codes, mean, log_sigma)
-    monkeypatch.setattr("constrained_vae.geco.evaluation._BLOCK", 10)  # two codes
+    monkeypatch.setattr("constrained_vae._utils.memory.BLOCK", 10)  # two codes
     np.testing.assert_allclose(log_ratio(codes, mean, log_sigma), whole, rtol=1e-12)
 
 

@@ -102,7 +102,7 @@ def test_energies_of_pairs_are_those_of_the_formulas(rng, name):
     if name == "cross-entropy":
         plain, (phi, s) = energy, energy.statistics(x)
     else:
-        plain = energy.in_frame(cv.Frame(np.zeros(DIM), 1.0))
+        plain = energy.in_frame(cv.Frame.identity(DIM))
         phi, s = plain.statistics(x, slice(0, N))
     v, b = plain.readout(psi)
     np.testing.assert_allclose(values, (s - b - (phi * v).sum(axis=1))[rows], rtol=1e-9, atol=1e-12)
@@ -145,7 +145,7 @@ def test_blocks_change_nothing(rng, monkeypatch):
     vae = model(rng, (5,))
     x = rng.random((N, DIM))
     whole = vae.reconstruct(x)
-    monkeypatch.setattr("constrained_vae.geco.networks._ENTRIES", 10)  # two rows
+    monkeypatch.setattr("constrained_vae._utils.memory.BLOCK", 10)  # two rows
     np.testing.assert_allclose(vae.reconstruct(x), whole, rtol=1e-13)
 
 

@@ -163,6 +163,7 @@ for _name in ("iadd", "isub", "imul", "itruediv"):
 namespace = types.ModuleType("device")
 namespace.asarray, namespace.concat = upload, on_device(np.concatenate)
 for _name in (
-    "stack where zeros zeros_like ones ones_like empty empty_like multiply divide matmul vecdot sqrt exp log tanh max sum"
+    "stack where zeros zeros_like ones ones_like empty empty_like multiply divide matmul vecdot sqrt exp log tanh "
+    "max sum"
 ).split():
     setattr(namespace, _name, on_device(getattr(np, _name)))

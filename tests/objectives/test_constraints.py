@@ -330,3 +330,22 @@ def test_data_that_do_not_fit(rng):
         cv.CLA(0.9, PROBABILITIES, [0, 1]).check(x)
     with pytest.raises(ValueError, match=r"mine: .*product must have the shape \(2, 4\)"):
         cv.FRE(0.1, cv.Features(np.tanh, lambda x, df: df[:, :1]), name="mine").check(x)
+
+
+# --- values of the user ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_constraints_and_lagrangians_carry_no_state_of_a_solver(kind, rng):
+    """A solve leaves no trace in them; what a solver needs is made anew for each frame."""
+    constraint, x, *_ = case(kind, rng)
+    lagrangian = cv.Lagrangian(constraint, 2.0, box=(-9, 9))
+    before = (dict(vars(constraint)), dict(vars(lagrangian)))
+    cv.solve(x, lagrangian, tiling=cv.Tiling.uniform(2), max_maps=3, on_failure="return")
+    for value in (constraint, lagrangian):
+        assert not hasattr(value, "frame")
+        assert not hasattr(value, "stiffness")
+    known = {"_classes", "_map", "names", "labelled", "bounded"}  # values that follow from the fields alone
+    assert set(vars(constraint)) - known == set(before[0]) - known
+    assert set(vars(lagrangian)) - known == set(before[1]) - known
+    assert np.isfinite(lagrangian.in_frame(Frame(np.ones(D), 2.0)).stiffness)

@@ -195,7 +195,7 @@ def test_error_estimate_is_the_true_error(backend, accelerate, relative_beta, of
 
     Above the transition the two sites would be tied in the end, and then be exact: not so here.
     """
-    monkeypatch.setattr("constrained_vae.solvers.loop.same_distance", lambda *_: 0.0)
+    monkeypatch.setattr("constrained_vae.solvers.splits.same_distance", lambda *_: 0.0)
     problem, exact = curie_weiss(1.0, relative_beta)
     target = np.resize(exact.psi, 2)
     s = cv.solve(

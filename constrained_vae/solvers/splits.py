@@ -1,0 +1,77 @@
+"""Splits and mergers of sites: kick a site past its split condition (T9), (T13); tie sites that coincide."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from .._utils.arrays import FloatArray
+from .._utils.device import to_host
+from ..latent.sites import Sites
+from ..objectives.base import FramedObjective
+from ..results.fixed_point import same_distance
+from .iteration import Iteration
+from .split_condition import SplitCondition, split_condition
+
+_DEAD_MASS = 1e-14  # free masses: a site whose marginal mass is smaller and still decreases is removed
+_MIN_KICK = 1e-7  # in units of the standard deviation of a site's data
+
+
+def kick(it: Iteration) -> bool:
+    """Test the split condition (T9); split a site past it along its unstable axis (T13). Return whether it did."""
+    point, sites, free = it.here, it.current_sites(), it.options.free
+    log_masses = to_host(point.log_masses)
+    condition = split_condition(it.problem, sites.decoder, log_masses, sites.can_split(free))
+    it.condition = condition
+    if not it.options.split or excess(condition) == 0:
+        return False
+    # If the gain is below rounding, as in float32 near a transition, the halves may meet again: do not repeat the kick.
+    last, gain = it.kicked_from, it.convergence.slack(point.free_energy)
+    undone = last is not None and len(sites) <= last[0] and point.free_energy > last[1] - gain
+    for kicked in () if undone else kicks(sites, condition, it.problem.framed, free):
+        before = len(sites), point.free_energy
+        if it.move_to(kicked, strictly=True):
+            it.kicked_from = before
+            return True
+    # No kick lowers F by more than rounding: the estimated distance of the halves is an error of the decoder.
+    distance = distance_of_halves(condition, to_host(point.expectations.mass))
+    it.error = max(it.error, distance)
+    return False
+
+
+def kicks(sites: Sites, condition: SplitCondition, objective: FramedObjective, free: bool) -> Iterator[Sites]:
+    """The sites with one site split into halves along its unstable axis, at decreasing distances.
+
+    Near a continuous split the halves move apart by sqrt(3 excess / (kurtosis + 3)) standard deviations (T13):
+    sqrt(excess) for Gaussian data, sqrt(3 excess) for two points. The first kick is shorter than both.
+    """
+    coordinates = replace(sites, decoder=objective.coordinates(sites.decoder))
+    length = 0.5 * np.sqrt(excess(condition))
+    while length > _MIN_KICK:
+        kicked = coordinates.split(condition.site, length * condition.deviation, free)
+        yield replace(kicked, decoder=objective.reconstructions(kicked.decoder))
+        length /= 4
+
+
+def excess(condition: SplitCondition) -> float:
+    """How far a site is past its split condition: 1 - 1 / eigenvalue, 0 for a stable site."""
+    return 1 - 1 / condition.eigenvalue if condition.eigenvalue > 1 else 0.0
+
+
+def distance_of_halves(condition: SplitCondition, mass: FloatArray) -> float:
+    """Estimated distance of the halves of an unstable site from its centre, as an error of the decoder."""
+    spread = np.sqrt(3 * excess(condition) * mass[condition.site])
+    return float(spread * np.linalg.norm(condition.direction))
+
+
+def tie(it: Iteration) -> bool:
+    """Tie sites that coincide, if F does not rise; return whether the sites changed."""
+    tolerance = same_distance(it.problem.data.radius, it.problem.framed.stiffness, it.error)
+    sites = it.current_sites()
+    if it.options.free:  # a site that has lost its mass gives its tiles to the site of largest mass
+        mass, log_step = to_host(it.here.expectations.mass), to_host(it.here.log_step)
+        sites = sites.without((mass < _DEAD_MASS) & (log_step < 0))
+    merged = sites.merged(tolerance)
+    return len(merged) < len(it.sites) and it.move_to(merged)

@@ -1,0 +1,58 @@
+"""The picture of the architecture says what is there: every file of the package, and the layers that are checked."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "architecture.md").read_text()
+BLOCKS = re.findall(r"^```\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
+
+
+def listed(block):
+    """The files and folders of a drawn tree, as paths."""
+    folders, found = [], set()
+    for line in block.splitlines():
+        name = line.split()[0]
+        depth = (len(line) - len(line.lstrip())) // 2
+        del folders[depth:]
+        if name.endswith("/"):
+            folders.append(name)
+        else:
+            found.add("".join(folders) + name)
+    return found
+
+
+def test_every_file_of_the_package_is_in_the_picture_and_nothing_else():
+    package = ROOT / "constrained_vae"
+    there = {path for path in package.rglob("*") if path.suffix in (".py", ".cu") and path.name != "__init__.py"}
+    (tree,) = (block for block in BLOCKS if block.startswith("constrained_vae/"))
+    drawn = listed(tree) - {"constrained_vae/__init__.py"}
+    assert drawn == {path.relative_to(ROOT).as_posix() for path in there}
+
+
+def test_the_layers_are_those_that_import_linter_checks():
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (layers,) = (contract["layers"] for contract in contracts if contract["type"] == "layers")
+    (drawn,) = (block for block in BLOCKS if block.startswith("__main__"))
+    assert [set(line.split()) for line in drawn.splitlines()] == [set(layer.split(" : ")) for layer in layers]
+
+
+@pytest.mark.parametrize(
+    ("question", "file"),
+    [
+        ("the decision that it has converged", "convergence"),
+        ("a split", "splits"),
+        ("a constraint to copy", "constraints"),
+        ("the transitions", "transitions"),
+        ("the sweep", "sweep"),
+        ("the bound of R(D)", "rate_distortion"),
+    ],
+)
+def test_one_guess_is_enough(question, file):
+    """A newcomer finds the answer by the name of a file."""
+    (row,) = (line for line in PAGE.splitlines() if line.startswith(f"| {question} |"))
+    assert f"{file}.py" in row
+    assert list((ROOT / "constrained_vae").rglob(f"{file}.py"))
