@@ -1,18 +1,16 @@
 """Fixtures and options shared by every test."""
 
-import functools
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from hypothesis import settings
 
-from constrained_vae.backends import BackendNotAvailableError, get_backend
+from tests.helpers.gpu import gpu_trouble
 
 SEED = 20181001
-
-# Their assertions show what was compared, as those of tests do; for that they must not have been imported before.
-pytest.register_assert_rewrite("tests.helpers")
 
 # Set before anything imports Matplotlib, and inherited by the subprocesses of tests.
 os.environ["MPLBACKEND"] = "Agg"
@@ -28,22 +26,30 @@ def pytest_addoption(parser):
     parser.addoption("--require-gpu", action="store_true", help="fail GPU tests, rather than skip them, without a GPU")
 
 
+def pytest_configure(config):
+    if several_processes(config):  # as many as there are cores: inherited by them, and by the subprocesses of tests
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
+def pytest_sessionstart(session):
+    """Before several processes run the tests, compile every kernel once; a warm cache costs a second."""
+    if several_processes(session.config):
+        commands = [[sys.executable, "-m", "tests.helpers.compilation", family] for family in ("sums", "pruned_sums")]
+        for process in [subprocess.Popen(command, cwd=session.config.rootpath) for command in commands]:
+            process.wait()  # where kernels do not compile, it says so, and the tests will too
+
+
+def several_processes(config):
+    """Whether this is pytest-xdist's process that has the tests run by others."""
+    return bool(config.getoption("numprocesses", None)) and not hasattr(config, "workerinput")
+
+
 def pytest_runtest_setup(item):
     if item.get_closest_marker("gpu") is None or (reason := gpu_trouble()) is None:
         return
     if item.config.getoption("--require-gpu"):
         pytest.fail(f"a GPU is required, but {reason}", pytrace=False)
     pytest.skip(reason)
-
-
-@functools.cache
-def gpu_trouble():
-    """Why the CuPy backend cannot run here; None where it can."""
-    try:
-        get_backend("cupy")
-    except BackendNotAvailableError as error:
-        return str(error)
-    return None
 
 
 @pytest.fixture

@@ -1,57 +1,26 @@
-"""analysis.constraints from outside: files, matched rates, curves, table, options, bad input, Ctrl-C."""
+"""analysis.constraints from outside: matched rates, curves, table, Ctrl-C."""
 
 import itertools
-import json
 
 import numpy as np
 import pytest
 
 import constrained_vae as cv
 from analysis import constraints as figure
+from tests.helpers.figures import SMALL, run
 
-RATE = 0.5
-SMALL = ["--n", "40", "--tiles", "3", "--rate", str(RATE), "--features", "16", "--ratio", "0.8", "--quiet"]
-
-
-@pytest.fixture(autouse=True)
-def close():
-    yield
-    import matplotlib.pyplot as plt
-
-    plt.close("all")
+RATE = float(SMALL[figure][SMALL[figure].index("--rate") + 1])
 
 
-def run(path, *options):
-    """Exit status, arrays, settings."""
-    out = path / "sub" / "figure"
-    status = figure.main([*options, "--out", str(out)])
-    if not out.with_suffix(".npz").exists():
-        return status, None, None
-    with np.load(out.with_suffix(".npz")) as file:
-        arrays = {name: file[name] for name in file.files}
-    return status, arrays, json.loads(str(arrays.pop("settings")))
+@pytest.fixture
+def small(drawn):
+    return drawn(figure)[:3]
 
 
-@pytest.fixture(scope="module")
-def small(tmp_path_factory):
-    """Folder, arrays and settings of one run that all but the bad inputs look at."""
-    path = tmp_path_factory.mktemp("constraints")
-    status, arrays, settings = run(path, *SMALL)
-    assert status == 0
-    return path, arrays, settings
-
-
-def test_writes_picture_and_arrays(small):
-    path, arrays, settings = small
-    png, pdf = ((path / "sub" / f"figure.{suffix}").read_bytes() for suffix in ("png", "pdf"))
-    assert png.startswith(b"\x89PNG")
-    assert pdf.startswith(b"%PDF")
+def test_settings(small):
+    _, _, settings = small
     assert settings["solved"] == ["RE", "FRE", "CLA", "PNCC"]
-    assert (settings["n_points"], settings["n_tiles"], settings["interrupted"]) == (40, 3, False)
-    assert settings["converged"]
-    # A function of the arrays alone.
-    figure._command.write(path / "again", arrays, settings, figure.draw)
-    assert (path / "again.png").read_bytes() == png
+    assert (settings["n_points"], settings["n_tiles"]) == (40, 3)
 
 
 def test_rates_are_matched(small):
@@ -143,31 +112,6 @@ def test_the_table_tells_what_was_not_met(small):
     assert "1 of 2 temperatures did not converge" in lines[4]
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        (["--data", "nowhere.npy"], "--data wants digits"),
-        (["--n", "0"], "n must be a whole number of at least 1"),
-        (["--n", "3000"], "n must be at most 1797"),
-        (["--rate", "0"], "rate must be between 0 and 1.099"),
-        (["--rate", "1.4"], "rate must be between 0 and 1.099"),
-        (["--tiles", "0"], "number of tiles"),
-        (["--share", "1"], "share must be between 0 and 1"),
-        (["--ratio", "1.5"], "ratio must be between 0 and 1"),
-        (["--features", "0"], "n_features must be"),
-        (["--patch", "9"], "patch must fit into the image"),
-        (["--stride", "0"], "stride must be"),
-    ],
-)
-def test_bad_input_is_one_line_and_exit_2(tmp_path, capsys, options, words):
-    status, arrays, _ = run(tmp_path, *SMALL, *options)
-    error = capsys.readouterr().err
-    assert status == 2
-    assert arrays is None
-    assert words in error
-    assert error.count("\n") == 1
-
-
 @pytest.mark.parametrize("when", ["RE", "FRE"])
 def test_ctrl_c_keeps_what_there_is(tmp_path, monkeypatch, capsys, when):
     solve = cv.solve
@@ -178,7 +122,7 @@ def test_ctrl_c_keeps_what_there_is(tmp_path, monkeypatch, capsys, when):
         return solve(x, objective, **options)
 
     monkeypatch.setattr(cv, "solve", interrupted)
-    status, arrays, settings = run(tmp_path, *SMALL)
+    status, arrays, settings = run(figure, tmp_path)
     assert status == 130
     assert "interrupted" in capsys.readouterr().err
     if when == "RE":
@@ -201,7 +145,7 @@ def test_ctrl_c_inside_a_solution_is_one_too(tmp_path, monkeypatch):
         return expectations(*arguments)
 
     monkeypatch.setattr(reference, "expectations", interrupted)
-    assert run(tmp_path, *SMALL, "--backend", "reference")[:2] == (130, None)
+    assert run(figure, tmp_path, "--backend", "reference")[:2] == (130, None)
 
 
 def test_a_rate_that_no_solution_has_is_approached_from_the_nearer_side(monkeypatch):

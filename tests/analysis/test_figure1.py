@@ -1,6 +1,5 @@
 """analysis.figure1 from outside: what is drawn is a solution, its overlap a blend, its hole without a say."""
 
-import json
 import re
 
 import numpy as np
@@ -8,40 +7,19 @@ import pytest
 
 import constrained_vae as cv
 from analysis import figure1 as figure
-
-SMALL = ["--tiles", "300", "--side", "4", "--n", "80", "--betas", "0.5", "0.1", "--quiet"]
-
-
-@pytest.fixture(autouse=True)
-def close():
-    yield
-    import matplotlib.pyplot as plt
-
-    plt.close("all")
+from tests.helpers.figures import run
 
 
-@pytest.fixture(scope="module")
-def small():
-    return figure.compute(n_tiles=300, side=4, n=80, betas=(0.8, 0.1))
+@pytest.fixture
+def small(drawn):
+    return drawn(figure).arrays, drawn(figure).settings
 
 
-def test_writes_picture_arrays_and_table(tmp_path, capsys):
-    out = tmp_path / "sub" / "figure"
-    assert figure.main([*SMALL, "--out", str(out)]) == 0
-    with np.load(out.with_suffix(".npz")) as file:
-        arrays = {name: file[name] for name in file.files}
-    settings = json.loads(str(arrays.pop("settings")))
-    assert (settings["n_tiles"], settings["side"], settings["interrupted"]) == (300, 4, False)
-    png = out.with_suffix(".png").read_bytes()
-    assert png.startswith(b"\x89PNG")
-    assert out.with_suffix(".pdf").read_bytes().startswith(b"%PDF")
-    text = capsys.readouterr().out
+def test_the_table_tells_what_the_hole_costs(drawn):
+    _, _, settings, text = drawn(figure)
+    assert (settings["n_tiles"], settings["side"]) == (300, 4)
     assert text.startswith("Supports with 95% of the posterior mass, among 300 tiles:")
     assert re.search(r"changes the free energy of \d\.\d+ nats by -?\d(e-1[56])?\.$", text, re.MULTILINE)
-    assert figure.table(arrays) in text
-    # A function of the arrays alone.
-    figure._command.write(tmp_path / "again", arrays, settings, figure.draw)
-    assert (tmp_path / "again.png").read_bytes() == png
 
 
 def test_the_reconstruction_of_an_overlap_is_a_blend_of_the_points_that_share_it(small):
@@ -115,27 +93,12 @@ def test_interrupted(monkeypatch, tmp_path, capsys):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(figure, "manifold", stop)
-    assert figure.main([*SMALL, "--out", str(tmp_path / "figure")]) == 130
+    status, arrays, _ = run(figure, tmp_path)
+    assert status == 130
     assert len(calls) == 1
-    with np.load(tmp_path / "figure.npz") as file:
-        assert file["panels"] == 0
+    assert arrays["panels"] == 0
     assert "interrupted: this is what had been computed" in capsys.readouterr().err
     monkeypatch.setattr(figure, "overlap_and_hole", stop)
-    assert figure.main([*SMALL, "--out", str(tmp_path / "none")]) == 130
-    assert not (tmp_path / "none.npz").exists()
+    status, arrays, _ = run(figure, tmp_path / "none")
+    assert (status, arrays) == (130, None)
     assert "interrupted before there was anything to draw" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--tiles", "9"], "n_tiles must be at least 100, to draw supports by them, got 9"),
-        (["--side", "1"], "side must be at least 2 tiles, got 1"),
-        (["--betas", "-1"], r"betas must be positive numbers, got \[-1.0\]"),
-        (["--n", "5000"], "n must be at most 1797"),
-    ],
-)
-def test_bad_input(options, message, tmp_path, capsys):
-    assert figure.main([*SMALL, *options, "--out", str(tmp_path / "figure")]) == 2
-    assert re.search(f"figure1: {message}", capsys.readouterr().err)
-    assert not (tmp_path / "figure.npz").exists()

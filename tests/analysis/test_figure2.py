@@ -1,7 +1,6 @@
-"""analysis.figure2 from outside: files, table, options, bad input, Ctrl-C."""
+"""analysis.figure2 from outside: arrays, table, options, Ctrl-C."""
 
 import itertools
-import json
 
 import numpy as np
 import pytest
@@ -9,52 +8,25 @@ import pytest
 import constrained_vae as cv
 from analysis import figure2
 from constrained_vae.backends import reference
-
-SMALL = ["--betas", "0.16:11:60", "--tiles", "8", "--quiet", "--backend", "reference"]
-
-
-@pytest.fixture(autouse=True)
-def close():
-    yield
-    import matplotlib.pyplot as plt
-
-    plt.close("all")
+from tests.helpers.figures import run
 
 
-def run(tmp_path, *options):
-    """Exit status, arrays, settings."""
-    out = tmp_path / "sub" / "figure"
-    status = figure2.main([*options, "--out", str(out)])
-    if not out.with_suffix(".npz").exists():
-        return status, None, None
-    with np.load(out.with_suffix(".npz")) as file:
-        arrays = {name: file[name] for name in file.files}
-    return status, arrays, json.loads(str(arrays.pop("settings")))
-
-
-def test_writes_picture_and_arrays(tmp_path, capsys):
-    status, arrays, settings = run(tmp_path, *SMALL)
-    assert status == 0
-    png, pdf = ((tmp_path / "sub" / f"figure.{suffix}").read_bytes() for suffix in ("png", "pdf"))
-    assert png.startswith(b"\x89PNG")
-    assert pdf.startswith(b"%PDF")
+def test_arrays_are_those_of_the_library(drawn):
+    _, arrays, settings, text = drawn(figure2)
     assert settings["data"] == "four_clusters"
     assert settings["n_tiles"] == 8
-    assert not settings["interrupted"]
     np.testing.assert_allclose(arrays["betas"], np.geomspace(0.16, 11, 60))
-    # The arrays are those of the library, not of the picture.
     branch = cv.sweep(
         cv.datasets.four_clusters().x, betas=arrays["betas"], tiling=cv.Tiling.uniform(8), backend="reference"
     )
     np.testing.assert_array_equal(arrays["distortion"], branch.distortion[::-1])
     assert [float(p) for p in branch.peaks(k=3)] == arrays["peaks"][:3, 0].tolist()
-    table = capsys.readouterr().out
-    assert "beta_c^3" in table
-    assert "9.0156" in table
+    assert "beta_c^3" in text
+    assert "9.0156" in text
 
 
-def test_panels_lie_below_between_and_above_and_end_at_fixed_points(tmp_path):
-    _, arrays, _ = run(tmp_path, *SMALL)
+def test_panels_lie_below_between_and_above_and_end_at_fixed_points(drawn):
+    arrays = drawn(figure2).arrays
     betas = [float(arrays[f"panel{n}_beta"]) for n in range(4)]
     critical = np.sort(arrays["peaks"][:3, 0])
     assert all(
@@ -67,13 +39,13 @@ def test_panels_lie_below_between_and_above_and_end_at_fixed_points(tmp_path):
         assert distance.max() < 1e-5
 
 
-def test_the_table_has_exact_and_detected(tmp_path, capsys):
-    _, arrays, settings = run(tmp_path, *SMALL)
+def test_the_table_has_exact_and_detected(drawn):
+    _, arrays, settings, text = drawn(figure2)
     x, grid = cv.datasets.four_clusters().x, arrays["betas"]
     found = cv.transitions(x, beta_range=(grid[0], grid[-1]), tiling=cv.Tiling.uniform(8), backend="reference")
     np.testing.assert_array_equal(arrays["exact"][:, 0], [t.beta for t in found])
     assert settings["exact"] == 16
-    lines = capsys.readouterr().out.splitlines()
+    lines = text.splitlines()
     step = (11 / 0.16) ** (1 / 59) - 1
     for line, t, name in zip(lines[1:4], found, ["beta_c^3", "beta_c^2", "beta_c^1"], strict=True):
         beta = arrays["peaks"][int(name[-1]) - 1, 0]
@@ -120,70 +92,47 @@ def test_what_was_missed_is_said_so():
 
 
 def test_the_search_is_bounded(tmp_path, capsys, monkeypatch):
-    _, arrays, _ = run(tmp_path, *SMALL, "--exact", "2")
+    few = ["--betas", "0.5:11:20"]
+    _, arrays, _ = run(figure2, tmp_path, *few, "--exact", "2")
     assert len(arrays["exact"]) == 2
     assert "looked for down to beta = 1.57811 only" in capsys.readouterr().out
-    monkeypatch.setattr(figure2, "_MANY", 100)  # four clusters are large data
-    _, arrays, settings = run(tmp_path, *SMALL)
-    assert settings["exact"] == 3
     # Of a grid below the first transition, transitions above count too, and the first critical beta is told.
-    _, arrays, _ = run(tmp_path, "--betas", "0.5:3:30", "--exact", "2", *SMALL[2:])
+    _, arrays, _ = run(figure2, tmp_path, "--betas", "0.5:3:20", "--exact", "2")
     assert len(arrays["exact"]) == 1
     assert "The first critical beta is 9.015625, exactly." in capsys.readouterr().out
-
-
-def test_a_figure_is_a_function_of_its_arrays(tmp_path):
-    _, arrays, settings = run(tmp_path, *SMALL)
-    figure2._command.write(tmp_path / "again", arrays, settings, figure2.draw)
-    assert (tmp_path / "again.png").read_bytes() == (tmp_path / "sub" / "figure.png").read_bytes()
+    monkeypatch.setattr(figure2, "_MANY", 100)  # four clusters are large data
+    assert run(figure2, tmp_path, *few)[2]["exact"] == 3
 
 
 @pytest.mark.parametrize("dim", [1, 5])
 def test_other_dimensions_are_drawn_in_the_plane(tmp_path, rng, dim):
     np.save(tmp_path / "x.npy", rng.normal(size=(20, dim)) * np.arange(1, dim + 1))
-    status, arrays, settings = run(tmp_path, "--data", str(tmp_path / "x.npy"), *SMALL[2:])
+    options = ["--data", str(tmp_path / "x.npy"), "--betas", "0.3:40:20", "--exact", "1"]
+    status, arrays, settings = run(figure2, tmp_path, *options)
     assert status == 0
     assert settings["dim"] == dim
     assert arrays["points"].shape == (20, 2)
-    assert len(arrays["betas"]) == 240
     if dim > 1:  # principal components: uncorrelated, the first of largest variance
         covariance = np.cov(arrays["points"].T)
         assert covariance[0, 0] > covariance[1, 1]
         assert abs(covariance[0, 1]) < 1e-12 * covariance[0, 0]
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        (["--data", "nowhere.npy"], "nowhere.npy"),
-        (["--data", "x.xls"], ".npy, .npz or .csv"),
-        (["--betas", "3:1:20"], "LOW < HIGH"),
-        (["--betas", "1:3"], "LOW:HIGH:COUNT"),
-        (["--betas", "1:3:2"], "at least 5"),
-        (["--sigma", "0"], "sigma must be positive"),
-        (["--tiles", "0"], "number of tiles"),
-        (["--exact", "0"], "limit must be a whole number of at least 1"),
-        (["--backend", "cupy"], "CuPy"),
-    ],
-)
-def test_bad_input_is_one_line_and_exit_2(tmp_path, capsys, options, words):
-    if options[-1] == "cupy" and cv.backends._cupy_trouble() is None:
-        pytest.skip("CuPy works here")
-    status, arrays, _ = run(tmp_path, *options, "--quiet")
-    error = capsys.readouterr().err
-    assert status == 2
-    assert arrays is None
-    assert words in error
-    assert error.count("\n") == 1
-
-
 def test_a_csv_with_text_in_it_is_refused(tmp_path, capsys):
     (tmp_path / "x.csv").write_text("a,b\n1,2\n")
-    status, _, _ = run(tmp_path, "--data", str(tmp_path / "x.csv"), "--quiet")
+    status, _, _ = run(figure2, tmp_path, "--data", str(tmp_path / "x.csv"))
     assert status == 2
     assert "numbers separated by commas" in capsys.readouterr().err
+
+
+def test_temperatures_are_those_of_the_data_unless_given(tmp_path):
     (tmp_path / "x.csv").write_text("1,2\n3,4\n5,7\n")
-    assert run(tmp_path, "--data", str(tmp_path / "x.csv"), *SMALL[2:])[0] == 0
+    options = ["--tiles", "3", "--backend", "reference", "--data", str(tmp_path / "x.csv")]
+    status, arrays, _ = run(figure2, tmp_path, *options, small=[])
+    assert status == 0
+    assert len(arrays["betas"]) == 240
+    low, high = arrays["betas"][[0, -1]]
+    assert low < cv.first_critical_beta(np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 7.0]])) < high
 
 
 def test_ctrl_c_in_the_sweep_keeps_what_there_is(tmp_path, monkeypatch, capsys):
@@ -195,7 +144,7 @@ def test_ctrl_c_in_the_sweep_keeps_what_there_is(tmp_path, monkeypatch, capsys):
         return problem_map(*arguments)
 
     monkeypatch.setattr(reference, "expectations", interrupted)
-    status, arrays, settings = run(tmp_path, *SMALL)
+    status, arrays, settings = run(figure2, tmp_path)
     assert status == 130
     assert settings["interrupted"]
     assert 0 < len(arrays["betas"]) < 60
@@ -215,7 +164,7 @@ def test_ctrl_c_in_the_panels_keeps_the_sweep(tmp_path, monkeypatch, capsys):
         return solve(*arguments, callback=count if callback else None, **options)
 
     monkeypatch.setattr(cv, "solve", interrupted)
-    status, arrays, settings = run(tmp_path, *SMALL)
+    status, arrays, settings = run(figure2, tmp_path)
     assert status == 130
     assert settings["interrupted"]
     assert len(arrays["betas"]) == 60
@@ -224,7 +173,9 @@ def test_ctrl_c_in_the_panels_keeps_the_sweep(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.slow
 def test_works_on_the_digits(tmp_path):
-    status, arrays, settings = run(tmp_path, "--data", "digits", "--betas", "0.5:0.85:40", "--tiles", "32", "--quiet")
+    status, arrays, settings = run(
+        figure2, tmp_path, "--data", "digits", "--betas", "0.5:0.85:40", "--tiles", "32", small=[]
+    )
     assert status == 0
     assert settings["dim"] == 64
     # T16: the sample is skew, so that its first transition jumps; on cooling it is at the exact temperature.

@@ -1,6 +1,5 @@
-"""analysis.frontier from outside: files, excesses, table, options, bad input, Ctrl-C."""
+"""analysis.frontier from outside: excesses, picture, table, Ctrl-C."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -8,57 +7,27 @@ import pytest
 
 import constrained_vae as cv
 from analysis import frontier as figure
+from tests.helpers.figures import run
 
 BETAS = np.geomspace(0.004, 8, 12)
-SMALL = ["--data", "four_clusters", "--betas", "0.004:8:12", "--starts", "3", "--quiet"]
 KINDS = ("8", "32", "128", "free")
 KEYS = (*(f"annealed_{kind}" for kind in KINDS), "quenched_32", "quenched_free")
 
 
-@pytest.fixture(autouse=True)
-def close():
-    yield
-    import matplotlib.pyplot as plt
-
-    plt.close("all")
-
-
-def run(path, *options):
-    """Exit status, arrays, settings."""
-    out = path / "sub" / "figure"
-    status = figure.main([*options, "--out", str(out)])
-    if not out.with_suffix(".npz").exists():
-        return status, None, None
-    with np.load(out.with_suffix(".npz")) as file:
-        arrays = {name: file[name] for name in file.files}
-    return status, arrays, json.loads(str(arrays.pop("settings")))
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory):
-    """Folder, arrays and settings of one run that all but the bad inputs look at."""
-    path = tmp_path_factory.mktemp("frontier")
-    status, arrays, settings = run(path, *SMALL)
-    assert status == 0
-    return path, arrays, settings
+@pytest.fixture
+def small(drawn):
+    return drawn(figure)[:3]
 
 
 def rows(arrays, key):
     return figure._solutions(arrays, f"four_clusters_{key}")
 
 
-def test_writes_picture_and_arrays(small):
-    path, arrays, settings = small
-    png, pdf = ((path / "sub" / f"figure.{suffix}").read_bytes() for suffix in ("png", "pdf"))
-    assert png.startswith(b"\x89PNG")
-    assert pdf.startswith(b"%PDF")
-    assert (settings["data"], settings["starts"], settings["interrupted"]) == (["four_clusters"], 3, False)
-    assert settings["converged"]
+def test_settings(small):
+    _, arrays, settings = small
+    assert (settings["data"], settings["starts"]) == (["four_clusters"], 3)
     assert arrays["names"].tolist() == ["four_clusters"]
     assert arrays["four_clusters_shape"].tolist() == [200, 2]
-    # A function of the arrays alone.
-    figure._command.write(path / "again", arrays, settings, figure.draw)
-    assert (path / "again.png").read_bytes() == png
 
 
 def test_the_frontier_is_that_of_the_library(small):
@@ -155,24 +124,6 @@ def test_table(small):
     assert "1 of 6 did not converge" in figure.table({**arrays, "four_clusters_annealed_8": missed})
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        (["--data", "nowhere.npy"], "nowhere.npy"),
-        (["--betas", "3:1:20"], "LOW < HIGH"),
-        (["--starts", "0"], "starts must be a whole number of at least 1"),
-        (["--gap", "0"], "gap must be positive"),
-    ],
-)
-def test_bad_input_is_one_line_and_exit_2(tmp_path, capsys, options, words):
-    status, arrays, _ = run(tmp_path, *SMALL, *options)
-    error = capsys.readouterr().err
-    assert status == 2
-    assert arrays is None
-    assert words in error
-    assert error.count("\n") == 1
-
-
 @pytest.mark.parametrize("when", ["at once", "frontier", "second set", "annealing"])
 def test_ctrl_c_keeps_what_there_is(tmp_path, monkeypatch, capsys, when):
     rate_distortion, solve, calls = cv.rate_distortion, cv.solve, []
@@ -192,10 +143,10 @@ def test_ctrl_c_keeps_what_there_is(tmp_path, monkeypatch, capsys, when):
 
     monkeypatch.setattr(cv, "rate_distortion", frontier)
     monkeypatch.setattr(cv, "solve", solved)
-    options = ["--betas", "0.5:8:5", "--starts", "1", "--quiet"]
+    options = ["--betas", "0.5:8:5", "--starts", "1"]
     if when != "second set":
         options += ["--data", "four_clusters"]
-    status, arrays, settings = run(tmp_path, *options)
+    status, arrays, settings = run(figure, tmp_path, *options, small=[])
     assert status == 130
     assert "interrupted" in capsys.readouterr().err
     if when == "at once":

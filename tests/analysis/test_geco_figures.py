@@ -1,91 +1,34 @@
-"""The figures of trained models from outside: files, what is in them, tables, bad input, Ctrl-C."""
+"""The figures of trained models from outside: what is in them, tables, Ctrl-C."""
 
 import itertools
-import json
 
 import numpy as np
 import pytest
 
 import constrained_vae as cv
 from analysis import _training, figure3, figure4, figure5, geco_theory
+from tests.helpers.figures import run, title
 
-CLUSTERS = ["--data", "four_clusters", "--n", "40"]
-SMALL = {
-    figure3: [*CLUSTERS, "--steps", "120", "--kappa", "0.5", "--quiet"],
-    figure4: [*CLUSTERS, "--steps", "60", "--kappas", "0.5,1", "--seeds", "2", "--quiet"],
-    figure5: [*CLUSTERS, "--steps", "60", "--noise", "0.2,0.4", "--seeds", "2", "--quiet"],
-    geco_theory: ["--steps", "60", "--seeds", "2", "--tiles", "32", "--quiet"],
-}
-FIGURES = pytest.mark.parametrize("figure", SMALL, ids=lambda figure: figure.__name__.split(".")[-1])
+FIGURES = pytest.mark.parametrize("figure", [figure3, figure4, figure5, geco_theory], ids=title)
 
-
-@pytest.fixture(autouse=True, scope="module")
-def few_temperatures():
-    """Of the frontier, which would take longest."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(figure3, "_IN_PLANE", 8)
-        yield
-
-
-@pytest.fixture(autouse=True)
-def close():
-    yield
-    import matplotlib.pyplot as plt
-
-    plt.close("all")
-
-
-def run(figure, path, *options):
-    """Exit status, arrays, settings."""
-    out = path / "sub" / "figure"
-    status = figure.main([*SMALL[figure], *options, "--out", str(out)])
-    if not out.with_suffix(".npz").exists():
-        return status, None, None
-    with np.load(out.with_suffix(".npz")) as file:
-        arrays = {name: file[name] for name in file.files}
-    return status, arrays, json.loads(str(arrays.pop("settings")))
-
-
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory):
-    """Folder, arrays and settings of one run of each figure, made when first asked for."""
-    made = {}
-
-    def of(figure):
-        if figure not in made:
-            path = tmp_path_factory.mktemp("figure")
-            status, arrays, settings = run(figure, path)
-            assert status == 0
-            made[figure] = path, arrays, settings
-        return made[figure]
-
-    return of
+pytestmark = pytest.mark.usefixtures("shortened")
 
 
 @FIGURES
-def test_writes_picture_arrays_and_table(drawn, figure):
-    path, arrays, settings = drawn(figure)
-    png, pdf = ((path / "sub" / f"figure.{suffix}").read_bytes() for suffix in ("png", "pdf"))
-    assert png.startswith(b"\x89PNG")
-    assert pdf.startswith(b"%PDF")
-    assert not settings["interrupted"]
-    assert (settings["seeds"], settings["version"]) == ([0] if figure is figure3 else [0, 1], cv.__version__)
-    # Functions of the arrays alone.
-    _training._command.write(path / "again", arrays, settings, figure.draw)
-    assert (path / "again.png").read_bytes() == png
-    assert figure.table(arrays)
+def test_seeds(drawn, figure):
+    assert drawn(figure).settings["seeds"] == ([0] if figure is figure3 else [0, 1])
 
 
 @FIGURES
 def test_axes_are_labelled(drawn, figure):
-    for ax in figure.draw(drawn(figure)[1]).axes:
+    for ax in figure.draw(drawn(figure).arrays).axes:
         shared = not any(label.get_visible() for label in ax.get_xticklabels()) or figure is geco_theory
         assert ax.get_ylabel() or figure in (figure5, geco_theory)
         assert ax.get_xlabel() or shared or ax.get_label() == "<colorbar>"
 
 
 def test_the_way_through_the_plane_is_that_of_the_run(drawn):
-    _, arrays, _ = drawn(figure3)
+    _, arrays, _, _ = drawn(figure3)
     data = _training.data_set("four_clusters", 40)
     run = _training.trained(
         data.x, cv.RE(0.5, reduction="mean"), sigma=0.5, steps=120, seed=0, **_training.network(data)
@@ -104,7 +47,7 @@ def test_the_way_through_the_plane_is_that_of_the_run(drawn):
 
 def test_the_frontier_is_below(drawn):
     """(T22), and it ends where nothing is coded."""
-    _, arrays, _ = drawn(figure3)
+    _, arrays, _, _ = drawn(figure3)
     D, least, most = arrays["frontier"].T
     assert (least <= most + 1e-12).all()
     assert (most - least).max() < 0.2  # eight temperatures
@@ -118,7 +61,7 @@ def test_the_frontier_is_below(drawn):
 
 
 def test_trade_offs_are_those_of_the_library(drawn):
-    _, arrays, settings = drawn(figure4)
+    _, arrays, settings, _ = drawn(figure4)
     data = _training.data_set("four_clusters", 40)
     for m, options in enumerate(
         [{}, {"objective": "elbo"}, {"objective": "annealed", "beta": cv.geco.Ramp(settings["annealed_from"], 1.0, 30)}]
@@ -138,7 +81,7 @@ def test_trade_offs_are_those_of_the_library(drawn):
 
 
 def test_geco_is_asked_for_the_error_of_the_elbo(drawn, monkeypatch):
-    _, arrays, _ = drawn(figure5)
+    _, arrays, _, _ = drawn(figure5)
     asked, train = [], cv.geco.train
 
     def noted(x, constraint, **options):
@@ -165,7 +108,7 @@ def test_differences_are_those_at_the_same_error():
 
 
 def test_errors_that_are_off_are_told(drawn):
-    _, arrays, _ = drawn(figure5)
+    _, arrays, _, _ = drawn(figure5)
     rms = arrays["rms"].copy()
     rms[0, 1] = rms[0, 0] * [[1.01, 0.99], [1.01, 1.03]]
     told = [line.strip() for line in figure5.table({**arrays, "rms": rms}).splitlines() if " off by " in line]
@@ -174,7 +117,7 @@ def test_errors_that_are_off_are_told(drawn):
 
 def test_exact_curves_are_those_of_the_theory(drawn):
     """Section 5."""
-    _, arrays, _ = drawn(geco_theory)
+    _, arrays, _, _ = drawn(geco_theory)
     exact = dict(zip(arrays["squared_errors"], arrays["exact"], strict=True))
     known = {1.2: (1.25, 2.06758), 0.3: (5, 4.147025), 3: (0.4, 0.816577), 5.5: (1 / 6, 0.143841), 1.5: (1, 1.732868)}
     for squared, values in known.items():
@@ -186,7 +129,7 @@ def test_exact_curves_are_those_of_the_theory(drawn):
 
 
 def test_linear_vaes_are_trained_by_default_settings(drawn):
-    _, arrays, _ = drawn(geco_theory)
+    _, arrays, _, _ = drawn(geco_theory)
     k = list(arrays["squared_errors"]).index(3.0)
     data = cv.datasets.gaussian((4.0, 2.0, 0.5))
     run = cv.geco.train(data.x, cv.RE.from_squared_error(3.0), latent_dim=3, hidden=(), steps=60, seed=1)
@@ -197,7 +140,7 @@ def test_linear_vaes_are_trained_by_default_settings(drawn):
 
 def test_tilings(drawn):
     """The fixed point is below the model that it starts from, above the least of all codes, and made of few colours."""
-    _, arrays, _ = drawn(geco_theory)
+    _, arrays, _, _ = drawn(geco_theory)
     lam = float(arrays["multiplier"])
     learned, fixed = (arrays[name][0] + lam * arrays[name][1] for name in ("learned", "fixed"))
     assert arrays["least"][0] <= fixed + 1e-9
@@ -232,33 +175,6 @@ def test_data_sets(tmp_path):
     assert (len(some), some.name, some.image_shape) == (7, "digits", (8, 8))
     np.save(tmp_path / "x.npy", np.eye(3))
     assert _training.network(_training.data_set(str(tmp_path / "x.npy")))["latent_dim"] == 8
-
-
-@pytest.mark.parametrize(
-    ("figure", "options", "words"),
-    [
-        (figure3, ["--data", "nowhere.npy"], "nowhere.npy"),
-        (figure3, ["--n", "1"], "--n must be from 2 to 200"),
-        (figure3, ["--kappa", "-1"], "kappa must be"),
-        (figure3, ["--steps", "-1"], "steps must be"),
-        (figure4, ["--kappas", "0.1;0.2"], "--kappas wants numbers separated by commas"),
-        (figure4, ["--kappas", "0"], "must be positive"),
-        (figure4, ["--seeds", "0"], "--seeds must be at least 1"),
-        (figure4, ["--seed", "-1"], "seed must be"),
-        (figure5, ["--noise", "0.2"], "at least two different numbers"),
-        (figure5, ["--noise", "0,1"], "at least two different numbers"),
-        (figure5, ["--data", "four_clusters,nowhere.csv"], "nowhere.csv"),
-        (geco_theory, ["--tiles", "0"], "number of tiles"),
-        (geco_theory, ["--kappa", "-1"], "kappa must be"),
-    ],
-)
-def test_bad_input_is_one_line_and_exit_2(tmp_path, capsys, figure, options, words):
-    status, arrays, _ = run(figure, tmp_path, *options)
-    error = capsys.readouterr().err
-    assert status == 2
-    assert arrays is None
-    assert words in error
-    assert error.count("\n") == 1
 
 
 def interrupting(monkeypatch, number):
@@ -299,7 +215,7 @@ def test_ctrl_c_keeps_what_there_is(tmp_path, monkeypatch, capsys, drawn, figure
     assert status == 130
     assert "interrupted" in capsys.readouterr().err
     assert settings["interrupted"]
-    name, whole = "trained" if figure is geco_theory else "rate", drawn(figure)[1]
+    name, whole = "trained" if figure is geco_theory else "rate", drawn(figure).arrays
     got = np.isfinite(arrays[name])
     assert got.sum() == number * (3 if figure is geco_theory else 1)
     np.testing.assert_array_equal(arrays[name][got], whole[name][got])

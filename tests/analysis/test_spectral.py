@@ -1,6 +1,5 @@
-"""analysis.spectral from outside: files, curves, partitions, table, options, Ctrl-C."""
+"""analysis.spectral from outside: curves, partitions, table, Ctrl-C."""
 
-import json
 import re
 
 import numpy as np
@@ -10,47 +9,17 @@ from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score
 import constrained_vae as cv
 from analysis import spectral as figure
 from analysis._spectral_picture import _runs
-
-OPTIONS = {"n_tiles": 6, "count": 6}
-
-
-@pytest.fixture(autouse=True)
-def close():
-    yield
-    import matplotlib.pyplot as plt
-
-    plt.close("all")
-
-
-@pytest.fixture(scope="module")
-def small():
-    """All four sets, with few points each, and kernels of two widths."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(figure, "_WIDTHS", np.array([1.0, 3.0]))
-        return figure.compute(n=40, **OPTIONS)
+from tests.helpers.figures import run
 
 
 @pytest.fixture
-def quick(monkeypatch, small):
-    """The computation is tested by itself: what the command does with it takes no more."""
-    monkeypatch.setattr(figure, "compute", lambda sets, **options: small)
+def small(drawn):
+    """All four sets, with few points each, and kernels of two widths."""
+    return drawn(figure).arrays, drawn(figure).settings
 
 
-def test_writes_picture_arrays_and_table(tmp_path, capsys, quick):
-    out = tmp_path / "sub" / "figure"
-    assert figure.main(["--out", str(out), "--quiet"]) == 0
-    with np.load(out.with_suffix(".npz")) as file:
-        arrays = {name: file[name] for name in file.files}
-    settings = json.loads(str(arrays.pop("settings")))
-    assert settings["sets"] == ["four_clusters", "rings", "moons", "digits"]
-    png = out.with_suffix(".png").read_bytes()
-    assert png.startswith(b"\x89PNG")
-    assert out.with_suffix(".pdf").read_bytes().startswith(b"%PDF")
-    text = capsys.readouterr().out
-    assert figure.table(arrays) in text
-    # A function of the arrays alone.
-    figure._command.write(tmp_path / "again", arrays, settings, figure.draw)
-    assert (tmp_path / "again.png").read_bytes() == png
+def test_all_sets_are_drawn(small):
+    assert small[1]["sets"] == list(small[0]["sets"]) == ["four_clusters", "rings", "moons", "digits"]
 
 
 def test_curves_are_those_of_the_library(small):
@@ -162,19 +131,15 @@ def test_interrupted(monkeypatch, tmp_path, capsys):
         return one_set
 
     monkeypatch.setattr(figure, "one_set", stop_at("rings"))
-    assert figure.main(["--tiles", "4", "--count", "5", "--quiet", "--out", str(tmp_path / "figure")]) == 130
-    with np.load(tmp_path / "figure.npz") as file:
-        assert file["sets"].tolist() == ["four_clusters"]
+    status, arrays, _ = run(figure, tmp_path, "--tiles", "4", "--count", "5")
+    assert status == 130
+    assert arrays["sets"].tolist() == ["four_clusters"]
     assert "interrupted: this is what had been computed" in capsys.readouterr().err
     monkeypatch.setattr(figure, "one_set", stop_at("four_clusters"))
-    assert figure.main(["--quiet", "--out", str(tmp_path / "none")]) == 130
-    assert not (tmp_path / "none.npz").exists()
+    status, arrays, _ = run(figure, tmp_path / "none")
+    assert (status, arrays) == (130, None)
 
 
-def test_bad_input(tmp_path, capsys):
-    out = ["--quiet", "--out", str(tmp_path / "figure")]
-    assert figure.main(["--count", "2", *out]) == 2
-    assert "spectral: count must be at least 3 temperatures, got 2" in capsys.readouterr().err
-    assert figure.main(["--tiles", "0", *out]) == 2
+def test_an_unknown_set_is_refused(tmp_path):
     with pytest.raises(SystemExit):
-        figure.main(["--sets", "iris", *out])
+        run(figure, tmp_path, "--sets", "iris")

@@ -1,6 +1,5 @@
-"""analysis.transitions from outside: files, curves, table, options, bad input, Ctrl-C."""
+"""analysis.transitions from outside: curves, table, options, Ctrl-C."""
 
-import json
 import re
 
 import numpy as np
@@ -8,39 +7,10 @@ import pytest
 
 import constrained_vae as cv
 from analysis import transitions as figure
+from tests.helpers import figures
+from tests.helpers.figures import run
 
-SMALL = ["--betas", "0.2:11:60", "--tiles", "8", "--quiet"]
 N = 60
-
-
-@pytest.fixture(autouse=True)
-def close():
-    yield
-    import matplotlib.pyplot as plt
-
-    plt.close("all")
-
-
-@pytest.fixture(scope="module")
-def loop():
-    return figure.hysteresis(n_points=200, n_tiles=8, count=50)
-
-
-@pytest.fixture
-def quick(monkeypatch, loop):
-    """The hysteresis of exponential data does not depend on the options: computed once."""
-    monkeypatch.setattr(figure, "hysteresis", lambda **options: loop)
-
-
-def run(tmp_path, *options):
-    """Exit status, arrays, settings."""
-    out = tmp_path / "sub" / "figure"
-    status = figure.main([*options, "--out", str(out)])
-    if not out.with_suffix(".npz").exists():
-        return status, None, None
-    with np.load(out.with_suffix(".npz")) as file:
-        arrays = {name: file[name] for name in file.files}
-    return status, arrays, json.loads(str(arrays.pop("settings")))
 
 
 def curves(points):
@@ -49,21 +19,15 @@ def curves(points):
     return [piece[~np.isnan(piece[:, 0])] for piece in np.split(points, gaps)]
 
 
-def test_writes_picture_arrays_and_table(tmp_path, capsys, quick):
-    status, arrays, settings = run(tmp_path, *SMALL)
-    assert status == 0
-    png, pdf = ((tmp_path / "sub" / f"figure.{suffix}").read_bytes() for suffix in ("png", "pdf"))
-    assert png.startswith(b"\x89PNG")
-    assert pdf.startswith(b"%PDF")
-    assert (settings["data"], settings["n_tiles"], settings["interrupted"]) == ("four_clusters", 8, False)
-    assert settings["converged"]
-    # What is drawn is what the library says.
+def test_arrays_and_table_are_those_of_the_library(drawn):
+    _, arrays, settings, text = drawn(figure)
+    assert (settings["data"], settings["n_tiles"]) == ("four_clusters", 8)
     x, tiling = cv.datasets.four_clusters().x, cv.Tiling.uniform(8)
     found = cv.transitions(x, beta_range=(0.2, 11), tiling=tiling)
     np.testing.assert_array_equal(arrays["exact"][:, 0], [t.beta for t in found])
     branch = cv.sweep(x, betas=np.geomspace(0.2, 11, N), tiling=tiling)
     np.testing.assert_allclose(arrays["peaks"][:, 0], [p.beta for p in branch.peaks(k=None)], rtol=1e-12)
-    lines = capsys.readouterr().out.splitlines()
+    lines = text.splitlines()
     assert [re.split(r"\s{2,}", line.strip()) for line in lines[:4]] == [
         ["exact beta", "reconstructions", "kind", "predicted", "heating ends", "detected", "difference", "grid step"],
         *(
@@ -80,14 +44,11 @@ def test_writes_picture_arrays_and_table(tmp_path, capsys, quick):
         ),
     ]
     assert lines[4].startswith("Hysteresis (exponential data, free masses): predicted from beta = 1 to ")
-    # A function of the arrays alone.
-    figure._command.write(tmp_path / "again", arrays, settings, figure.draw)
-    assert (tmp_path / "again.png").read_bytes() == png
 
 
-def test_branches_of_four_clusters(quick):
+def test_branches_of_four_clusters(drawn):
     """Known by symmetry: what is unstable lies half way between what is stable."""
-    arrays, _ = figure.compute(cv.datasets.four_clusters(), betas=np.geomspace(0.2, 11, N), n_tiles=8)
+    arrays = drawn(figure).arrays
     first, second, third = arrays["exact"][:, 0]
     # Of the collapsed solution the eigenvalue is the first critical beta over beta, below the transition as above.
     collapsed = curves(arrays["unstable_eigenvalue"])[0]
@@ -117,7 +78,7 @@ def test_branches_of_four_clusters(quick):
             assert piece[-1, 0] == pytest.approx(11) or (others == piece[-1]).all(axis=1).any()
 
 
-def test_first_order_branches_are_interrupted_where_they_jump(quick):
+def test_first_order_branches_are_interrupted_where_they_jump(shortened):
     """Cooling at the exact temperature, heating where that branch ends; in between two curves, and the unstable one."""
     data = cv.datasets.exponential(100)
     arrays, _ = figure.compute(data, betas=np.geomspace(0.8, 4, 40), n_tiles=8, masses="free", limit=1)
@@ -135,8 +96,9 @@ def test_first_order_branches_are_interrupted_where_they_jump(quick):
     figure.draw(arrays).canvas.draw()
 
 
-def test_hysteresis_is_as_predicted(loop):
+def test_hysteresis_is_as_predicted():
     """(T13), (T16): cooling jumps where the covariance says, heating ends where the cumulants say."""
+    loop = figures.loop()
     assert loop["interval"][0] == pytest.approx(1)
     assert loop["heating_end"] == pytest.approx(loop["interval"][1], rel=1e-4)
     inside = (loop["cooling"][:, 0] > 1.01) & (loop["cooling"][:, 0] < 0.99 * loop["heating_end"])
@@ -176,8 +138,8 @@ def test_the_table_tells_what_was_missed_on_either_side():
     ]
 
 
-def test_a_limit_is_told(tmp_path, capsys, quick):
-    _, arrays, settings = run(tmp_path, *SMALL, "--limit", "1")
+def test_a_limit_is_told(tmp_path, capsys, shortened):
+    _, arrays, settings = run(figure, tmp_path, "--limit", "1")
     out = capsys.readouterr().out
     assert settings["limit"] == 1
     assert len(arrays["exact"]) == 1
@@ -185,52 +147,33 @@ def test_a_limit_is_told(tmp_path, capsys, quick):
     assert out.count("not sought") == 2
 
 
-def test_no_transition_at_all(tmp_path, capsys, quick):
-    status, arrays, _ = run(tmp_path, "--betas", "10:20:6", "--tiles", "4", "--quiet")
+def test_no_transition_at_all(tmp_path, capsys, shortened):
+    status, arrays, _ = run(figure, tmp_path, "--betas", "10:20:6", "--tiles", "4")
     assert status == 0
     assert arrays["exact"].shape == (0, 5)
     assert arrays["unstable1"].shape == (0, 2)
     assert capsys.readouterr().out.splitlines()[1].split()[0] == "none"
     # A single tile cannot split: what there is of a transition is an eigenvalue above 1.
-    status, arrays, _ = run(tmp_path, "--betas", "5:20:6", "--tiles", "1", "--quiet")
+    status, arrays, _ = run(figure, tmp_path, "--betas", "5:20:6", "--tiles", "1")
     assert status == 0
     assert arrays["exact"].shape == (0, 5)
 
 
-def test_transitions_above_the_grid_are_passed_not_shown(quick):
+def test_transitions_above_the_grid_are_passed_not_shown(shortened):
     arrays, _ = figure.compute(cv.datasets.four_clusters(), betas=np.geomspace(0.5, 3, 20), n_tiles=8, limit=2)
     assert arrays["exact"][:, 3:].tolist() == [[2, 3]]
     assert arrays["reached"] == arrays["exact"][0, 0]
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        (["--data", "nowhere.npy"], "nowhere.npy"),
-        (["--betas", "3:1:20"], "LOW < HIGH"),
-        (["--sigma", "0"], "sigma must be positive"),
-        (["--tiles", "0"], "number of tiles"),
-        (["--limit", "0"], "limit must be a whole number of at least 1"),
-    ],
-)
-def test_bad_input_is_one_line_and_exit_2(tmp_path, capsys, options, words):
-    status, arrays, _ = run(tmp_path, *options, "--quiet")
-    error = capsys.readouterr().err
-    assert status == 2
-    assert arrays is None
-    assert words in error
-    assert error.count("\n") == 1
-
-
 def test_coincident_points_have_no_transitions(tmp_path, capsys):
     np.save(tmp_path / "x.npy", np.ones((5, 2)))
-    status, _, _ = run(tmp_path, "--data", str(tmp_path / "x.npy"), "--quiet")
+    status, _, _ = run(figure, tmp_path, "--data", str(tmp_path / "x.npy"), small=[])
     assert status == 2
     assert "all points coincide" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("when", ["cooling", "heating", "tied", "hysteresis"])
-def test_ctrl_c_keeps_what_there_is(tmp_path, monkeypatch, capsys, quick, when):
+def test_ctrl_c_keeps_what_there_is(tmp_path, monkeypatch, capsys, shortened, when):
     sweep = cv.sweep
 
     def interrupted(*arguments, **options):
@@ -247,7 +190,7 @@ def test_ctrl_c_keeps_what_there_is(tmp_path, monkeypatch, capsys, quick, when):
     monkeypatch.setattr(cv, "sweep", interrupted)
     if when == "hysteresis":
         monkeypatch.setattr(figure, "hysteresis", stop)
-    status, arrays, settings = run(tmp_path, *SMALL)
+    status, arrays, settings = run(figure, tmp_path, "--betas", "0.2:11:16")
     assert status == 130
     assert "interrupted" in capsys.readouterr().err
     if when == "cooling":

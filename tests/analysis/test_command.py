@@ -1,0 +1,189 @@
+"""The protocol that all figures keep: what their commands write, print, refuse, and how they end."""
+
+import argparse
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+import constrained_vae as cv
+from analysis import (
+    _command,
+    constraints,
+    figure1,
+    figure2,
+    figure3,
+    figure4,
+    figure5,
+    frontier,
+    geco_theory,
+    spectral,
+    transitions,
+)
+from tests.helpers.figures import SMALL, read, run, title
+from tests.helpers.gpu import gpu_trouble
+
+every_figure = pytest.mark.parametrize("figure", SMALL, ids=title)
+
+
+@every_figure
+def test_writes_picture_arrays_and_table(drawn, tmp_path, figure):
+    out, arrays, settings, text = drawn(figure)
+    png = out.with_suffix(".png").read_bytes()
+    assert png.startswith(b"\x89PNG")
+    assert out.with_suffix(".pdf").read_bytes().startswith(b"%PDF")
+    assert settings["version"] == cv.__version__
+    assert not settings["interrupted"]
+    assert settings.get("converged", True)
+    assert text.startswith(figure.table(arrays))
+    assert text.splitlines()[-3:] == [f"wrote {out}.{suffix}" for suffix in ("png", "pdf", "npz")]
+    # The picture is a function of the arrays alone, and changes none of them: these are read-only.
+    figure.draw(arrays).savefig(tmp_path / "again.png", dpi=200)
+    assert (tmp_path / "again.png").read_bytes() == png
+
+
+@every_figure
+def test_help_is_the_head_of_the_docstring(figure, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        figure.main(["--help"])
+    text = capsys.readouterr().out
+    assert f"python -m {figure.__name__} " in text
+    head = " ".join(figure.__doc__.partition("\n\n")[0].split())
+    assert head in " ".join(text.split())
+    assert "--out" in text
+    assert "--quiet" in text
+
+
+@every_figure
+def test_an_unknown_option_is_refused(figure, tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        figure.main(["--no-such-option", "--out", str(tmp_path / "figure")])
+    assert "--no-such-option" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+BAD = {
+    figure1: [
+        (["--tiles", "9"], "n_tiles must be at least 100, to draw supports by them, got 9"),
+        (["--side", "1"], "side must be at least 2 tiles, got 1"),
+        (["--betas", "-1"], "betas must be positive numbers, got [-1.0]"),
+        (["--n", "5000"], "n must be at most 1797"),
+    ],
+    figure2: [
+        (["--data", "nowhere.npy"], "nowhere.npy"),
+        (["--data", "x.xls"], ".npy, .npz or .csv"),
+        (["--betas", "3:1:20"], "LOW < HIGH"),
+        (["--betas", "1:3"], "LOW:HIGH:COUNT"),
+        (["--betas", "1:3:2"], "at least 5"),
+        (["--sigma", "0"], "sigma must be positive"),
+        (["--tiles", "0"], "number of tiles"),
+        (["--exact", "0"], "limit must be a whole number of at least 1"),
+        (["--backend", "cupy"], "CuPy"),
+    ],
+    transitions: [
+        (["--data", "nowhere.npy"], "nowhere.npy"),
+        (["--betas", "3:1:20"], "LOW < HIGH"),
+        (["--sigma", "0"], "sigma must be positive"),
+        (["--tiles", "0"], "number of tiles"),
+        (["--limit", "0"], "limit must be a whole number of at least 1"),
+    ],
+    spectral: [
+        (["--count", "2"], "count must be at least 3 temperatures, got 2"),
+        (["--tiles", "0"], "number of tiles"),
+    ],
+    constraints: [
+        (["--data", "nowhere.npy"], "--data wants digits"),
+        (["--n", "0"], "n must be a whole number of at least 1"),
+        (["--n", "3000"], "n must be at most 1797"),
+        (["--rate", "0"], "rate must be between 0 and 1.099"),
+        (["--rate", "1.4"], "rate must be between 0 and 1.099"),
+        (["--tiles", "0"], "number of tiles"),
+        (["--share", "1"], "share must be between 0 and 1"),
+        (["--ratio", "1.5"], "ratio must be between 0 and 1"),
+        (["--features", "0"], "n_features must be"),
+        (["--patch", "9"], "patch must fit into the image"),
+        (["--stride", "0"], "stride must be"),
+    ],
+    frontier: [
+        (["--data", "nowhere.npy"], "nowhere.npy"),
+        (["--betas", "3:1:20"], "LOW < HIGH"),
+        (["--starts", "0"], "starts must be a whole number of at least 1"),
+        (["--gap", "0"], "gap must be positive"),
+    ],
+    figure3: [
+        (["--data", "nowhere.npy"], "nowhere.npy"),
+        (["--n", "1"], "--n must be from 2 to 200"),
+        (["--kappa", "-1"], "kappa must be"),
+        (["--steps", "-1"], "steps must be"),
+    ],
+    figure4: [
+        (["--kappas", "0.1;0.2"], "--kappas wants numbers separated by commas"),
+        (["--kappas", "0"], "must be positive"),
+        (["--seeds", "0"], "--seeds must be at least 1"),
+        (["--seed", "-1"], "seed must be"),
+    ],
+    figure5: [
+        (["--noise", "0.2"], "at least two different numbers"),
+        (["--noise", "0,1"], "at least two different numbers"),
+        (["--data", "four_clusters,nowhere.csv"], "nowhere.csv"),
+    ],
+    geco_theory: [
+        (["--tiles", "0"], "number of tiles"),
+        (["--kappa", "-1"], "kappa must be"),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("figure", "options", "words"),
+    [
+        pytest.param(figure, options, words, id=f"{title(figure)} {' '.join(options)}")
+        for figure, cases in BAD.items()
+        for options, words in cases
+    ],
+)
+def test_bad_input_is_one_line_and_exit_2(tmp_path, capsys, figure, options, words):
+    if "cupy" in options and gpu_trouble() is None:
+        pytest.skip("CuPy works here")
+    status, arrays, _ = run(figure, tmp_path, *options)
+    error = capsys.readouterr().err
+    assert status == 2
+    assert arrays is None
+    assert error.startswith(f"{title(figure)}: ")
+    assert words in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_computation_that_ends_early(tmp_path, capsys, interrupted):
+    """With something to draw it is drawn and the exit code says so; without, a line says so."""
+
+    def compute():
+        if not interrupted:
+            raise KeyboardInterrupt
+        return {"x": np.arange(3.0)}, {"interrupted": True}
+
+    status = _command.run("name", compute, tmp_path / "figure", lambda arrays: plt.figure(), lambda arrays: "a table")
+    assert status == 130
+    out, error = capsys.readouterr()
+    if interrupted:
+        assert error == "name: interrupted: this is what had been computed\n"
+        assert out.startswith("a table\n")
+        assert read(tmp_path / "figure")[1] == {"interrupted": True}
+    else:
+        assert error == "name: interrupted before there was anything to draw\n"
+        assert (out, list(tmp_path.iterdir())) == ("", [])
+
+
+def test_every_figure_is_here():
+    """A module with `draw` and `main` is a figure."""
+    folder = _command.Path(_command.__file__).parent
+    modules = {path.stem for path in folder.glob("[!_]*.py") if "\ndef main(" in path.read_text(encoding="utf-8")}
+    assert modules - {"notebooks"} == {title(figure) for figure in SMALL} == {title(figure) for figure in BAD}
+
+
+def test_the_options_of_a_figure_of_a_branch():
+    options = _command.branch_parser("figure2", "Head\nof it.\n\nMore.")
+    assert isinstance(options, argparse.ArgumentParser)
+    assert options.description == "Head\nof it."
+    assert options.parse_args([]).out.name == "figure2"

@@ -1,0 +1,36 @@
+"""The kernels of the Numba backend, compiled into Numba's cache: `python -m tests.helpers.compilation FAMILY`.
+
+Done once before several processes run the tests, each of which would compile what it does not find, and two of which
+may not write the cache of one function at the same time. The families share no function with a cache, so that they can
+be compiled side by side.
+"""
+
+import sys
+
+import numpy as np
+
+from constrained_vae.backends import numba as kernels, pruning
+from tests.helpers.linear_form import make
+
+
+def sums():
+    """One thread and several, with few statistics and with many; and the blocks that threads share."""
+    for dtype in (np.float64, np.float32):
+        for N, K, S in [(20, 5, 2), (2000, 200, 2), (20, 5, 12), (2000, 200, 12), (67, 13001, 70)]:
+            kernels.expectations(*make("linear", 0, N, K, S).astype(dtype).arguments)
+        for function in (kernels._few, kernels._few_parallel, kernels._many, kernels._many_parallel, kernels._shared):
+            assert any(str(dtype.__name__) in str(signature) for signature in function.signatures)
+
+
+def pruned_sums():
+    for dtype in (np.float64, np.float32):
+        x = np.random.default_rng(0).normal(size=(600, 2)).astype(dtype)
+        prepared = pruning._arguments(x, np.full(600, 1 / 600), x[:64].T.copy(), np.full(64, -np.log(64)), 1.0)
+        pruning._cost(*prepared, pruning._limits(x, prepared[3]), 1)
+        pruning._pruned(*prepared)
+
+
+FAMILIES = {function.__name__: function for function in (sums, pruned_sums)}
+
+if __name__ == "__main__":
+    FAMILIES[sys.argv[1]]()
