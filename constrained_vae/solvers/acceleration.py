@@ -82,16 +82,23 @@ def lbfgs(history: Sequence[Past], metric: Array) -> Array | None:
     squares, d = inner.diagonal().tolist(), -inner.diagonal(m)
     pairs_of_squares = zip(d.tolist(), squares[:m], squares[m:], strict=True)
     curved = [sy > 0 and sy * sy > 1e-28 * ss * yy for sy, ss, yy in pairs_of_squares]
-    if not all(curved):  # the Hessian uses only pairs of positive curvature
-        kept = np.flatnonzero(curved)
-        if not len(kept):
-            return squarem(history, metric)
-        pairs = np.concatenate([kept, m + kept])
-        inner, along, d, rows, m = inner[np.ix_(pairs, pairs)], along[pairs], d[kept], rows[pairs], len(kept)
+    if all(curved):
+        return u + r + _combination(_compact_bfgs(inner, along, d), rows)
+    kept = np.flatnonzero(curved)  # the Hessian uses only pairs of positive curvature
+    if not len(kept):
+        return squarem(history, metric)
+    pairs, coefficients = np.concatenate([kept, m + kept]), np.zeros(2 * m)
+    coefficients[pairs] = _compact_bfgs(inner[np.ix_(pairs, pairs)], along[pairs], d[kept])
+    return u + r + _combination(coefficients, rows)
+
+
+def _compact_bfgs(inner: FloatArray, along: FloatArray, d: FloatArray) -> FloatArray:
+    """q and p of `lbfgs` from the inner products of the rows (s, -y) with each other and with r, and from s . y."""
+    m = len(d)
     upper = -inner[:m, m:]  # LAPACK reads only its upper triangle
     p = dtrtrs(upper, along[:m])[0]
     q = dtrtrs(upper, d * p + inner[m:, m:] @ p + along[m:], trans=1)[0]
-    return u + r + _combination(np.concatenate([q, p]), rows)
+    return np.concatenate([q, p])
 
 
 Accelerator = Callable[[Sequence[Past], Array], Array | None]
@@ -123,7 +130,7 @@ def _inner_products(rows: Array, metric: Array, r: Array) -> tuple[FloatArray, F
     if on_host(r):
         return scaled @ rows.T, scaled @ r
     inner = to_host(array_namespace(r).concat([scaled @ rows.T, (scaled @ r)[:, None]], axis=1))  # one transfer
-    return inner[:, :-1], inner[:, -1]
+    return np.ascontiguousarray(inner[:, :-1]), np.ascontiguousarray(inner[:, -1])
 
 
 def _combination(coefficients: FloatArray, vectors: Array) -> Array:
