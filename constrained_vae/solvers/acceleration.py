@@ -84,7 +84,7 @@ def lbfgs(history: Sequence[Past], metric: Array) -> Array | None:
     curved = [sy > 0 and sy * sy > 1e-28 * ss * yy for sy, ss, yy in pairs_of_squares]
     if all(curved):
         return u + r + _combination(_compact_bfgs(inner, along, d), rows)
-    kept = np.flatnonzero(curved)  # only pairs of positive curvature are part of the Hessian
+    kept = np.flatnonzero(curved)  # the Hessian uses only pairs of positive curvature
     if not len(kept):
         return squarem(history, metric)
     pairs, coefficients = np.concatenate([kept, m + kept]), np.zeros(2 * m)
@@ -93,9 +93,9 @@ def lbfgs(history: Sequence[Past], metric: Array) -> Array | None:
 
 
 def _compact_bfgs(inner: FloatArray, along: FloatArray, d: FloatArray) -> FloatArray:
-    """q and p of `lbfgs`, from all inner products of the rows (s, -y), from those with r, and from s . y."""
+    """q and p of `lbfgs` from the inner products of the rows (s, -y) with each other and with r, and from s . y."""
     m = len(d)
-    upper = -inner[:m, m:]  # LAPACK reads its upper triangle
+    upper = -inner[:m, m:]  # LAPACK reads only its upper triangle
     p = dtrtrs(upper, along[:m])[0]
     q = dtrtrs(upper, d * p + inner[m:, m:] @ p + along[m:], trans=1)[0]
     return np.concatenate([q, p])
