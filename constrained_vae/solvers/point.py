@@ -63,7 +63,7 @@ class Point:
         self._vector: tuple[Array, Array, Array] | None = None
         mass = expectations.mass
         if coordinates.coordinates(psi) is psi:  # the norm of vectors is that of psi up to a factor
-            _, r, metric = self.vectors
+            self._vector = _, r, metric = self._as_vectors(psi, updated_decoder)
             square = (metric @ (r * r)) / coordinates.stiffness
         else:
             square = mass @ ((updated_decoder - psi) ** 2).sum(axis=1)
@@ -99,13 +99,14 @@ class Point:
         and 0 for a dead site.
         """
         if self._vector is None:
-            self._vector = self._as_vectors()
+            to = self.coordinates.coordinates
+            self._vector = self._as_vectors(to(self.psi), to(self.updated_decoder))
         return self._vector
 
-    def _as_vectors(self) -> tuple[Array, Array, Array]:
-        mass, to = self.expectations.mass, self.coordinates.coordinates
-        u = to(self.psi).ravel()
-        r = to(self.updated_decoder).ravel() - u
+    def _as_vectors(self, here: Array, updated: Array) -> tuple[Array, Array, Array]:
+        """`vectors` from the coordinates of psi and of T(psi), (k, D) each."""
+        mass, u = self.expectations.mass, here.ravel()
+        r = updated.ravel() - u
         metric = (mass * self.coordinates.stiffness).repeat(self.psi.shape[1])
         if not self.free:
             return u, r, metric
