@@ -17,6 +17,7 @@ from .data.rows import RowBlocks as RowBlocks
 from .diagnostics import Blur as Blur, Report as Report, report as report
 from .equations import Expectations as Expectations, bits as bits
 from .estimator import FixedPointVAE as FixedPointVAE
+from .frontier.nucleation import hysteresis_interval as hysteresis_interval, nucleation_beta as nucleation_beta
 from .frontier.optimum import (
     Certificate as Certificate,
     CertifiedFixedPoint as CertifiedFixedPoint,
@@ -26,8 +27,6 @@ from .frontier.optimum import (
 from .frontier.rate_distortion import (
     Excess as Excess,
     RateDistortionCurve as RateDistortionCurve,
-    hysteresis_interval as hysteresis_interval,
-    nucleation_beta as nucleation_beta,
     rate_distortion as rate_distortion,
 )
 from .frontier.support_changes import SupportChange as SupportChange

@@ -1,10 +1,10 @@
-"""What one map of the solver costs beside its kernel, on a small problem: 200 points, 64 sites, two dimensions.
+"""Times one map of the solver and its kernel alone, on a small problem: 200 points, 64 sites, two dimensions.
 
     python -m analysis.benchmarks.overhead
 
-Small problems are what notebooks solve, and their time goes into Python and not into arithmetic. The compiled kernel
-is timed alone, in turns with iterations of the solver, on one thread. Backtracks and the products of Newton steps count
-as maps. Prints medians over the rounds.
+Notebooks solve small problems, which spend their time in Python and not in arithmetic. The compiled kernel alone and
+iterations of the solver are timed in turns, on one thread. Backtracks and the products of Newton steps count as maps.
+Prints medians over the rounds.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from constrained_vae.problems.problem import Problem
 from constrained_vae.solvers.loop import iterate
 from constrained_vae.solvers.options import Options
 
-_K, _BETA = 64, 0.33  # tiles, and a temperature a little above the third transition, where iterations are long
-_MAPS = 60  # of one iteration, which has not converged by then
+_K, _BETA = 64, 0.33  # tiles, and a temperature slightly above the third transition, where iterations are long
+_MAPS = 60  # maps per measurement, too few for convergence
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m analysis.benchmarks.overhead", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=101, help="how often each is timed (default 101)")
+    parser.add_argument("--rounds", type=int, default=101, help="number of measurements (default 101)")
     rounds = parser.parse_args(argv).rounds
     numba.set_num_threads(1)
     with single_threaded_blas():
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def measure(rounds: int) -> dict[str, tuple[float, float, float]]:
-    """Medians of the seconds of a kernel and of a map, in microseconds, and of their ratio, by accelerator."""
+    """Medians of the microseconds of a kernel and of a map, and of their ratio, by accelerator."""
     problem, psi = case()
     kernel, found = bare_kernel(problem, psi), {}
     for accelerate in ("plain", "lbfgs"):
@@ -52,7 +52,7 @@ def measure(rounds: int) -> dict[str, tuple[float, float, float]]:
 
 
 def case() -> tuple[Problem, np.ndarray]:
-    """Four clusters, and 64 reconstructions of which no two coincide."""
+    """The problem of four clusters, and 64 different reconstructions."""
     x = cv.datasets.four_clusters(seed=0).x
     problem = Problem.make(x, cv.ELBO(beta=_BETA), None, "numba")
     rng = np.random.default_rng(1)
@@ -61,7 +61,7 @@ def case() -> tuple[Problem, np.ndarray]:
 
 
 def bare_kernel(problem: Problem, psi: np.ndarray) -> Callable[[], None]:
-    """The compiled function of one map with all its arguments ready."""
+    """A call of the compiled kernel of one map, with its arguments prepared."""
     (block,) = problem.data.blocks()
     psi, offset = np.ascontiguousarray(psi.T), block.offset(problem.framed)
     tiles = [array.view() for array in (problem.framed.readout(psi.T)[1], log_masses(np.full(_K, 1 / _K)))]

@@ -13,7 +13,7 @@ EXPECTED = (ValueError, OSError, ImportError, KeyboardInterrupt)  # what `explai
 
 
 def explained(prog: str, error: BaseException, result: str) -> int:
-    """Print in one line why a command has no result; the exit code.
+    """Print in one line why a command has no result; return the exit code.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ def explained(prog: str, error: BaseException, result: str) -> int:
 
 
 def partial(prog: str) -> int:
-    """Print that Ctrl-C ended a command early and that its results are incomplete; the exit code."""
+    """Print that Ctrl-C ended a command early and that its results are incomplete; return the exit code."""
     print(f"{prog}: interrupted: this is what had been computed", file=sys.stderr)
     return INTERRUPTED
 

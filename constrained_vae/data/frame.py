@@ -1,4 +1,4 @@
-"""Frame: the coordinates in which a problem is solved."""
+"""Frame: the standardised coordinates in which a problem is solved."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from .._utils.device import array_namespace
 
 @dataclass(frozen=True)
 class Frame:
-    """Standardised coordinates (x - centre) / scale, so that offsets and units of the data cost no accuracy.
+    """Standardised coordinates (x - centre) / scale, so that offset and unit of the data do not affect the accuracy.
 
     Attributes
     ----------
     centre : (D,) array
-        In units of x.
+        Origin of the frame, in units of x.
     scale : float
-        In units of x.
+        Unit of the frame, in units of x.
 
     Examples
     --------

@@ -1,8 +1,8 @@
-"""The data as a solver passes over them: prepared once, and one function that goes over all rows.
+"""Prepared data, and sums over their rows.
 
-Whatever is asked of the data is a sum over rows. `PreparedData.total` takes a function of one block of rows, and adds
-its results over all blocks in one balanced tree by the number of the block. So the bits depend on the blocks alone: not
-on who computed a block, nor on when.
+All quantities that a solver computes from the data are sums over rows. `PreparedData.total` takes a function of one
+block of rows, and adds its results over all blocks in a balanced tree in the order of the blocks. So the result depends
+on the blocks alone, bit by bit, and not on where or when a block was computed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Statistics = Callable[[Array, slice | None], tuple[Array, Array]]
 
 
 class HasOffset(Protocol):
-    """An objective, as far as a block needs it."""
+    """The part of an objective that a block needs."""
 
     def offset(self, s: Array) -> Array:
         """Offsets s_i (n,) of the energies, multipliers included."""
@@ -35,7 +35,7 @@ class HasOffset(Protocol):
 
 @dataclass(eq=False, slots=True)
 class Block:
-    """Some rows of the data; the arrays lie where the backend computes.
+    """Some rows of the data; the arrays are where the backend computes.
 
     Attributes
     ----------
@@ -46,7 +46,7 @@ class Block:
     rho : (n,) array
         Data weights.
     rows : slice or None
-        Which rows of the data these are; None where the backend has put the rows into another order.
+        The rows of the data in this block; None if the backend has put the rows into another order.
     """
 
     x: Array
@@ -57,7 +57,7 @@ class Block:
     _offset: tuple[HasOffset, Array] | None = field(default=None, repr=False)
 
     def offset(self, objective: HasOffset) -> Array:
-        """Offsets s_i (n,) under an objective; those of the last objective are remembered."""
+        """Offsets s_i (n,) of an objective; the offsets of the last objective are cached."""
         if self._offset is None or self._offset[0] is not objective:
             self._offset = objective, _frozen(objective.offset(self.s))
         return self._offset[1]
@@ -81,10 +81,11 @@ class PreparedData:
     Attributes
     ----------
     rows : Rows
+        The data in their frame.
     backend : module
-        Where passes compute; see `constrained_vae.backends`.
+        Backend that computes the passes; see `constrained_vae.backends`.
     statistics : callable
-        (x, rows) -> (phi, s), in the frame: the statistics of the objective, which know no multipliers.
+        (x, rows) -> (phi, s), in the frame: the statistics of the objective, without multipliers.
     standardised : bool
         Whether the frame is the standard one, in which the data have the mean 0 and the radius 1.
     """
@@ -99,7 +100,7 @@ class PreparedData:
 
     @property
     def frame(self) -> Frame:
-        """The coordinates in which passes compute."""
+        """The coordinates of all passes."""
         return self.rows.frame
 
     @property
@@ -107,7 +108,7 @@ class PreparedData:
         """Precision of points and statistics."""
         return self.rows.dtype
 
-    # --- the way over the data ----------------------------------------------------------------------------------------
+    # --- passes over the data -----------------------------------------------------------------------------------------
 
     def total(self, part: Callable[..., R], *arrays: Any, columns: int | None = None) -> R:
         """The sum of a function of a block over all blocks of the data.
@@ -118,19 +119,19 @@ class PreparedData:
             A module-level function of a `Block` and of small arrays. It returns an array, or a tuple of arrays, that
             add up over disjoint rows.
         *arrays
-            The small arrays, where the backend computes.
+            Small arrays, which are where the backend computes.
         columns : int, optional
-            Blocks are cut so that an array (rows, columns) fits into the size of a block. A function that needs no
-            such array leaves it out: data in memory then are one block.
+            Blocks are cut so that an array (rows, columns) fits into the size of a block. Without it, data in memory
+            are one block.
         """
         if columns is None and self._resident is not None:
             return part(self._resident, *arrays)
         return tree_sum(part(block, *arrays) for block in self.blocks(columns))
 
     def kept(self, part: Callable[..., R], *arrays: Any, columns: int) -> Iterable[R]:
-        """The results of a function for every block, for several passes: kept where they are small, else made anew.
+        """The results of a function for every block, for several passes: kept if they are small, else computed anew.
 
-        They count as small where N (D + columns) entries are.
+        They are small if N (D + columns) is at most `memory.KEPT`.
         """
         if len(self) * (self.rows.dim + columns) <= memory.KEPT:
             return [part(block, *arrays) for block in self.blocks(columns)]
@@ -144,7 +145,7 @@ class PreparedData:
         return self._resident.pieces(count)
 
     def whole(self) -> Block:
-        """All rows that have weight, as one block on the host."""
+        """All rows of positive weight, as one block on the host."""
         parts = []
         for block in self.blocks():
             arrays = [to_host(array) for array in (block.x, block.phi, block.s, block.rho)]
@@ -155,15 +156,15 @@ class PreparedData:
         return Block(x, phi, s, rho, None)
 
     def to_device(self, array: Array) -> Array:
-        """The array where the backend computes."""
+        """The array, copied to where the backend computes."""
         move = getattr(self.backend, "to_device", None)
         return array if move is None else move(array)
 
     @cached_property
     def _resident(self) -> Block | None:
-        """All rows where the backend computes, prepared once, in the order that it prefers; None if data stream.
+        """All rows, prepared once for the backend, in the order that it prefers; None if the data are streamed instead.
 
-        A map also needs statistics and working space on a device: as much memory again as the data take.
+        A device must have twice the memory of the data, because a map also needs statistics and working space.
         """
         free = getattr(self.backend, "free_memory", None)
         size = self.dtype.itemsize * len(self) * self.rows.dim
@@ -191,7 +192,7 @@ class PreparedData:
 
     @cached_property
     def mean(self) -> FloatArray:
-        """Weighted mean of the data, the collapsed reconstruction of every Bregman energy, (D,), in the frame."""
+        """Weighted mean of the data, (D,), in the frame; the collapsed reconstruction of every Bregman energy."""
         return to_host(self.total(_mean)).astype(np.float64, copy=False)
 
     @cached_property
@@ -203,12 +204,12 @@ class PreparedData:
 
     @cached_property
     def mean_statistic(self) -> FloatArray:
-        """Weighted means sum_i rho_i s_i of the second statistic: one number, or one for each constraint."""
+        """Weighted mean sum_i rho_i s_i of the second statistic: a number, or an array with one per constraint."""
         return to_host(self.total(_mean_statistic))
 
 
 def _frozen(array: Array) -> Array:
-    """The array, read-only where it lies on the host: a kernel then takes it as it is."""
+    """The array; on the host it is made read-only, so that a kernel can use it without a copy."""
     if isinstance(array, np.ndarray):
         array.setflags(write=False)
     return array
@@ -237,10 +238,10 @@ class _Anew:
 
 
 def tree_sum(terms: Iterable[R]) -> R:
-    """The sum of terms, arrays or tuples of arrays, in one balanced binary tree by their numbers.
+    """The sum of terms, which are arrays or tuples of arrays, in a balanced binary tree in their order.
 
-    A node adds two subtrees of equal height; what is left at the end is added from the right. At most log2 n sums are
-    held at a time, and the same terms always give the same bits.
+    A node adds two subtrees of equal height; the remaining subtrees are added from the right at the end. At most about
+    log2 n sums are held at a time, and the same terms always give the same bits.
     """
     subtrees: list[tuple[int, Any]] = []  # heights and sums of complete subtrees, the heights decreasing
     for term in terms:

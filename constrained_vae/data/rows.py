@@ -1,4 +1,4 @@
-"""The rows of the data in their frame, block by block: of an array, a memory map or a source of blocks."""
+"""The rows of the data in their frame, in blocks, from an array, a memory map or a source of row blocks."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from .frame import Frame
 
 
 class RowBlocks:
-    """Data that come in row blocks, anew for every pass: files, a database, a generator function.
+    """Data in row blocks that are read anew in every pass, for example from files, a database or a generator function.
 
-    Accepted wherever data are. Every pass over the data, at least one per map, asks the source again; it must give the
-    same rows in the same order each time. No more than 2^22 numbers are held at once.
+    They are accepted wherever data are. Every pass over the data, at least one per map, iterates over the source again,
+    which must give the same rows in the same order each time. Passes use blocks of at most 2^22 numbers.
 
     Parameters
     ----------
     source : callable or iterable
         A function without arguments that returns an iterator over arrays (n, D), such as a generator function; or an
-        object that gives a fresh one whenever it is iterated over, such as a list of memory maps.
+        object that makes a new iterator each time, such as a list of memory maps.
 
     Attributes
     ----------
@@ -36,7 +36,7 @@ class RowBlocks:
     Raises
     ------
     ValueError
-        If the source is a one-shot iterator, or the blocks do not hold finite numbers in equally many columns.
+        If the source is a one-shot iterator, or the blocks do not consist of finite numbers in equally many columns.
 
     Examples
     --------
@@ -51,8 +51,8 @@ class RowBlocks:
     def __init__(self, source: Callable[[], Iterable[Any]] | Iterable[Any]) -> None:
         if isinstance(source, Iterator):
             raise ValueError(
-                f"the source of row blocks is a one-shot iterator ({type(source).__name__}), but every map takes a "
-                "pass of its own: give a function that makes a new one, such as the generator function itself"
+                f"the source of row blocks is a one-shot iterator ({type(source).__name__}), but every map needs a new "
+                "pass over the data: give a function that makes a new iterator, such as the generator function itself"
             )
         if not (callable(source) or isinstance(source, Iterable)):
             raise ValueError(f"the source of row blocks must be a function or an iterable, got {source!r}")
@@ -87,16 +87,16 @@ class RowBlocks:
                 return
         raise ValueError(
             f"the source of row blocks gave {len(self)} rows of {self.shape[1]} numbers at first and something else "
-            "later: it must give the same rows in every pass, and not share one iterator among them"
+            "later: it must give the same rows in every pass, so the passes must not share one iterator"
         )
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> FloatArray:
-        """All rows in one array; for saving, and for whoever needs them whole."""
+        """All rows in one array, for example for saving."""
         return np.concatenate([np.asarray(block, dtype or self.dtype) for block in self])
 
 
 def row_blocks(x: Any, count: int) -> Iterator[tuple[slice, FloatArray]]:
-    """Blocks (rows, x[rows]) of `count` rows, the last of fewer, of an array, a memory map or `RowBlocks`."""
+    """Blocks (rows, x[rows]) of `count` rows of an array, a memory map or `RowBlocks`; the last may be shorter."""
     if not isinstance(x, RowBlocks):
         for start in range(0, len(x), count):
             yield slice(start, min(start + count, len(x))), x[start : start + count]
@@ -114,7 +114,7 @@ def row_blocks(x: Any, count: int) -> Iterator[tuple[slice, FloatArray]]:
 
 
 def check_rows(x: Any) -> FloatArray | RowBlocks:
-    """Data as they may be given: an array, a memory map, `RowBlocks`, or what `check_data` makes of anything else."""
+    """The data as an array, a memory map or `RowBlocks`, checked by `check_data`."""
     return x if isinstance(x, RowBlocks) else check_data(x)
 
 
@@ -130,10 +130,11 @@ class Rows:
     Attributes
     ----------
     source : (N, D) array or RowBlocks
-        The data as the user gave them, in their own units.
+        The data as given, in their own units.
     weights : (N,) array
         Data weights rho; they sum to 1.
     frame : Frame
+        Frame of the blocks.
     dtype : dtype
         Precision of the blocks.
     keep : bool
@@ -169,8 +170,8 @@ class Rows:
     def blocks(self, columns: int | None = None) -> Iterator[tuple[slice, FloatArray, FloatArray]]:
         """Blocks (rows, x, rho) in the frame.
 
-        Data in memory are one block, unless `columns` asks for blocks of which an array (rows, columns) fits into the
-        size of a block; streamed data come in such blocks anyway.
+        Data in memory are one block without `columns`. Otherwise, and for streamed data, arrays (rows, D) and
+        (rows, columns) fit into the size of a block.
         """
         whole = columns is None and not self.streamed
         count = len(self) if whole else memory.rows_of_block(max(self.dim, columns or 1))
@@ -178,7 +179,7 @@ class Rows:
             yield rows, (self._inward(x) if self.streamed else x), self.weights[rows]
 
     def take(self, indices: npt.NDArray[np.intp]) -> FloatArray:
-        """Some points in the frame, (n, D) in float64; their indices ascend."""
+        """Some points in the frame, (n, D) in float64; their indices must ascend."""
         pieces = []
         for rows, x in blocks_of(self.source):
             first, last = np.searchsorted(indices, (rows.start, rows.stop))
@@ -187,10 +188,10 @@ class Rows:
 
 
 def standard_frame(x: FloatArray | RowBlocks, weights: FloatArray) -> Frame:
-    """Weighted mean and root-mean-square radius of the data, in a second pass about the first mean.
+    """The frame of the weighted mean and the root-mean-square radius of the data; the scale of coincident points is 1.
 
-    Extreme units are safe: squares are taken only after division by the largest deviation. Coincident points get scale
-    1.
+    The mean is computed twice, the second time about the first mean. Deviations are divided by the largest deviation
+    before they are squared, so that extreme units neither overflow nor underflow.
     """
 
     def blocks() -> Iterator[tuple[FloatArray, FloatArray]]:

@@ -25,6 +25,7 @@ from .._utils.device import to_host
 from ..data.rows import RowBlocks
 from ..latent.sites import Sites
 from ..latent.tiling import Tiling
+from ..objectives.constraints import Constraint
 from ..objectives.lagrangian import Lagrangian
 from ..phases.continuation import Continuation, State
 from ..problems.problem import Problem
@@ -50,12 +51,12 @@ _MAX_FALLS = 10  # number of falls of the dual value; more of them are an oscill
 
 def solve_constrained(
     x: npt.ArrayLike | RowBlocks,
-    constraints: Any,
+    constraints: Constraint | Sequence[Constraint],
     *,
     tiling: Tiling | None = None,
     weights: npt.ArrayLike | None = None,
     masses: str = "fixed",
-    box: Any = None,
+    box: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
     anchor: float = 0.0,
     accelerate: str = "lbfgs",
     tol: float = 1e-10,

@@ -1,4 +1,4 @@
-"""The protocols of an objective: what a user hands over, and what a solver asks of it in the frame of the data."""
+"""The protocols of an objective: in units of the data, as users give it, and in the frame, as solvers evaluate it."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class Objective(Protocol):
     beta : float
         Temperature.
     equivariant : bool
-        Whether the energies may be measured in the standard frame of the data, x -> (x - centre) / scale.
+        Whether the energies may be evaluated in the standard frame of the data, x -> (x - centre) / scale.
     allowance : float
-        What the thresholds of constraints take off the Lagrangian, in nats.
+        Constants of the thresholds of constraints in the Lagrangian, in nats.
     labelled : int or None
-        The number of data points, where the energies know more of them than x, such as their labels.
+        The number of data points if the energies depend on labels of the data points; None if they depend on x only.
     """
 
     @property
@@ -39,25 +39,26 @@ class Objective(Protocol):
         """Raise ValueError for points (n, D) that the energies do not admit."""
 
     def in_frame(self, frame: Frame) -> FramedObjective:
-        """The energies for points that are measured in a frame; their values are unchanged."""
+        """The energies as functions of points in a frame; their values are unchanged."""
 
     def settings(self) -> dict[str, Any]:
-        """What `save` writes, enough to recognise the objective."""
+        """The settings that `save` writes, from which the objective can be recognised."""
 
 
 class FramedObjective(Protocol):
-    """Energies in the one linear form (T4), multipliers included, for points in the frame of the data.
+    """Energies in the linear form (T4), multipliers included, for points in the frame of the data.
 
-    An objective of a user needs no `expected`, and its `decoder` no argument `inverse`, unless it has constraints whose
-    decoder update has no closed form.
+    An objective with constraints also has the method `expected`. If `curvature` returns None, `decoder` also takes the
+    argument `inverse`. See `FramedLagrangian` for both.
 
     Attributes
     ----------
     quadratic : float or None
-        The multiplier of ||x - psi||^2 where there is no other energy, so that a kernel may compute it as one.
+        The multiplier of ||x - psi||^2 if this is the whole energy, so that a kernel may compute it as a squared
+        distance; else None.
     stiffness : float
-        Curvature of the energy in `coordinates`. Its inverse square root is the resolution, the distance below which
-        reconstructions do not differ.
+        Curvature of the energy in `coordinates`. Its inverse square root is the resolution: reconstructions that are
+        nearer are almost equivalent.
     """
 
     @property
@@ -67,7 +68,7 @@ class FramedObjective(Protocol):
     def statistics(self, x: Array, rows: slice | None = None) -> tuple[Array, Array]:
         """Statistics phi (n, S) and s of points, independent of the multipliers.
 
-        `rows` says which rows of the data solved for x holds; None for other points.
+        `rows` are the rows of the data in x; None if x contains other points.
         """
 
     def offset(self, s: Array) -> Array:

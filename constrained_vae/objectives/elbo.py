@@ -1,4 +1,4 @@
-"""ELBO: the objective of a beta-VAE, its energy and multiplier in the linear form (T3), (T4)."""
+"""ELBO: the objective of a beta-VAE, with energy and multiplier in the linear form (T3), (T4)."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from .energies import CrossEntropy, SquaredError
 class ELBO:
     """The beta-weighted evidence lower bound, free energy F = R + lambda E[d] (T3)-(T5).
 
-    In rate-distortion terms F is the Lagrangian of the rate R with slope lambda; in those of deterministic annealing
-    1 / lambda = 2 theta, theta = sigma^2 beta, is the temperature.
+    In rate-distortion theory F is the Lagrangian of the rate R with slope lambda. In deterministic annealing the
+    temperature is 1 / lambda = 2 theta with theta = sigma^2 beta.
 
     Parameters
     ----------
     beta : float
         Temperature of the beta-VAE; the ELBO proper is beta = 1.
     sigma : float
-        Standard deviation of the Gaussian decoder, in units of x. Plays no part for the Bernoulli decoder.
+        Standard deviation of the Gaussian decoder, in units of x. The Bernoulli decoder ignores it.
     likelihood : {"gaussian", "bernoulli"}
         Gaussian: energy ||x - psi||^2 / (2 sigma^2 beta). Bernoulli: -log p(x | psi) / beta, data in [0, 1].
 
@@ -61,7 +61,7 @@ class ELBO:
 
     @cached_property
     def multiplier(self) -> float:
-        """Slope lambda of the rate-distortion function: 1/(2 sigma^2 beta), Bernoulli 1/beta."""
+        """Slope lambda of the rate-distortion function: 1 / (2 sigma^2 beta); for Bernoulli 1 / beta."""
         return 0.5 / self.beta / self.sigma / self.sigma if self.likelihood == "gaussian" else 1.0 / self.beta
 
     @property
@@ -70,20 +70,20 @@ class ELBO:
 
     @cached_property
     def quadratic(self) -> float | None:
-        """The multiplier where the energy is a squared distance, so that a kernel may compute it as one; else None."""
+        """The multiplier if the energy is a squared distance, so that a kernel may compute it as one; else None."""
         return self.multiplier if self.likelihood == "gaussian" else None
 
     @cached_property
     def stiffness(self) -> float:
         """lambda grad^2 f in `coordinates`: 1/theta = 1/(sigma^2 beta) for the Gaussian decoder, 4/beta for Bernoulli.
 
-        Its inverse square root is the resolution below which reconstructions do not differ.
+        Its inverse square root is the resolution: reconstructions that are nearer are almost equivalent.
         """
         return self.multiplier * self.energy.stiffness
 
     @property
     def allowance(self) -> float:
-        """What the thresholds of constraints take off the Lagrangian, sum_c lambda_c kappa_c^2; none here."""
+        """The constants sum_c lambda_c kappa_c^2 of constraints in the Lagrangian; 0 for the ELBO."""
         return 0.0
 
     def at(self, beta: float) -> ELBO:
@@ -91,7 +91,7 @@ class ELBO:
         return replace(self, beta=beta)
 
     def check(self, x: Array) -> None:
-        """Raise ValueError where the likelihood does not admit the data."""
+        """Raise ValueError if the likelihood does not admit the data."""
         if self.likelihood == "bernoulli" and (x.min() < 0 or x.max() > 1):
             raise ValueError(
                 f"the Bernoulli likelihood wants data in [0, 1], got values from {x.min():.4g} to {x.max():.4g}: "
@@ -129,13 +129,13 @@ class ELBO:
         return self.energy.coordinates(psi)
 
     def reconstructions(self, u: Array) -> Array:
-        """The reconstructions at given coordinates; whatever those are, inside the domain of the energy."""
+        """The reconstructions at any coordinates, inside the domain of the energy."""
         return self.energy.reconstructions(u)
 
     def curvature(self, psi: Array) -> Array:
-        """lambda grad^2 f(psi), diagonal, shape (K, D), as it stands in the Jacobian (T8)."""
+        """Diagonal (K, D) of lambda grad^2 f(psi), as in the Jacobian (T8)."""
         return self.multiplier * self.energy.curvature(psi)
 
     def settings(self) -> dict[str, Any]:
-        """What `save` writes and `load` reads back."""
+        """The settings that `save` writes and `load` reads."""
         return {"objective": "ELBO", "beta": self.beta, "sigma": self.sigma, "likelihood": self.likelihood}

@@ -1,4 +1,4 @@
-"""Lagrangian: constraints and their multipliers as an objective (T1)-(T5)."""
+"""Lagrangian: constraints with multipliers as an objective (T1)-(T5)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .decoder_update import Values, minimise
 
 
 class NoMinimiserError(ValueError):
-    """Energies that nothing bounds: the message says what to put beside them.
+    """The energies have no minimiser; the message says which term to add.
 
     Examples
     --------
@@ -35,7 +35,7 @@ class NoMinimiserError(ValueError):
 class Lagrangian:
     """The Lagrangian R + sum_k lambda_k E[C_k] of constraints C_k (Taming VAEs; T1, T2, T5).
 
-    Its free energy F = R + sum_k lambda_k E[H_k], C_k = H_k - allowance_k, is without the thresholds.
+    Its free energy F = R + sum_k lambda_k E[H_k] leaves out the thresholds: C_k = H_k - allowance_k.
 
     Parameters
     ----------
@@ -44,19 +44,19 @@ class Lagrangian:
     multipliers : float or sequence of them
         lambda_k >= 0 at beta = 1.
     beta : float
-        Temperature: the multipliers in force are these over beta, so that a sweep moves all of them together.
+        Temperature. The effective multipliers are `multipliers` / beta, so that a sweep changes all of them together.
     box : (low, high), optional
         Bounds of the reconstructions, numbers or (D,) arrays in units of x.
     anchor : float
-        Multiplier at beta = 1 of a squared error ||x - psi||^2 that is no constraint. Energies without a minimiser (CLA
-        and PNCC without RE or FRE) need a small one, or a box.
+        Multiplier at beta = 1 of a squared error ||x - psi||^2 that is not a constraint. Energies without a minimiser
+        (CLA and PNCC without RE or FRE) need a small anchor, or a box.
 
     Raises
     ------
     ValueError
         For bad input.
     NoMinimiserError
-        If nothing keeps the reconstructions from infinity or along a flat direction (T2).
+        If reconstructions could go to infinity or along a flat direction (T2).
 
     Examples
     --------
@@ -104,7 +104,7 @@ class Lagrangian:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """What the constraints are called; of equals the second is numbered 2."""
+        """Names of the constraints; the second constraint of the same name has the suffix _2, and so on."""
         names: list[str] = []
         for constraint in self.constraints:
             numbered = (f"{constraint.name}_{number}" for number in itertools.count(2))
@@ -113,31 +113,31 @@ class Lagrangian:
 
     @property
     def values(self) -> FloatArray:
-        """Multipliers in force, lambda_k / beta, in the order of the constraints."""
+        """Effective multipliers, lambda_k / beta, in the order of the constraints."""
         return np.array(self.multipliers) / self.beta
 
     @property
     def named_multipliers(self) -> dict[str, float]:
-        """Multipliers in force, by the names of the constraints."""
+        """Effective multipliers, by the names of the constraints."""
         return dict(zip(self.names, self.values.tolist(), strict=True))
 
-    equivariant = True  # constraints measure points in any frame, so it can be the standard frame of the data
+    equivariant = True  # the energies of constraints can be evaluated in any frame
 
     @property
     def allowance(self) -> float:
-        """What the thresholds take off the Lagrangian, sum_k lambda_k allowance_k, in nats."""
+        """Constants of the thresholds in the Lagrangian, sum_k lambda_k allowance_k, in nats."""
         return float(self.values @ [c.allowance for c in self.constraints])
 
     @cached_property
     def labelled(self) -> int | None:
-        """The number of data points, where a constraint knows their labels."""
+        """The number of data points if a constraint knows their labels, else None."""
         counts = {c.labelled for c in self.constraints} - {None}
         if len(counts) > 1:
             raise ValueError(f"constraints must know the same data points, got labels of {sorted(counts)} of them")
         return counts.pop() if counts else None
 
     def at(self, beta: float) -> Lagrangian:
-        """The same constraints with all multipliers over beta."""
+        """The same constraints with all multipliers divided by beta."""
         return replace(self, beta=beta)
 
     def check(self, x: Array) -> None:
@@ -153,7 +153,7 @@ class Lagrangian:
         return FramedLagrangian(self, frame)
 
     def settings(self) -> dict[str, Any]:
-        """What `save` writes, enough to recognise the objective that `load` is given."""
+        """The settings that `save` writes, from which `load` recognises the objective that it is given."""
         return {
             "objective": "Lagrangian",
             "constraints": [[repr(constraint), constraint.kappa] for constraint in self.constraints],
@@ -166,10 +166,10 @@ class Lagrangian:
 
 @dataclass(frozen=True, eq=False)
 class FramedLagrangian:
-    """The energies of a Lagrangian for points that are measured in a frame.
+    """The energies of a Lagrangian for points in a frame.
 
-    Its energies are those of the constraints, and last that of the anchor, if there is one. Energies that are squared
-    distances of linear maps share the statistic x.
+    The energies are those of the constraints, followed by that of the anchor if there is one. Energies with the
+    statistic x share its columns.
     """
 
     lagrangian: Lagrangian
@@ -177,7 +177,7 @@ class FramedLagrangian:
 
     @property
     def box(self) -> Any:
-        """The box in units of the data, None without one."""
+        """The box in units of the data; None without a box."""
         return self.lagrangian.box
 
     @property
@@ -187,7 +187,7 @@ class FramedLagrangian:
 
     @cached_property
     def energies(self) -> tuple[tuple[float, bool, Energy], ...]:
-        """Multipliers in force, whether the energy has the statistic x, and the energies."""
+        """Effective multiplier, whether the statistic is x, and energy, for every term."""
         given = self.lagrangian
         constraints, values = list(given.constraints), given.values.tolist()
         if given.anchor:
@@ -201,17 +201,17 @@ class FramedLagrangian:
 
     @cached_property
     def mean_curvature(self) -> float:
-        """About the mean curvature of the energy, exactly that of a squared distance."""
+        """Approximate mean curvature of the energy; it is exact for a squared distance."""
         return float(sum(value * energy.mean_curvature for value, _, energy in self.energies))
 
     @property
     def stiffness(self) -> float:
-        """The mean curvature; 1 where all multipliers are 0."""
+        """The mean curvature; 1 if all multipliers are 0."""
         return self.mean_curvature or 1.0
 
     @cached_property
     def bounds(self) -> tuple[Any, Any]:
-        """The box in the frame; infinite bounds without one."""
+        """The box in the frame; infinite bounds without a box."""
         if self.box is None:
             return -np.inf, np.inf
         low, high = (self.frame.inward(np.asarray(bound)) for bound in self.box)
@@ -219,7 +219,7 @@ class FramedLagrangian:
 
     @cached_property
     def columns(self) -> tuple[slice, ...]:
-        """Columns of the statistics that belong to each energy; those of x come first."""
+        """Columns of the statistics of each energy; the columns of x come first."""
         start = self.dim if any(quadratic for _, quadratic, _ in self.energies) else 0
         found = []
         for _, quadratic, energy in self.energies:
@@ -262,9 +262,9 @@ class FramedLagrangian:
         return total
 
     def decoder(self, mass: Array, sums: Array, psi: Array, inverse: Array | None = None) -> Array:
-        """The weighted mean where that is the minimiser, else an inner minimisation from psi (T2); never uphill.
+        """The weighted mean if it is the minimiser, else an inner minimisation from psi, which never ascends (T2).
 
-        A^-1/2 of the curvatures of all tiles, `inverse` (K, D, D), shortens the inner minimisation where it is known.
+        A^-1/2 of the curvatures of all tiles, `inverse` (K, D, D), makes the inner minimisation faster if it is known.
         """
         boxed = self.box is not None
         if not boxed and all(quadratic for _, quadratic, _ in self.energies):
@@ -277,14 +277,14 @@ class FramedLagrangian:
         low, high = self.bounds
         start = psi[alive].clip(low, high)
         known = None if inverse is None or boxed else to_host(inverse)[alive]
-        with single_threaded_blas():  # products are small, and many
+        with single_threaded_blas():  # there are many small products, which several threads make slower
             image[alive] = minimise(*self._inner(target), start, self.stiffness, (low, high), known)
         return xp.asarray(image)
 
     def _inner(self, target: FloatArray) -> tuple[Values, Values]:
-        """Mean energy of every tile as a function of its reconstruction, but for a constant, and its gradient (T2).
+        """Mean energy of every tile as a function of its reconstruction, up to a constant, and its gradient (T2).
 
-        `target` (k, S) holds the mean statistics sum_i w_ia phi_i.
+        `target` (k, S) is the mean statistic sum_i w_ia phi_i of every tile.
         """
 
         def value(psi: FloatArray, tiles: Any) -> FloatArray:
@@ -307,7 +307,7 @@ class FramedLagrangian:
         return u.clip(low, high)
 
     def curvature(self, psi: Array) -> Array | None:
-        """lambda grad^2 f (K, D) where the energy is a squared distance, else None."""
+        """lambda grad^2 f (K, D) if the energy is a squared distance, else None."""
         return None if self.quadratic is None else 0 * psi + 2 * self.quadratic
 
     def expected(self, mean_statistic: FloatArray, mass: FloatArray, sums: FloatArray, psi: FloatArray) -> FloatArray:

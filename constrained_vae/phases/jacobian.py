@@ -15,9 +15,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from scipy.sparse.linalg import LinearOperator, eigsh
 
 from .._utils import memory
@@ -176,7 +177,7 @@ class Jacobian:
         """(n, n) with n = k D for fixed masses, n = k (D + 1) for free masses."""
         return (self.psi.size + self.free * len(self.psi),) * 2
 
-    def product(self, decoder: Any, log_masses: Any = None) -> tuple[FloatArray, FloatArray]:
+    def product(self, decoder: npt.ArrayLike, log_masses: npt.ArrayLike | None = None) -> tuple[FloatArray, FloatArray]:
         """J times a displacement of the sites (k, D), in units of x, and of their log masses (k,), zero by default.
 
         Returns the displacement of the next reconstructions, in units of x, and of the log marginal posterior, which is

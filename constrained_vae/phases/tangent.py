@@ -35,7 +35,7 @@ class Tangent:
     log_marginal : (k,) array
         d log m / d beta of every site. With free masses it is also the derivative of the log prior masses.
     distortion : float
-        d E||x - psi||^2 / d beta, in squared units of x, whatever the objective.
+        d E||x - psi||^2 / d beta, in squared units of x, for any objective.
     rate, energy, free_energy : float
         Derivatives of R, E[H] and F, in nats: dR = -lambda dE[d], dF / d lambda = E[d].
     top_eigenvalue : float

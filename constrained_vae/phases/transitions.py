@@ -308,7 +308,7 @@ def _transition(branch: Continuation, split: Split) -> Transition:
     )
 
 
-def _heated(branch: Continuation, split: Split, tiles: Any) -> tuple[float, float, float]:
+def _heated(branch: Continuation, split: Split, tiles: npt.NDArray[np.bool_]) -> tuple[float, float, float]:
     """The temperatures at which the split branch ends on heating and the free energies cross, and the jump of D.
 
     The steps of heating grow while two parts exist. A step after which they do not is undone and made shorter, until

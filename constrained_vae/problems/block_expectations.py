@@ -1,34 +1,33 @@
-"""The sums over some of the data rows, for a map that is shared out among machines."""
+"""block_expectations(): sums over some of the data rows, for a map that is distributed over machines."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
+import numpy.typing as npt
 
 from .._utils.checks import check_data, check_dtype, check_instance, check_masses, check_weights
 from .._utils.device import numbers, to_host
 from ..data.frame import Frame
-from ..data.rows import Rows, blocks_of, check_rows
+from ..data.rows import RowBlocks, Rows, blocks_of, check_rows
 from ..equations import Expectations, log_masses
 from ..objectives.base import Objective
 from .problem import Problem, check_labelled
 
 
 def block_expectations(
-    x: Any,
-    decoder: Any,
+    x: npt.ArrayLike | RowBlocks,
+    decoder: npt.ArrayLike,
     objective: Objective,
     *,
-    masses: Any = None,
-    weights: Any = None,
+    masses: npt.ArrayLike | None = None,
+    weights: npt.ArrayLike | None = None,
     frame: Frame | None = None,
     backend: str = "auto",
-    dtype: Any = None,
+    dtype: npt.DTypeLike | None = None,
 ) -> Expectations:
-    """Sums over some of the data rows from which the next decoder follows; those of disjoint rows add up (T1), (T5).
+    """Sums over some of the data rows, from which the next decoder follows; sums of disjoint rows add up (T1), (T5).
 
-    So rows may be shared out among machines: each evaluates its own, the results are summed, and
+    Rows can therefore be distributed over machines. Each machine evaluates its own rows, the results are summed, and
     ``objective.decoder(total.mass, total.sums, decoder)`` is the image of the decoder under the map of all rows (T2).
 
     Parameters
@@ -40,20 +39,22 @@ def block_expectations(
     objective : Objective
         Energies and temperature.
     masses : (K,) array_like, optional
-        Prior masses; equal ones by default.
+        Prior masses; equal by default.
     weights : (n,) array_like, optional
-        Data weights rho of these rows; those of all rows together sum to 1. By default the rows are all the data.
+        Data weights rho of these rows; the weights of all rows together sum to 1. By default these rows are all data.
     frame : Frame, optional
-        Coordinates (x - centre) / scale in which the statistics are summed, the same for all parts; the decoder's image
-        is then ``frame.outward(objective.in_frame(frame).decoder(mass, sums, frame.inward(decoder)))``. Without it the
-        data should lie about the origin: far from it the sums lose digits.
+        Coordinates (x - centre) / scale in which the statistics are summed, the same for all machines. The image of the
+        decoder is then ``frame.outward(objective.in_frame(frame).decoder(mass, sums, frame.inward(decoder)))``. Without
+        a frame the data should be near the origin, because the sums of data far away from it lose digits.
     backend : {"auto", "numba", "cupy", "reference"}
+        Backend that computes.
     dtype : {float64, float32}, optional
+        Precision of the pass; float64 by default.
 
     Returns
     -------
     Expectations
-        ``mass`` (K,), ``sums`` (K, S), ``free_energy`` and ``energy`` in nats; ``+`` adds two of them.
+        ``mass`` (K,), ``sums`` (K, S), ``free_energy`` and ``energy`` in nats; ``+`` adds two results.
 
     Raises
     ------
@@ -84,7 +85,7 @@ def block_expectations(
         raise ValueError(f"masses must have one entry per reconstruction, got {len(pi)} for {len(psi)}")
     rho = check_weights(weights, len(x))
     if weights is not None:
-        rho = rho * np.sum(weights)  # these rows' share
+        rho = rho * np.sum(weights)  # with the sum that was given
     problem = Problem.of(Rows(x, rho, frame, check_dtype(dtype)), objective, backend)
     start = frame.inward(np.asarray(psi, np.float64)), log_masses(pi)
     total = problem.expectations(*map(problem.data.to_device, start))

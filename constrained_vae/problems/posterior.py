@@ -1,4 +1,4 @@
-"""The E-step of a block of rows: energies and encoder of the tiles (T1), (T4), written once."""
+"""The E-step of a block of rows: energies and encoder of the tiles (T1), (T4)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..objectives.base import FramedObjective
 
 
 class Tiles(NamedTuple):
-    """The reconstructions as a pass over the data sees them.
+    """The reconstructions and their prior masses, as passes over the data need them.
 
     Attributes
     ----------

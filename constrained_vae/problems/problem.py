@@ -1,4 +1,4 @@
-"""Problem: data and objective in the frame of the data, bound to a backend. It has both steps of a map (T1), (T2)."""
+"""Problem: data and objective in the frame of the data, bound to a backend, with both steps of a map (T1), (T2)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from .._utils.arrays import Array, FloatArray
 from .._utils.checks import check_dtype, check_instance, check_weights
@@ -26,15 +27,16 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """What one map needs: prepared data and an objective.
+    """Prepared data and an objective, which together define the map.
 
-    Reconstructions are in the frame of the data throughout; `make` is where data come in.
+    All reconstructions are in the frame of the data. `make` takes data in their own units.
 
     Attributes
     ----------
     data : PreparedData
+        The data, prepared for passes.
     objective : Objective
-        In units of the data, as the user gave it.
+        The objective as given, in units of the data.
     """
 
     data: PreparedData
@@ -43,20 +45,20 @@ class Problem:
     @classmethod
     def make(
         cls,
-        x: Any,
+        x: npt.ArrayLike | RowBlocks,
         objective: Objective | None,
-        weights: Any,
+        weights: npt.ArrayLike | None,
         backend: str,
-        dtype: Any = None,
+        dtype: npt.DTypeLike | None = None,
         *,
         beta: float | None = None,
         kind: type = Objective,
     ) -> Problem:
         """Validate the data and put them into their frame.
 
-        The frame of an equivariant objective has the weighted mean at the origin and root-mean-square radius 1; any
-        other objective keeps the units of the data. The objective is `ELBO()` by default, must be of a `kind`, and is
-        taken at the temperature `beta`, if one is given.
+        In the frame of an equivariant objective the data have their weighted mean at the origin and the
+        root-mean-square radius 1. The frame of any other objective keeps the units of the data. The objective is
+        `ELBO()` by default and must be an instance of `kind`; `beta` replaces its temperature if it is given.
         """
         objective = ELBO() if objective is None else objective
         check_instance(objective, "objective", kind, "ELBO(beta=0.5)" if kind is Objective else "ELBO()")
@@ -71,12 +73,12 @@ class Problem:
 
     @classmethod
     def of(cls, rows: Rows, objective: Objective, backend: str) -> Problem:
-        """The problem of rows that are in their frame already."""
+        """The problem of rows with a frame."""
         statistics = objective.in_frame(rows.frame).statistics
         return cls(PreparedData(rows, get_backend(backend), statistics, objective.equivariant), objective)
 
     def at(self, objective: Objective) -> Problem:
-        """The same data under another objective of the same kind (a sweep changes beta)."""
+        """The same data with another objective that has the same statistics (a sweep changes beta)."""
         return replace(self, objective=objective)
 
     @cached_property
@@ -87,9 +89,9 @@ class Problem:
     # --- the two steps of a map ---------------------------------------------------------------------------------------
 
     def expectations(self, psi: Array, log_masses: Array) -> Expectations:
-        """E-step (T1): one pass over all rows to the marginal posterior and the sums for the M-step, in float64.
+        """E-step (T1): marginal posterior and sums for the M-step from one pass over all rows; the result is float64.
 
-        Reconstructions and result lie where the backend computes; free energy and energy are scalars there.
+        Reconstructions and result are where the backend computes; free energy and energy are scalars there.
         """
         v, b = self.framed.readout(psi)
         if self.data.dtype.type is not np.float64:
@@ -99,15 +101,15 @@ class Problem:
     def updated_decoder(self, psi: Array, expectations: Expectations, inverse: Array | None = None) -> Array:
         """M-step (T2): the decoder T(psi) from the expectations at psi; a dead tile keeps its reconstruction.
 
-        `inverse`, the inverse roots of the curvatures (k, D, D), helps an inner minimisation where it is known.
+        `inverse`, the inverse roots of the curvatures (k, D, D), makes an inner minimisation faster if it is known.
         """
         known = () if inverse is None else (inverse,)
         return self.framed.decoder(expectations.mass, expectations.sums, psi, *known)
 
-    # --- what else is asked of the data -------------------------------------------------------------------------------
+    # --- other passes over the data -----------------------------------------------------------------------------------
 
     def tiles(self, psi: Array, log_masses: Array) -> Tiles:
-        """Reconstructions and log masses for `total`, where the backend computes."""
+        """Reconstructions and log masses for `total`, copied to where the backend computes."""
         psi, log_masses = map(self.data.to_device, (psi, log_masses))
         return Tiles(self.framed, *self.framed.readout(psi), log_masses)
 
@@ -121,12 +123,12 @@ class Problem:
         return self.data.kept(part, self.tiles(psi, log_masses), columns=len(psi))
 
     def posteriors(self, psi: Array, log_masses: Array) -> Iterator[Posterior]:
-        """The E-step block by block, in the order of the rows; of a backend that keeps that order."""
+        """The E-step of every block, in the order of the rows if the backend keeps that order."""
         tiles = self.tiles(psi, log_masses)
         return (posterior(block, tiles) for block in self.data.blocks(len(psi)))
 
     def on(self, x: FloatArray | RowBlocks, weights: FloatArray | None = None) -> Problem:
-        """The same objective for other points, of which nothing is known beside x and their weights."""
+        """The same objective for other points, given by x and weights only, without labels."""
         rho = np.full(len(x), 1 / len(x)) if weights is None else weights
         known = self.data.statistics
         rows = replace(self.data.rows, source=x, weights=rho)
@@ -141,7 +143,7 @@ class Problem:
         return tuple(expected(self.data.mean_statistic, *arrays).tolist())
 
     def distortion(self, psi: Array, log_masses: Array, expectations: Expectations) -> float:
-        """E||x - psi||^2 in squared units of x, whatever the objective (one more pass unless it is the energy)."""
+        """E||x - psi||^2 in squared units of x, for any objective; one more pass unless it is the energy."""
         scale = self.data.frame.scale
         if self.framed.quadratic:
             return float(expectations.energy) / self.framed.quadratic * scale**2
@@ -150,7 +152,7 @@ class Problem:
 
     @cached_property
     def collapsed(self) -> FloatArray:
-        """The one reconstruction of all data, (D,), in the frame: their mean, or the minimiser downhill from there."""
+        """The single reconstruction of all data, (D,), in the frame: the mean, or the minimiser by descent from it."""
         mean = self.data.mean
         if self.framed.curvature(mean[None]) is not None:
             return mean
@@ -179,6 +181,6 @@ def _second_moments(block: Block, tiles: Tiles) -> tuple[Array, Array, Array]:
 
 
 def check_labelled(objective: Objective, n: int) -> None:
-    """Raise ValueError where the objective knows the labels of more or fewer points than there are."""
+    """Raise ValueError if the objective has labels of another number of points than n."""
     if objective.labelled not in (None, n):
         raise ValueError(f"labels must be one per data point, got {objective.labelled} for {n} points")

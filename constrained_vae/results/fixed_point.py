@@ -337,6 +337,6 @@ def _free_energy(block: Block, tiles: Tiles) -> Array:
 
 
 def same_distance(radius: float, stiffness: float, error: float) -> float:
-    """Distance below which two reconstructions coincide: far below the radius and the resolution stiffness^-1/2."""
+    """Distance below which reconstructions coincide: far below the radius and the resolution stiffness^-1/2."""
     least = 1e-6 * (min(radius, stiffness**-0.5) if stiffness > 0 else radius)
     return float(np.clip(10 * error, least, 1e3 * least))

@@ -1,8 +1,8 @@
-"""Convergence: when a point is close to the fixed point, and how far it is from there (T10).
+"""Convergence: the test whether an iteration has converged, and its error estimate (T10).
 
-A point is close where its residual is; it has converged where the Newton step (I - J)^-1 (T(psi) - psi), which is the
-distance to the fixed point, is within the tolerance. The residual alone would not do: near a transition it is shorter
-than that distance by any factor.
+A point is close to the fixed point if its residual is small. It has converged if the length of the Newton step
+(I - J)^-1 (T(psi) - psi), which is the distance to the fixed point, is within the tolerance. The residual alone is not
+sufficient: near a transition it can be smaller than that distance by any factor.
 """
 
 from __future__ import annotations
@@ -25,19 +25,23 @@ _MAX_IDLE_MAPS = 500  # maps near the end without a new least residual, after wh
 
 @dataclass(eq=False)
 class Convergence:
-    """What decides about the end of an iteration.
+    """The test of convergence of one iteration.
 
     Attributes
     ----------
     problem : Problem
     tol : float
-        The tolerance on the error, in the frame.
+        Tolerance on the error, in the frame.
     symmetric : bool
         Whether a metric is known in which the Jacobian is symmetric.
     floor : float
-        Residual below which the arithmetic yields no more.
+        Residual that is rounding.
+    close : float
+        Residual at which the error is estimated next.
+    stalled : bool
+        Whether the residual is rounding, or no longer falls.
     factor : float
-        Contraction factor as last measured; NaN where it is not known.
+        Contraction factor as last measured; NaN if it is not known.
     """
 
     problem: Problem
@@ -45,7 +49,7 @@ class Convergence:
     symmetric: bool
     factor: float = np.nan
     floor: float = field(init=False)
-    close: float = field(init=False)  # residual at which the error is estimated next
+    close: float = field(init=False)
     stalled: bool = field(init=False, default=False)
     _lowest: float = field(init=False)
     _since: int = field(init=False)
@@ -54,7 +58,7 @@ class Convergence:
         data, objective = self.problem.data, self.problem.framed
         self.eps = float(np.finfo(data.dtype).eps)
         self.tol = max(self.tol, 100 * self.eps) * data.radius
-        # Rounding of T: eps of the radius, and eps times the energies lambda radius^2 over a width 1/sqrt(lambda).
+        # Rounding of T: eps of the radius, and eps times energies lambda radius^2 that change over 1 / sqrt(lambda).
         bregman = objective.curvature(data.mean[None]) is not None
         energy = (objective.quadratic or 0.0) if bregman else objective.offset(data.mean_statistic)
         steepness = float(np.sqrt(energy)) * data.radius
@@ -63,24 +67,24 @@ class Convergence:
 
     @property
     def loose_tol(self) -> float:
-        """Tolerance for a point that may be a saddle: no need to know it to the last digit."""
+        """Tolerance for a point that may be a saddle, which need not be accurate."""
         return max(self.tol, LOOSE_TOL * self.problem.data.radius)
 
     def slack(self, free_energy: float) -> float:
-        """Differences of free energies that are rounding."""
+        """Largest difference of free energies that is rounding."""
         return self.noise * (1 + abs(free_energy))
 
     def raise_floor(self, residual: float) -> None:
-        """Take note of what an inner minimisation leaves, which may be rounded far more coarsely than a mean is."""
+        """Raise the floor to the residual of an inner minimisation, whose rounding may be far larger than of a mean."""
         self.floor = max(self._least_floor, 2 * residual)
 
     def begin(self, tol: float) -> None:
-        """A new approach, to a tolerance."""
+        """Start a new approach to a fixed point, to a tolerance."""
         self.close, self.stalled, self._lowest, self._since = tol, False, np.inf, 0
         self._target = tol
 
     def closing(self, residual: float) -> bool:
-        """Whether the iteration is near its end at a residual, or stalled; to be asked once for every point."""
+        """Whether the iteration is near its end at a residual, or stalled; to be called once for every point."""
         if residual < self._lowest:
             self._lowest, self._since = residual, 0
         else:
@@ -91,23 +95,23 @@ class Convergence:
         return self.stalled or residual <= self.close
 
     def postpone(self, residual: float, error: float) -> None:
-        """The error is above the tolerance: look again when the residual is smaller in proportion."""
+        """Estimate an error above the tolerance again when the residual has fallen in proportion."""
         self.close = residual * min(max(self._target / error, 0.01), 0.5)
 
     def estimate(self, point: Point, history: list[Past]) -> float:
-        """Estimated error as the past alone has it, residual / (1 - contraction factor) (T10)."""
-        if point.residual > 10 * self.floor or np.isnan(self.factor):  # below, ratios of residuals are rounding
+        """Estimated error from the history alone, residual / (1 - contraction factor) (T10)."""
+        if point.residual > 10 * self.floor or np.isnan(self.factor):  # ratios of smaller residuals are rounding
             self.factor = contraction_factor(history, point.vectors[2], self.symmetric)
         return max(point.residual, self.floor) / (1 - self.factor) if self.factor < 1 else np.inf
 
     def newton_step(
         self, point: Point, history: list[Past], evaluate: Callable[[Array], Point], whitened: bool
     ) -> tuple[Array, float]:
-        """Newton step from a point, and its length with what is missing from it: the estimated error (T10).
+        """Newton step from a point, and the estimated error: the length of the step plus its own error (T10).
 
-        The products with I - J are differences of the map over a step short against all curvature, and long against
-        rounding. A stalled residual is rounding: there some step of this size stands for it. Without a metric in which
-        J is symmetric the contraction factor alone has to do.
+        Products with I - J are differences of the map over a step that is small against curvature and large against
+        rounding. A stalled residual is rounding, and a random vector of the same size replaces it. Without a metric in
+        which J is symmetric the error follows from the contraction factor alone.
 
         Parameters
         ----------
@@ -116,7 +120,7 @@ class Convergence:
         evaluate : callable
             The map at a vector.
         whitened : bool
-            Whether the coordinates were drawn on the way, so that they are not those of the objective.
+            Whether the coordinates are `Whitened` ones instead of those of the objective.
         """
         u, r, metric = point.vectors
         if not self.symmetric:
@@ -127,7 +131,7 @@ class Convergence:
         move = self.problem.data.to_device
         rhs = move(np.random.default_rng(0).standard_normal(len(r))) if self.stalled else r
         norm, length = np.sqrt(numbers(metric @ rhs**2, metric @ u**2 / metric.sum()))
-        if norm == 0:  # what still moves are settled coordinates, whose next image is exact
+        if norm == 0:  # only settled coordinates still move, and their next image is exact
             return r, size
         unit = np.sqrt(point.objective.stiffness / point.coordinates.stiffness)  # in units of the frame
         length = np.sqrt(self.eps) * (length + self.problem.data.radius * unit)

@@ -20,7 +20,7 @@ from ..objectives.base import FramedObjective
 from ..objectives.decoder_update import hessians
 from ..problems.problem import Problem
 
-LARGEST = 128  # largest number of dimensions for which the curvatures are computed
+MAX_WHITENED_DIM = 128  # largest number of dimensions for which the curvatures are computed
 _FLAT_TOL = 1e-9  # curvatures are at least this share of the largest curvature of the tile (flat directions)
 
 

@@ -1,7 +1,4 @@
-"""Iteration: where a run of the loop is, the past that an accelerator needs, and the steps that it can take.
-
-Every step keeps the free energy from rising.
-"""
+"""Iteration: the state of one run of the loop, the history for the accelerator, and steps that do not raise F."""
 
 from __future__ import annotations
 
@@ -16,16 +13,16 @@ from ..equations import Expectations
 from ..latent.sites import Sites
 from ..problems.problem import Problem
 from ..results.status import Status
-from .acceleration import MEMORY, Accelerator, Past
+from .acceleration import MAX_PAST, Accelerator, Past
 from .convergence import Convergence
-from .coordinates import LARGEST, Whitened
+from .coordinates import MAX_WHITENED_DIM, Whitened
 from .options import Options
 from .point import Point
 from .recorder import Recorder, Stopped
 from .split_condition import SplitCondition
 
 _BACKTRACKS = (1.0, 0.25, 0.0625)  # fractions of a proposal that are tried before the plain step
-_REDRAW = 0.03  # coordinates are drawn anew where the residual has fallen by this factor
+_REFRESH_RATIO = 0.03  # whitened coordinates are computed anew when the residual has fallen by this factor
 
 Map = Callable[[Problem, Array, Array, Array | None], tuple[Expectations, Array]]
 
@@ -43,27 +40,27 @@ class Iteration:
     error: float = np.inf  # of the point, in the frame
     history: list[Past] = field(default_factory=list)
     condition: SplitCondition | None = None  # of the sites, as last tested
-    whitened: Whitened | None = None  # coordinates that were drawn on the way; None for those of the objective
-    drawn_at: float = np.inf  # residual where they were drawn
-    slid: bool = False  # whether a saddle of the sites was left
-    kicked_from: tuple[int, float] | None = None  # number of sites and F from which the last kick went
+    whitened: Whitened | None = None  # None: the vectors are in the coordinates of the objective
+    drawn_at: float = np.inf  # residual at which the whitened coordinates were computed
+    slid: bool = False  # whether a saddle was left along a direction of negative curvature
+    kicked_from: tuple[int, float] | None = None  # number of sites and F before the last kick
 
     def __post_init__(self) -> None:
-        # The Jacobian of a Bregman energy is symmetric in a known metric; for other energies coordinates are drawn.
+        # The Jacobian of a Bregman energy is symmetric in a known metric; other energies need whitened coordinates.
         self.bregman = self.problem.framed.curvature(self.sites.decoder[:1]) is not None
-        symmetric = self.bregman or self.sites.decoder.shape[1] <= LARGEST
+        symmetric = self.bregman or self.sites.decoder.shape[1] <= MAX_WHITENED_DIM
         self.convergence = Convergence(self.problem, self.options.tol, symmetric)
 
     # --- points
 
     @property
     def here(self) -> Point:
-        """The point where the run is."""
+        """The current point."""
         assert self.point is not None  # `run` evaluates the start first
         return self.point
 
     def evaluate(self, psi: Array, log_masses: Array) -> Point:
-        """One map of the fixed-point equations; raises `Stopped` where a budget is used up."""
+        """One map of the fixed-point equations; raises `Stopped` if a budget is used up."""
         self.recorder.count()
         objective, drawn = self.problem.framed, self.whitened
         inverse = None if drawn is None else drawn.inverse
@@ -71,19 +68,19 @@ class Iteration:
         return Point(objective, self.options.free, psi, log_masses, expectations, updated, drawn or objective)
 
     def evaluate_vector(self, u: Array) -> Point:
-        """The map at a proposal, which may lead to numbers that are not finite."""
+        """The map at a proposal; its numbers may not be finite."""
         return self.evaluate(*self.here.from_vector(u))
 
     def evaluate_sites(self, sites: Sites) -> Point:
-        """The map at sites of the host."""
+        """The map at sites, which are on the host."""
         move = self.problem.data.to_device
         return self.evaluate(move(sites.decoder), move(sites.log_masses))
 
     def falls(self, candidate: Point) -> bool:
-        """Whether F does not rise from here to the candidate.
+        """Whether F does not rise from the current point to the candidate.
 
-        A difference below the rounding of F is taken from its gradient, -r in the metric (T6), by the trapezoidal rule;
-        where that is no metric of the map, the residual decides.
+        A difference below the rounding of F is computed from its gradient, -r in the metric (T6), by the trapezoidal
+        rule. If no metric is known in which the Jacobian is symmetric, the residual decides.
         """
         point = self.here
         rise = candidate.free_energy - point.free_energy
@@ -95,32 +92,32 @@ class Iteration:
         return rise <= 0
 
     def slack(self) -> float:
-        """Differences of F from here that are rounding."""
+        """Largest difference from the current F that is rounding."""
         return self.convergence.slack(self.here.free_energy)
 
     def accept(self, point: Point, plain: bool = False) -> None:
-        """Go on from a point; raises `Stopped` where it is not finite, or where a callback asks for it."""
+        """Make a point the current one; raises `Stopped` if it is not finite, or a callback returns a true value."""
         if not point.finite:
             raise Stopped(Status.NOT_FINITE)
         self.point, self.error = point, np.inf
-        self.history = [*self.history[1 - MEMORY :], Past(*point.vectors[:2], plain)]
+        self.history = [*self.history[1 - MAX_PAST :], Past(*point.vectors[:2], plain)]
         if self.recorder.reports:
             self.recorder.accepted(point, self.sites.index, lambda: self.convergence.estimate(point, self.history))
 
     # --- steps
 
     def near_enough(self) -> bool:
-        """Whether the error, as the past has it, is worth a Newton step that measures it."""
+        """Whether the error estimate from the history is small enough for a Newton step, which measures the error."""
         convergence = self.convergence
         return convergence.stalled or convergence.estimate(self.here, self.history) <= convergence.close
 
     def newton_step(self) -> tuple[Array, float]:
-        """The Newton step from here, and the estimated error."""
+        """The Newton step from the current point, and the estimated error."""
         evaluate, whitened = self.evaluate_vector, self.whitened is not None
         return self.convergence.newton_step(self.here, self.history, evaluate, whitened)
 
     def accelerated(self, accelerator: Accelerator) -> list[Point]:
-        """The proposal of an accelerator, as `extrapolated` leaves it."""
+        """Candidates from the proposal of an accelerator, see `extrapolated`; if all fail, the history is cut."""
         proposal = accelerator(self.history, self.here.vectors[2])
         if proposal is None:
             return []
@@ -130,10 +127,11 @@ class Iteration:
         return candidates
 
     def extrapolated(self, proposal: Array) -> list[Point]:
-        """The proposal where F does not rise there, or the proposal and its plain image where it does not rise at that.
+        """The proposal if F does not rise there, or the proposal and its plain image if F does not rise at the image.
 
-        (A long step magnifies what is left of the fast modes; one plain step removes it.) Failing both, a point a
-        quarter as far beyond the plain image; none if F rises at all of them.
+        (A long step amplifies the rest of the fast modes; one plain step removes it.) If F rises at both, proposals
+        nearer to the plain image of the current point follow, by factors of a quarter. If F rises at all of them, there
+        are no candidates.
         """
         for fraction in _BACKTRACKS:
             candidate = self.evaluate_vector(self.backtracked(proposal, fraction))
@@ -147,16 +145,16 @@ class Iteration:
         return []
 
     def backtracked(self, proposal: Array, fraction: float) -> Array:
-        """The vector at a fraction of the way from the plain image to a proposal."""
+        """The vector at a fraction of the way from the plain image of the current point to a proposal."""
         if fraction == 1:
             return proposal
         u, r, _ = self.here.vectors
         return (u + r) + fraction * (proposal - (u + r))
 
     def advance(self, candidates: list[Point]) -> bool:
-        """Go on to the last candidate, or by the plain map without one; say whether the last step was a plain one."""
+        """Accept the last candidate, or the plain image without candidates; return whether it is a plain image."""
         plain = len(candidates) != 1
-        for passed in candidates[:-1]:  # on the way to a plain image lies the extrapolated point itself
+        for passed in candidates[:-1]:  # the extrapolated point, before its plain image
             self.history.append(Past(*passed.vectors[:2], plain=False))
         self.accept(candidates[-1] if candidates else self.evaluate(*self.here.plain_step), plain)
         return plain
@@ -164,12 +162,12 @@ class Iteration:
     # --- sites and coordinates
 
     def move_to(self, sites: Sites, strictly: bool = False) -> bool:
-        """Go over to other sites unless F rises there by more than rounding (`strictly`: unless it rises at all)."""
-        chart, self.whitened = self.whitened, None
+        """Move to other sites unless F rises there by more than rounding (`strictly`: unless it rises at all)."""
+        before, self.whitened = self.whitened, None
         point = self.evaluate_sites(sites)
         rise = point.free_energy - self.here.free_energy
         if not rise <= (0.0 if strictly else self.slack()):
-            self.whitened = chart
+            self.whitened = before
             return False
         self.sites, self.history, self.convergence.factor = sites, [], np.nan
         self.accept(point)
@@ -177,22 +175,22 @@ class Iteration:
         return True
 
     def current_sites(self) -> Sites:
-        """The sites with reconstructions, masses and marginal posterior of the point."""
+        """The sites with reconstructions, masses and marginal posterior of the current point."""
         point = self.here
         mass = to_host(point.expectations.mass)
         sites = Sites(to_host(point.psi), self.sites.index, self.sites.tile_masses, mass)
         return sites.with_masses(np.exp(to_host(point.log_masses))) if self.options.free else sites
 
     def refresh_coordinates(self) -> None:
-        """Draw coordinates anew that were drawn far from here, or where a box holds other coordinates now."""
+        """Compute the whitened coordinates anew if they are from far away, or if the active bounds of a box changed."""
         drawn, residual = self.whitened, self.here.residual
-        assert drawn is not None  # `converge` asks
-        far = self.convergence.floor < residual < _REDRAW * self.drawn_at
+        assert drawn is not None  # `converge` has tested it
+        far = self.convergence.floor < residual < _REFRESH_RATIO * self.drawn_at
         if far or not drawn.fits(self.here.updated_decoder):
             self.draw_coordinates()
 
     def draw_coordinates(self) -> None:
-        """Coordinates about here in which J is symmetric, unless those of the objective are such."""
+        """Compute whitened coordinates at the current point, unless J is symmetric in those of the objective."""
         convergence, point = self.convergence, self.here
         if self.bregman or not convergence.symmetric:
             return

@@ -1,11 +1,11 @@
-"""The one loop. It evaluates the map, asks an accelerator, guards the free energy, and knows when to stop.
+"""The solver loop: maps, acceleration with a guard of the free energy, convergence, ties and splits of sites.
 
-repeat  point -> proposal of the accelerator, kept where F does not rise; else the plain map, which descends (T6);
+repeat  a point, then the proposal of the accelerator if F does not rise there, else the plain map, which descends (T6);
 until   the estimated distance to the fixed point is within the tolerance (T10), see `convergence`;
 then    tie coincident tiles; kick a site past its split condition (T9) along its unstable axis, see `splits`; repeat.
 
-Points and vectors stay where the backend computes; a handful of numbers per map comes to the host. Sites live on the
-host: they are looked at when something has converged.
+Points and vectors are where the backend computes, and only a few numbers per map are copied to the host. Sites are on
+the host, and are updated when an iteration has converged.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from .split_condition import SplitCondition
 def fixed_point_map(
     problem: Problem, psi: Array, log_masses: Array, inverse: Array | None
 ) -> tuple[Expectations, Array]:
-    """One map of the fixed-point equations; `inverse` holds the inverse roots of curvatures, where they are known."""
+    """One map of the fixed-point equations; `inverse` are the inverse roots of the curvatures if they are known."""
     # 1. E-step (T1): the encoder at these reconstructions, and the sums over all data points that the decoder needs.
     expectations = problem.expectations(psi, log_masses)
     # 2. M-step (T2): the decoder from these sums.
@@ -43,13 +43,13 @@ def fixed_point_map(
 def iterate(
     problem: Problem, tiling: Tiling, sites: Sites, options: Options, predicted: Sites | None = None
 ) -> tuple[FixedPoint, Sites, SplitCondition | None]:
-    """Run the loop from given sites (in the frame), or from predicted ones where F is lower there.
+    """Run the loop from given sites (in the frame), or from predicted sites if F does not rise there.
 
-    Returns the result with its sites, from which a sweep goes on, and their split condition, where it was reached.
+    Returns the result, its sites, from which a sweep continues, and their split condition if it was computed.
     """
     with tqdm(disable=not options.progress, unit=" maps", desc=f"beta={problem.objective.beta:.4g}") as bar:
         it = Iteration(problem, options, sites, Recorder(options, problem.data.frame, bar), fixed_point_map)
-        with np.errstate(over="ignore", invalid="ignore"):  # a proposal may overflow: its point is then not finite
+        with np.errstate(over="ignore", invalid="ignore"):  # a proposal may overflow, and is then rejected
             status = run(it, predicted)
     if it.point is None and status is Status.INTERRUPTED:
         raise KeyboardInterrupt
@@ -63,7 +63,7 @@ def iterate(
 
 
 def run(it: Iteration, predicted: Sites | None) -> Status:
-    """The outer loop: converge; tie the sites that coincide; leave a saddle, or end."""
+    """The outer loop: converge, tie coincident sites, and leave a saddle or end."""
     tol, saddle_left = it.convergence.tol, False
     try:
         it.accept(it.evaluate_sites(it.sites))
@@ -95,7 +95,7 @@ def run(it: Iteration, predicted: Sites | None) -> Status:
 
 
 def converge(it: Iteration, tol: float) -> Status:
-    """Iterate until the estimated error is below the tolerance, or the arithmetic yields no more."""
+    """Iterate until the estimated error is below the tolerance, or the residual is rounding."""
     convergence, it.history, last_was_plain = it.convergence, it.history[-1:], False
     convergence.begin(tol)
     accelerator = ACCELERATORS[it.options.accelerate]
@@ -116,5 +116,5 @@ def converge(it: Iteration, tol: float) -> Status:
                 candidates = it.extrapolated(point.vectors[0] + step)
         if not candidates and (last_was_plain or not closing):
             candidates = it.accelerated(accelerator)
-        # Without a candidate the plain map is next. Close to the end it measures the contraction factor.
+        # Without a candidate the next step is a plain one. Near the end it measures the contraction factor.
         last_was_plain = it.advance(candidates)

@@ -1,4 +1,4 @@
-"""A point of the iteration with its image under the map, also as vectors. Its arrays lie where the backend computes."""
+"""A point of the iteration with its image under the map, also as vectors; its arrays are where the backend computes."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ class Point:
     ----------
     objective : FramedObjective
     free : bool
-        Whether the masses move too.
+        Whether the masses change too.
     psi, log_masses : (k, D), (k,) arrays
     expectations : Expectations
-        From the E-step at psi.
+        Result of the E-step at psi.
     updated_decoder : (k, D) array
         T(psi), from the M-step.
     coordinates : Coordinates
-        In which the vectors are.
+        Coordinates of the vectors.
     free_energy : float
         F in nats.
     residual : float
-        Root-mean-square step of the plain map, that of log masses in units of the resolution stiffness^-1/2.
+        Root-mean-square step of the plain map; steps of log masses are in units of the resolution stiffness^-1/2.
     """
 
     __slots__ = (
@@ -62,8 +62,8 @@ class Point:
         self.expectations, self.updated_decoder, self.coordinates = expectations, updated_decoder, coordinates
         self._vector: tuple[Array, Array, Array] | None = None
         mass = expectations.mass
-        if coordinates.coordinates(psi) is psi:  # vectors of these coordinates have the same norm, but for a factor
-            _, r, metric = self.vectors
+        if coordinates.coordinates(psi) is psi:  # the norm of vectors is that of psi up to a factor
+            self._vector = _, r, metric = self._as_vectors(psi, updated_decoder)
             square = (metric @ (r * r)) / coordinates.stiffness
         else:
             square = mass @ ((updated_decoder - psi) ** 2).sum(axis=1)
@@ -75,7 +75,7 @@ class Point:
 
     @property
     def log_step(self) -> Array:
-        """Step log m - log pi of free masses, (k,): minus infinity where a site has died."""
+        """Step log m - log pi of free masses, (k,); minus infinity for a dead site."""
         mass = self.expectations.mass
         return log_of(mass) - array_namespace(mass).where(mass > 0, self.log_masses, 0.0)
 
@@ -86,7 +86,7 @@ class Point:
 
     @property
     def plain_step(self) -> tuple[Array, Array]:
-        """Reconstructions and log masses to which the plain map leads."""
+        """Reconstructions and log masses after the plain map."""
         if not self.free:
             return self.updated_decoder, self.log_masses
         return self.updated_decoder, normalised(self.log_masses + self.log_step)
@@ -95,27 +95,28 @@ class Point:
     def vectors(self) -> tuple[Array, Array, Array]:
         """The point u and its residual r as vectors, and the diagonal metric in which J is symmetric (T8).
 
-        u holds psi, in the coordinates, and log pi where masses are free; the metric is (m lambda grad^2 f, m), and 0
-        for a dead site.
+        u consists of psi, in the coordinates, and of log pi if masses are free. The metric is (m lambda grad^2 f, m),
+        and 0 for a dead site.
         """
         if self._vector is None:
-            self._vector = self._as_vectors()
+            to = self.coordinates.coordinates
+            self._vector = self._as_vectors(to(self.psi), to(self.updated_decoder))
         return self._vector
 
-    def _as_vectors(self) -> tuple[Array, Array, Array]:
-        mass, to = self.expectations.mass, self.coordinates.coordinates
-        u = to(self.psi).ravel()
-        r = to(self.updated_decoder).ravel() - u
+    def _as_vectors(self, here: Array, updated: Array) -> tuple[Array, Array, Array]:
+        """`vectors` from the coordinates of psi and of T(psi), (k, D) each."""
+        mass, u = self.expectations.mass, here.ravel()
+        r = updated.ravel() - u
         metric = (mass * self.coordinates.stiffness).repeat(self.psi.shape[1])
         if not self.free:
             return u, r, metric
         xp, alive = array_namespace(mass), mass > 0
-        # A dead site's log mass is minus infinity: zero stands for it here.
+        # The log mass of a dead site is minus infinity: zero replaces it here.
         log_masses, log_step = (xp.where(alive, part, 0.0) for part in (self.log_masses, self.log_step))
         return xp.concat([u, log_masses]), xp.concat([r, log_step]), xp.concat([metric, mass])
 
     def norm(self, vector: Array) -> float:
-        """Root-mean-square displacement, in the sense of `residual`, that a vector of displacements stands for."""
+        """Root-mean-square displacement, in the units of `residual`, of a vector of displacements."""
         n, mass = self.psi.shape[0] * self.psi.shape[1], self.expectations.mass
         u = self.coordinates.coordinates(self.psi) + vector[:n].reshape(self.psi.shape)
         shift = self.coordinates.reconstructions(u) - self.psi
@@ -125,7 +126,7 @@ class Point:
         return math.sqrt(numbers(square)[0])
 
     def from_vector(self, u: Array) -> tuple[Array, Array]:
-        """Reconstructions and log masses of another vector; it has no log masses of dead sites, nor any fixed ones."""
+        """Reconstructions and log masses of another vector; log masses of dead sites and fixed log masses are kept."""
         shape = self.psi.shape
         if not self.free:
             return self.coordinates.reconstructions(u.reshape(shape)), self.log_masses
@@ -140,6 +141,6 @@ class Point:
 
 
 def normalised(log_masses: Array) -> Array:
-    """Log masses moved by a constant so that the masses sum to 1."""
+    """Log masses shifted by a constant so that the masses sum to 1."""
     top = log_masses.max()
     return log_masses - (top + np.log(np.exp(log_masses - top).sum()))

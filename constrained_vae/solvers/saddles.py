@@ -1,4 +1,4 @@
-"""Saddles of the sites: leave one along a direction of negative curvature."""
+"""Steps away from a saddle of the sites, along a direction of negative curvature."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SLIDE_LENGTHS = (0.3, -0.3, 0.03, -0.03, 0.003, -0.003)  # in the metric, where
 
 
 def slide(it: Iteration, direction: Array) -> bool:
-    """Leave a saddle of the sites along a direction of negative curvature, where F falls by more than rounding."""
+    """Leave a saddle along a direction of negative curvature, if F falls there; return whether it does."""
     for vector in slides(it.here, direction):
         candidate = it.evaluate_vector(vector)
         if candidate.finite and it.here.free_energy - candidate.free_energy > it.slack():

@@ -133,7 +133,7 @@ def solve(
     return solution
 
 
-def initial_sites(posed: Posed, start: Any, seed: int) -> Sites:
+def initial_sites(posed: Posed, start: npt.ArrayLike | FixedPoint | None, seed: int) -> Sites:
     """Initial sites in the frame; reconstructions that are exactly equal are tied."""
     problem, tiling = posed.problem, posed.tiling
     rows, k = problem.data.rows, len(tiling)

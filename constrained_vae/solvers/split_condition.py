@@ -1,9 +1,9 @@
-"""Stability of reconstructions: the one-line test of T9. It takes what has been solved and never solves.
+"""The split condition: stability of the reconstructions of given sites (T9).
 
-A site of two or more coincident tiles splits exactly where lambda grad^2 f times the covariance of its data, as
-weighted by its responsibilities, has an eigenvalue 1; for the squared error where sigma^2 beta = lambda_max(Cov_a).
-For energies that are no Bregman divergence A^-1 B takes its place, with the mean curvature A = E_w[d2 H] and the
-covariance of slopes B = Cov_w(d H).
+A site of two or more coincident tiles splits where lambda grad^2 f times the covariance of its data, weighted by its
+responsibilities, has an eigenvalue 1; for the squared error this is at sigma^2 beta = lambda_max(Cov_a). For an energy
+that is not a Bregman divergence the matrix is A^-1 B, with the mean curvature A = E_w[d2 H] and the covariance of
+slopes B = Cov_w(d H).
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from ..problems.posterior import Tiles, responsibilities
 from ..problems.problem import Problem
 from .coordinates import roots
 
-_DENSE = 128  # dimensions up to which covariances are formed; above, Lanczos without forming them
-_ENTRIES = 2**23  # entries of a batch of covariances
-_SMALL = 2**26  # multiplications for a covariance below which they are left to one thread
-_DEVIATIONS = 2**20  # entries of a batch of deviations of rows from sites
+_MAX_DENSE_DIM = 128  # dimensions up to which covariances are formed; above, Lanczos applies them without forming them
+_COVARIANCE_ENTRIES = 2**23  # entries of a batch of covariances
+_DEVIATION_ENTRIES = 2**20  # entries of a batch of deviations of rows from sites
+_SINGLE_THREAD_PRODUCTS = 2**26  # multiplications of a covariance below which one thread computes it
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,19 +37,19 @@ class SplitCondition:
     Attributes
     ----------
     top : float
-        Largest eigenvalue of lambda grad^2 f(psi_a) Cov_a over all sites (0 where each is one point). It bounds the top
-        eigenvalue of the Jacobian of the map from above, and equals the largest of it and of the modes that would
-        spread the tiles of a site.
+        Largest eigenvalue of lambda grad^2 f(psi_a) Cov_a over all sites; 0 if the data of each site are one point. It
+        bounds the top eigenvalue of the Jacobian of the map from above. With two or more tiles at each site it equals
+        the top eigenvalue of the Jacobian over all tiles.
     eigenvalue : float
-        The same over those sites that may split (0 if there are none): they are stable iff it is below 1.
+        Largest eigenvalue over the sites that may split, which are stable iff it is below 1; 0 without such sites.
     site : int
-        The site that attains `eigenvalue`.
+        The site with the largest `eigenvalue`.
     direction : (D,) array
-        Its axis, one standard deviation of the site's data long.
+        Axis of that site, in the frame, with the length of one standard deviation of the site's data.
     axis : (D,) array
-        The same as a unit eigenvector, in the coordinates of the objective.
+        The axis as a unit eigenvector, in the coordinates of the objective.
     deviation : (D,) array
-        The same as one standard deviation in those coordinates, along the axis.
+        One standard deviation of the site's data along the axis, in the coordinates of the objective.
     """
 
     top: float
@@ -71,11 +71,11 @@ def split_condition(
     Parameters
     ----------
     problem : Problem
-        The pass over its data runs where its backend computes.
+        Problem whose backend makes the pass over the data.
     psi : (k, D) array
         Reconstructions of the sites, on the host.
     log_masses : (k,) array
-        Their log prior masses, in nats.
+        Log prior masses of the sites, in nats.
     may_split : (k,) bool array, optional
         The sites among which the one nearest to splitting is sought; all by default.
     """
@@ -84,7 +84,7 @@ def split_condition(
         return _general(problem, psi, log_masses, may_split)
     whitening = np.sqrt(curvature)  # eigenvalues of (lambda grad^2 f)^1/2 Cov (lambda grad^2 f)^1/2, diagonal (k, D)
     eligible = np.ones(len(psi), dtype=bool) if may_split is None else may_split
-    find = _dense if psi.shape[1] <= _DENSE else _lanczos
+    find = _dense if psi.shape[1] <= _MAX_DENSE_DIM else _lanczos
     top, eigenvalue, site, axis = find(problem, psi, log_masses, whitening, eligible)
     # The sign of an eigenvector is arbitrary: its largest component is made positive, so that runs are reproducible.
     axis = axis * _sign(axis)
@@ -101,13 +101,13 @@ def _sign(axis: FloatArray) -> float:
 def _general(
     problem: Problem, psi: FloatArray, log_masses: FloatArray, may_split: npt.NDArray[np.bool_] | None
 ) -> SplitCondition:
-    """The condition for any energy, from A and B of every site, D x D each."""
+    """The condition for any energy, from the (D, D) matrices A and B of every site."""
     objective, (k, dim) = problem.framed, psi.shape
     expectations = problem.expectations(*map(problem.data.to_device, (psi, log_masses)))
     mass, sums = to_host(expectations.mass), to_host(expectations.sums)
     top, deviations = np.zeros(k), np.zeros((k, dim))
     alive = np.flatnonzero(mass > 0)
-    group = max(1, _ENTRIES // (dim * max(dim, sums.shape[1])))
+    group = max(1, _COVARIANCE_ENTRIES // (dim * max(dim, sums.shape[1])))
     for some in np.array_split(alive, -(-len(alive) // group)):
         _, inverse = roots(objective, mass[some], sums[some], psi[some])
         # d H_ia - E_w[d H_a] = -(phi_i - E_w[phi])_a . v'(psi_a)
@@ -126,7 +126,7 @@ def _general(
 
 
 def _slope_covariances(block: Block, tiles: Tiles, some: Array, slopes: Array, mean: Array) -> Array:
-    """sum_i rho_i q_ia of the products of slopes (phi_i - E_w[phi]) v', of some sites, (g, D, D)."""
+    """sum_i rho_i q_ia times the products of slopes (phi_i - E_w[phi]) v' of some sites, (g, D, D)."""
     xp, q = array_namespace(slopes), responsibilities(block, tiles).T[some]
     found = []
     for n in range(len(q)):
@@ -141,15 +141,17 @@ _Found = tuple[float, float, int, FloatArray]
 def _dense(
     problem: Problem, psi: FloatArray, log_masses: FloatArray, whitening: FloatArray, eligible: npt.NDArray[np.bool_]
 ) -> _Found:
-    """Top eigenpair of every site from its covariance, a few sites at a time."""
+    """Top eigenpairs of all sites from their covariances, a few sites at a time."""
     k, dim = psi.shape
-    group = max(1, _ENTRIES // dim**2)
+    group = max(1, _COVARIANCE_ENTRIES // dim**2)
     top, axes = np.empty(k), np.empty((k, dim))
     for start in range(0, k, group):
         part = slice(start, start + group)
         white = whitening[part]
-        # Of many small matrices threads would wait for each other.
-        with single_threaded_blas() if len(problem.data) * dim**2 < _SMALL else contextlib.nullcontext():
+        # For many small matrices several threads are slower, because they wait for each other.
+        with (
+            single_threaded_blas() if len(problem.data) * dim**2 < _SINGLE_THREAD_PRODUCTS else contextlib.nullcontext()
+        ):
             covariances = _covariances(problem, psi, log_masses, part)
         with single_threaded_blas():
             values, vectors = np.linalg.eigh(white[:, :, None] * covariances * white[:, None, :])
@@ -162,13 +164,13 @@ def _dense(
 def _covariances(problem: Problem, psi: FloatArray, log_masses: FloatArray, part: slice) -> FloatArray:
     """Cov_a = sum_i w_ia (x_i - psi_a)(x_i - psi_a)^T of some sites, (g, D, D), in one pass; zero for a dead site.
 
-    Deviations are taken from psi_a before they are squared, so that a tight site far from the origin loses no digits.
+    Differences from psi_a are squared, so that a narrow site far from the origin loses no digits.
     """
     start, stop, _ = part.indices(len(psi))
     sums = to_host(problem.total(_deviation_moments, psi, log_masses, psi[part], start, stop))
     mass = sums[:, -1:, -1:]
     sums = sums / np.where(mass > 0, mass, 1.0)
-    shift = sums[:, -1, :-1]  # of the mean from psi_a, zero at a fixed point
+    shift = sums[:, -1, :-1]  # deviation of the mean from psi_a, zero at a fixed point
     covariances: FloatArray = sums[:, :-1, :-1] - shift[:, :, None] * shift[:, None, :]
     return covariances
 
@@ -178,7 +180,7 @@ def _deviation_moments(block: Block, tiles: Tiles, centres: Array, start: int, s
     xp, q, dim = array_namespace(centres), responsibilities(block, tiles).T, centres.shape[1]
     points = xp.concat([block.x, xp.ones_like(block.x[:, :1])], axis=1)
     origins = xp.concat([centres, xp.zeros_like(centres[:, :1])], axis=1)[:, None]
-    group = max(1, _DEVIATIONS // (len(points) * (dim + 1)))
+    group = max(1, _DEVIATION_ENTRIES // (len(points) * (dim + 1)))
     found = []
     for first in range(start, stop, group):
         last = min(first + group, stop)
@@ -190,7 +192,7 @@ def _deviation_moments(block: Block, tiles: Tiles, centres: Array, start: int, s
 def _lanczos(
     problem: Problem, psi: FloatArray, log_masses: FloatArray, whitening: FloatArray, eligible: npt.NDArray[np.bool_]
 ) -> _Found:
-    """Top eigenpair over all sites at once: Lanczos on the block-diagonal operator of all covariances, never formed."""
+    """Top eigenpair over all sites together, by Lanczos on the block-diagonal operator of covariances, never formed."""
     k, dim = psi.shape
     kept = problem.kept(_points_and_responsibilities, psi, log_masses)
     mass, mean = (to_host(total) for total in tree_sum((q.sum(axis=0), q.T @ x) for x, q in kept))
@@ -209,7 +211,7 @@ def _lanczos(
         start = np.random.default_rng(0).standard_normal(k * dim)  # fixed, so that runs are reproducible
         scale_of_all = float(np.abs(whitening * mean).max()) ** 2 + 1
         if np.linalg.norm(product(start)) <= 1e-12 * scale_of_all * np.linalg.norm(start):
-            return 0.0, 0, np.eye(dim)[0]  # every site is one point but for rounding
+            return 0.0, 0, np.eye(dim)[0]  # the data of every site are one point to rounding
         values, vectors = eigsh(operator, k=1, v0=start, which="LA")
         parts = vectors[:, 0].reshape(k, dim)
         site = int(np.square(parts).sum(axis=1).argmax())

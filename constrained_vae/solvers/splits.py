@@ -35,7 +35,7 @@ def kick(it: Iteration) -> bool:
         if it.move_to(kicked, strictly=True):
             it.kicked_from = before
             return True
-    # F is flat to rounding, so no kick leaves the saddle: the missing distance of the halves is an error.
+    # No kick lowers F by more than rounding: the estimated distance of the halves is an error of the decoder.
     distance = distance_of_halves(condition, to_host(point.expectations.mass))
     it.error = max(it.error, distance)
     return False

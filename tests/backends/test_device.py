@@ -180,7 +180,7 @@ def test_dead_tiles(use, x, masses):
 def test_many_dimensions(use, rng, monkeypatch, kept):
     """Beyond the dimensions in which covariances are formed: Lanczos, its vectors on the host."""
     monkeypatch.setattr(memory, "KEPT", kept)
-    monkeypatch.setattr(split_condition, "_DENSE", 8)
+    monkeypatch.setattr(split_condition, "_MAX_DENSE_DIM", 8)
     clouds = np.concatenate([rng.normal(size=(15, 12)) + 3 * rng.normal(size=12) for _ in range(3)])
     on_both(use, lambda: cv.sweep(clouds, betas=[2.0, 5.0, 30.0], tiling=cv.Tiling.uniform(4)))
 

@@ -6,7 +6,7 @@ from hypothesis import given, strategies as st
 
 from constrained_vae.solvers.acceleration import (
     ACCELERATORS,
-    MEMORY,
+    MAX_PAST,
     Past,
     anderson,
     contraction_factor,
@@ -52,7 +52,7 @@ def run(propose, problem, maps):
     history, u, was_plain = [], problem.start, False
     goal = 1e-9 * problem.distance(u)
     for count in range(maps):
-        history = [*history[1 - MEMORY :], Past(u, problem.residual(u), was_plain)]
+        history = [*history[1 - MAX_PAST :], Past(u, problem.residual(u), was_plain)]
         if problem.distance(u) <= goal:
             return count
         proposal = propose(history, problem.metric)

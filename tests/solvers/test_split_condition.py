@@ -48,8 +48,8 @@ def found(x, weights, psi, masses, objective, may_split=None):
 @pytest.mark.parametrize("path", ["dense", "dense, one site at a time", "lanczos", "lanczos, streamed"])
 @pytest.mark.parametrize("D", [3, 150])
 def test_every_path_agrees_with_the_covariances(likelihood, path, D, rng, monkeypatch):
-    monkeypatch.setattr(module, "_DENSE", 10**9 if "dense" in path else 0)
-    monkeypatch.setattr(module, "_ENTRIES", 1 if "one" in path else 2**23)
+    monkeypatch.setattr(module, "_MAX_DENSE_DIM", 10**9 if "dense" in path else 0)
+    monkeypatch.setattr(module, "_COVARIANCE_ENTRIES", 1 if "one" in path else 2**23)
     monkeypatch.setattr(memory, "KEPT", 0 if "streamed" in path else 2**26)
     case = random_case(likelihood, rng, D)
     values, vectors = np.linalg.eigh(whitened(*case))
@@ -70,7 +70,7 @@ def test_every_path_agrees_with_the_covariances(likelihood, path, D, rng, monkey
 
 @pytest.mark.parametrize("threshold", [0, 128])
 def test_only_eligible_sites_split_but_all_bound_the_top(threshold, rng, monkeypatch):
-    monkeypatch.setattr(module, "_DENSE", threshold)
+    monkeypatch.setattr(module, "_MAX_DENSE_DIM", threshold)
     case = random_case("gaussian", rng)
     tops = np.linalg.eigvalsh(whitened(*case))[:, -1]
     order = np.argsort(-tops)
@@ -84,7 +84,7 @@ def test_only_eligible_sites_split_but_all_bound_the_top(threshold, rng, monkeyp
 
 @pytest.mark.parametrize("threshold", [0, 128])
 def test_a_dead_site_has_no_covariance(threshold, rng, monkeypatch):
-    monkeypatch.setattr(module, "_DENSE", threshold)
+    monkeypatch.setattr(module, "_MAX_DENSE_DIM", threshold)
     x, weights, psi, masses, objective = random_case("gaussian", rng)
     expected, _ = found(x, weights, psi, masses, objective)
     with np.errstate(divide="ignore"):
