@@ -27,8 +27,13 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    if several_processes(config):  # as many as there are cores: inherited by them, and by the subprocesses of tests
-        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    """As many processes as cores shall not wait for each other's threads; these settings are inherited by them all.
+
+    The kernels have their threads even so, where the work is large enough to be shared.
+    """
+    if several_processes(config):
+        for name, value in (("OPENBLAS_NUM_THREADS", "1"), ("OMP_NUM_THREADS", "1"), ("OMP_WAIT_POLICY", "PASSIVE")):
+            os.environ.setdefault(name, value)
 
 
 def pytest_sessionstart(session):

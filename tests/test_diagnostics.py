@@ -49,7 +49,7 @@ def test_every_number_against_loops(problem):
 
 def test_a_quench_leaves_holes_annealing_fewer_and_the_optimum_none():
     """Digits at lambda = 30 lambda_c (T15), (T17)."""
-    data = cv.datasets.digits(100)
+    data = cv.datasets.digits(60)
     beta, tiling = cv.first_critical_beta(data.x) / 30, cv.Tiling.uniform(32)
     annealed = cv.sweep(data.x, betas=[beta], tiling=tiling)[0]
     best = cv.global_solution(data.x, beta=beta)

@@ -20,8 +20,9 @@ from analysis import (
     spectral,
     transitions,
 )
-from tests.helpers.figures import SMALL, read, run, title
+from tests.helpers.figures import SMALL, coarse, read, run, title
 from tests.helpers.gpu import gpu_trouble
+from tests.helpers.marks import slow
 
 every_figure = pytest.mark.parametrize("figure", SMALL, ids=title)
 
@@ -29,17 +30,28 @@ every_figure = pytest.mark.parametrize("figure", SMALL, ids=title)
 @every_figure
 def test_writes_picture_arrays_and_table(drawn, tmp_path, figure):
     out, arrays, settings, text = drawn(figure)
-    png = out.with_suffix(".png").read_bytes()
-    assert png.startswith(b"\x89PNG")
-    assert out.with_suffix(".pdf").read_bytes().startswith(b"%PDF")
     assert settings["version"] == cv.__version__
     assert not settings["interrupted"]
     assert settings.get("converged", True)
     assert text.startswith(figure.table(arrays))
     assert text.splitlines()[-3:] == [f"wrote {out}.{suffix}" for suffix in ("png", "pdf", "npz")]
     # The picture is a function of the arrays alone, and changes none of them: these are read-only.
-    figure.draw(arrays).savefig(tmp_path / "again.png", dpi=200)
-    assert (tmp_path / "again.png").read_bytes() == png
+    with coarse(layout=True):
+        _command.write(tmp_path / "again", arrays, settings, figure.draw)
+    assert (tmp_path / "again.png").read_bytes() == out.with_suffix(".png").read_bytes()
+
+
+@pytest.mark.parametrize("figure", [figure3, *(slow(figure) for figure in SMALL if figure is not figure3)], ids=title)
+def test_the_whole_picture(drawn, tmp_path, figure):
+    """In all its pixels, and for a page; one figure stands for all, which differ in what they draw."""
+    _, arrays, settings, _ = drawn(figure)
+    _command.write(tmp_path / "sub" / "whole", arrays, settings, figure.draw)
+    png, pdf = ((tmp_path / "sub" / f"whole.{suffix}").read_bytes() for suffix in ("png", "pdf"))
+    assert png.startswith(b"\x89PNG")
+    assert pdf.startswith(b"%PDF")
+    inches = figure.draw(arrays).get_size_inches()
+    width, height = (int.from_bytes(png[n : n + 4]) for n in (16, 20))  # as PNG's first chunk has them
+    assert (width, height) == pytest.approx(200 * inches, abs=1)
 
 
 @every_figure

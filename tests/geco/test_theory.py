@@ -75,12 +75,12 @@ def test_linear_vae_evaluated():
     [
         slow({"objective": "elbo", "sigma": 1.1}, 1.21),
         ({"objective": "beta", "beta": 3.0, "sigma": 0.5}, 0.75),
-        ({"objective": "annealed", "beta": Ramp(20.0, 1.25, 3000)}, 1.25),
+        ({"objective": "annealed", "beta": Ramp(20.0, 1.25, 2000)}, 1.25),
     ],
 )
 def test_linear_vae_at_a_temperature(options, theta):
     """theta = sigma^2 beta: water-filling without any constraint; one is only watched."""
-    run = train(GAUSSIAN.x, cv.RE(1.0), latent_dim=3, hidden=(), steps=8000, **options)
+    run = train(GAUSSIAN.x, cv.RE(1.0), latent_dim=3, hidden=(), steps=5000, **options)
     D, R = water_filling(theta)
     tail = run.history.tail()
     assert tail.distortion.mean() == pytest.approx(D, rel=0.01)
@@ -93,7 +93,7 @@ def test_linear_vae_at_a_temperature(options, theta):
 @pytest.mark.filterwarnings("ignore:RE. kappa.2 = 8 .* is at least the variance:UserWarning")
 def test_a_slack_constraint_costs_nothing():
     """lambda and KL go to 0 where kappa^2 exceeds the variance (T21)."""
-    run = train(GAUSSIAN.x, cv.RE.from_squared_error(8.0), latent_dim=3, hidden=())
+    run = train(GAUSSIAN.x, cv.RE.from_squared_error(8.0), latent_dim=3, hidden=(), steps=10_000)
     tail = run.history.tail()
     assert tail.multipliers["RE"].max() < 1e-3
     assert tail.kl.mean() < 1e-3

@@ -75,13 +75,14 @@ def shortened() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def coarse() -> Iterator[None]:
-    """Pictures are rendered, so that what cannot be drawn fails, but in few pixels and once."""
+def coarse(layout: bool = False) -> Iterator[None]:
+    """Pictures are rendered, so that what cannot be drawn fails, but in few pixels, as PNG alone, and not laid out."""
     savefig = Figure.savefig
 
     def save(figure, path, **options):
         if str(path).endswith(".png"):
-            figure.set_layout_engine("none")
+            if not layout:
+                figure.set_layout_engine("none")
             savefig(figure, path, **{**options, "dpi": 20})
 
     with pytest.MonkeyPatch.context() as patch:
@@ -107,9 +108,9 @@ def read(out):
 
 
 def drawn(figure, folder) -> Drawn:
-    """A whole run of a figure with its small options."""
+    """A run of a figure with its small options; the picture is coarse, but laid out."""
     out = folder / "sub" / "figure"
-    with shortened(), contextlib.redirect_stdout(io.StringIO()) as text:
+    with shortened(), coarse(layout=True), contextlib.redirect_stdout(io.StringIO()) as text:
         assert figure.main([*SMALL[figure], "--quiet", "--out", str(out)]) == 0
     arrays, settings = read(out)
     for array in arrays.values():

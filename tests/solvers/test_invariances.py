@@ -17,7 +17,8 @@ from constrained_vae.solvers.acceleration import ACCELERATORS
 from constrained_vae.testing import EPS, naive_bernoulli, naive_expectations, small_problems
 
 N_MAPS = 4
-fewer = settings(max_examples=max(10, settings.default.max_examples // 2))  # of whatever profile is loaded
+# Half of what the profile has, as every test is run on every backend.
+fewer = settings(max_examples=max(10, settings.default.max_examples // 2))
 masses_kinds = st.sampled_from(["fixed", "free"])
 
 
@@ -63,6 +64,7 @@ def assert_same(moved, plain, problem, offset=0.0, scale=1.0, extra=0.0):
 # --- equivariances ----------------------------------------------------------------------------------------------------
 
 
+@fewer
 @given(masses=masses_kinds, problem=small_problems(), t=st.floats(-100, 100))
 def test_translation(backend, masses, problem, t):
     moved = replace(problem, x=problem.x + t, start=problem.start + t)
@@ -72,6 +74,7 @@ def test_translation(backend, masses, problem, t):
     )
 
 
+@fewer
 @given(masses=masses_kinds, problem=small_problems(), seed=st.integers(0, 2**32 - 1))
 def test_rotation_and_reflection(backend, masses, problem, seed):
     dim = problem.x.shape[1]
@@ -82,6 +85,7 @@ def test_rotation_and_reflection(backend, masses, problem, seed):
     assert_same(moved, plain, problem)
 
 
+@fewer
 @given(masses=masses_kinds, problem=small_problems(), log_scale=st.floats(-5, 5), sigma=st.floats(0.1, 10))
 def test_scaling(backend, masses, problem, log_scale, sigma):
     """x -> s x with beta -> s^2 beta leaves q, R, F and sends D -> s^2 D; so does sigma^2 beta as one."""
@@ -92,6 +96,7 @@ def test_scaling(backend, masses, problem, log_scale, sigma):
     )
 
 
+@fewer
 @given(masses=masses_kinds, problem=small_problems(least_tiles=2), data=st.data())
 def test_permuting_tiles(backend, masses, problem, data):
     order = np.array(data.draw(st.permutations(range(len(problem.masses)))))
@@ -105,6 +110,7 @@ def test_permuting_tiles(backend, masses, problem, data):
     assert_same(moved, plain, problem)
 
 
+@fewer
 @given(masses=masses_kinds, problem=small_problems(), data=st.data())
 def test_permuting_and_duplicating_points(backend, masses, problem, data):
     """Duplicates share the weight, in whatever shares and order."""
@@ -121,6 +127,7 @@ def test_permuting_and_duplicating_points(backend, masses, problem, data):
     assert_same(moved, plain, problem)
 
 
+@fewer
 @given(masses=masses_kinds, problem=small_problems(least_tiles=2), share=st.floats(0.1, 0.9), data=st.data())
 def test_splitting_a_tile(backend, masses, problem, share, data):
     """Two tiles at one place, of the mass of one between them, change nothing in q, F, R, D."""
@@ -151,6 +158,7 @@ def test_splitting_a_tile(backend, masses, problem, share, data):
     assert_same(moved, plain, problem)
 
 
+@fewer
 @given(problem=small_problems(bernoulli=True), data=st.data())
 def test_bernoulli_knows_no_order_of_pixels_and_no_colour(backend, problem, data):
     """Permuted pixels, and 0 and 1 exchanged: the cross-entropy is the same."""
@@ -217,6 +225,7 @@ def divergence(p, psi, likelihood):
 @pytest.mark.parametrize(
     ("likelihood", "masses"), [("gaussian", "fixed"), ("gaussian", "free"), ("bernoulli", "fixed")]
 )
+@fewer
 @given(data=st.data())
 def test_every_plain_step_descends_by_what_T6_promises(backend, likelihood, masses, data):
     """F(psi) - F(T(psi)) >= lambda sum m d_f(T, psi), with KL(m || pi) more where masses are free.
