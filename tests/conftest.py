@@ -1,6 +1,7 @@
 """Fixtures and options shared by every test."""
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -27,6 +28,9 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    # A shell that runs the tests in the background has them ignore Ctrl-C, which some tests send to themselves.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     """As many processes as cores shall not wait for each other's threads; these settings are inherited by them all.
 
     The kernels have their threads even so, where the work is large enough to be shared.
