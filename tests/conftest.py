@@ -28,13 +28,13 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    # A shell that runs the tests in the background has them ignore Ctrl-C, which some tests send to themselves.
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
     """As many processes as cores shall not wait for each other's threads; these settings are inherited by them all.
 
     The kernels have their threads even so, where the work is large enough to be shared.
     """
+    # A shell that runs the tests in the background has them ignore Ctrl-C, which some tests send to themselves.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if several_processes(config):
         for name, value in (("OPENBLAS_NUM_THREADS", "1"), ("OMP_NUM_THREADS", "1"), ("OMP_WAIT_POLICY", "PASSIVE")):
             os.environ.setdefault(name, value)
