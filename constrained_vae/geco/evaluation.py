@@ -109,7 +109,7 @@ def evaluate(
     mean, log_sigma = (part.astype(np.float64) for part in model.encode(x))
     rate = float((0.5 * (mean**2 + np.exp(2 * log_sigma) - 1) - log_sigma).sum(axis=1).mean())
     N, L = mean.shape
-    plain = Frame(np.zeros(model.dim), 1.0)
+    plain = Frame.identity(model.dim)
     host = np.asarray(x, dtype=np.float64)
     terms = [Term.make(constraint, host, plain) for constraint in constraints]
     if model.likelihood == "bernoulli":

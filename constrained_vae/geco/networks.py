@@ -158,7 +158,7 @@ class VAE:
     @property
     def output_frame(self) -> Frame:
         """The frame whose coordinates the reconstructions of `forward` have."""
-        return self.frame if self.likelihood == "gaussian" else Frame(np.zeros(self.dim), 1.0)
+        return self.frame if self.likelihood == "gaussian" else Frame.identity(self.dim)
 
     @cached_property
     def _xp(self) -> Any:
