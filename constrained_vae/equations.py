@@ -159,9 +159,9 @@ def decoder(sums: Array, mass: Array, previous: Array) -> Array:
     def of_columns(values: Array) -> Array:  # quicker than broadcasting to few columns
         return values.repeat(sums.shape[1]).reshape(sums.shape)
 
-    xp, alive = array_namespace(sums), mass > 0
-    if on_host(sums) and alive.all():
+    if on_host(sums) and np.count_nonzero(mass) == len(mass):
         return sums / of_columns(mass)
+    xp, alive = array_namespace(sums), mass > 0
     return xp.where(of_columns(alive), sums / of_columns(xp.where(alive, mass, 1.0)), previous)
 
 

@@ -32,7 +32,7 @@ def numbers(*scalars: Array | float) -> tuple[float, ...]:
     """Scalars as floats; scalars on a device are moved in one transfer."""
     if not isinstance(scalars[0], float) and hasattr(scalars[0], "get"):
         scalars = tuple(array_namespace(*scalars).stack(scalars).get())
-    return tuple(float(scalar) for scalar in scalars)
+    return tuple(map(float, scalars))
 
 
 def check_together(**arrays: Array) -> None:

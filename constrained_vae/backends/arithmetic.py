@@ -21,9 +21,10 @@ jit = functools.partial(njit, cache=True, nogil=True, error_model="numpy")
 def frozen(array: Array, real: type) -> Array:
     """A contiguous read-only view, so that one compiled kernel serves writable and read-only arrays without a copy."""
     flags = array.flags
-    if array.dtype.type is real and flags.c_contiguous and not flags.writeable:
+    ready = array.dtype.type is real and flags.c_contiguous
+    if ready and not flags.writeable:
         return array
-    view: Array = np.ascontiguousarray(array, real).view()
+    view: Array = (array if ready else np.ascontiguousarray(array, real)).view()
     view.setflags(write=False)
     return view
 

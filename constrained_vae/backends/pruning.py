@@ -197,7 +197,8 @@ def _chunks_parallel(
     totals: Array,
 ) -> None:
     for c in prange(len(totals)):
-        _chunk(c, len(totals), phi, rho, tiles, log_pi, lam, limits, wanted, sums[c], totals[c])
+        # prange counts in unsigned numbers, for which Numba would compile `_chunk` a second time.
+        _chunk(np.int64(c), len(totals), phi, rho, tiles, log_pi, lam, limits, wanted, sums[c], totals[c])
 
 
 @jit()

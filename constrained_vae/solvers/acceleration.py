@@ -25,11 +25,19 @@ MAX_PAST = 9  # number of accepted points in the history
 
 
 class Past(NamedTuple):
-    """One accepted point: u, its residual r, and whether it is the plain image of the point before."""
+    """One accepted point: u, its residual r, whether it is the plain image of the point before, and the changes."""
 
     u: Array
     r: Array
     plain: bool
+    du: Array  # from the point before; zero for the first one
+    dr: Array
+
+
+def extended(history: Sequence[Past], u: Array, r: Array, plain: bool) -> list[Past]:
+    """The history with one more point, and without the oldest one if it is full."""
+    before = history[-1] if history else Past(u, r, plain, u, r)
+    return [*history[1 - MAX_PAST :], Past(u, r, plain, u - before.u, r - before.r)]
 
 
 def plain(history: Sequence[Past], metric: Array) -> Array | None:
@@ -41,8 +49,7 @@ def squarem(history: Sequence[Past], metric: Array) -> Array | None:
     """Squared extrapolation with step length S3 (Varadhan and Roland 2008, Scand. J. Stat. 35) after a plain step."""
     if len(history) < 2 or not history[-1].plain:
         return None
-    (u0, r0, _), (_, r1, _) = history[-2:]
-    bend = r1 - r0
+    (u0, r0, *_), (*_, bend) = history[-2:]
     first, square = numbers(metric @ r0**2, metric @ bend**2)
     length = np.sqrt(first / square) if square > 0 else 1.0
     return u0 + 2 * length * r0 + length**2 * bend if length > 1 else None
@@ -57,7 +64,7 @@ def anderson(history: Sequence[Past], metric: Array) -> Array | None:
     if len(history) < 2:
         return None
     du, dr = differences(history)
-    u, r, _ = history[-1]
+    u, r, *_ = history[-1]
     # Coordinates in an orthonormal basis, (dr, r) = QR: unlike inner products they do not square the condition number.
     vectors = np.sqrt(metric) * array_namespace(r).concat([dr, r[None]])
     R = to_host(cast(Array, np.linalg.qr(vectors.T, mode="r")))
@@ -77,7 +84,7 @@ def lbfgs(history: Sequence[Past], metric: Array) -> Array | None:
     """
     if len(history) < 2:
         return None
-    (u, r, _), rows, m = history[-1], _changes(history), len(history) - 1  # the rows are s, then -y
+    (u, r, *_), rows, m = history[-1], _changes(history), len(history) - 1  # the rows are s, then -y
     inner, along = _inner_products(rows, metric, r)
     squares, d = inner.diagonal().tolist(), -inner.diagonal(m)
     pairs_of_squares = zip(d.tolist(), squares[:m], squares[m:], strict=True)
@@ -119,9 +126,8 @@ def differences(history: Sequence[Past]) -> tuple[Array, Array]:
 
 def _changes(history: Sequence[Past]) -> Array:
     """The differences du, then the differences dr, as rows (2 m, n)."""
-    vectors = array_namespace(history[0].u).concat([p.u for p in history] + [p.r for p in history])
-    vectors = vectors.reshape((2, len(history), -1))
-    return (vectors[:, 1:] - vectors[:, :-1]).reshape((2 * (len(history) - 1), -1))
+    *_, du, dr = zip(*history[1:], strict=True)
+    return array_namespace(du[0]).concat(du + dr).reshape((2 * len(du), -1))
 
 
 def _inner_products(rows: Array, metric: Array, r: Array) -> tuple[FloatArray, FloatArray]:

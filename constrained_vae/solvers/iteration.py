@@ -13,7 +13,7 @@ from ..equations import Expectations
 from ..latent.sites import Sites
 from ..problems.problem import Problem
 from ..results.status import Status
-from .acceleration import MAX_PAST, Accelerator, Past
+from .acceleration import Accelerator, Past, extended
 from .convergence import Convergence
 from .coordinates import MAX_WHITENED_DIM, Whitened
 from .options import Options
@@ -100,7 +100,7 @@ class Iteration:
         if not point.finite:
             raise Stopped(Status.NOT_FINITE)
         self.point, self.error = point, np.inf
-        self.history = [*self.history[1 - MAX_PAST :], Past(*point.vectors[:2], plain)]
+        self.history = extended(self.history, *point.vectors[:2], plain)
         if self.recorder.reports:
             self.recorder.accepted(point, self.sites.index, lambda: self.convergence.estimate(point, self.history))
 
@@ -155,7 +155,7 @@ class Iteration:
         """Accept the last candidate, or the plain image without candidates; return whether it is a plain image."""
         plain = len(candidates) != 1
         for passed in candidates[:-1]:  # the extrapolated point, before its plain image
-            self.history.append(Past(*passed.vectors[:2], plain=False))
+            self.history = extended(self.history, *passed.vectors[:2], plain=False)
         self.accept(candidates[-1] if candidates else self.evaluate(*self.here.plain_step), plain)
         return plain
 
@@ -196,6 +196,6 @@ class Iteration:
             return
         drawn = Whitened.at(self.problem, point.psi, point.expectations, point.updated_decoder)
         self.whitened, self.drawn_at, self.point = drawn, point.residual, point.with_coordinates(drawn)
-        self.history, convergence.factor = [Past(*self.point.vectors[:2], plain=False)], np.nan
+        self.history, convergence.factor = extended([], *self.point.vectors[:2], plain=False), np.nan
         slack = drawn.slack(point.expectations, point.updated_decoder)
         convergence.raise_floor(float(np.sqrt(to_host(point.expectations.mass) @ np.square(slack).sum(axis=1))))

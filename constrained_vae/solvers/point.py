@@ -64,7 +64,7 @@ class Point:
         mass = expectations.mass
         if coordinates.coordinates(psi) is psi:  # the norm of vectors is that of psi up to a factor
             self._vector = _, r, metric = self._as_vectors(psi, updated_decoder)
-            square = (metric @ (r * r)) / coordinates.stiffness
+            square = (metric * r * r).sum() / coordinates.stiffness  # no BLAS: its first call after a kernel is slow
         else:
             square = mass @ ((updated_decoder - psi) ** 2).sum(axis=1)
             if free:
