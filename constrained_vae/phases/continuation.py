@@ -20,6 +20,7 @@ from ..latent.tiling import Tiling
 from ..problems.problem import Problem
 from ..results.fixed_point import FixedPoint
 from ..results.status import Status
+from ..solvers.convergence import ACCEPTABLE_TOL
 from ..solvers.loop import iterate
 from ..solvers.options import Options
 from ..solvers.split_condition import SplitCondition, split_condition
@@ -52,6 +53,12 @@ class State:
     def growth(self) -> float:
         """Log of the largest eigenvalue of the split condition: negative where the state is stable."""
         return float(np.log(max(self.condition.eigenvalue, 1e-12))) if self.condition else -np.inf
+
+    @property
+    def acceptable(self) -> bool:
+        """Whether the solution converged, or is accurate enough to be of use."""
+        solution = self.solution
+        return solution.converged or bool(solution.error_estimate <= ACCEPTABLE_TOL * solution.frame.scale)
 
 
 @dataclass(frozen=True, eq=False)

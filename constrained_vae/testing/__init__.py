@@ -56,6 +56,7 @@ from .naive import (
     naive_slope,
     naive_squared_error,
 )
+from .naive_branch import NaiveBranch, naive_branch
 
 if TYPE_CHECKING:
     from .strategies import SmallProblem, small_problems
@@ -64,12 +65,14 @@ __all__ = [
     "EPS",
     "ExactBranch",
     "Naive",
+    "NaiveBranch",
     "SmallProblem",
     "TwoPoints",
     "all_curie_weiss",
     "curie_weiss",
     "multiplier_of_error",
     "naive_bernoulli",
+    "naive_branch",
     "naive_class_error",
     "naive_correlation_error",
     "naive_expectations",

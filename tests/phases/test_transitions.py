@@ -10,7 +10,7 @@ from hypothesis import given, settings, strategies as st
 from scipy.optimize import minimize_scalar
 
 import constrained_vae as cv
-from constrained_vae.phases.transitions import _kind
+from constrained_vae.phases.expansion import predicted_kind
 from tests.helpers.marks import slow
 
 transitions = cv.transitions
@@ -198,7 +198,7 @@ def test_transitions_closer_than_the_kick_are_told_apart():
     ],
 )
 def test_prediction(skewness, kurtosis, masses, free, kind):
-    assert _kind(skewness, kurtosis, np.array(masses), free) == kind
+    assert predicted_kind(skewness, kurtosis, np.array(masses), free) == kind
 
 
 @given(st.floats(-1, 8), st.floats(0.05, 0.5))
@@ -209,7 +209,7 @@ def test_prediction_of_symmetric_data_is_the_sign_of_the_expansion(kurtosis, p):
     assert moment[1] == pytest.approx(0, abs=1e-15)
     gain = kurtosis * moment[4] / 24 - (kurtosis + 2) * moment[2] ** 2 / 8
     if abs(gain) > 1e-12:
-        assert (_kind(0.0, kurtosis, m, False) == "first-order") == (gain > 0)
+        assert (predicted_kind(0.0, kurtosis, m, False) == "first-order") == (gain > 0)
 
 
 def test_options_and_ends():
