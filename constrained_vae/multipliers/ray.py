@@ -127,7 +127,7 @@ def crossing_from(path: Continuation, sites: Sites, measure: Measure, seen: Call
 
 def _across(path: Continuation, split: Split, measure: Measure) -> Crossing:
     """The crossing between a split and the state a little below it: on the split branch, or a jump."""
-    top = path.step(split.after, split.at.beta)
+    top = path.step(split.after, split.beta)
     if measure(top) <= 0:
         return Crossing(top, before=split.at)
     return _root(path, top, split.after, measure, heating=True)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+from scipy.interpolate import KroghInterpolator
 from scipy.optimize import brentq
 
 from ..latent.sites import Sites
@@ -27,6 +28,8 @@ from ..solvers.split_condition import SplitCondition, split_condition
 from .tangent import tangent
 
 _SPLIT_OFFSET = 1e-3  # relative distance below its temperature at which a split is carried out (T13)
+_GROWTH_TOL = 1e-9  # log of an eigenvalue that is 1 to the accuracy of a solution
+_EXTRAPOLATED = 6  # number of states from which a growth is extrapolated
 _SIMULTANEOUS_TOL = 1e-8  # relative difference of the temperatures of splits that are simultaneous by symmetry
 
 
@@ -67,8 +70,10 @@ class Split:
 
     Attributes
     ----------
+    beta : float
+        Temperature of the transition.
     at : State
-        The unsplit branch at the temperature of the transition.
+        The unsplit branch at that temperature, or as near above it as it is stable.
     bracket : (State, State)
         The unstable and the stable state between which the transition was located.
     after : State
@@ -76,6 +81,7 @@ class Split:
         that is nearer.
     """
 
+    beta: float
     at: State
     bracket: tuple[State, State]
     after: State
@@ -161,13 +167,16 @@ class Continuation:
     def split(self, above: State, below: State) -> Split:
         """The transition between a stable and an unstable state, and the state after it."""
         at = self.root(lambda state: state.growth, above, below, accuracy=self.accuracy)[-1][0]
+        beta = at.beta
+        if not at.solution.converged or abs(at.growth) > max(_GROWTH_TOL, 4 * self.accuracy):
+            beta, at = self._from_above(above, at)
         assert at.condition is not None  # the growth of a state without a condition has no root
         site = at.condition.site
         if self.options.free:
             at = replace(at, sites=_provided(at.sites, site))
         # If another reconstruction splits within _SPLIT_OFFSET, the split is carried out half way to that temperature.
         # If symmetry makes several sites split at once, they are split together.
-        kicked = self.solve(at.beta * (1 - _SPLIT_OFFSET), at.sites)
+        kicked = self.solve(beta * (1 - _SPLIT_OFFSET), at.sites)
         if len(kicked.sites) == len(at.sites):
 
             def growth_of_others(state: State) -> float:
@@ -175,9 +184,27 @@ class Continuation:
 
             if growth_of_others(kicked) > 0 > growth_of_others(at):
                 following = self.root(growth_of_others, at, kicked, accuracy=self.accuracy)[-1][0].beta
-                if following < at.beta * (1 - _SIMULTANEOUS_TOL):
-                    kicked = self.solve(float(np.sqrt(at.beta * following)), at.sites)
-        return Split(at, (below, above), self.solve(kicked.beta, kicked.sites, split=True))
+                if following < beta * (1 - _SIMULTANEOUS_TOL):
+                    kicked = self.solve(float(np.sqrt(beta * following)), at.sites)
+        return Split(beta, at, (below, above), self.solve(kicked.beta, kicked.sites, split=True))
+
+    def _from_above(self, above: State, found: State) -> tuple[float, State]:
+        """A transition at which the sites become unstable, too, so that the branch cannot be solved below it.
+
+        The growth is then extrapolated, as a polynomial, from stable states above a temperature found by bisection.
+        Returns the temperature, and the nearest of these states.
+        """
+        distance = max(above.log_beta - found.log_beta, _SPLIT_OFFSET)
+        states = [above]
+        for n in range(_EXTRAPOLATED):
+            beta = found.beta * float(np.exp(distance / 2**n))
+            states.append(self.step(states[-1], beta))
+        stable = [state for state in states[1:] if state.growth < 0 and state.solution.converged]
+        if len(stable) < 3:
+            return found.beta, found
+        places = np.array([state.log_beta for state in stable])
+        growth = np.array([state.growth for state in stable])
+        return float(np.exp(KroghInterpolator(growth, places)(0.0))), stable[-1]
 
     def root(
         self,

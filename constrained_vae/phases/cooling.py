@@ -72,12 +72,12 @@ class Cooling:
         while state.beta > end:
             # The eigenvalue is proportional to 1 / beta if a reconstruction keeps its data, else it grows more slowly.
             step = np.clip(-1.01 * state.growth, _MAX_STEP / 10, _MAX_STEP)
-            for event in self.branch.cool(state, max(end, state.beta * float(np.exp(-step)))):
-                if isinstance(event, State) and event.beta >= state.beta:  # a split has gone beyond that temperature
-                    continue
-                reached = event if isinstance(event, State) else event.at
+            for step_or_split in self.branch.cool(state, max(end, state.beta * float(np.exp(-step)))):
+                if isinstance(step_or_split, State) and step_or_split.beta >= state.beta:
+                    continue  # a split has gone beyond that temperature
+                reached = step_or_split if isinstance(step_or_split, State) else step_or_split.at
                 found = self.smooth(state, reached)
-                event = event if found is reached else found
+                event = step_or_split if found is reached else found
                 state = event.after
                 self.path = [*self.path[1 - _POINTS[1] :], state] if event is state else [state]
                 yield event

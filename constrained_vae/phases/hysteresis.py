@@ -20,7 +20,7 @@ _EXCHANGE_STEP = 1e-5  # longest relative step in which tiles may change hands
 
 
 class Hysteresis(NamedTuple):
-    """The end of the split branch on heating; NaN for a temperature that was not found.
+    """The end of the split branch on heating; NaN where there is none.
 
     Attributes
     ----------
@@ -82,32 +82,32 @@ def hysteresis(branch: Continuation, split: Split, predicted: str | None, width:
     width : float
         Relative width of the hysteresis that the expansion predicts.
     """
-    at, last = split.at, _Pair(split.after, split.at)
+    at, beta, last = split.at, split.beta, _Pair(split.after, split.at)
     if not last.apart:  # one half has joined a neighbouring reconstruction
-        return Hysteresis("first-order", np.nan, np.nan, _fall(branch, last))
-    if predicted == "continuous" and not last.heated(branch, at.beta * (1 + RESOLUTION)).apart:
-        return Hysteresis("continuous", at.beta, at.beta, 0.0)
+        return Hysteresis("first-order", np.nan, np.nan, _fall(branch, last, beta))
+    if predicted == "continuous" and not last.heated(branch, beta * (1 + RESOLUTION)).apart:
+        return Hysteresis("continuous", beta, beta, 0.0)
     # Near the transition tiles change hands, which decides how far the branch goes: approach it from below.
     for distance in (1e-4, 1e-5, RESOLUTION):
-        nearer = last.heated(branch, at.beta * (1 - distance))
+        nearer = last.heated(branch, beta * (1 - distance))
         last = nearer if nearer.beta > last.beta and nearer.apart else last
     jump = at.solution.distortion - last.split.solution.distortion
-    pairs, end = _followed(branch, last, at.beta)
-    excess = end / at.beta - 1
-    if predicted == "continuous" and excess <= _LOCAL and jump <= _CLOSE * _variance(branch, at):
-        return Hysteresis("continuous", at.beta, at.beta, 0.0)
-    if excess <= 2 * RESOLUTION:
-        if predicted != "first-order" or not width <= _LOCAL:
-            return Hysteresis("continuous", at.beta, at.beta, 0.0)
+    pairs, end = _followed(branch, last, beta)
+    excess = end / beta - 1
+    if predicted == "continuous" and not excess > _LOCAL and jump <= _CLOSE * _variance(branch, at):
+        return Hysteresis("continuous", beta, beta, 0.0)
+    if predicted == "first-order" and width <= _LOCAL and not excess > 2 * RESOLUTION:
         # Of a cubic and a quartic term: free energies are equal at 8/9 of the way to the end, or at the end for p = 0.
-        excess, share = max(excess, width), 1.0 if branch.options.free else 8 / 9
-        return Hysteresis("first-order", at.beta * (1 + excess), at.beta * (1 + share * excess), max(jump, 0.0))
+        excess, share = float(np.fmax(excess, width)), 1.0 if branch.options.free else 8 / 9
+        return Hysteresis("first-order", beta * (1 + excess), beta * (1 + share * excess), max(jump, 0.0))
+    if excess <= 2 * RESOLUTION:
+        return Hysteresis("continuous", beta, beta, 0.0)
     return Hysteresis("first-order", end, _crossing(branch, pairs), jump)
 
 
-def _fall(branch: Continuation, pair: _Pair) -> float:
+def _fall(branch: Continuation, pair: _Pair, beta: float) -> float:
     """Fall of the distortion at the transition, from a state as near to it as it exists."""
-    nearer = pair.heated(branch, pair.whole.beta * (1 - RESOLUTION)).split
+    nearer = pair.heated(branch, beta * (1 - RESOLUTION)).split
     split = nearer if len(nearer.sites) == len(pair.split.sites) else pair.split
     return pair.whole.solution.distortion - split.solution.distortion
 

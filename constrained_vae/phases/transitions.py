@@ -226,7 +226,7 @@ def transitions(
                     beta = event.beta
                     bar.update(np.log(start / beta) - bar.n)
                     continue
-                beta = event.at.beta
+                beta = event.beta
                 _report(event.at)
                 _report(event.after)
                 if beta > high:
@@ -303,7 +303,7 @@ def _transition(branch: Continuation, event: Split | Jump) -> Transition:
     at, after = event.at, event.after
     if isinstance(event, Jump):
         site, axis = _moved(branch, event)
-        beta, bracket, kind = event.beta, (after.beta, at.beta), event.kind
+        bracket, kind = (after.beta, at.beta), event.kind
         end, crossing, jump = np.nan, np.nan, at.solution.distortion - after.solution.distortion
         skewness, kurtosis, predicted = np.nan, np.nan, None
     else:
@@ -317,11 +317,14 @@ def _transition(branch: Continuation, event: Split | Jump) -> Transition:
         predicted = predicted_kind(skewness, kurtosis, masses, free)
         width = predicted_hysteresis(skewness, kurtosis, masses, free)
         kind, end, crossing, jump = hysteresis(branch, event, predicted, width)
-        beta, bracket = at.beta, (event.bracket[0].beta, event.bracket[1].beta)
+        if np.isnan(end) and len(after.sites) > len(at.sites):
+            text = f"beta={at.beta:.9g}: heating of the split branch did not converge, so its end is not known (NaN)"
+            warnings.warn(text, NotConvergedWarning, stacklevel=3)
+        bracket = event.bracket[0].beta, event.bracket[1].beta
     tiles = at.sites.index == site
     psi = branch.problem.data.frame.outward(at.sites.decoder[site])
     return Transition(
-        beta=beta,
+        beta=event.beta,
         kind=kind,
         bracket=bracket,
         before=at.solution,
