@@ -18,6 +18,8 @@ from .frame import Frame
 
 _MAX_ROUNDING = 1e-7  # of the radius: the rounding of the data up to which solutions are of use
 
+_LEAST_RADIUS = 1e-120  # of the data: squares, and temperatures far below and above them, are representable
+
 
 class RowBlocks:
     """Data in row blocks that are read anew in every pass, for example from files, a database or a generator function.
@@ -210,8 +212,11 @@ def standard_frame(x: FloatArray | RowBlocks, weights: FloatArray) -> Frame:
         return origin + sum(rho @ (block - origin) for block, rho in blocks())
 
     first = next(block[rho > 0][0] for block, rho in blocks() if (rho > 0).any())
-    centre = mean_about(mean_about(first))
-    largest = max(float(np.abs(block - centre).max(where=rho[:, None] > 0, initial=0.0)) for block, rho in blocks())
+    with np.errstate(over="ignore", invalid="ignore"):  # differences of numbers of 1e308
+        centre = mean_about(mean_about(first))
+        largest = max(float(np.abs(block - centre).max(where=rho[:, None] > 0, initial=0.0)) for block, rho in blocks())
+    if not np.isfinite(largest):
+        return Frame(centre, np.inf)
     # Points that coincide up to the rounding of their mean have no radius.
     rounding = np.finfo(np.float64).eps * float(np.abs(centre).max())
     if largest <= 8 * rounding:
@@ -226,6 +231,19 @@ def standard_frame(x: FloatArray | RowBlocks, weights: FloatArray) -> Frame:
     if rounding > _MAX_ROUNDING * scale:
         _warn_of_offset(centre, scale)
     return Frame(centre, scale)
+
+
+def check_radius(frame: Frame) -> Frame:
+    """The standard frame of data; raises ValueError if the square of its scale is out of the range of float64.
+
+    Distortions and temperatures are squares of lengths, and the temperatures of a sweep lie far below the radius.
+    """
+    if not _LEAST_RADIUS <= frame.scale <= 1 / _LEAST_RADIUS:
+        raise ValueError(
+            f"x must have a radius between {_LEAST_RADIUS:.0e} and {1 / _LEAST_RADIUS:.0e}, so that its square can be "
+            f"computed with, got {frame.scale:.2g}: rescale the data (temperatures go by the square of the factor)"
+        )
+    return frame
 
 
 def _warn_of_offset(centre: FloatArray, radius: float) -> None:

@@ -169,7 +169,7 @@ class Continuation:
             if growth_of_others(kicked) > 0 > growth_of_others(at):
                 following = self.root(growth_of_others, at, kicked, accuracy=self.accuracy)[-1][0].beta
                 if following < at.beta * (1 - _SIMULTANEOUS_TOL):
-                    kicked = self.solve(float(np.sqrt(at.beta * following)), at.sites)
+                    kicked = self.solve(float(np.sqrt(at.beta) * np.sqrt(following)), at.sites)
         return Split(at, (below, above), self.solve(kicked.beta, kicked.sites, split=True))
 
     def root(

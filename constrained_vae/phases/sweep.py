@@ -227,7 +227,7 @@ def default_grid(problem: Problem, count: int = 240) -> FloatArray:
     wide = np.flatnonzero(relative[:-1] > _SCALE_RATIO * relative[1:])
     last = int(wide[-1]) if len(wide) else len(relative) - 1
     following = relative[last + 1] if last + 1 < len(relative) else 0.0
-    bottom = max(relative[last] / 2, np.sqrt(relative[last] * following))
+    bottom = max(relative[last] / 2, np.sqrt(relative[last]) * np.sqrt(following))
     return np.geomspace(bottom, _HEADROOM * top, count)
 
 
