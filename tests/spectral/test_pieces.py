@@ -7,8 +7,7 @@ import pytest
 
 import constrained_vae as cv
 from constrained_vae.spectral.pieces import pieces, spectral_partition
-
-from ..helpers.marks import slow
+from tests.helpers.marks import slow
 
 
 def cliques(*sizes, bridge=0.0):
