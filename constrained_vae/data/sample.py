@@ -27,7 +27,7 @@ def spanning_sample(rows: Rows, count: int) -> tuple[npt.NDArray[np.intp], Float
         return heavy, rows.weights[heavy]
     rng = np.random.default_rng(0)
     importance, nearest = rows.weights.copy(), np.full(len(rows), np.inf)
-    drawn = sum(rho @ np.asarray(x, np.float64) for _, x, rho in rows.blocks(rows.dim))[None]
+    drawn = np.add.reduce([rho @ np.asarray(x, np.float64) for _, x, rho in rows.blocks(rows.dim)])[None]
     for _ in range(_ROUNDS):
         _approach(nearest, rows, drawn)
         share = rows.weights * nearest

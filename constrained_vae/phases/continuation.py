@@ -22,6 +22,7 @@ from ..results.fixed_point import FixedPoint
 from ..results.status import Status
 from ..solvers.loop import iterate
 from ..solvers.options import Options
+from ..solvers.point import normalised
 from ..solvers.split_condition import SplitCondition, split_condition
 from .tangent import tangent
 
@@ -130,8 +131,8 @@ class Continuation:
         decoder = sites.decoder + length / scale * along.decoder[number]
         predicted = replace(sites, decoder=objective.reconstructions(objective.coordinates(decoder)))
         if self.options.free:
-            masses = sites.masses * np.exp(length * along.log_marginal[number])
-            predicted = predicted.with_masses(masses / masses.sum())
+            log_masses = normalised(sites.log_masses + length * along.log_marginal[number])
+            predicted = predicted.with_masses(np.exp(log_masses))
         return predicted
 
     def cool(self, state: State, beta: float) -> Iterator[Split | State]:

@@ -286,8 +286,8 @@ def compare_spectral(
     NotConvergedWarning
         If a solution has not converged; its partition is that of the last point.
     UserWarning
-        If an affinity does not determine the clusters, because its graph is in more pieces. (Or in fewer, and two of
-        them are equally near to a division.)
+        If an affinity does not determine the clusters, because its graph is in more pieces up to rounding, or the
+        eigenvalue of the last cluster is equal to the next one.
 
     Examples
     --------
@@ -341,7 +341,7 @@ def compare_spectral(
     if in_pieces:
         more = f" and {len(in_pieces) - 2} more" if len(in_pieces) > 2 else ""
         warnings.warn(
-            "a graph in pieces up to rounding does not determine all spectral clusters, and these scores are NaN: "
+            "a graph in pieces, or with equal eigenvalues, does not determine all spectral clusters, so scores are NaN: "
             f"{', '.join(in_pieces[:2])}{more}; give that n_clusters, or take a higher beta",
             stacklevel=2,
         )

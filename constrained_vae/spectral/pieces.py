@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import numpy.typing as npt
 from scipy.linalg import eigh
@@ -52,19 +54,33 @@ def spectral_partition(affinity: FloatArray, k: int, seed: int) -> npt.NDArray[n
         counts += np.bincount(owner[order[: k - c]], minlength=c)
     labels = np.empty(len(affinity), dtype=np.intp)
     for m, n, first in zip(members, counts, np.cumsum(counts) - counts, strict=True):
-        labels[m] = first + _connected(affinity[np.ix_(m, m)], int(n), seed)
+        found = _connected(affinity[np.ix_(m, m)], int(n), seed)
+        if found is None:
+            return None
+        labels[m] = first + found
     return labels
 
 
-def _connected(affinity: FloatArray, k: int, seed: int) -> npt.NDArray[np.intp]:
-    """Partition of a connected graph."""
-    from sklearn.cluster import SpectralClustering
+def _connected(affinity: FloatArray, k: int, seed: int) -> npt.NDArray[np.intp] | None:
+    """Partition of a connected graph; None if the eigenvalues k and k + 1 are equal."""
+    from sklearn.cluster import KMeans, SpectralClustering
 
     n = len(affinity)
     if k in (1, n):  # one cluster, or one per point
         return np.arange(n) * (k > 1)
-    cluster = SpectralClustering(k, affinity="precomputed", random_state=seed)
-    return np.asarray(cluster.fit_predict(affinity), dtype=np.intp)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", "ARPACK has failed", RuntimeWarning)
+            cluster = SpectralClustering(k, affinity="precomputed", random_state=seed)
+            return np.asarray(cluster.fit_predict(affinity), dtype=np.intp)
+    except RuntimeWarning:
+        # Lanczos fails where eigenvalues are too close to each other. A dense solver tells them apart, or equal.
+        values, vectors = eigh(_normalised(affinity), subset_by_index=(n - k - 1, n - 1))
+        if values[1] - values[0] <= n * _EPS:
+            return None
+        degree = affinity.sum(axis=1) - np.diag(affinity)
+        maps = vectors[:, 1:] / np.sqrt(degree)[:, None]
+        return np.asarray(KMeans(k, n_init=10, random_state=seed).fit(maps).labels_, dtype=np.intp)
 
 
 def _normalised(affinity: FloatArray) -> FloatArray:

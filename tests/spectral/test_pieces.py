@@ -68,6 +68,13 @@ def test_fewer_clusters_than_pieces_and_a_tie_determine_nothing():
     assert groups(spectral_partition(twins, 4, 0)) == groups(np.repeat(range(4), 5))
 
 
+@pytest.mark.parametrize("bridge", [1e-3, 1e-9, 1e-13, 1e-14])
+def test_nearly_separate_pieces_are_the_clusters(bridge):
+    """Without a warning, also where Lanczos fails to converge."""
+    graph = joined(cliques(6, 5, 7, 9, bridge=bridge))
+    assert groups(spectral_partition(graph, 4, 0)) == groups(np.repeat(range(4), [6, 5, 7, 9]))
+
+
 @pytest.mark.parametrize(("seed", "unit", "offset"), [(0, 1.0, 0.0), *(slow(n, 1e3, 1e4) for n in range(1, 5))])
 def test_far_blobs_at_a_low_temperature(seed, unit, offset):
     """Twelve reconstructions of three far blobs are those of the spectral clustering; three clusters do not exist."""
