@@ -341,7 +341,7 @@ def compare_spectral(
     if in_pieces:
         more = f" and {len(in_pieces) - 2} more" if len(in_pieces) > 2 else ""
         warnings.warn(
-            "a graph in pieces, or with equal eigenvalues, does not determine all spectral clusters, so scores are NaN: "
+            "a graph in pieces, or with equal eigenvalues, may not determine its clusters, and scores are NaN: "
             f"{', '.join(in_pieces[:2])}{more}; give that n_clusters, or take a higher beta",
             stacklevel=2,
         )
