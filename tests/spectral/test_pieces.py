@@ -91,3 +91,14 @@ def test_far_blobs_at_a_low_temperature(seed, unit, offset):
     assert three.true_ari["kmeans"] == 1
     assert three.contingency["rbf"].shape == (12, 1)
     assert "nan" in repr(three)
+
+
+def test_the_embedding_of_a_walk_in_pieces_begins_with_a_constant():
+    """Three far pairs: all three eigenvalues are 1, and any basis of their space would have them."""
+    x = np.array([[0.0], [1.0], [100.0], [101.0], [102.0], [300.0]])
+    s = cv.solve(x, beta=0.5, masses="free", tiling=cv.Tiling.uniform(3), start=[[0.5], [101.0], [300.0]])
+    axes = cv.spectral.embedding(s, 3)
+    np.testing.assert_allclose(cv.spectral.spectrum(s), 1, rtol=1e-12)
+    np.testing.assert_allclose(axes[:, 0], 1, rtol=1e-12)
+    np.testing.assert_allclose(axes.T @ axes / 6, np.eye(3), atol=1e-12)
+    np.testing.assert_allclose(np.diff(axes, axis=0)[[0, 2, 3]], 0, atol=1e-12)  # each is constant on every piece
