@@ -16,6 +16,7 @@ from ._utils.checks import check_choice, check_weights
 from .data.prepared import Block
 from .latent.tiling import Tiling
 from .objectives.elbo import ELBO
+from .objectives.energies import CrossEntropy
 from .phases.branch import Branch
 from .phases.sweep import sweep
 from .problems.posterior import Tiles, energies, posterior
@@ -249,7 +250,9 @@ class FixedPointVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
         Returns
         -------
         float
-            The bound in nats per point; larger is better.
+            The bound in nats per point; larger is better. It is minus infinity if a point is impossible: under the
+            Bernoulli decoder one that differs from all points of the fit in a coordinate that is 0, or 1, in all of
+            them.
         """
         check_is_fitted(self)
         X = self._validated(X)
@@ -257,7 +260,7 @@ class FixedPointVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
         s = self.solution_
         problem = s.problem.on(X, rho)
         unit = problem.at(s.objective.at(1.0))
-        bound = -float(problem.total(_rate_and_energy, *s.code, unit.tiles(*s.code)))
+        bound = -float(problem.total(_rate_and_energy, *s.code, unit.tiles(*s.code), s.decoder))
         slope = cast(ELBO, unit.objective).quadratic  # 1 / (2 sigma^2); None for Bernoulli, which needs no constant
         return bound if slope is None else bound - X.shape[1] / 2 * float(np.log(np.pi / slope))
 
@@ -275,8 +278,20 @@ class FixedPointVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
         return np.concatenate([distinct.total(q)[:, self._order] for q in self.solution_.encoder_blocks(X)])
 
 
-def _rate_and_energy(block: Block, tiles: Tiles, at_unit: Tiles) -> FloatArray:
-    """sum_i rho_i [KL(q_i || pi) + E_q H_i], with the encoder q at one temperature and the energies H at another."""
-    q = posterior(block, tiles).q
-    H = energies(block, at_unit.objective, at_unit.v, at_unit.b)
+def _rate_and_energy(block: Block, tiles: Tiles, at_unit: Tiles, psi: FloatArray) -> FloatArray:
+    """sum_i rho_i [KL(q_i || pi) + E_q H_i], with the encoder q at one temperature and the energies H at another.
+
+    It is infinite if a point of positive weight has probability zero under every reconstruction.
+    """
+    objective = cast(ELBO, at_unit.objective)
+    q, _, cost = posterior(block, tiles)
+    H = energies(block, objective, at_unit.v, at_unit.b)
+    if isinstance(objective.energy, CrossEntropy):
+        never = objective.energy.excluded(block.x, psi) | np.isneginf(tiles.log_masses)
+        impossible = never.all(axis=1)
+        if (block.rho[impossible] > 0).any():
+            return np.asarray(np.inf)
+        never[impossible] = False  # points of weight zero
+        q, _ = equations.encoder(np.where(never, np.inf, cost), tiles.log_masses)
+        H = np.where(never, 0.0, H)
     return equations.rate(q, tiles.log_masses, block.rho) + block.rho @ (q * H).sum(axis=1)

@@ -138,6 +138,19 @@ def test_score_of_a_bernoulli_decoder(rng):
     assert vae.score(held_out) == pytest.approx(each.mean(), rel=1e-12)
 
 
+@pytest.mark.parametrize("n", [1, 1000])
+def test_a_bernoulli_decoder_scores_what_it_excludes_as_impossible(n):
+    """A coordinate that is 0, or 1, in all points of the fit has that reconstruction: its logarithm is infinite."""
+    x = np.array([[0, 0, 1, 1.0], [0, 1, 1, 0], [0, 1, 1, 1], [0, 0, 1, 0], [0, 1, 1, 1]])
+    vae = cv.FixedPointVAE(beta=0.9, likelihood="bernoulli", n_tiles=4).fit(np.repeat(x, n, axis=0))
+    assert np.isfinite(vae.score(x))
+    for point in ([1, 0, 1, 1], [0, 0, 0, 1], [0.5, 1, 1, 1], [0, 1, 0.999, 1]):
+        assert vae.score([point]) == -np.inf
+        assert vae.score(np.vstack([x, point])) == -np.inf
+        both = vae.score(np.vstack([x, point]), sample_weight=[1, 1, 1, 1, 1, 0])
+        assert both == pytest.approx(vae.score(x), rel=1e-12)
+
+
 def test_a_grid_search_over_beta_finds_the_temperature_of_the_data(rng):
     """Points about four centres with deviation 0.5: of theta = sigma^2 beta around 0.25 the nearest scores best.
 

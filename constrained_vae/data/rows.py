@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +15,10 @@ from .._utils import memory
 from .._utils.arrays import FloatArray
 from .._utils.checks import check_data
 from .frame import Frame
+
+_MAX_ROUNDING = 1e-7  # of the radius: the rounding of the data up to which solutions are of use
+
+_LEAST_RADIUS = 1e-120  # of the data: squares, and temperatures far below and above them, are representable
 
 
 class RowBlocks:
@@ -192,6 +197,12 @@ def standard_frame(x: FloatArray | RowBlocks, weights: FloatArray) -> Frame:
 
     The mean is computed twice, the second time about the first mean. Deviations are divided by the largest deviation
     before they are squared, so that extreme units neither overflow nor underflow.
+
+    Warns
+    -----
+    UserWarning
+        If the rounding of the data at their offset, eps times the largest coordinate of the mean, is above 1e-7 of the
+        radius.
     """
 
     def blocks() -> Iterator[tuple[FloatArray, FloatArray]]:
@@ -200,13 +211,45 @@ def standard_frame(x: FloatArray | RowBlocks, weights: FloatArray) -> Frame:
     def mean_about(origin: Any) -> Any:
         return origin + sum(rho @ (block - origin) for block, rho in blocks())
 
-    centre = mean_about(mean_about(next(blocks())[0][0]))
-    largest = max(float(np.abs(block - centre).max(where=rho[:, None] > 0, initial=0.0)) for block, rho in blocks())
+    first = next(block[rho > 0][0] for block, rho in blocks() if (rho > 0).any())
+    with np.errstate(over="ignore", invalid="ignore"):  # differences of numbers of 1e308
+        centre = mean_about(mean_about(first))
+        largest = max(float(np.abs(block - centre).max(where=rho[:, None] > 0, initial=0.0)) for block, rho in blocks())
+    if not np.isfinite(largest):
+        return Frame(centre, np.inf)
     # Points that coincide up to the rounding of their mean have no radius.
-    if largest <= 8 * np.finfo(np.float64).eps * float(np.abs(centre).max()):
+    rounding = np.finfo(np.float64).eps * float(np.abs(centre).max())
+    if largest <= 8 * rounding:
+        if any((block[rho > 0] != first).any() for block, rho in blocks()):
+            _warn_of_offset(centre, largest)
         return Frame(centre, 1.0)
     square = 0.0
     for block, rho in blocks():
         heavy = rho > 0  # a point without weight may lie anywhere
         square += float(rho[heavy] @ np.square((block[heavy] - centre) / largest).sum(axis=1))
-    return Frame(centre, largest * float(np.sqrt(square)))
+    scale = largest * float(np.sqrt(square))
+    if rounding > _MAX_ROUNDING * scale:
+        _warn_of_offset(centre, scale)
+    return Frame(centre, scale)
+
+
+def check_radius(frame: Frame) -> Frame:
+    """The standard frame of data; raises ValueError if the square of its scale is out of the range of float64.
+
+    Distortions and temperatures are squares of lengths, and the temperatures of a sweep lie far below the radius.
+    """
+    if not _LEAST_RADIUS <= frame.scale <= 1 / _LEAST_RADIUS:
+        raise ValueError(
+            f"x must have a radius between {_LEAST_RADIUS:.0e} and {1 / _LEAST_RADIUS:.0e}, so that its square can be "
+            f"computed with, got {frame.scale:.2g}: rescale the data (temperatures go by the square of the factor)"
+        )
+    return frame
+
+
+def _warn_of_offset(centre: FloatArray, radius: float) -> None:
+    warnings.warn(
+        f"x lies at {np.abs(centre).max():.1e}, where numbers are {np.spacing(np.abs(centre).max()):.1e} apart, and "
+        f"its radius is {radius:.1e}: it has lost digits, and so will the reconstructions; subtract an offset from the "
+        "data before they are rounded",
+        stacklevel=5,
+    )

@@ -127,6 +127,6 @@ def nucleation(problem: Problem) -> float:
         while nucleated(high):
             low, high = high, 1.5 * high
     while high > low * (1 + _NUCLEATION_BETA_TOL):
-        middle = float(np.sqrt(low * high))
+        middle = float(np.sqrt(low) * np.sqrt(high))
         low, high = (middle, high) if nucleated(middle) else (low, middle)
-    return float(np.sqrt(low * high))
+    return float(np.sqrt(low) * np.sqrt(high))

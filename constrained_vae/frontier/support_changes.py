@@ -46,7 +46,7 @@ class SupportChange:
     @property
     def beta(self) -> float:
         """Temperature of the change, the geometric mean of `low` and `high`."""
-        return float(np.sqrt(self.low * self.high))
+        return float(np.sqrt(self.low) * np.sqrt(self.high))
 
 
 def changes(hot: FixedPoint, cold: FixedPoint) -> list[SupportChange]:
@@ -80,5 +80,5 @@ def located(
     found = changes(hot, cold)
     if not found or hot.beta <= cold.beta * (1 + accuracy):
         return found
-    middle = solve(float(np.sqrt(hot.beta * cold.beta)), hot)
+    middle = solve(float(np.sqrt(hot.beta) * np.sqrt(cold.beta)), hot)
     return located(hot, middle, solve, accuracy) + located(middle, cold, solve, accuracy)

@@ -22,9 +22,11 @@ from .._utils.checks import (
     check_dtype,
     check_instance,
     check_positive,
+    check_weights,
 )
 from .._utils.device import array_namespace
 from ..data.frame import Frame
+from ..data.rows import check_radius, standard_frame
 from ..objectives.constraints import RE, Constraint
 from ..objectives.elbo import ELBO
 from ..results.status import NotConvergedWarning
@@ -149,6 +151,8 @@ def train(
     xp = array_namespace(x if hasattr(x, "__cuda_array_interface__") else host)
     weight = _weight(objective, beta, sigma, likelihood)
     ELBO(likelihood=likelihood).check(host)
+    if likelihood == "gaussian":
+        check_radius(standard_frame(host, check_weights(None, len(host))))
     for constraint in constraints:
         constraint.check(host)
         if constraint.labelled not in (None, len(host)):

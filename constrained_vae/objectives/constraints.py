@@ -93,6 +93,8 @@ class _Constraint:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "kappa", check_non_negative(self.kappa, "kappa"))
+        if self.kappa * self.kappa == np.inf:
+            raise ValueError(f"kappa must have a square that float64 represents, got {self.kappa}: rescale the data")
         object.__setattr__(self, "name", self.name or type(self).__name__)
 
 

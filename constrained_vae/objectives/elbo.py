@@ -53,7 +53,10 @@ class ELBO:
         object.__setattr__(self, "sigma", check_positive(self.sigma, "sigma"))
         check_choice(self.likelihood, "likelihood", ("gaussian", "bernoulli"))
         if not (0 < self.multiplier < np.inf):
-            raise ValueError(f"sigma^2 beta must be a representable positive number, got {self}")
+            raise ValueError(
+                f"sigma^2 beta must be a representable positive number, got {self}: rescale the data, by the "
+                "square of whose unit it goes"
+            )
 
     @cached_property
     def energy(self) -> SquaredError | CrossEntropy:
@@ -100,6 +103,11 @@ class ELBO:
 
     def in_frame(self, frame: Frame) -> ELBO:
         """The same objective for data measured in the frame; energies are unchanged."""
+        if self.likelihood == "gaussian" and not 0 < self.multiplier * frame.scale * frame.scale < np.inf:
+            raise ValueError(
+                f"energies ||x - psi||^2 / (2 sigma^2 beta) of data with a radius of {frame.scale:.2g} leave the range "
+                f"of float64 with {self}: give a sigma^2 beta that is nearer to the square of that radius"
+            )
         return replace(self, sigma=self.sigma / frame.scale)
 
     def statistics(self, x: Array, rows: slice | None = None) -> tuple[Array, Array]:

@@ -75,6 +75,15 @@ class CrossEntropy:
         moving = variance > 1e-12
         return xp.where(moving, 1 / xp.where(moving, variance, 1.0), 0.0)
 
+    def excluded(self, x: Array, psi: Array) -> Array:
+        """Whether a point has probability zero, (n, K): some psi_d is 0 where x_d > 0, or 1 where x_d < 1.
+
+        A mean of ones is 1 up to rounding, so a psi_d within 8 eps of 1 counts as 1. A mean of zeros is exactly 0.
+        """
+        sure = 1 - psi <= 8 * np.finfo(np.float64).eps
+        ones, zeros = (x < 1).astype(psi.dtype), (x > 0).astype(psi.dtype)
+        return ones @ sure.T.astype(psi.dtype) + zeros @ (psi == 0).T.astype(psi.dtype) > 0
+
     def coordinates(self, psi: Array) -> Array:
         """u = arcsin sqrt(psi), the variance-stabilising (Fisher-Rao) coordinate: dpsi = 2 sqrt(psi (1 - psi)) du.
 

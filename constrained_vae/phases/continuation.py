@@ -24,6 +24,7 @@ from ..results.status import Status
 from ..solvers.convergence import ACCEPTABLE_TOL
 from ..solvers.loop import iterate
 from ..solvers.options import Options
+from ..solvers.point import normalised
 from ..solvers.split_condition import SplitCondition, split_condition
 from .tangent import tangent
 
@@ -143,8 +144,8 @@ class Continuation:
         decoder = sites.decoder + length / scale * along.decoder[number]
         predicted = replace(sites, decoder=objective.reconstructions(objective.coordinates(decoder)))
         if self.options.free:
-            masses = sites.masses * np.exp(length * along.log_marginal[number])
-            predicted = predicted.with_masses(masses / masses.sum())
+            log_masses = normalised(sites.log_masses + length * along.log_marginal[number])
+            predicted = predicted.with_masses(np.exp(log_masses))
         return predicted
 
     def cool(self, state: State, beta: float) -> Iterator[Split | State]:
@@ -185,7 +186,7 @@ class Continuation:
             if growth_of_others(kicked) > 0 > growth_of_others(at):
                 following = self.root(growth_of_others, at, kicked, accuracy=self.accuracy)[-1][0].beta
                 if following < beta * (1 - _SIMULTANEOUS_TOL):
-                    kicked = self.solve(float(np.sqrt(beta * following)), at.sites)
+                    kicked = self.solve(float(np.sqrt(beta) * np.sqrt(following)), at.sites)
         return Split(beta, at, (below, above), self.solve(kicked.beta, kicked.sites, split=True))
 
     def _from_above(self, above: State, found: State) -> tuple[float, State]:

@@ -97,7 +97,7 @@ class Cooling:
             return cold
         if length <= _JUMP_STEP:
             return self.jump(hot, cold)
-        middle = self.branch.step(hot, float(np.sqrt(hot.beta * cold.beta)))
+        middle = self.branch.step(hot, float(np.sqrt(hot.beta) * np.sqrt(cold.beta)))
         if same and len(middle.sites) == len(hot.sites) and self.explained(hot, cold, middle):
             return cold
         half = self.smooth(hot, middle)

@@ -35,7 +35,7 @@ class Merge:
     @property
     def beta(self) -> float:
         """Geometric mean of the bracket."""
-        return float(np.sqrt(self.bracket[0] * self.bracket[1]))
+        return float(np.sqrt(self.bracket[0]) * np.sqrt(self.bracket[1]))
 
     @property
     def leaves(self) -> _Leaves:

@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 from .._utils.arrays import FloatArray
 from .._utils.checks import check_callable, check_choice, check_count, check_vector
 from ..data.rows import RowBlocks
+from ..data.sample import spanning_sample
 from ..latent.tiling import Tiling
 from ..objectives.base import Objective
 from ..problems.problem import Problem
@@ -27,6 +28,7 @@ from .criticality import critical_beta
 
 _MAX_SUBSAMPLE = 1000  # number of points of the hierarchy behind the default grid
 _MAX_SPLITS = 16  # number of splits of the hierarchy that the default grid considers
+_COINCIDENT = 1e-14  # variance of a cluster, relative to that of all points, below which its points coincide
 _SCALE_RATIO = 8.0  # ratio of successive scales that separates the structure of the data from the structure inside it
 _HEADROOM = 1.25  # ratio of the top of the default grid to the first critical temperature
 
@@ -178,10 +180,11 @@ def default_betas(
     """Temperatures that span the transitions of the data, ascending, evenly spaced in log beta.
 
     The top is 1.25 times the exact first critical temperature. The bottom follows from Ward's hierarchy of at most 1000
-    of the points. From the top down, each cluster of the hierarchy splits at the largest variance inside it, as T9 says
-    of clusters that do not overlap (for the Gaussian decoder; for the Bernoulli decoder in proportion). The grid ends
-    in the last gap wider than a factor 8 among the first 16 such temperatures: at the geometric mean of the two sides
-    of the gap, or at half the upper one if that is hotter. Without such a gap it ends at half the 16th temperature.
+    of the points, drawn so that rare points far from the others are among them. From the top down, each cluster of the
+    hierarchy splits at the largest variance inside it, as T9 says of clusters that do not overlap (for the Gaussian
+    decoder; for the Bernoulli decoder in proportion). The grid ends in the last gap wider than a factor 8 among the
+    first 16 such temperatures: at the geometric mean of the two sides of the gap, or at half the upper one if that is
+    hotter. Without such a gap it ends at half the 16th temperature.
 
     Parameters
     ----------
@@ -224,19 +227,14 @@ def default_grid(problem: Problem, count: int = 240) -> FloatArray:
     wide = np.flatnonzero(relative[:-1] > _SCALE_RATIO * relative[1:])
     last = int(wide[-1]) if len(wide) else len(relative) - 1
     following = relative[last + 1] if last + 1 < len(relative) else 0.0
-    bottom = max(relative[last] / 2, np.sqrt(relative[last] * following))
+    bottom = max(relative[last] / 2, np.sqrt(relative[last]) * np.sqrt(following))
     return np.geomspace(bottom, _HEADROOM * top, count)
 
 
 def _split_scales(problem: Problem) -> FloatArray:
     """Largest variances inside the clusters of Ward's hierarchy, in the order in which the clusters split."""
-    rows = problem.data.rows
-    chosen = np.flatnonzero(rows.weights > 0)
-    rho = rows.weights[chosen]
-    if len(chosen) > _MAX_SUBSAMPLE:
-        chosen = np.sort(np.random.default_rng(0).choice(len(rows), _MAX_SUBSAMPLE, replace=False, p=rows.weights))
-        rho = np.ones(_MAX_SUBSAMPLE)
-    points = rows.take(chosen)
+    chosen, rho = spanning_sample(problem.data.rows, _MAX_SUBSAMPLE)
+    points = problem.data.rows.take(chosen)
 
     def spread(node: Any) -> float:
         members = node.pre_order()
@@ -251,7 +249,7 @@ def _split_scales(problem: Problem) -> FloatArray:
     scales: list[float] = []
     while heap and len(scales) < _MAX_SPLITS:
         scale, _, node = heapq.heappop(heap)
-        if scale > -1e-14:  # in units of the data's mean square radius: coincident points
+        if scales and scale > -_COINCIDENT * scales[0]:
             break
         scales.append(-scale)
         for child in (node.get_left(), node.get_right()):

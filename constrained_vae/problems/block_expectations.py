@@ -88,5 +88,12 @@ def block_expectations(
         rho = rho * np.sum(weights)  # with the sum that was given
     problem = Problem.of(Rows(x, rho, frame, check_dtype(dtype)), objective, backend)
     start = frame.inward(np.asarray(psi, np.float64)), log_masses(pi)
-    total = problem.expectations(*map(problem.data.to_device, start))
-    return Expectations(to_host(total.mass), to_host(total.sums), *numbers(total.free_energy, total.energy))
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = problem.expectations(*map(problem.data.to_device, start))
+        free_energy, energy = numbers(total.free_energy, total.energy)
+    if not np.isfinite([free_energy, energy]).all():
+        raise ValueError(
+            f"the energies of x under {objective} are too large for float64: give frame=, the centre and the radius of "
+            "the data, or rescale the data (temperatures change by the square of the factor)"
+        )
+    return Expectations(to_host(total.mass), to_host(total.sums), free_energy, energy)

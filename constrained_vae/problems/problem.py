@@ -16,7 +16,7 @@ from .._utils.device import numbers, to_host
 from ..backends import get_backend
 from ..data.frame import Frame
 from ..data.prepared import Block, PreparedData
-from ..data.rows import RowBlocks, Rows, blocks_of, check_rows, standard_frame
+from ..data.rows import RowBlocks, Rows, blocks_of, check_radius, check_rows, standard_frame
 from ..equations import Expectations
 from ..objectives.base import FramedObjective, Objective
 from ..objectives.elbo import ELBO
@@ -68,7 +68,7 @@ class Problem:
         check_labelled(objective, len(x))
         for _, block in blocks_of(x):
             objective.check(block)
-        frame = standard_frame(x, rho) if objective.equivariant else Frame.identity(x.shape[1])
+        frame = check_radius(standard_frame(x, rho)) if objective.equivariant else Frame.identity(x.shape[1])
         return cls.of(Rows(x, rho, frame, check_dtype(dtype)), objective, backend)
 
     @classmethod

@@ -82,13 +82,15 @@ class FixedPoint:
         the sum includes their step, theta m_a (log m_a - log pi_a)^2 with theta = sigma^2 beta (Bernoulli: beta / 4).
     error_estimate : float
         Estimated distance to the fixed point in the same norm (T10). It is the length of the Newton step by conjugate
-        gradients, plus an estimate of the error of this step. If the run ended early, or no metric is known in which
-        the Jacobian is symmetric, it is residual / (1 - contraction factor) with the last measured factor, and infinite
-        if that is not known.
+        gradients, plus an estimate of the error of this step, and at least the error that the rounding of the map
+        makes. If the run ended early, or no metric is known in which the Jacobian is symmetric, it is
+        residual / (1 - contraction factor) with the last measured factor, and infinite if that is not known. The
+        rounding of the coordinates of the decoder is added: eps times their root mean square, which is large beside a
+        large offset. Whether a solution has converged is decided without it.
     top_eigenvalue : float
-        Largest eigenvalue of the split condition (T9); NaN if the run ended before it was computed. It bounds the
-        contraction factor from above. A value of 1 or more means that a site with a single tile would split if it had
-        two.
+        Largest eigenvalue of the split condition (T9) at the decoder; NaN if the run ended before it was computed
+        there. It bounds the contraction factor from above. A value of 1 or more means that a site with a single tile
+        would split if it had two.
     n_maps : int
         Number of evaluations of the map.
     status : Status

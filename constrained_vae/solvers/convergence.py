@@ -78,6 +78,11 @@ class Convergence:
         """Raise the floor to the residual of an inner minimisation, whose rounding may be far larger than of a mean."""
         self.floor = max(self._least_floor, 2 * residual)
 
+    @property
+    def rounding(self) -> float:
+        """Error from the rounding of the map, floor / (1 - contraction factor), below which no estimate is true."""
+        return self.floor / (1 - self.factor) if self.factor < 1 else self.floor
+
     def begin(self, tol: float) -> None:
         """Start a new approach to a fixed point, to a tolerance."""
         self.close, self.stalled, self._lowest, self._since = tol, False, np.inf, 0

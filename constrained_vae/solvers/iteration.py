@@ -39,7 +39,7 @@ class Iteration:
     point: Point | None = None
     error: float = np.inf  # of the point, in the frame
     history: list[Past] = field(default_factory=list)
-    condition: SplitCondition | None = None  # of the sites, as last tested
+    condition: SplitCondition | None = None  # of the point, if tested
     whitened: Whitened | None = None  # None: the vectors are in the coordinates of the objective
     drawn_at: float = np.inf  # residual at which the whitened coordinates were computed
     slid: bool = False  # whether a saddle was left along a direction of negative curvature
@@ -99,7 +99,7 @@ class Iteration:
         """Make a point the current one; raises `Stopped` if it is not finite, or a callback returns a true value."""
         if not point.finite:
             raise Stopped(Status.NOT_FINITE)
-        self.point, self.error = point, np.inf
+        self.point, self.error, self.condition = point, np.inf, None
         self.history = extended(self.history, *point.vectors[:2], plain)
         if self.recorder.reports:
             self.recorder.accepted(point, self.sites.index, lambda: self.convergence.estimate(point, self.history))

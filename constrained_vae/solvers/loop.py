@@ -58,7 +58,8 @@ def iterate(
             f"the free energy of the start is not finite: check the scale of {problem.objective} and of the data"
         )
     found = it.current_sites()
-    solution = package(problem, tiling, found, it.point, it.recorder, it.error, it.condition, status)
+    error = max(it.error, it.convergence.rounding)
+    solution = package(problem, tiling, found, it.point, it.recorder, error, it.condition, status)
     return solution, found, it.condition
 
 

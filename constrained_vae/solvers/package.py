@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from .._utils.arrays import FloatArray
 from .._utils.device import to_host
 from ..latent.sites import Sites
 from ..latent.tiling import Tiling
@@ -30,6 +31,9 @@ def package(
     `sites` are the sites of the point; `error` is its estimated error, in the frame.
     """
     rows, options = problem.data.rows, recorder.options
+    decoder, mass = rows.frame.outward(sites.decoder), to_host(point.expectations.mass)
+    # Beside a large offset the coordinates of the decoder lose digits that it has in the frame.
+    rounding = np.finfo(np.float64).eps * _root_mean_square(decoder, mass)
     masses = sites.masses[sites.index]
     share = np.divide(
         sites.tile_masses, masses, out=np.zeros_like(masses), where=masses > 0
@@ -39,13 +43,13 @@ def package(
         weights=rows.weights,
         objective=problem.objective,
         tiling=Tiling(sites.tile_masses, tiling.positions) if options.free else tiling,
-        decoder=rows.frame.outward(sites.decoder)[sites.index],
-        marginal=to_host(point.expectations.mass)[sites.index] * share,
+        decoder=decoder[sites.index],
+        marginal=mass[sites.index] * share,
         free_energy=point.free_energy,
         energy=float(point.expectations.energy),
         distortion=problem.distortion(point.psi, point.log_masses, point.expectations),
         residual=point.residual * rows.frame.scale,
-        error_estimate=error * rows.frame.scale,
+        error_estimate=error * rows.frame.scale + rounding,
         top_eigenvalue=np.nan if condition is None else condition.top,
         n_maps=recorder.n_maps,
         status=status,
@@ -54,3 +58,10 @@ def package(
         expected=problem.constraint_values(point.psi, point.expectations),
         trajectory=np.stack(recorder.trajectory) if options.record else None,
     )
+
+
+def _root_mean_square(decoder: FloatArray, mass: FloatArray) -> float:
+    """sqrt(sum_a m_a ||psi_a||^2), whatever the unit of the reconstructions."""
+    lengths = np.abs(decoder[mass > 0])
+    largest = float(lengths.max(initial=0.0)) or 1.0
+    return largest * float(np.sqrt(mass[mass > 0] @ np.square(lengths / largest).sum(axis=1)))

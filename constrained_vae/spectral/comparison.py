@@ -18,10 +18,12 @@ from .._utils.checks import check_count
 from ..phases.branch import Branch
 from ..results.fixed_point import FixedPoint
 from ..results.status import NotConvergedWarning
+from .pieces import pieces, spectral_partition
 from .random_walk import affinity, eigengap, spectrum
 
 _AFFINITIES = ("posterior", "rbf")
 _BASELINES = ("kmeans", "mixture")
+_UNDETERMINED = -1  # label of every point in a partition that does not exist
 _STARTS = 10  # random starts of k-means
 
 
@@ -41,7 +43,8 @@ class SpectralComparison:
         Affinities of the spectral clusterings.
     partitions : dict of (N,) int arrays
         Partitions with the names "solution" (the distinct reconstruction of largest posterior mass), the names of the
-        affinities, "kmeans" and "mixture".
+        affinities, "kmeans" and "mixture". A spectral partition that the affinity does not determine is -1 everywhere,
+        and its scores are NaN.
     eigenvalues : (k,) array
         Non-zero eigenvalues of the walk P, descending (T18).
     labels : (N,) array or None
@@ -112,7 +115,10 @@ class SpectralComparison:
     def _scores(self, score: str, reference: npt.NDArray[Any], names: tuple[str, ...]) -> dict[str, float]:
         from sklearn import metrics
 
-        return {name: float(getattr(metrics, score)(reference, self.partitions[name])) for name in names}
+        def of(labels: npt.NDArray[np.intp]) -> float:
+            return np.nan if labels[0] == _UNDETERMINED else float(getattr(metrics, score)(reference, labels))
+
+        return {name: of(self.partitions[name]) for name in names}
 
     def __repr__(self) -> str:
         agree = "".join(f", {name} ARI {value:.4g}" for name, value in self.ari.items())
@@ -253,7 +259,9 @@ def compare_spectral(
     affinities : sequence of {"posterior", "rbf"}
         Affinities of the spectral clusterings. "posterior" is diag(rho) P of the solution. "rbf" is the kernel
         exp(-lambda ||x - y||^2) with the lambda of the solution; it ignores the weights. (`SpectralClustering` ignores
-        the affinity of a point with itself.)
+        the affinity of a point with itself.) Where an affinity underflows, its graph is in pieces: as many pieces as
+        clusters are the clusters, more clusters divide the pieces whose walks mix most slowly, and fewer clusters are
+        not determined.
     labels : (N,) array_like, optional
         True classes, with which every partition is compared.
     seed : int
@@ -277,6 +285,9 @@ def compare_spectral(
     -----
     NotConvergedWarning
         If a solution has not converged; its partition is that of the last point.
+    UserWarning
+        If an affinity does not determine the clusters, because its graph is in more pieces up to rounding, or the
+        eigenvalue of the last cluster is equal to the next one.
 
     Examples
     --------
@@ -311,18 +322,29 @@ def compare_spectral(
             text = f"the solution at beta={s.beta:.6g} has not converged, {s.status.value}"
             warnings.warn(text, NotConvergedWarning, stacklevel=2)
     baselines: dict[int, dict[str, npt.NDArray[np.intp]]] = {}  # by number of clusters, on which alone they depend
+    in_pieces: list[str] = []
 
     def compare(s: FixedPoint) -> SpectralComparison:
         distinct = len(s.distinct)
         k = min(distinct, n) if n_clusters is None else n_clusters
         partitions = {"solution": s.labels}
         with single_threaded_blas():  # threads that wait for each other would be many times slower
-            partitions |= {name: _spectral(name, s, k, seed) for name in names}
+            for name in names:
+                partitions[name], count = _spectral(name, s, k, seed)
+                if partitions[name][0] == _UNDETERMINED:
+                    in_pieces.append(f"the {name} affinity at beta={s.beta:.6g} ({count} pieces for {k} clusters)")
             if k not in baselines:
                 baselines[k] = {name: _baseline(name, s, k, seed) for name in _BASELINES}
         return SpectralComparison(s.beta, distinct, k, names, partitions | baselines[k], spectrum(s), classes)
 
     found = tuple(compare(s) for s in tqdm(solutions, disable=not progress, desc="comparing", unit="beta"))
+    if in_pieces:
+        more = f" and {len(in_pieces) - 2} more" if len(in_pieces) > 2 else ""
+        warnings.warn(
+            "a graph in pieces, or with equal eigenvalues, may not determine its clusters, and scores are NaN: "
+            f"{', '.join(in_pieces[:2])}{more}; give that n_clusters, or take a higher beta",
+            stacklevel=2,
+        )
     return found[0] if isinstance(solution, FixedPoint) else BranchComparison(found)
 
 
@@ -339,22 +361,18 @@ def multiplier(solution: FixedPoint) -> float | None:
     return None if quadratic is None else quadratic / solution.frame.scale**2
 
 
-def _spectral(name: str, solution: FixedPoint, k: int, seed: int) -> npt.NDArray[np.intp]:
-    """Partition by scikit-learn's spectral clustering."""
-    from sklearn.cluster import SpectralClustering
+def _spectral(name: str, solution: FixedPoint, k: int, seed: int) -> tuple[npt.NDArray[np.intp], int]:
+    """Partition by spectral clustering, -1 for every point if it is not determined, and the number of pieces."""
+    from sklearn.metrics.pairwise import rbf_kernel
 
     n = len(solution.weights)
     if k in (1, n):  # one cluster, or one per point
-        return np.arange(n) * (k > 1)
-    if name == "posterior":
-        cluster, given = SpectralClustering(k, affinity="precomputed", random_state=seed), affinity(solution)
-    else:
-        cluster = SpectralClustering(k, affinity="rbf", gamma=multiplier(solution), random_state=seed)
-        given = np.asarray(solution.x)
-    with warnings.catch_warnings():
-        # Affinities that underflow to 0 divide the graph into its clusters, which are found nevertheless.
-        warnings.filterwarnings("ignore", "Graph is not fully connected", UserWarning)
-        return np.asarray(cluster.fit_predict(given), dtype=np.intp)
+        return np.arange(n) * (k > 1), 1
+    graph = (
+        affinity(solution) if name == "posterior" else rbf_kernel(np.asarray(solution.x), gamma=multiplier(solution))
+    )
+    found = spectral_partition(graph, k, seed)
+    return np.full(n, _UNDETERMINED) if found is None else found, pieces(graph)[0]
 
 
 def _baseline(name: str, solution: FixedPoint, k: int, seed: int) -> npt.NDArray[np.intp]:

@@ -136,9 +136,12 @@ def embedding(solution: FixedPoint, n_components: int | None = None) -> FloatArr
     """
     tied = _tied(solution)
     matrix, mass = _symmetric(tied)
+    # A walk in pieces has the eigenvalue 1 several times: the constant vector, which is known, is lifted above them.
+    constant = np.sqrt(mass[mass > 0] / mass.sum())
     with single_threaded_blas():
-        values, vectors = eigh(matrix)
+        values, vectors = eigh(matrix + np.outer(constant, constant))
     values, vectors = values[::-1], vectors[:, ::-1]
+    values[0] -= 1
     n = eigengap(values) if n_components is None else check_count(n_components, "n_components")
     rank = int((values > len(values) * np.finfo(np.float64).eps).sum())
     if n > rank:

@@ -77,3 +77,13 @@ def test_axes_of_a_gaussian_open_one_by_one(masses):
     assert spread[0.5 * 1.1][2] < 1e-6
     if masses == "fixed":  # with free masses every tile is a reconstruction of its own by then, and none can split
         assert spread[0.44][2] > 0.05
+
+
+def test_predicted_masses_do_not_overflow():
+    """Far below a transition light masses grow by factors that exp cannot represent: warnings are errors here."""
+    x = np.repeat(np.random.default_rng(0).standard_normal((6, 2)), 4, axis=0)
+    betas, six = 1e-4 * np.geomspace(1, 3, 4), cv.Tiling.uniform(6)
+    found = cv.sweep(x, betas=betas, masses="free", tiling=six, predict=True, on_failure="return")
+    for s in found:
+        assert s.tiling.masses.sum() == pytest.approx(1, rel=1e-12)
+        assert s.free_energy <= np.log(6) + 1e-9  # each point its own site
