@@ -115,10 +115,12 @@ def transitions(args: argparse.Namespace, data: DataSet) -> Outcome:
         return ax
 
     return Outcome(
-        text="\n".join(map(repr, found)) or "no transitions",
+        text="\n".join([*map(repr, found)] or ["no transitions"])
+        + f"\ncomplete down to beta={found.complete_to:.6g}: {found.ended}",
         save=save,
         draw=draw,
         columns=columns,
+        facts={"complete_to": found.complete_to, "ended": found.ended},
     )
 
 

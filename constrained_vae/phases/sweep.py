@@ -30,6 +30,7 @@ _MAX_SUBSAMPLE = 1000  # number of points of the hierarchy behind the default gr
 _MAX_SPLITS = 16  # number of splits of the hierarchy that the default grid considers
 _COINCIDENT = 1e-14  # variance of a cluster, relative to that of all points, below which its points coincide
 _SCALE_RATIO = 8.0  # ratio of successive scales that separates the structure of the data from the structure inside it
+_UNRESOLVED = 0.9  # share of the weight in one cluster above which the data are not yet divided
 _HEADROOM = 1.25  # ratio of the top of the default grid to the first critical temperature
 
 
@@ -184,7 +185,8 @@ def default_betas(
     hierarchy splits at the largest variance inside it, as T9 says of clusters that do not overlap (for the Gaussian
     decoder; for the Bernoulli decoder in proportion). The grid ends in the last gap wider than a factor 8 among the
     first 16 such temperatures: at the geometric mean of the two sides of the gap, or at half the upper one if that is
-    hotter. Without such a gap it ends at half the 16th temperature.
+    hotter. A gap above which one cluster holds more than 90 % of the weight does not count: only outliers have split
+    off there. Without a gap the grid ends at half the 16th temperature.
 
     Parameters
     ----------
@@ -222,17 +224,21 @@ def default_grid(problem: Problem, count: int = 240) -> FloatArray:
     top = critical_beta(problem)
     if not top > 0:
         raise ValueError("all points coincide, so there is no transition to span: give betas=")
-    scales = _split_scales(problem)
+    scales, largest = _split_scales(problem)
     relative = np.array([top, *np.minimum.accumulate(scales / scales[0] * top)[1:]])
-    wide = np.flatnonzero(relative[:-1] > _SCALE_RATIO * relative[1:])
+    # Where almost all data are one cluster still, a gap separates outliers from the data, not the data from its parts.
+    wide = np.flatnonzero((relative[:-1] > _SCALE_RATIO * relative[1:]) & (largest[:-1] <= _UNRESOLVED))
     last = int(wide[-1]) if len(wide) else len(relative) - 1
     following = relative[last + 1] if last + 1 < len(relative) else 0.0
     bottom = max(relative[last] / 2, np.sqrt(relative[last]) * np.sqrt(following))
     return np.geomspace(bottom, _HEADROOM * top, count)
 
 
-def _split_scales(problem: Problem) -> FloatArray:
-    """Largest variances inside the clusters of Ward's hierarchy, in the order in which the clusters split."""
+def _split_scales(problem: Problem) -> tuple[FloatArray, FloatArray]:
+    """Largest variances inside the clusters of Ward's hierarchy, in the order in which the clusters split.
+
+    Also the share of the largest cluster in the weight after each split.
+    """
     chosen, rho = spanning_sample(problem.data.rows, _MAX_SUBSAMPLE)
     points = problem.data.rows.take(chosen)
 
@@ -243,16 +249,21 @@ def _split_scales(problem: Problem) -> FloatArray:
         return float(np.linalg.norm(scaled, 2) ** 2)  # top eigenvalue of the covariance
 
     if len(points) == 1:
-        return np.ones(1)
+        return np.ones(1), np.ones(1)
     root = to_tree(linkage(points, "ward"))
     heap = [(-spread(root), 0, root)]
+    weights = {root.get_id(): float(rho.sum())}
     scales: list[float] = []
+    largest: list[float] = []
     while heap and len(scales) < _MAX_SPLITS:
         scale, _, node = heapq.heappop(heap)
         if scales and scale > -_COINCIDENT * scales[0]:
             break
         scales.append(-scale)
+        del weights[node.get_id()]
         for child in (node.get_left(), node.get_right()):
+            weights[child.get_id()] = float(rho[child.pre_order()].sum())
             if not child.is_leaf():
                 heapq.heappush(heap, (-spread(child), child.get_id(), child))
-    return np.array(scales)
+        largest.append(max(weights.values()) / rho.sum())
+    return np.array(scales), np.array(largest)

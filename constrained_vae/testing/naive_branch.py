@@ -1,4 +1,4 @@
-"""A naive follower of branches under a squared error: plain maps in small steps of the temperature, and nothing else."""
+"""A naive follower of branches under a squared error: plain maps in small steps of the temperature."""
 
 from __future__ import annotations
 

@@ -379,3 +379,13 @@ def test_slope_of_the_distortion_against_differences():
     np.testing.assert_allclose(branch.d2_distortion, branch.d2_distortion[10], rtol=0.2)
     with pytest.raises(ValueError, match="at least three temperatures, got 2"):
         _ = branch[:2].d2_distortion
+
+
+def test_the_default_grid_goes_on_below_an_outlier(rng):
+    """Four blobs and one far point: the gap below its temperature separates it from the data, not the blobs."""
+    blobs = np.concatenate([rng.normal(size=(50, 2)) + centre for centre in ([0, 0], [4, 0], [0, 5], [6, 6])])
+    betas = cv.default_betas(np.append(blobs, [[300.0, 0.0]], axis=0))
+    assert betas[-1] > 400
+    assert betas[0] < 0.5 * min(cv.first_critical_beta(blob) for blob in np.split(blobs, 4))
+    # Without the outlier the range is that of the blobs alone, and with clear clusters it still ends in their gap.
+    assert betas[0] == pytest.approx(cv.default_betas(blobs)[0], rel=0.5)
