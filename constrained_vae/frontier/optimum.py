@@ -14,34 +14,36 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import nnls
 from tqdm.auto import tqdm
 
 from .. import equations
 from .._utils.arrays import FloatArray
-from .._utils.blas import single_threaded_blas
 from .._utils.checks import check_instance, check_positive, check_time_limit
 from ..data.prepared import Block
 from ..data.rows import RowBlocks
 from ..latent.sites import Sites, coincident
 from ..latent.tiling import Tiling
 from ..objectives.base import Objective
-from ..problems.posterior import Tiles, energies, posterior
+from ..problems.posterior import Posterior, Tiles, energies, posterior
 from ..problems.problem import Problem
 from ..results.fixed_point import FixedPoint
 from ..results.status import Status
+from ..solvers.convergence import Convergence
 from ..solvers.loop import iterate
 from ..solvers.options import Options
 from ..solvers.pose import check_on_failure
 from ..solvers.solve import report_failure
-from .coverage import Coverage
+from .coverage import Coverage, rounding_of_energies
+from .hierarchy import group_means
+from .masses import best_masses
 
 _MAX_PROOF_DIM = 2  # dimensions up to which a supremum is proven
 _PROOF_TOL = 1e-8  # accuracy of that proof, in nats; in a search it is a tenth of the gap
-_MAX_MASS_STEPS = 50  # Newton steps of the masses
 _POLISH_MAPS = 60  # maps between two insertions
 _MAX_SITES = 4096  # reconstructions of a solution
 _MAX_IDLE_ROUNDS = 30  # rounds without a smaller gap after which the search ends
+_ROUNDED = 64  # highest maxima of log c whose rounding is computed
+_EPS = float(np.finfo(np.float64).eps)
 _MERGE_DISTANCE = 0.03  # distance, in units of the resolution, below which reconstructions may be merged
 
 
@@ -52,14 +54,16 @@ class Certificate:
     Attributes
     ----------
     upper : float
-        F of the solution, in nats.
+        F of the solution, in nats; good to `rounding`.
     lower : float
-        F - log sup c, in nats.
+        F - log sup c - `rounding`, in nats.
     where : (D,) array
         Point at which c is largest, in units of x: the best place for one more reconstruction.
     rigorous : bool
-        Whether the supremum is proven by branch and bound. Otherwise it is the largest of the maxima that are found by
-        ascent from data points and reconstructions.
+        Whether the supremum is proven by branch and bound, and not below the rounding. Otherwise it is heuristic: the
+        largest of the maxima that are found by ascent from data points, reconstructions, and means of groups of both.
+    rounding : float
+        Rounding error of F and of log sup c, in nats.
 
     Examples
     --------
@@ -71,6 +75,7 @@ class Certificate:
     lower: float
     where: FloatArray
     rigorous: bool
+    rounding: float = 0.0
 
     @property
     def gap(self) -> float:
@@ -85,7 +90,9 @@ class Certificate:
 def certify(solution: FixedPoint) -> Certificate:
     """Bound how far F of a solution is above the global optimum (T14).
 
-    The solution need not have converged, and its masses may be fixed or free.
+    The solution need not have converged, and its masses may be fixed or free. F is computed anew in float64. The upper
+    bound is F as the solution states it, if the two agree to the rounding of float64; otherwise, as for a solution in
+    float32, it is the new value.
 
     Parameters
     ----------
@@ -109,12 +116,17 @@ def certify(solution: FixedPoint) -> Certificate:
     True
     """
     check_instance(solution, "solution", FixedPoint, "solve(x)")
-    sites, data = solution.distinct, _Data(solution.problem)
-    psi = solution.frame.inward(sites.decoder)
-    found, coverage, tops, _ = data.look(psi, sites.masses)
-    found = data.proven(found, coverage, np.concatenate([psi, tops]), _PROOF_TOL)
-    # The upper bound is F as the solution states it, which may include rounding of merged tiles or of float32.
-    return replace(found, upper=solution.free_energy, lower=solution.free_energy - found.gap)
+    problem, data = solution.problem, _Data(solution.problem)
+    sites = Sites.of_tiles(solution.code[0], solution.tiling.masses)  # exactly coincident tiles
+    found, coverage, tops, _ = data.look(sites.decoder, sites.masses)
+    found = data.proven(found, coverage, np.concatenate([sites.decoder, tops]), _PROOF_TOL)
+    difference = abs(solution.free_energy - found.upper)
+    if not difference <= Convergence(problem, 0.0, True).slack(found.upper):
+        return found
+    rounding = found.rounding + difference
+    lower = min(solution.free_energy, found.lower)
+    rigorous = found.rigorous and rounding <= found.gap
+    return Certificate(solution.free_energy, lower, found.where, rigorous, rounding)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -137,7 +149,7 @@ class CertifiedFixedPoint(FixedPoint):
     @property
     def accuracy(self) -> str:
         """The gap, formatted for `repr` and warnings."""
-        return f"gap {self.certificate.gap:.1e} nats"
+        return f"gap {self.certificate.gap:.1e} nats{'' if self.certificate.rigorous else ' (heuristic)'}"
 
     def __repr__(self) -> str:
         return f"Certified{super().__repr__()}"
@@ -290,44 +302,13 @@ class _Search:
             certificate = self.data.proven(certificate, coverage, np.concatenate([psi, tops]), 0.1 * self.gap)
         sites, tiling = Sites(psi, np.arange(len(psi)), masses), Tiling(masses)
         solution, *_ = iterate(self.problem, tiling, sites, replace(options, max_maps=1))
-        return solution.extended_as(CertifiedFixedPoint, status=status, certificate=certificate)
+        known = self.data.evaluated(psi, masses, solution.frame.scale)
+        return solution.extended_as(CertifiedFixedPoint, status=status, certificate=certificate, **known)
 
     def weighed(self, psi: FloatArray, masses: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """The best masses at these reconstructions, to a tenth of the gap; reconstructions without mass are dropped.
-
-        The quadratic model of F on the simplex in Newton's method is a least-squares problem, |(S - 2) p|^2 with
-        S_ik = exp(-H_ik) / Z_i. It is solved together with |sum p - 1|^2 by non-negative least squares (Wang 2007).
-        """
-        H, rho = self.data.energies(psi), self.data.rho
-        G = np.exp(H.min(axis=1, keepdims=True) - H)  # (N, k), scaled by row
-        root = np.sqrt(rho)[:, None]
-
-        def value(p: FloatArray) -> float:
-            return float(-rho @ equations.log_masses(G @ p))
-
-        if not masses.all():  # the quadratic model is poor for far points without mass: first give them the best share
-            new = masses == 0
-            trials = [(1 - share) * masses + share * new / new.sum() for share in new.mean() * 0.5 ** np.arange(40)]
-            masses = min([masses, *trials], key=value)
-        for _ in range(_MAX_MASS_STEPS):
-            S = G / (G @ masses)[:, None]
-            slope = rho @ S  # slope of -F; at the optimum it is at most 1, and 1 where the mass is positive
-            if slope.max() - 1 <= 0.1 * self.gap:
-                break
-            system = np.zeros((len(S) + 1, len(masses) + 1))  # the last column is the right-hand side
-            system[:-1, :-1], system[-1] = root * (S - 2), 1.0
-            with single_threaded_blas():
-                short = np.asarray(np.linalg.qr(system, mode="r")) if len(system) > 2 * len(masses) else system
-                target = nnls(short[:, :-1], short[:, -1])[0]
-            target /= target.sum()
-            here, fall, step = value(masses), slope @ (target - masses), 1.0
-            while value(masses + step * (target - masses)) > here - 1e-4 * step * fall and step > 1e-6:
-                step /= 2
-            if step <= 1e-6:
-                break
-            masses = masses + step * (target - masses)
-        alive = masses > 1e-14
-        return psi[alive], masses[alive] / masses[alive].sum()
+        """The best masses at these reconstructions, to a tenth of the gap; reconstructions without mass are dropped."""
+        masses = best_masses(self.data.energies(psi), self.data.rho, masses, 0.1 * self.gap)
+        return psi[masses > 0], masses[masses > 0]
 
     def merged(self, psi: FloatArray, masses: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Merge reconstructions much closer than the resolution, unless F rises by more than a tenth of the gap."""
@@ -361,34 +342,80 @@ class _Data:
         """The weights of the points (N,)."""
         return self.block.rho
 
+    @cached_property
+    def group_means(self) -> FloatArray:
+        """Means (m, D) of groups of points at all scales."""
+        return group_means(self.x, self.rho)
+
     def energies(self, psi: FloatArray) -> FloatArray:
         """Energies H (N, k) of reconstructions (T4)."""
         objective = self.problem.framed
         return energies(self.block, objective, *objective.readout(psi))
 
+    def posterior(self, psi: FloatArray, masses: FloatArray) -> Posterior:
+        """The E-step of all points."""
+        objective = self.problem.framed
+        return posterior(self.block, Tiles(objective, *objective.readout(psi), equations.log_masses(masses)))
+
+    def evaluated(self, psi: FloatArray, masses: FloatArray, scale: float) -> dict[str, float]:
+        """F, E[H] and, of a squared error, the distortion, in the arithmetic of the certificate."""
+        q, log_Z, H = self.posterior(psi, masses)
+        energy = float(self.rho @ (q * np.where(q > 0, H, 0.0)).sum(axis=1))
+        found = {"free_energy": float(equations.free_energy(log_Z, self.rho)), "energy": energy}
+        quadratic = self.problem.framed.quadratic
+        if quadratic is None:
+            return found
+        energy = max(energy, 0.0)  # the linear form may round below 0
+        return found | {"energy": energy, "distortion": energy / quadratic * scale**2}
+
     def coverage(self, psi: FloatArray, masses: FloatArray) -> tuple[Coverage, float]:
         """The coverage of reconstructions with masses, and their F."""
-        objective = self.problem.framed
-        tiles = Tiles(objective, *objective.readout(psi), equations.log_masses(masses))
-        log_Z = posterior(self.block, tiles).log_partition
-        log_shares = np.log(self.rho) - self.block.offset(objective) - log_Z
-        coverage = Coverage(objective, self.block.phi, log_shares)
+        return self._coverage(self.posterior(psi, masses))
+
+    def _coverage(self, found: Posterior) -> tuple[Coverage, float]:
+        log_Z = found.log_partition
+        coverage = Coverage(self.problem.framed, self.block, np.log(self.rho) - log_Z)
         return coverage, float(equations.free_energy(log_Z, self.rho))
 
     def look(self, psi: FloatArray, masses: FloatArray) -> tuple[Certificate, Coverage, FloatArray, FloatArray]:
         """The unproven certificate of reconstructions with masses, their coverage, and maxima of log c with values."""
-        coverage, upper = self.coverage(psi, masses)
-        tops, heights = coverage.maxima(np.concatenate([psi, self.x]))
+        found = self.posterior(psi, masses)
+        coverage, upper = self._coverage(found)
+        tops, heights = coverage.maxima(self.starts(psi, found.q))
+        high = np.count_nonzero(heights >= heights[0] - 1)
+        rounding = self.rounding(coverage, found, upper, tops[: min(high, _ROUNDED)])
         where = self.problem.data.frame.outward(tops[0])
-        return Certificate(upper, upper - max(heights[0], 0.0), where, False), coverage, tops, heights
+        lower = upper - max(heights[0], 0.0) - rounding
+        return Certificate(upper, lower, where, False, rounding), coverage, tops, heights
+
+    def starts(self, psi: FloatArray, q: FloatArray) -> FloatArray:
+        """Points (m, D) from which maxima of c are sought: reconstructions, data, and means of groups of both.
+
+        No code of these points is better than the bound: if p has the masses p_a at points y_a, then
+        F(p) >= F - log sum_a p_a c(y_a) (T14), so that a bound below the largest c(y_a) holds for it.
+        """
+        mass = self.rho @ q
+        alive = mass > 0
+        means = ((self.rho[:, None] * q).T @ self.x)[alive] / mass[alive, None]
+        return np.concatenate([psi, self.x, self.group_means, means, group_means(means, mass[alive])])
+
+    def rounding(self, coverage: Coverage, found: Posterior, upper: float, points: FloatArray) -> float:
+        """Rounding error of F and of log sup c, which is attained at one of some points (m, D), in nats."""
+        energies = (found.q * np.where(found.q > 0, found.energies, 0.0)).sum(axis=1)
+        of_energies = rounding_of_energies(self.block, coverage.objective, energies[:, None])[:, 0]
+        of_log_Z = of_energies + 8 * _EPS * (1 + np.abs(found.log_partition))
+        return float(self.rho @ of_log_Z + coverage.rounding(points, of_log_Z).max() + 8 * _EPS * (1 + abs(upper)))
 
     def proven(self, certificate: Certificate, coverage: Coverage, peaks: FloatArray, accuracy: float) -> Certificate:
         """The certificate with a proven bound, if branch and bound finds one (T14)."""
         if self.x.shape[1] > _MAX_PROOF_DIM or self.problem.framed.quadratic is None:
             return certificate
         bound, top = coverage.bound(self.x, peaks, accuracy)
-        lower, where = certificate.upper - max(bound, 0.0), self.problem.data.frame.outward(top)
-        return Certificate(certificate.upper, lower, where, True) if np.isfinite(bound) else certificate
+        if not np.isfinite(bound):
+            return certificate
+        bound, rounding = max(bound, 0.0), certificate.rounding
+        where = self.problem.data.frame.outward(top)
+        return Certificate(certificate.upper, certificate.upper - bound - rounding, where, rounding <= bound, rounding)
 
 
 def collapsed_coverage(problem: Problem) -> tuple[Coverage, FloatArray]:
