@@ -150,9 +150,9 @@ class Coverage:
 
         The method is branch and bound (T14). log c + lambda ||y - y_0||^2 is convex, so that on a box with centre y_0
         and half-diagonal r, log c is at most its largest value at the corners plus lambda r^2. Maxima lie in the convex
-        hull of the data. The box of the data is halved along its longest sides. A part is finished if it cannot exceed the
-        bound, or if it lies in a ball around one of the `peaks` (n, D) in which log c is concave. The bound is infinite
-        if there are too many parts.
+        hull of the data. The box of the data is halved along its longest sides. A part is finished if it cannot exceed
+        the bound, or if it lies in a ball around one of the `peaks` (n, D) in which log c is concave. The bound is
+        infinite if there are too many parts.
         """
         lam = self.objective.stiffness / 2
         heights = self(peaks)
