@@ -10,7 +10,8 @@ from .. import equations
 from .._utils.arrays import FloatArray
 from .._utils.blas import single_threaded_blas
 
-_MAX_STEPS = 50  # Newton steps
+_MAX_STEPS = 50  # Newton steps and plain steps together
+_STEEP = 100.0  # a plain step, which multiplies masses by c, is the better one for a mass with so large a c
 _SHARES = 0.5 ** np.arange(40)  # shares that are tried for reconstructions without mass
 _LEAST_Z = 1e-150  # least Z_i in the Newton model: S_ik and its square must be representable
 _LIGHT = 1e-14  # a reconstruction of less mass is left out, unless c would exceed 1 there without it
@@ -53,13 +54,14 @@ def best_masses(energies: FloatArray, rho: FloatArray, masses: FloatArray, tol: 
         new = masses == 0
         trials = [(1 - share) * masses + share * new / new.sum() for share in new.mean() * _SHARES]
         masses = min([masses, *trials], key=value)
-    if (G @ masses).min() < _LEAST_Z:  # a point depends on a tile of almost no mass, which one plain step brings back
-        masses = plain(masses)
     for _ in range(_MAX_STEPS):
         S = G / np.maximum(G @ masses, _LEAST_Z)[:, None]
         slope = rho @ S  # slope of -F, which is c; at the optimum it is at most 1, and 1 where the mass is positive
         if slope.max() - 1 <= tol:
             break
+        if slope[masses > 0].max() > _STEEP:  # Newton's method would only double such a mass
+            masses = plain(masses)
+            continue
         system = np.zeros((len(S) + 1, len(masses) + 1))  # the last column is the right-hand side
         system[:-1, :-1], system[-1] = root * (S - 2), 1.0
         try:

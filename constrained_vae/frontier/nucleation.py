@@ -22,7 +22,8 @@ from .certificate import collapsed_coverage
 _BETA_TOL = 1e-12  # relative rise of the temperature below which it is final
 _FIRST_SHIFT = 0.1  # the first maxima are sought so far below the critical temperature, relative to it
 _MAX_ROUNDS = 50  # searches for maxima; three are usual
-_MAX_TOPS = 8  # highest maxima of c from which b is climbed
+_MAX_TOPS = 4  # highest maxima of c from which b is climbed
+_FLAT = 1e-9  # log c below 0 by less may be rounding of a maximum where b is larger than the temperature
 _FAR = 1e3  # stands for -log b where c is below 1 at every temperature
 _MAX_EXPONENT = 700.0  # largest exponent of a representable number
 _EPS = float(np.finfo(np.float64).eps)
@@ -136,8 +137,9 @@ def nucleation(problem: Problem) -> float:
         at = problem.at(problem.objective.at(beta * (1 - shift)))
         coverage, block, starts = collapsed_coverage(at)
         unity = _Unity(at, block)
-        tops = coverage.maxima(starts)[0][:_MAX_TOPS]
-        found = at.objective.beta * max(unity.climbed(top) for top in tops)
+        tops, heights = coverage.maxima(starts)
+        tops = tops[heights > -_FLAT][:_MAX_TOPS]
+        found = at.objective.beta * max((unity.climbed(top) for top in tops), default=0.0)
         if shift == 0 and found <= beta * (1 + _BETA_TOL):
             break
         beta, shift = max(beta, found), 0.0
