@@ -119,7 +119,8 @@ def test_placement_on_a_known_frontier():
     assert place.gap.least - 1e-3 < exact < place.gap.most + 1e-3
     assert place.rigorous
     guessed = run.excess_over(replace(curve, rigorous=np.zeros(60, dtype=bool)), evaluation=found)
-    assert not (guessed.rigorous or guessed.rest.rigorous)
+    assert not guessed.rigorous
+    assert not guessed.rest.rigorous
     assert "heuristic" in repr(guessed)
     m = np.sqrt(1 - found.distortion)
     assert place.slope == pytest.approx(np.arctanh(m) / (2 * m), rel=0.02)
