@@ -9,7 +9,6 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import strategies as st
 from scipy.cluster.hierarchy import fcluster, linkage
-from scipy.cluster.vq import kmeans2
 from scipy.spatial.distance import cdist
 from scipy.special import logsumexp
 
@@ -51,8 +50,10 @@ def codes(x, rho, rng):
         yield f"Ward, {k}", *grouped(labels)
         few = rng.choice(n, k, replace=False)
         yield f"random points, {k}", x[few], np.full(k, 1 / k)
-        labels = kmeans2(x, x[few], minit="matrix", missing="warn", iter=10)[1]
-        yield f"k-means, {k}", *grouped(labels)
+        centroids, masses = x[few], None
+        for _ in range(10):  # Lloyd's algorithm; a centroid without points is left out
+            centroids, masses = grouped(cdist(x, centroids, "sqeuclidean").argmin(axis=1))
+        yield f"k-means, {k}", centroids, masses
     k = int(rng.integers(1, 2 * n))
     yield "random places", rng.uniform(x.min(axis=0), x.max(axis=0), size=(k, dim)), rng.dirichlet(np.ones(k))
     axes = [np.linspace(low, high, _GRID) for low, high in zip(x.min(axis=0), x.max(axis=0), strict=True)]
