@@ -33,7 +33,7 @@ _MEETINGS = {
 }  # the same after so many mean shifts, when they have slowed down
 _MIN_CLIMBERS = 256  # number of points that continue with Newton's method, if there are as many
 _CLIMB_ENTRIES = 2**20  # for small data more points continue: their matrix with the data has at most so many entries
-_SLOPE_TOL = 1e-6  # slope at a maximum, in root nats; log c is too low by about its square
+_SLOPE_TOL = 1e-7  # slope at a maximum, in root nats; log c is too low by about its square
 _COORDINATE_STEP = 1e-6  # step of differences of coordinates
 _MAX_BOXES = 2**22  # number of boxes after which branch and bound gives up
 _MAX_HALVINGS = 60  # number of halvings, of all axes together, after which branch and bound gives up

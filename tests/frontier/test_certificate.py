@@ -11,7 +11,7 @@ from constrained_vae.frontier.hierarchy import group_means
 from constrained_vae.frontier.masses import best_masses
 from tests.helpers.attacks import best_attack, data_sets, free_energy
 
-_ROUNDING = 1e-11  # of the attacks' own F, whose energies are at most some thousand nats
+_ROUNDING = 1e-12  # of the attacks' own F, and what a climb leaves: 1e-14 in 1200 problems
 
 
 def attack(data, log_beta, seed):
