@@ -132,6 +132,7 @@ def above(run: cv.geco.Run, seen: cv.geco.Evaluation, curve: cv.RateDistortionCu
     return {
         "frontier": np.column_stack([D, curve.bound_below(D), curve.bound_above(D)]),
         "gap": np.array([place.gap.least, place.gap.most, place.error]),
+        "rigorous": np.array(place.rigorous),
         "slope": np.array(place.slope),
     }
 
@@ -148,7 +149,8 @@ def draw(arrays: _command.Arrays) -> Figure:
         if "frontier" in arrays:
             D, least, most = arrays["frontier"].T
             plane.plot(D, most, color="black", lw=1.0, label="R(D) of the data")
-            plane.fill_between(D, least, color="0.9", lw=0, label="no model")
+            how = "" if arrays.get("rigorous", False) else " (heuristic)"
+            plane.fill_between(D, least, color="0.9", lw=0, label=f"no model{how}")
         lines = _coloured(plane, arrays["distortion"], arrays["kl"], arrays["steps"])
         ring: dict[str, Any] = {"marker": "o", "ms": 5, "mfc": "none", "mec": "#D55E00", "mew": 1.2, "ls": "none"}
         plane.plot(*arrays["final"][:2], **ring, label="trained, all data", zorder=4)
@@ -205,7 +207,8 @@ def table(arrays: _command.Arrays) -> str:
     ]
     if "gap" in arrays:
         least, most, error = arrays["gap"]
-        lines.append(f"above R(D)     by {least:.4f} to {most:.4f} +- {error:.4f} nats")
+        how = "" if arrays.get("rigorous", False) else " (heuristic bound)"
+        lines.append(f"above R(D)     by {least:.4f} to {most:.4f} +- {error:.4f} nats{how}")
         lines.append(f"lambda         {float(arrays['multiplier']):.4g}, and -dR/dD {float(arrays['slope']):.4g}")
     lines.append(f"lambda at most {float(arrays['excursion']):.3g} times its final value")
     return "\n".join(lines)

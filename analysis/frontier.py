@@ -196,7 +196,8 @@ def draw(arrays: _command.Arrays) -> Figure:
                         upper.plot(found["distortion"], found["rate"], **look)
                         lower.plot(found["distortion"], np.maximum(found["excess"], floor), **look, clip_on=False)
             n, dim = arrays[f"{name}_shape"]
-            upper.set_title(f"{name.replace('_', ' ')}: {n} points, {dim} dimensions", loc="left", fontsize=7)
+            how = "" if curve.rigorous.all() else ", heuristic gap"
+            upper.set_title(f"{name.replace('_', ' ')}: {n} points, {dim} dimensions{how}", loc="left", fontsize=7)
             upper.set(xlabel="", ylim=(0, None))
             upper.tick_params(labelbottom=False)
             label = r"distortion $D$  (units of $x^2$)"
@@ -234,8 +235,9 @@ def table(arrays: _command.Arrays) -> str:
             lines.append(f"{about:38}{R}{F}")
             if failed := int((found["converged"] == 0).sum()):
                 lines.append(f"    {failed} of {len(found['converged'])} did not converge")
-        gaps, n = _curve(arrays, name).gap, len(arrays[f"{name}_curve_betas"])
-        lines.append(f"{name}, frontier: gaps up to {gaps.max():.1e} nats at {n} temperatures")
+        curve = _curve(arrays, name)
+        how = "" if curve.rigorous.all() else " (heuristic)"
+        lines.append(f"{name}, frontier: gaps up to {curve.gap.max():.1e} nats{how} at {len(curve.betas)} temperatures")
     return "\n".join(lines)
 
 

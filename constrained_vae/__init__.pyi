@@ -17,13 +17,9 @@ from .data.rows import RowBlocks as RowBlocks
 from .diagnostics import Blur as Blur, Report as Report, report as report
 from .equations import Expectations as Expectations, bits as bits
 from .estimator import FixedPointVAE as FixedPointVAE
+from .frontier.certificate import Certificate as Certificate, certify as certify
 from .frontier.nucleation import hysteresis_interval as hysteresis_interval, nucleation_beta as nucleation_beta
-from .frontier.optimum import (
-    Certificate as Certificate,
-    CertifiedFixedPoint as CertifiedFixedPoint,
-    certify as certify,
-    global_solution as global_solution,
-)
+from .frontier.optimum import CertifiedFixedPoint as CertifiedFixedPoint, global_solution as global_solution
 from .frontier.rate_distortion import (
     Excess as Excess,
     RateDistortionCurve as RateDistortionCurve,

@@ -23,9 +23,12 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.spatial.distance import cdist
 
 from ._utils.arrays import Array
 from ._utils.device import array_namespace, on_host
+
+_STEEP = 1e3  # nats: up to this size of its terms, energies are computed in the linear form, which is faster
 
 
 def bits(nats: Array) -> Array:
@@ -86,8 +89,12 @@ class Expectations:
         )
 
 
-def energies(statistics: Array, offset: Array, v: Array, b: Array) -> Array:
+def energies(statistics: Array, offset: Array, v: Array, b: Array, quadratic: float | None = None) -> Array:
     """Energies H_ia = s_i - b_a - phi_i . v_a, shape (N, K), in nats (T4).
+
+    The terms cancel, and H is good to eps times the largest of them. If the energy is a squared distance, `quadratic`
+    is its multiplier lambda. Then H = lambda ||phi_i - v_a / (2 lambda)||^2 is computed from differences where the
+    terms are large (`is_steep`), and its rounding is relative to the distance.
 
     Examples
     --------
@@ -95,7 +102,21 @@ def energies(statistics: Array, offset: Array, v: Array, b: Array) -> Array:
     >>> energies(np.array([[1.0]]), np.array([0.5]), v=np.array([[1.0]]), b=np.array([-0.5]))  # (1 - 1)^2 / 2
     array([[0.]])
     """
+    if quadratic and on_host(statistics) and is_steep(offset, quadratic):
+        return quadratic * cdist(statistics, v / (2 * quadratic), "sqeuclidean")
     return offset[:, None] - b - statistics @ v.T
+
+
+def is_steep(offset: Array, quadratic: float | None) -> bool:
+    """Whether energies with these offsets s_i (N,) are squared distances, and too large for the linear form (T4).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> is_steep(np.array([0.5, 2e3]), quadratic=1.0), is_steep(np.array([0.5]), quadratic=1.0)
+    (True, False)
+    """
+    return bool(quadratic) and float(offset.max()) > _STEEP
 
 
 def encoder(energies: Array, log_masses: Array) -> tuple[Array, Array]:
@@ -227,7 +248,13 @@ def marginal_kl(mass: Array, masses: Array) -> Array:
 
 
 def expectations(
-    statistics: Array, offset: Array, weights: Array, v: Array, b: Array, log_masses: Array
+    statistics: Array,
+    offset: Array,
+    weights: Array,
+    v: Array,
+    b: Array,
+    log_masses: Array,
+    quadratic: float | None = None,
 ) -> Expectations:
     """Encoder (T1) of a block of rows, and its masses, weighted statistics, free energy and energy (T5).
 
@@ -239,7 +266,7 @@ def expectations(
     array([0.5, 0.5])
     """
     xp = array_namespace(statistics)
-    H = energies(statistics, offset, v, b)  # (N, K)
+    H = energies(statistics, offset, v, b, quadratic)  # (N, K)
     q, log_partition = encoder(H, log_masses)
     weighted = weights[:, None] * q
     energy = xp.sum(weighted * xp.where(weighted > 0, H, 0.0))

@@ -409,7 +409,7 @@ def rate_distortion(
     """Rate-distortion function of a data set between certified bounds, with models of the same data (T22).
 
     The line is the upper bound, which some code attains. The band extends from the upper to the lower bound; no code is
-    below the band.
+    below the band. If some of its bounds are not proven, its label says that it is heuristic.
 
     Parameters
     ----------
@@ -433,7 +433,8 @@ def rate_distortion(
     solved = curve.distortion[curve.distortion > 0]
     D = np.union1d(np.geomspace(solved.min(), max(solved.max(), curve.ends[0, 0]), _BAND_POINTS), solved)
     above = curve.bound_above(D)
-    ax.fill_between(D, curve.bound_below(D), above, color=BAND, lw=0, zorder=2, label="certified band")
+    band = "certified band" if curve.rigorous.all() else "heuristic band"
+    ax.fill_between(D, curve.bound_below(D), above, color=BAND, lw=0, zorder=2, label=band)
     ax.plot(D, above, color=CURVE, lw=1.2, zorder=3, label="frontier $R(D)$")
     for number, (name, points) in enumerate((models or {}).items()):
         marker: dict[str, Any] = {"marker": "os^Dv"[number % 5], "color": MODELS[number % len(MODELS)], "ls": "none"}

@@ -24,8 +24,9 @@ def expectations(
     """
     check_together(statistics=statistics, offset=offset, weights=weights, v=v, b=b, log_masses=log_masses)
     rows = memory.rows_of_block(len(b))
+    parts = (slice(i, i + rows) for i in range(0, len(weights), rows))
     blocks = [
-        equations.expectations(statistics[i : i + rows], offset[i : i + rows], weights[i : i + rows], v, b, log_masses)
-        for i in range(0, len(weights), rows)
+        equations.expectations(statistics[part], offset[part], weights[part], v, b, log_masses, quadratic)
+        for part in parts
     ]
     return sum(blocks[1:], start=blocks[0])

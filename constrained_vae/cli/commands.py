@@ -142,7 +142,8 @@ def frontier(args: argparse.Namespace, data: DataSet) -> Outcome:
     text, facts = f"{curve}\n{tables.as_text(curve._columns)}", {}
     if model is not None:
         excess = curve.excess(*model)
-        text += f"\nthe model is {excess.least:.6g} to {excess.most:.6g} nats above the frontier"
+        how = "" if excess.rigorous else " (heuristic bound)"
+        text += f"\nthe model is {excess.least:.6g} to {excess.most:.6g} nats above the frontier{how}"
         facts = {"excess": asdict(excess)}
 
     def draw(ax: Axes) -> Axes:

@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+import math
+from typing import cast
+
 import numpy as np
 import numpy.typing as npt
+from numpy.polynomial.polynomial import polyval
+from scipy.optimize import brentq, minimize
 
 from .._utils.arrays import FloatArray
+from .._utils.blas import single_threaded_blas
+from ..data.prepared import Block
 from ..data.rows import RowBlocks
 from ..objectives.elbo import ELBO
 from ..phases.criticality import critical_beta
 from ..problems.problem import Problem
-from .optimum import collapsed_coverage
+from .certificate import collapsed_coverage
 
-_NUCLEATION_TOL = 1e-12  # log c above which a second reconstruction helps
-_NUCLEATION_BETA_TOL = 1e-10  # relative accuracy of the temperature of nucleation
+_BETA_TOL = 1e-12  # relative rise of the temperature below which it is final
+_FIRST_SHIFT = 0.1  # the first maxima are sought so far below the critical temperature, relative to it
+_MAX_ROUNDS = 50  # searches for maxima; three are usual
+_MAX_TOPS = 4  # highest maxima of c from which b is climbed
+_FLAT = 1e-9  # log c below 0 by less may be rounding of a maximum where b is larger than the temperature
+_FAR = 1e3  # stands for -log b where c is below 1 at every temperature
+_MAX_EXPONENT = 700.0  # largest exponent of a representable number
+_EPS = float(np.finfo(np.float64).eps)
+# Series of exp z - 1 - z and of log(1 + t) - t, whose remainders are below eps for arguments below _SMALL.
+_SMALL = 0.1
+_EXP_SERIES = np.array([0.0, 0.0, *(1 / math.factorial(k) for k in range(2, 12))])
+_LOG_SERIES = np.array([0.0, 0.0, *(-((-1.0) ** k) / k for k in range(2, 17))])
 
 
 def nucleation_beta(
@@ -25,10 +42,11 @@ def nucleation_beta(
 ) -> float:
     """Temperature 1 / (2 sigma^2 lambda*) below which one reconstruction is not globally optimal (T16).
 
-    At this temperature a second reconstruction appears with zero mass. It is at least `first_critical_beta`, where the
-    collapsed solution splits, and above it for almost every sample. Between these temperatures the collapsed solution
-    is metastable: [first_critical_beta, nucleation_beta] is the interval of hysteresis of free masses. The supremum of
-    c is the largest of the maxima that are found by ascent from the data, which is not a proof.
+    At this temperature a second reconstruction appears with zero mass; for symmetric data several may appear at once,
+    with finite mass. The temperature is at least `first_critical_beta`, where the collapsed solution splits, and above
+    it for almost every sample. Between these temperatures the collapsed solution is metastable. The result is computed
+    to rounding from the maxima of c that are found by ascent from the data and from means of groups of them. That
+    there is no higher maximum is not proven.
 
     Parameters
     ----------
@@ -68,9 +86,11 @@ def hysteresis_interval(
 ) -> tuple[float, float]:
     """The temperatures between which the collapsed solution is stable and not globally optimal (T13), (T16).
 
-    On cooling, the collapsed solution splits at the lower temperature, `first_critical_beta`. On heating, the global
-    optimum of free masses is the collapsed solution from the upper temperature, `nucleation_beta`, on. The two are
-    equal if the transition is continuous.
+    On cooling, the collapsed solution splits at the lower temperature, `first_critical_beta`. From the upper
+    temperature, `nucleation_beta`, on, the collapsed solution is the global optimum. Free masses return to it at the
+    upper temperature if the branch that was cooled is the global one, as it is for generic data. Otherwise they return
+    earlier, and for symmetric data they may return later: for an equilateral triangle of circumradius 1 at 0.54632,
+    while the interval is [0.5, 0.54101]. The two temperatures are equal if the transition is continuous.
 
     Parameters
     ----------
@@ -103,30 +123,111 @@ def hysteresis_interval(
 
 
 def nucleation(problem: Problem) -> float:
-    """`nucleation_beta` of a problem."""
+    """`nucleation_beta` of a problem.
+
+    It is the supremum over y of the temperature b(y) at which c(y) = 1. Dinkelbach's method (1967, Management Science
+    13) seeks maxima of c at a temperature, climbs from them to maxima of b, and takes the largest as the next
+    temperature, until b no longer rises: where b(y) is larger than a temperature, c(y) exceeds 1 there.
+    """
     low = critical_beta(problem)
     if not low > 0:
         raise ValueError("all points coincide, so that one reconstruction is always optimal")
+    beta, shift = low, _FIRST_SHIFT
+    for _ in range(_MAX_ROUNDS):
+        at = problem.at(problem.objective.at(beta * (1 - shift)))
+        coverage, block, starts = collapsed_coverage(at)
+        unity = _Unity(at, block)
+        tops, heights = coverage.maxima(starts)
+        tops = tops[heights > -_FLAT][:_MAX_TOPS]
+        found = at.objective.beta * max((unity.climbed(top) for top in tops), default=0.0)
+        if shift == 0 and found <= beta * (1 + _BETA_TOL):
+            break
+        beta, shift = max(beta, found), 0.0
+    return beta
 
-    points: FloatArray | None = None
 
-    def nucleated(beta: float) -> bool:
-        """Whether c exceeds 1 at a maximum, found from the data or from the maxima at the last such beta."""
-        nonlocal points
-        coverage, data = collapsed_coverage(problem.at(problem.objective.at(beta)))
-        tops, heights = coverage.maxima(data if points is None else points)
-        exceeds = bool(heights[0] > _NUCLEATION_TOL)
-        if exceeds:
-            points = tops
-        return exceeds
+class _Unity:
+    """The temperature b(y) at which c(y) = 1 for the collapsed solution, without cancellation.
 
-    high = 1.01 * low
-    if not nucleated(high):
-        low, high = low, high
-    else:
-        while nucleated(high):
-            low, high = high, 1.5 * high
-    while high > low * (1 + _NUCLEATION_BETA_TOL):
-        middle = float(np.sqrt(low) * np.sqrt(high))
-        low, high = (middle, high) if nucleated(middle) else (low, middle)
-    return float(np.sqrt(low) * np.sqrt(high))
+    At the multiplier r lambda, with lambda that of the problem, log c(y) = K(r) - r d. Here d is lambda times the
+    divergence of y from the mean, K(r) = log E[exp(r a)], and a_i = (x_i - mean) . (v(y) - v(mean)) with the readout v.
+    K(r) / r increases with r, and is equal to d at one r, that of b(y). At a maximum of b an error of y changes b in
+    second order only, also where c is nearly flat, as it is for nearly symmetric data.
+    """
+
+    def __init__(self, problem: Problem, block: Block) -> None:
+        self.objective, self.rho = cast(ELBO, problem.framed), block.rho
+        self.mean = self.rho @ block.x
+        self.centred = block.x - self.mean
+        bernoulli = self.objective.quadratic is None
+        self.moving = (self.mean > 0) & (self.mean < 1) if bernoulli else np.ones(len(self.mean), dtype=bool)
+        m, edge = self.mean[self.moving], 1 - 1e-12  # so near to the bounds of a probability, relative to the way there
+        self.bounds = (-edge * m, edge * (1 - m)) if bernoulli else (np.full(len(m), -np.inf), np.full(len(m), np.inf))
+
+    def climbed(self, y: FloatArray) -> float:
+        """The largest b, relative to the temperature of the problem, of a climb from a point y (D,)."""
+        shift = (y - self.mean)[self.moving].clip(*self.bounds)
+        unit = float(np.linalg.norm(shift))
+        if not unit > 0 or self(shift)[0] == -np.inf:
+            return 0.0
+
+        def negative(steps: FloatArray) -> tuple[float, FloatArray]:
+            value, gradient = self(steps * unit)
+            return (-value, -unit * gradient) if value > -np.inf else (_FAR, 0 * steps)
+
+        bounds = np.stack(self.bounds, axis=1) / unit
+        options = {"ftol": 1e-16, "gtol": 1e-12, "maxiter": 1000}
+        with single_threaded_blas():
+            result = minimize(negative, shift / unit, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
+        return float(np.exp(-result.fun))
+
+    def __call__(self, shift: FloatArray) -> tuple[float, FloatArray]:
+        """log b, relative to the temperature of the problem, and its gradient, at a shift of y from the mean.
+
+        log b is minus infinity where c is below 1 at every temperature.
+        """
+        a, d = self.relative(shift)
+        if not 0 < d < a.max():
+            return -np.inf, 0 * shift
+
+        def excess(log_r: float) -> float:
+            r = np.exp(log_r)
+            return _cumulant(r * a, self.rho) / (r * d) - 1
+
+        step = 0.5
+        while excess(step) < 0 or excess(-step) > 0:
+            step *= 2
+        log_r = float(brentq(excess, -step, step, xtol=1e-15, rtol=4 * _EPS))
+        u = self.rho * np.exp(np.exp(log_r) * (a - a.max()))
+        u /= u.sum()
+        # At c = 1 the gradients of log c(y, r) give that of log b = -log r.
+        curvature = self.objective.curvature((self.mean[self.moving] + shift)[None])[0]
+        slope = curvature * (u @ self.centred[:, self.moving] - shift)
+        return -log_r, slope / float(u @ a - d)
+
+    def relative(self, shift: FloatArray) -> tuple[FloatArray, float]:
+        """a (N,) and d at a shift of y from the mean."""
+        lam, centred = self.objective.multiplier, self.centred[:, self.moving]
+        if self.objective.quadratic is not None:
+            a, d = 2 * lam * (centred @ shift), lam * float(shift @ shift)
+        else:  # odds relative to those of the mean, and the divergence of two Bernoulli distributions
+            mean = self.mean[self.moving]
+            up, down = shift / mean, -shift / (1 - mean)
+            a = lam * (centred @ (np.log1p(up) - np.log1p(down)))
+            d = -lam * float(mean @ _log_rest(up) + (1 - mean) @ _log_rest(down))
+        return a - self.rho @ a, d
+
+
+def _cumulant(z: FloatArray, rho: FloatArray) -> float:
+    """log E[exp z] of z with mean zero, relative to its own size: log(1 + E[exp z - 1 - z])."""
+    top = float(z.max())
+    if top > _MAX_EXPONENT:
+        return top + float(np.log(rho @ np.exp(z - top)))
+    series = polyval(z, _EXP_SERIES)
+    return float(np.log1p(rho @ np.where(np.abs(z) < _SMALL, series, np.expm1(z) - z)))
+
+
+def _log_rest(t: FloatArray) -> FloatArray:
+    """log(1 + t) - t, relative to its own size."""
+    small = np.abs(t) < _SMALL
+    return np.where(small, polyval(np.where(small, t, 0.0), _LOG_SERIES), np.log1p(t) - t)

@@ -1,4 +1,4 @@
-"""certify() and global_solution(): the distance of a solution to the global optimum, and the optimum (T14)-(T17).
+"""global_solution(): the optimum over all decoders and all prior masses, to a certified gap (T14)-(T17).
 
 The least F over all decoders and all prior masses at given multipliers is a point of the rate-distortion function, and
 the non-parametric maximum likelihood of a mixture (Kiefer and Wolfowitz 1956; Rose 1994). F is convex in the
@@ -9,24 +9,18 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import nnls
 from tqdm.auto import tqdm
 
-from .. import equations
 from .._utils.arrays import FloatArray
-from .._utils.blas import single_threaded_blas
 from .._utils.checks import check_instance, check_positive, check_time_limit
-from ..data.prepared import Block
 from ..data.rows import RowBlocks
 from ..latent.sites import Sites, coincident
 from ..latent.tiling import Tiling
 from ..objectives.base import Objective
-from ..problems.posterior import Tiles, energies, posterior
 from ..problems.problem import Problem
 from ..results.fixed_point import FixedPoint
 from ..results.status import Status
@@ -34,87 +28,13 @@ from ..solvers.loop import iterate
 from ..solvers.options import Options
 from ..solvers.pose import check_on_failure
 from ..solvers.solve import report_failure
-from .coverage import Coverage
+from .certificate import Certificate, DataPasses
+from .masses import best_masses
 
-_MAX_PROOF_DIM = 2  # dimensions up to which a supremum is proven
-_PROOF_TOL = 1e-8  # accuracy of that proof, in nats; in a search it is a tenth of the gap
-_MAX_MASS_STEPS = 50  # Newton steps of the masses
 _POLISH_MAPS = 60  # maps between two insertions
 _MAX_SITES = 4096  # reconstructions of a solution
 _MAX_IDLE_ROUNDS = 30  # rounds without a smaller gap after which the search ends
 _MERGE_DISTANCE = 0.03  # distance, in units of the resolution, below which reconstructions may be merged
-
-
-@dataclass(frozen=True, eq=False)
-class Certificate:
-    """Bounds of the global optimum F* over all decoders and all prior masses, lower <= F* <= upper (T14).
-
-    Attributes
-    ----------
-    upper : float
-        F of the solution, in nats.
-    lower : float
-        F - log sup c, in nats.
-    where : (D,) array
-        Point at which c is largest, in units of x: the best place for one more reconstruction.
-    rigorous : bool
-        Whether the supremum is proven by branch and bound. Otherwise it is the largest of the maxima that are found by
-        ascent from data points and reconstructions.
-
-    Examples
-    --------
-    >>> Certificate(upper=1.5, lower=1.25, where=np.zeros(1), rigorous=True)
-    Certificate(F=1.5, gap=2.50e-01 nats, rigorous)
-    """
-
-    upper: float
-    lower: float
-    where: FloatArray
-    rigorous: bool
-
-    @property
-    def gap(self) -> float:
-        """Difference of the bounds, in nats."""
-        return self.upper - self.lower
-
-    def __repr__(self) -> str:
-        how = "rigorous" if self.rigorous else "heuristic supremum"
-        return f"Certificate(F={self.upper:.9g}, gap={self.gap:.2e} nats, {how})"
-
-
-def certify(solution: FixedPoint) -> Certificate:
-    """Bound how far F of a solution is above the global optimum (T14).
-
-    The solution need not have converged, and its masses may be fixed or free.
-
-    Parameters
-    ----------
-    solution : FixedPoint
-        A solution of an `ELBO`.
-
-    Returns
-    -------
-    Certificate
-        Bounds of the global optimum, in nats, and whether they are proven.
-
-    Raises
-    ------
-    ValueError
-        If `solution` is not a FixedPoint.
-
-    Examples
-    --------
-    >>> from constrained_vae import Tiling, solve
-    >>> certify(solve([[-1.0], [1.0]], beta=0.5, tiling=Tiling.uniform(2))).gap < 1e-7
-    True
-    """
-    check_instance(solution, "solution", FixedPoint, "solve(x)")
-    sites, data = solution.distinct, _Data(solution.problem)
-    psi = solution.frame.inward(sites.decoder)
-    found, coverage, tops, _ = data.look(psi, sites.masses)
-    found = data.proven(found, coverage, np.concatenate([psi, tops]), _PROOF_TOL)
-    # The upper bound is F as the solution states it, which may include rounding of merged tiles or of float32.
-    return replace(found, upper=solution.free_energy, lower=solution.free_energy - found.gap)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -137,7 +57,7 @@ class CertifiedFixedPoint(FixedPoint):
     @property
     def accuracy(self) -> str:
         """The gap, formatted for `repr` and warnings."""
-        return f"gap {self.certificate.gap:.1e} nats"
+        return f"gap {self.certificate.gap:.1e} nats{'' if self.certificate.rigorous else ' (heuristic)'}"
 
     def __repr__(self) -> str:
         return f"Certified{super().__repr__()}"
@@ -243,7 +163,7 @@ class _Search:
     bar: Any
 
     def __post_init__(self) -> None:
-        self.data = _Data(self.problem)
+        self.data = DataPasses(self.problem)
 
     def run(self, psi: FloatArray, masses: FloatArray) -> CertifiedFixedPoint:
         """Insert reconstructions, find masses and improve both until the gap is met or the time is used up."""
@@ -290,44 +210,13 @@ class _Search:
             certificate = self.data.proven(certificate, coverage, np.concatenate([psi, tops]), 0.1 * self.gap)
         sites, tiling = Sites(psi, np.arange(len(psi)), masses), Tiling(masses)
         solution, *_ = iterate(self.problem, tiling, sites, replace(options, max_maps=1))
-        return solution.extended_as(CertifiedFixedPoint, status=status, certificate=certificate)
+        known = self.data.evaluated(psi, masses, solution.frame.scale)
+        return solution.extended_as(CertifiedFixedPoint, status=status, certificate=certificate, **known)
 
     def weighed(self, psi: FloatArray, masses: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """The best masses at these reconstructions, to a tenth of the gap; reconstructions without mass are dropped.
-
-        The quadratic model of F on the simplex in Newton's method is a least-squares problem, |(S - 2) p|^2 with
-        S_ik = exp(-H_ik) / Z_i. It is solved together with |sum p - 1|^2 by non-negative least squares (Wang 2007).
-        """
-        H, rho = self.data.energies(psi), self.data.rho
-        G = np.exp(H.min(axis=1, keepdims=True) - H)  # (N, k), scaled by row
-        root = np.sqrt(rho)[:, None]
-
-        def value(p: FloatArray) -> float:
-            return float(-rho @ equations.log_masses(G @ p))
-
-        if not masses.all():  # the quadratic model is poor for far points without mass: first give them the best share
-            new = masses == 0
-            trials = [(1 - share) * masses + share * new / new.sum() for share in new.mean() * 0.5 ** np.arange(40)]
-            masses = min([masses, *trials], key=value)
-        for _ in range(_MAX_MASS_STEPS):
-            S = G / (G @ masses)[:, None]
-            slope = rho @ S  # slope of -F; at the optimum it is at most 1, and 1 where the mass is positive
-            if slope.max() - 1 <= 0.1 * self.gap:
-                break
-            system = np.zeros((len(S) + 1, len(masses) + 1))  # the last column is the right-hand side
-            system[:-1, :-1], system[-1] = root * (S - 2), 1.0
-            with single_threaded_blas():
-                short = np.asarray(np.linalg.qr(system, mode="r")) if len(system) > 2 * len(masses) else system
-                target = nnls(short[:, :-1], short[:, -1])[0]
-            target /= target.sum()
-            here, fall, step = value(masses), slope @ (target - masses), 1.0
-            while value(masses + step * (target - masses)) > here - 1e-4 * step * fall and step > 1e-6:
-                step /= 2
-            if step <= 1e-6:
-                break
-            masses = masses + step * (target - masses)
-        alive = masses > 1e-14
-        return psi[alive], masses[alive] / masses[alive].sum()
+        """The best masses at these reconstructions, to a tenth of the gap; reconstructions without mass are dropped."""
+        masses = best_masses(self.data.energies(psi), self.data.rho, masses, 0.1 * self.gap)
+        return psi[masses > 0], masses[masses > 0]
 
     def merged(self, psi: FloatArray, masses: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Merge reconstructions much closer than the resolution, unless F rises by more than a tenth of the gap."""
@@ -338,60 +227,3 @@ class _Search:
         mean = np.stack([np.bincount(group, masses * column) for column in psi.T], axis=1) / total[:, None]
         rise = self.data.coverage(mean, total)[1] - self.data.coverage(psi, masses)[1]
         return (mean, total) if rise <= 0.1 * self.gap else (psi, masses)
-
-
-@dataclass(frozen=True, eq=False)
-class _Data:
-    """All points of positive weight of a problem, on the host and in the frame, for the passes of a search."""
-
-    problem: Problem
-
-    @cached_property
-    def block(self) -> Block:
-        """All rows of positive weight."""
-        return self.problem.data.whole()
-
-    @property
-    def x(self) -> FloatArray:
-        """The points (N, D)."""
-        return self.block.x
-
-    @property
-    def rho(self) -> FloatArray:
-        """The weights of the points (N,)."""
-        return self.block.rho
-
-    def energies(self, psi: FloatArray) -> FloatArray:
-        """Energies H (N, k) of reconstructions (T4)."""
-        objective = self.problem.framed
-        return energies(self.block, objective, *objective.readout(psi))
-
-    def coverage(self, psi: FloatArray, masses: FloatArray) -> tuple[Coverage, float]:
-        """The coverage of reconstructions with masses, and their F."""
-        objective = self.problem.framed
-        tiles = Tiles(objective, *objective.readout(psi), equations.log_masses(masses))
-        log_Z = posterior(self.block, tiles).log_partition
-        log_shares = np.log(self.rho) - self.block.offset(objective) - log_Z
-        coverage = Coverage(objective, self.block.phi, log_shares)
-        return coverage, float(equations.free_energy(log_Z, self.rho))
-
-    def look(self, psi: FloatArray, masses: FloatArray) -> tuple[Certificate, Coverage, FloatArray, FloatArray]:
-        """The unproven certificate of reconstructions with masses, their coverage, and maxima of log c with values."""
-        coverage, upper = self.coverage(psi, masses)
-        tops, heights = coverage.maxima(np.concatenate([psi, self.x]))
-        where = self.problem.data.frame.outward(tops[0])
-        return Certificate(upper, upper - max(heights[0], 0.0), where, False), coverage, tops, heights
-
-    def proven(self, certificate: Certificate, coverage: Coverage, peaks: FloatArray, accuracy: float) -> Certificate:
-        """The certificate with a proven bound, if branch and bound finds one (T14)."""
-        if self.x.shape[1] > _MAX_PROOF_DIM or self.problem.framed.quadratic is None:
-            return certificate
-        bound, top = coverage.bound(self.x, peaks, accuracy)
-        lower, where = certificate.upper - max(bound, 0.0), self.problem.data.frame.outward(top)
-        return Certificate(certificate.upper, lower, where, True) if np.isfinite(bound) else certificate
-
-
-def collapsed_coverage(problem: Problem) -> tuple[Coverage, FloatArray]:
-    """The coverage of the collapsed solution, and the data, in the frame."""
-    data = _Data(problem)
-    return data.coverage(problem.collapsed[None], np.ones(1))[0], data.x

@@ -39,7 +39,7 @@ _GRID_END_GAP = 1e-2  # gap, in nats, of the solutions that find the end of the 
 _SUPPORT_GAP = 1e-10  # gap, in nats, of solutions whose supports are compared: a split shows at about its square root
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Excess:
     """Bounds of the distance of a model from the frontier, in nats of the rate.
 
@@ -47,15 +47,23 @@ class Excess:
     ----------
     least, most : float
         Lower and upper bound, in nats.
+    rigorous : bool
+        Whether both are proven. Otherwise `most` is heuristic: it is too small if the search for the supremum of c
+        (T14) missed the highest maximum.
 
     Examples
     --------
-    >>> Excess(least=0.1, most=0.2).most
-    0.2
+    >>> Excess(least=0.1, most=0.2, rigorous=False)
+    Excess(least=0.1, most=0.2 nats, heuristic)
     """
 
     least: float
     most: float
+    rigorous: bool = False
+
+    def __repr__(self) -> str:
+        how = "rigorous" if self.rigorous else "heuristic"
+        return f"Excess(least={self.least:.6g}, most={self.most:.6g} nats, {how})"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -72,6 +80,10 @@ class RateDistortionCurve:
         Rate of the solutions, in nats.
     lower : (n,) array
         Lower bounds of the least F = R + lambda D, in nats.
+    rigorous : (n,) bool array
+        Whether a lower bound is proven. Otherwise it is heuristic (see `Certificate`).
+    rounding : (n,) array
+        Rounding errors of the rate, in nats; the lower bounds include theirs.
     n_sites : (n,) int array
         Number of reconstructions of the solutions.
     ends : (2, 2) array
@@ -97,6 +109,8 @@ class RateDistortionCurve:
     distortion: FloatArray
     rate: FloatArray
     lower: FloatArray
+    rigorous: npt.NDArray[np.bool_]
+    rounding: FloatArray
     n_sites: npt.NDArray[np.intp]
     ends: FloatArray
     events: tuple[SupportChange, ...] = ()
@@ -104,9 +118,12 @@ class RateDistortionCurve:
 
     def __repr__(self) -> str:
         spans = (f"{name} {v[0]:.4g} to {v[-1]:.4g}" for name, v in (("beta", self.betas), ("rate", self.rate)))
+        proven = np.count_nonzero(self.rigorous)
+        some = f" at {len(self.betas) - proven} of them" if proven else ""
+        how = "" if self.rigorous.all() else f" (heuristic{some})"
         return (
             f"RateDistortionCurve({len(self.betas)} temperatures, {', '.join(spans)} nats, "
-            f"gap at most {self.gap.max():.1e} nats, {len(self.events)} changes of support)"
+            f"gap at most {self.gap.max():.1e} nats{how}, {len(self.events)} changes of support)"
         )
 
     def _repr_html_(self) -> str:
@@ -116,7 +133,8 @@ class RateDistortionCurve:
     def _columns(self) -> tables.Columns:
         names = ("distortion", "rate", "gap")
         own = {name: getattr(self, name) for name in names}
-        return {"beta": self.betas, "multiplier": self.multipliers, **own, "n_sites": self.n_sites}
+        bound = np.where(self.rigorous, "rigorous", "heuristic")
+        return {"beta": self.betas, "multiplier": self.multipliers, **own, "bound": bound, "n_sites": self.n_sites}
 
     @property
     def gap(self) -> FloatArray:
@@ -125,13 +143,16 @@ class RateDistortionCurve:
 
     def bound_below(self, distortion: npt.ArrayLike) -> FloatArray:
         """Lower bound of the rate at these distortions, in nats: the largest of F_low - lambda D and 0."""
+        return np.maximum(self._lines(distortion).max(axis=-1), 0.0)
+
+    def _lines(self, distortion: npt.ArrayLike) -> FloatArray:
+        """F_low - lambda D, (..., n), at distortions (...)."""
         D = np.asarray(distortion, dtype=np.float64)
-        lines = self.lower - self.multipliers * D[..., None]
-        return np.maximum(lines.max(axis=-1), 0.0)
+        return np.asarray(self.lower - self.multipliers * D[..., None])
 
     def bound_above(self, distortion: npt.ArrayLike) -> FloatArray:
         """Upper bound of R(D), in nats: the convex hull of solutions and both ends; infinite below the least D."""
-        points = np.concatenate([np.stack([self.distortion, self.rate], axis=1), self.ends])
+        points = np.concatenate([np.stack([self.distortion, self.rate + self.rounding], axis=1), self.ends])
         points = points[np.lexsort(points.T[::-1])]
         hull: list[FloatArray] = []
         for point in points:
@@ -154,7 +175,10 @@ class RateDistortionCurve:
             If rate or distortion is negative or not finite.
         """
         rate, distortion = check_non_negative(rate, "rate"), check_non_negative(distortion, "distortion")
-        return Excess(float(rate - self.bound_above(distortion)), float(rate - self.bound_below(distortion)))
+        lines = self._lines(distortion)
+        most = rate - max(float(lines.max()), 0.0)
+        least = min(float(rate - self.bound_above(distortion)), most)  # where the bounds meet, up to their rounding
+        return Excess(least, most, bool(self.rigorous[lines.argmax()]) or float(lines.max()) <= 0)
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """The curve as arrays by name; `from_arrays` makes a curve from them."""
@@ -166,13 +190,15 @@ class RateDistortionCurve:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> RateDistortionCurve:
-        """The curve of the arrays that `to_arrays` returned.
+        """The curve of the arrays that `to_arrays` returned; bounds of which nothing is said count as heuristic.
 
         Raises
         ------
         KeyError
             If an array is missing.
         """
+        n = len(arrays["betas"])
+        arrays = {"rigorous": np.zeros(n, dtype=bool), "rounding": np.zeros(n), **arrays}
         known = {f.name: arrays[f.name] for f in fields(cls) if f.name not in ("events", "complete")}
         events = zip(arrays["event_kinds"], arrays["event_betas"], arrays["event_places"], strict=True)
         return cls(
@@ -302,6 +328,8 @@ def rate_distortion(
         distortion=np.array([s.energy for s in solutions]) / lam,
         rate=np.array([s.rate for s in solutions]),
         lower=np.array([s.certificate.lower for s in solutions]),
+        rigorous=np.array([s.certificate.rigorous for s in solutions]),
+        rounding=np.array([s.certificate.rounding for s in solutions]),
         n_sites=np.array([len(s.decoder) for s in solutions], dtype=np.intp),
         ends=_ends(problem),
         events=tuple(events),
@@ -314,8 +342,10 @@ def _ends(problem: Problem) -> FloatArray:
     block, objective = problem.data.whole(), problem.framed
     lam = cast(ELBO, problem.objective).multiplier
     none = block.rho @ energies(block, objective, *objective.readout(problem.data.mean[None]))[:, 0]
-    own_v, own_b = objective.readout(block.x)
-    every = block.rho @ (block.offset(objective) - own_b - (block.phi * own_v).sum(axis=1))
+    every = 0.0  # of a squared error
+    if objective.quadratic is None:
+        own_v, own_b = objective.readout(block.x)
+        every = block.rho @ (block.offset(objective) - own_b - (block.phi * own_v).sum(axis=1))
     _, index = np.unique(block.x, axis=0, return_inverse=True)
     p = np.bincount(index.ravel(), block.rho)
     entropy = max(float(-p @ np.log(p)), 0.0)

@@ -25,8 +25,9 @@ class SupportChange:
     Attributes
     ----------
     kind : {"nucleation", "split", "loss", "merger"}
-        A new reconstruction starts without mass where c reaches 1 (nucleation), or is one of the halves of a
-        reconstruction with mass (split). An old reconstruction loses all its mass (loss), or meets another (merger).
+        A new reconstruction appears where c reaches 1 (nucleation), or is one of the halves of a reconstruction with
+        mass (split). An old reconstruction loses all its mass (loss), or meets another (merger). For generic data a
+        nucleation starts without mass; for symmetric data several may appear at once, with finite mass (T16).
     low, high : float
         Temperatures between which the change happens.
     where : (D,) array

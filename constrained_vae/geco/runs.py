@@ -40,6 +40,8 @@ class Placement:
         -dR/dD of the frontier at the distortion of the model; NaN outside of the solved range.
     multiplier : float
         lambda of the model, per unit of the total squared error; NaN if it has no constraint on this error.
+    rigorous : bool
+        Whether the bounds of R(D) are proven; otherwise `gap.most` and `rest.most` are heuristic.
     """
 
     gap: Excess
@@ -50,6 +52,11 @@ class Placement:
     rest_error: float
     slope: float
     multiplier: float
+
+    @property
+    def rigorous(self) -> bool:
+        """Whether the bounds of the gap are proven."""
+        return self.gap.rigorous
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -150,7 +157,7 @@ class Run:
             error=error,
             marginal_kl=seen.marginal_kl,
             marginal_kl_error=seen.marginal_kl_error,
-            rest=Excess(gap.least - seen.marginal_kl, gap.most - seen.marginal_kl),
+            rest=Excess(gap.least - seen.marginal_kl, gap.most - seen.marginal_kl, gap.rigorous),
             rest_error=float(np.hypot(error, seen.marginal_kl_error)),
             slope=slope,
             multiplier=float((1 / (2 * self.sigma**2 * beta)).mean()),

@@ -38,7 +38,7 @@ class Posterior(NamedTuple):
 
 def energies(block: Block, objective: FramedObjective, v: Array, b: Array) -> Array:
     """Energies H (n, K) of the rows of a block, in nats (T4)."""
-    return equations.energies(block.phi, block.offset(objective), v, b)
+    return equations.energies(block.phi, block.offset(objective), v, b, objective.quadratic)
 
 
 def posterior(block: Block, tiles: Tiles) -> Posterior:

@@ -172,8 +172,9 @@ def nucleation_theta(a: float, p: float) -> float:
         theta, in squared units of a; a^2 for p = 1/2.
     """
     d = abs(2 * p - 1)
-    # lambda* = log((1 - p) / p) / (Delta^2 (1 - 2p)) with Delta = 2a; the logarithm is 2 artanh(1 - 2p).
-    return a**2 * (d / math.atanh(d) if d else 1.0)
+    # lambda* = log((1 - p) / p) / (Delta^2 (1 - 2p)) with Delta = 2a; near p = 1/2 the logarithm is 2 artanh(1 - 2p).
+    half_log = math.atanh(d) if d < 0.5 else abs(math.log((1 - p) / p)) / 2
+    return a**2 * (d / half_log if d else 1.0)
 
 
 def unequal_points(a: float, p: float, theta: float) -> tuple[TwoPoints, ExactBranch]:

@@ -150,7 +150,20 @@ def test_frontier_places_a_model(tmp_path, capsys):
     excess = curve.excess(1.0, 0.3)
     assert f"{excess.least:.6g} to {excess.most:.6g} nats above the frontier" in capsys.readouterr().out
     assert run("frontier", *COMMANDS["frontier"], "--model", "1:0.3", "--out", tmp_path / "f.json") == 0
-    assert read(tmp_path / "f.json")["excess"] == {"least": excess.least, "most": excess.most}
+    assert read(tmp_path / "f.json")["excess"] == {"least": excess.least, "most": excess.most, "rigorous": True}
+
+
+def test_a_frontier_beyond_the_plane_is_called_heuristic(tmp_path, capsys):
+    np.save(tmp_path / "x.npy", np.eye(3))
+    options = ["--betas", "0.1:0.2:2", "--model", "1:0.1", "--quiet", "--out", tmp_path / "f.json"]
+    assert run("frontier", tmp_path / "x.npy", *options) == 0
+    text = capsys.readouterr().out
+    assert "(heuristic)" in text
+    assert "above the frontier (heuristic bound)" in text
+    assert "rigorous" not in text
+    found = read(tmp_path / "f.json")
+    assert found["columns"]["bound"] == ["heuristic", "heuristic"]
+    assert found["excess"]["rigorous"] is False
 
 
 @pytest.mark.parametrize("goal", [["--kappa", "0.8"], ["--beta", "0.5"]])

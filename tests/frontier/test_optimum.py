@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 import constrained_vae as cv
+from constrained_vae.data.prepared import Block
+from constrained_vae.frontier.certificate import DataPasses
 from constrained_vae.frontier.coverage import Coverage
-from constrained_vae.frontier.optimum import _Data
 from constrained_vae.testing import small_problems
 from tests.helpers.closed_forms import binary_entropy
 
@@ -92,7 +93,7 @@ def test_at_a_tile_c_is_the_ratio_of_masses(rng):
     v, b = objective.readout(psi)
     H = objective.offset(offsets)[:, None] - b - phi @ v.T
     log_Z = np.log(np.exp(-H) @ s.tiling.masses)
-    coverage = Coverage(objective, phi, np.log(s.weights) - objective.offset(offsets) - log_Z)
+    coverage = Coverage(objective, Block(u, phi, offsets, s.weights, None), np.log(s.weights) - log_Z)
     np.testing.assert_allclose(np.exp(coverage(psi)), s.marginal / s.tiling.masses, rtol=1e-12)
     tops, heights = coverage.maxima(np.concatenate([psi, u]))
     assert (np.diff(heights) <= 0).all()
@@ -176,7 +177,7 @@ def test_certify_wants_a_solution():
 def test_log_coverage_is_concave_in_the_balls_that_a_proof_leaves_out(rng):
     x = np.concatenate([rng.normal(size=(60, 2)), 4 + 0.3 * rng.normal(size=(20, 2))])
     s = cv.global_solution(x, beta=0.2)
-    data = _Data(s.problem)
+    data = DataPasses(s.problem)
     psi = s.frame.inward(s.decoder)
     coverage = data.coverage(psi, s.tiling.masses)[0]
     balls, radii = coverage._concave(data.x, psi, 1e-6)

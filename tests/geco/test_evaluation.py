@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.integrate import quad
@@ -115,6 +117,11 @@ def test_placement_on_a_known_frontier():
     p = (1 + np.sqrt(1 - found.distortion)) / 2
     exact = found.rate - (np.log(2) + p * np.log(p) + (1 - p) * np.log(1 - p))
     assert place.gap.least - 1e-3 < exact < place.gap.most + 1e-3
+    assert place.rigorous
+    guessed = run.excess_over(replace(curve, rigorous=np.zeros(60, dtype=bool)), evaluation=found)
+    assert not guessed.rigorous
+    assert not guessed.rest.rigorous
+    assert "heuristic" in repr(guessed)
     m = np.sqrt(1 - found.distortion)
     assert place.slope == pytest.approx(np.arctanh(m) / (2 * m), rel=0.02)
     assert place.error == pytest.approx(place.slope * found.distortion_error)

@@ -1,0 +1,211 @@
+"""certify(): the distance of a solution to the global optimum, by the supremum of the coverage (T14)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from .. import equations
+from .._utils.arrays import FloatArray
+from .._utils.checks import check_instance
+from ..data.prepared import Block
+from ..latent.sites import Sites
+from ..problems.posterior import Posterior, Tiles, energies, posterior
+from ..problems.problem import Problem
+from ..results.fixed_point import FixedPoint
+from ..solvers.convergence import Convergence
+from .coverage import Coverage, rounding_of_energies
+from .hierarchy import group_means
+
+_MAX_PROOF_DIM = 2  # dimensions up to which a supremum is proven
+_PROOF_TOL = 1e-8  # accuracy of that proof, in nats
+_ROUNDED = 64  # highest maxima of log c whose rounding is computed
+_EPS = float(np.finfo(np.float64).eps)
+
+
+@dataclass(frozen=True, eq=False)
+class Certificate:
+    """Bounds of the global optimum F* over all decoders and all prior masses, lower <= F* <= upper (T14).
+
+    Attributes
+    ----------
+    upper : float
+        F of the solution, in nats; good to `rounding`.
+    lower : float
+        F - log sup c - `rounding`, in nats.
+    where : (D,) array
+        Point at which c is largest, in units of x: the best place for one more reconstruction.
+    rigorous : bool
+        Whether the supremum is proven by branch and bound, and not below the rounding. Otherwise it is heuristic: the
+        largest of the maxima that are found by ascent from data points, reconstructions, and means of groups of both.
+    rounding : float
+        Rounding error of F and of log sup c, in nats.
+
+    Examples
+    --------
+    >>> Certificate(upper=1.5, lower=1.25, where=np.zeros(1), rigorous=True)
+    Certificate(F=1.5, gap=2.50e-01 nats, rigorous)
+    """
+
+    upper: float
+    lower: float
+    where: FloatArray
+    rigorous: bool
+    rounding: float = 0.0
+
+    @property
+    def gap(self) -> float:
+        """Difference of the bounds, in nats."""
+        return self.upper - self.lower
+
+    def __repr__(self) -> str:
+        how = "rigorous" if self.rigorous else "heuristic supremum"
+        return f"Certificate(F={self.upper:.9g}, gap={self.gap:.2e} nats, {how})"
+
+
+def certify(solution: FixedPoint) -> Certificate:
+    """Bound how far F of a solution is above the global optimum (T14).
+
+    The solution need not have converged, and its masses may be fixed or free. F is computed anew in float64. The upper
+    bound is F as the solution states it, if the two agree to the rounding of float64; otherwise, as for a solution in
+    float32, it is the new value.
+
+    Parameters
+    ----------
+    solution : FixedPoint
+        A solution of an `ELBO`.
+
+    Returns
+    -------
+    Certificate
+        Bounds of the global optimum, in nats, and whether they are proven.
+
+    Raises
+    ------
+    ValueError
+        If `solution` is not a FixedPoint.
+
+    Examples
+    --------
+    >>> from constrained_vae import Tiling, solve
+    >>> certify(solve([[-1.0], [1.0]], beta=0.5, tiling=Tiling.uniform(2))).gap < 1e-7
+    True
+    """
+    check_instance(solution, "solution", FixedPoint, "solve(x)")
+    problem, data = solution.problem, DataPasses(solution.problem)
+    sites = Sites.of_tiles(solution.code[0], solution.tiling.masses)  # exactly coincident tiles
+    found, coverage, tops, _ = data.look(sites.decoder, sites.masses)
+    found = data.proven(found, coverage, np.concatenate([sites.decoder, tops]), _PROOF_TOL)
+    difference = abs(solution.free_energy - found.upper)
+    if not difference <= Convergence(problem, 0.0, True).slack(found.upper):
+        return found
+    rounding = found.rounding + difference
+    lower = min(solution.free_energy, found.lower)
+    rigorous = found.rigorous and rounding <= found.gap
+    return Certificate(solution.free_energy, lower, found.where, rigorous, rounding)
+
+
+@dataclass(frozen=True, eq=False)
+class DataPasses:
+    """All points of positive weight of a problem, on the host and in the frame, for the passes of a search."""
+
+    problem: Problem
+
+    @cached_property
+    def block(self) -> Block:
+        """All rows of positive weight."""
+        return self.problem.data.whole()
+
+    @property
+    def x(self) -> FloatArray:
+        """The points (N, D)."""
+        return self.block.x
+
+    @property
+    def rho(self) -> FloatArray:
+        """The weights of the points (N,)."""
+        return self.block.rho
+
+    @cached_property
+    def group_means(self) -> FloatArray:
+        """Means (m, D) of groups of points at all scales."""
+        return group_means(self.x, self.rho)
+
+    def energies(self, psi: FloatArray) -> FloatArray:
+        """Energies H (N, k) of reconstructions (T4)."""
+        objective = self.problem.framed
+        return energies(self.block, objective, *objective.readout(psi))
+
+    def posterior(self, psi: FloatArray, masses: FloatArray) -> Posterior:
+        """The E-step of all points."""
+        objective = self.problem.framed
+        return posterior(self.block, Tiles(objective, *objective.readout(psi), equations.log_masses(masses)))
+
+    def evaluated(self, psi: FloatArray, masses: FloatArray, scale: float) -> dict[str, float]:
+        """F, E[H] and, of a squared error, the distortion, in the arithmetic of the certificate."""
+        q, log_Z, H = self.posterior(psi, masses)
+        energy = float(self.rho @ (q * np.where(q > 0, H, 0.0)).sum(axis=1))
+        found = {"free_energy": float(equations.free_energy(log_Z, self.rho)), "energy": energy}
+        quadratic = self.problem.framed.quadratic
+        if quadratic is None:
+            return found
+        energy = max(energy, 0.0)  # the linear form may round below 0
+        return found | {"energy": energy, "distortion": energy / quadratic * scale**2}
+
+    def coverage(self, psi: FloatArray, masses: FloatArray) -> tuple[Coverage, float]:
+        """The coverage of reconstructions with masses, and their F."""
+        return self._coverage(self.posterior(psi, masses))
+
+    def _coverage(self, found: Posterior) -> tuple[Coverage, float]:
+        log_Z = found.log_partition
+        coverage = Coverage(self.problem.framed, self.block, np.log(self.rho) - log_Z)
+        return coverage, float(equations.free_energy(log_Z, self.rho))
+
+    def look(self, psi: FloatArray, masses: FloatArray) -> tuple[Certificate, Coverage, FloatArray, FloatArray]:
+        """The unproven certificate of reconstructions with masses, their coverage, and maxima of log c with values."""
+        found = self.posterior(psi, masses)
+        coverage, upper = self._coverage(found)
+        tops, heights = coverage.maxima(self.starts(psi, found.q))
+        high = np.count_nonzero(heights >= heights[0] - 1)
+        rounding = self.rounding(coverage, found, upper, tops[: min(high, _ROUNDED)])
+        where = self.problem.data.frame.outward(tops[0])
+        lower = upper - max(heights[0], 0.0) - rounding
+        return Certificate(upper, lower, where, False, rounding), coverage, tops, heights
+
+    def starts(self, psi: FloatArray, q: FloatArray) -> FloatArray:
+        """Points (m, D) from which maxima of c are sought: reconstructions, data, and means of groups of both.
+
+        No code of these points is better than the bound: if p has the masses p_a at points y_a, then
+        F(p) >= F - log sum_a p_a c(y_a) (T14), so that a bound below the largest c(y_a) holds for it.
+        """
+        mass = self.rho @ q
+        alive = mass > 0
+        means = ((self.rho[:, None] * q).T @ self.x)[alive] / mass[alive, None]
+        return np.concatenate([psi, self.x, self.group_means, means, group_means(means, mass[alive])])
+
+    def rounding(self, coverage: Coverage, found: Posterior, upper: float, points: FloatArray) -> float:
+        """Rounding error of F and of log sup c, which is attained at one of some points (m, D), in nats."""
+        energies = (found.q * np.where(found.q > 0, found.energies, 0.0)).sum(axis=1)
+        of_energies = rounding_of_energies(self.block, coverage.objective, energies[:, None])[:, 0]
+        of_log_Z = of_energies + 8 * _EPS * (1 + np.abs(found.log_partition))
+        return float(self.rho @ of_log_Z + coverage.rounding(points, of_log_Z).max() + 8 * _EPS * (1 + abs(upper)))
+
+    def proven(self, certificate: Certificate, coverage: Coverage, peaks: FloatArray, accuracy: float) -> Certificate:
+        """The certificate with a proven bound, if branch and bound finds one (T14)."""
+        if self.x.shape[1] > _MAX_PROOF_DIM or self.problem.framed.quadratic is None:
+            return certificate
+        bound, top = coverage.bound(self.x, peaks, accuracy)
+        if not np.isfinite(bound):
+            return certificate
+        bound, rounding = max(bound, 0.0), certificate.rounding
+        where = self.problem.data.frame.outward(top)
+        return Certificate(certificate.upper, certificate.upper - bound - rounding, where, rounding <= bound, rounding)
+
+
+def collapsed_coverage(problem: Problem) -> tuple[Coverage, Block, FloatArray]:
+    """The coverage of the collapsed solution, the data, and points (m, D) from which its maxima are sought."""
+    data = DataPasses(problem)
+    psi = problem.collapsed[None]
+    return data.coverage(psi, np.ones(1))[0], data.block, np.concatenate([psi, data.x, data.group_means])
