@@ -130,7 +130,7 @@ def test_transitions_are_exact(tmp_path, capsys):
     assert "Transition(beta=1, continuous, 1 to 2 reconstructions)" in capsys.readouterr().out
     none = tmp_path / "none.png"
     assert run("transitions", "two_points", "--betas", "2:3", *SMALL, "--plot", none) == 0
-    assert capsys.readouterr().out == f"no transitions\nwrote {none}\n"
+    assert capsys.readouterr().out == f"no transitions\ncomplete down to beta=2: end of the range\nwrote {none}\n"
 
 
 def test_what_is_not_known_is_null_in_json(tmp_path):
