@@ -28,6 +28,7 @@ from .status import Status
 
 S = TypeVar("S", bound="FixedPoint")
 
+_NO_MASS = float(np.finfo(np.float64).eps)  # lost in the rounding of the total mass, 1, and of F
 _MAX_COORDINATES = 4  # coordinates of a reconstruction in a table
 
 
@@ -220,9 +221,12 @@ class FixedPoint:
 
     @cached_property
     def distinct(self) -> Sites:
-        """Reconstructions that coincide to tolerance, with their summed prior and posterior masses."""
+        """Reconstructions that coincide to tolerance, with their summed prior and posterior masses.
+
+        A tile without mass, neither prior nor posterior, is no reconstruction: it is counted with the nearest one.
+        """
         sites = Sites(self.decoder, np.arange(len(self.decoder)), self.tiling.masses, self.marginal)
-        return sites.merged(self.tolerance)
+        return sites.with_mass(_NO_MASS).merged(self.tolerance)
 
     @cached_property
     def encoder(self) -> FloatArray:

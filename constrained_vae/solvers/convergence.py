@@ -66,6 +66,11 @@ class Convergence:
         self.noise = 16 * self.eps * (1 + steepness**2)  # of the free energy, relative to 1 + |F|
 
     @property
+    def mass_tol(self) -> float:
+        """Largest log c = log m - log pi, in nats, of a free mass that counts as settled (T14)."""
+        return max(self.tol / self.problem.data.radius, self.noise)
+
+    @property
     def loose_tol(self) -> float:
         """Tolerance for a point that may be a saddle, which need not be accurate."""
         return max(self.tol, LOOSE_TOL * self.problem.data.radius)

@@ -43,6 +43,7 @@ class Iteration:
     whitened: Whitened | None = None  # None: the vectors are in the coordinates of the objective
     drawn_at: float = np.inf  # residual at which the whitened coordinates were computed
     slid: bool = False  # whether a saddle was left along a direction of negative curvature
+    revivals: int = 0  # times that sites without mass were given some
     kicked_from: tuple[int, float] | None = None  # number of sites and F before the last kick
 
     def __post_init__(self) -> None:
@@ -169,10 +170,15 @@ class Iteration:
         if not rise <= (0.0 if strictly else self.slack()):
             self.whitened = before
             return False
-        self.sites, self.history, self.convergence.factor = sites, [], np.nan
+        self.sites = sites
+        self.restart(point)
+        return True
+
+    def restart(self, point: Point) -> None:
+        """Continue from a point that is far from the current one, without history."""
+        self.history, self.convergence.factor, self.whitened = [], np.nan, None
         self.accept(point)
         self.draw_coordinates()
-        return True
 
     def current_sites(self) -> Sites:
         """The sites with reconstructions, masses and marginal posterior of the current point."""

@@ -21,7 +21,7 @@ from ..latent.tiling import Tiling
 from ..problems.problem import Problem
 from ..results.fixed_point import FixedPoint
 from ..results.status import Status
-from . import saddles, splits
+from . import masses, saddles, splits
 from .acceleration import ACCELERATORS
 from .iteration import Iteration
 from .options import Options
@@ -72,8 +72,8 @@ def run(it: Iteration, predicted: Sites | None) -> Status:
             it.move_to(predicted, strictly=True)
         while True:
             status = converge(it, tol)
-            if splits.tie(it):
-                status = converge(it, tol)
+            if masses.revive(it) or splits.tie(it):
+                continue
             if splits.kick(it):
                 saddle_left, tol = True, it.convergence.loose_tol  # the next end point may be a saddle, too
             elif tol > it.convergence.tol:
@@ -87,7 +87,7 @@ def run(it: Iteration, predicted: Sites | None) -> Status:
     finally:
         if it.point is not None and not np.isfinite(it.error):
             it.error = it.convergence.estimate(it.point, it.history)
-    if status is Status.CONVERGED and it.error > it.convergence.tol:
+    if status is Status.CONVERGED and (it.error > it.convergence.tol or masses.rising(it)):
         return Status.CRITICAL
     if status is Status.CONVERGED and (to_host(it.here.expectations.mass) <= 0).any():
         return Status.DEAD_TILES
@@ -109,7 +109,7 @@ def converge(it: Iteration, tol: float) -> Status:
             if not np.isfinite(it.error) and convergence.symmetric and saddles.slide(it, step):
                 last_was_plain = False
                 continue
-            if convergence.stalled or it.error <= tol:
+            if convergence.stalled or (it.error <= tol and not masses.growing(it)):
                 return Status.CONVERGED if it.error <= tol else Status.CRITICAL
             convergence.postpone(point.residual, it.error)
             if it.options.accelerate != "plain" and np.isfinite(it.error):
