@@ -91,7 +91,7 @@ class FixedPoint:
         contraction factor from above. A value of 1 or more means that a site with a single tile would split if it had
         two.
     n_maps : int
-        Number of evaluations of the map.
+        Number of evaluations of the map, and of products with its Jacobian.
     status : Status
         Why the iteration ended.
     masses_free : bool

@@ -27,6 +27,38 @@ _REFRESH_RATIO = 0.03  # whitened coordinates are computed anew when the residua
 Map = Callable[[Problem, Array, Array, Array | None], tuple[Expectations, Array]]
 
 
+@dataclass
+class SoftModes:
+    """Progress of Newton's method for soft modes, see `soft_modes`.
+
+    Attributes
+    ----------
+    due : int
+        Number of maps at which it begins.
+    seen : (int, float) or None
+        Number of maps and residual some maps before that.
+    used : bool
+        Whether it has begun before.
+    error, free_energy : float
+        Least error, and F at the last Hessian.
+    idle : int
+        Number of Hessians in a row that neither reduced the error tenfold nor lowered F.
+    """
+
+    due: int = 0
+    seen: tuple[int, float] | None = None
+    used: bool = False
+    error: float = np.inf
+    free_energy: float = np.inf
+    idle: int = 0
+
+    def record(self, error: float, free_energy: float, rounding: float) -> None:
+        """Record the error and F at a Hessian; falls of F below the rounding do not count."""
+        gained = error < 0.1 * self.error or self.free_energy - free_energy > rounding
+        self.idle = 0 if gained else self.idle + 1
+        self.error, self.free_energy, self.used = min(error, self.error), free_energy, True
+
+
 @dataclass(eq=False)
 class Iteration:
     """The state of one run of the loop; `map` is the map of the fixed-point equations."""
@@ -44,6 +76,7 @@ class Iteration:
     drawn_at: float = np.inf  # residual at which the whitened coordinates were computed
     slid: bool = False  # whether a saddle was left along a direction of negative curvature
     revivals: int = 0  # times that sites without mass were given some
+    soft: SoftModes = field(default_factory=SoftModes)
     kicked_from: tuple[int, float] | None = None  # number of sites and F before the last kick
 
     def __post_init__(self) -> None:

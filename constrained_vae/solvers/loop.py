@@ -21,7 +21,7 @@ from ..latent.tiling import Tiling
 from ..problems.problem import Problem
 from ..results.fixed_point import FixedPoint
 from ..results.status import Status
-from . import masses, saddles, splits
+from . import masses, saddles, soft_modes, splits
 from .acceleration import ACCELERATORS
 from .iteration import Iteration
 from .options import Options
@@ -98,10 +98,13 @@ def converge(it: Iteration, tol: float) -> Status:
     """Iterate until the estimated error is below the tolerance, or the residual is rounding."""
     convergence, it.history, last_was_plain = it.convergence, it.history[-1:], False
     convergence.begin(tol)
+    soft_modes.wait(it)
     accelerator = ACCELERATORS[it.options.accelerate]
     while True:
         if it.whitened is not None:
             it.refresh_coordinates()
+        if soft_modes.due(it, tol) and (status := soft_modes.approach(it, tol)) is not None:
+            return status
         point = it.here
         closing, candidates = convergence.closing(point.residual), []
         if closing and last_was_plain and it.near_enough():
