@@ -43,6 +43,8 @@ class SoftModes:
         Least error, and F at the last Hessian.
     idle : int
         Number of Hessians in a row that neither reduced the error tenfold nor lowered F.
+    unknowns, last_error, spent : int, float, bool
+        Number of unknowns and the error at the end of the method, and whether it ended at the accuracy of arithmetic.
     """
 
     due: int = 0
@@ -51,12 +53,20 @@ class SoftModes:
     error: float = np.inf
     free_energy: float = np.inf
     idle: int = 0
+    unknowns: int = 0
+    last_error: float = np.inf
+    spent: bool = False
 
-    def record(self, error: float, free_energy: float, rounding: float) -> None:
+    def exhausted(self, free_energy: float, rounding: float, unknowns: int) -> bool:
+        """Whether the method has ended at the same F, and not many unknowns have been tied since."""
+        return self.spent and self.free_energy - free_energy <= rounding and 2 * unknowns > self.unknowns
+
+    def record(self, error: float, free_energy: float, rounding: float, unknowns: int) -> None:
         """Record the error and F at a Hessian; falls of F below the rounding do not count."""
         gained = error < 0.1 * self.error or self.free_energy - free_energy > rounding
         self.idle = 0 if gained else self.idle + 1
         self.error, self.free_energy, self.used = min(error, self.error), free_energy, True
+        self.unknowns, self.spent = unknowns, False
 
 
 @dataclass(eq=False)

@@ -1,8 +1,10 @@
 """The solver loop: maps, acceleration with a guard of the free energy, convergence, ties and splits of sites.
 
 repeat  a point, then the proposal of the accelerator if F does not rise there, else the plain map, which descends (T6);
+        or, where all these crawl along a nearly flat direction, Newton's method, see `soft_modes`;
 until   the estimated distance to the fixed point is within the tolerance (T10), see `convergence`;
-then    tie coincident tiles; kick a site past its split condition (T9) along its unstable axis, see `splits`; repeat.
+then    give mass to light tiles that ought to grow (T14), see `masses`;
+        tie coincident tiles; kick a site past its split condition (T9) along its unstable axis, see `splits`; repeat.
 
 Points and vectors are where the backend computes, and only a few numbers per map are copied to the host. Sites are on
 the host, and are updated when an iteration has converged.
@@ -63,7 +65,7 @@ def iterate(
 
 
 def run(it: Iteration, predicted: Sites | None) -> Status:
-    """The outer loop: converge, tie coincident sites, and leave a saddle or end."""
+    """The outer loop: converge, settle the masses, tie coincident sites, and leave a saddle or end."""
     tol, saddle_left = it.convergence.tol, False
     try:
         it.accept(it.evaluate_sites(it.sites))

@@ -91,14 +91,16 @@ def settle(it: Iteration) -> None:
     Each is a point that climbs to a maximum of c (mean shift). Under plain maps it would have come to rest long before
     its mass was lost, and perhaps where c > 1.
     """
-    point, resolution = it.here, it.problem.framed.stiffness**-0.5
+    limit = (_SETTLED * it.problem.framed.stiffness**-0.5) ** 2
     for _ in range(_MAX_SHIFTS):
-        shift = point.updated_decoder - point.psi
-        far = it.problem.data.to_device(vanished(it)) & ((shift * shift).sum(axis=1) > (_SETTLED * resolution) ** 2)
-        if not far.any():
+        dead, point = vanished(it), it.here
+        if not dead.any():
             break
-        point = it.evaluate(point.psi + far[:, None] * shift, point.log_masses)
-        it.restart(point)
+        psi = to_host(point.psi)
+        shift = np.where(dead[:, None], to_host(point.updated_decoder) - psi, 0.0)
+        if not (np.square(shift).sum(axis=1) > limit).any():
+            break
+        it.restart(it.evaluate(it.problem.data.to_device(psi + shift), point.log_masses))
 
 
 def log_coverage(it: Iteration) -> FloatArray:

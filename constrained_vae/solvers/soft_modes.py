@@ -18,7 +18,7 @@ from .._utils.blas import single_threaded_blas
 from .._utils.device import to_host
 from ..results.status import Status
 from . import saddles
-from .acceleration import extended, lbfgs
+from .acceleration import Past, extended, lbfgs
 from .iteration import Iteration
 from .masses import growing
 from .point import Point
@@ -34,6 +34,7 @@ _IDLE = 2  # Hessians in a row that neither lowered F nor reduced the error, bef
 _ROUNDING = 10.0  # in units of the rounding of F: smaller falls do not count
 _FAILURES = 5  # steps that fail with one Hessian
 _CHORDS = 8  # steps with one Hessian
+_RMS_ROUNDING = 0.25  # root-mean-square rounding of the residual, in units of the residual that counts as rounding
 _FLAT = 1e-13  # curvatures up to this size are rounding: the mode is flat, and its coordinate arbitrary
 _FIRST_RADIUS = 0.1  # of the trust region, in units of the spread of the sites
 
@@ -53,13 +54,16 @@ def _patience(it: Iteration) -> int:
 
 def due(it: Iteration, tol: float) -> bool:
     """Whether the other schemes have had their time and, as the residual falls, need more maps than a Hessian."""
-    now, soft, residual = it.recorder.n_maps, it.soft, it.here.residual
-    if now < soft.due - _FORECAST or not _possible(it):
+    now, soft = it.recorder.n_maps, it.soft
+    if (now < soft.due - _FORECAST and not soft.used) or not _possible(it):
         return False
+    residual = it.here.residual
+    if soft.used:  # differences of the map may not see the soft mode, so that the Hessian decides on convergence
+        return now >= soft.due or residual <= tol
     if soft.seen is None:
         soft.seen = now, residual
-    if now < soft.due or soft.used:
-        return now >= soft.due
+    if now < soft.due:
+        return False
     before, then = soft.seen
     fall = np.log(then / residual) if 0 < residual < then else 0.0
     if fall * len(it.here.vectors[0]) < np.log(max(residual / tol, 2.0)) * (now - before):
@@ -152,13 +156,16 @@ def approach(it: Iteration, tol: float) -> Status | None:
     rounding of the residual alone is an error above the tolerance; or if some Hessians in a row were of no use.
     """
     unit = np.sqrt(it.here.coordinates.stiffness)  # of lengths in the metric
-    floor, first = it.convergence.floor * unit, _FIRST_RADIUS * unit * _spread(it.here)
+    floor, first = _RMS_ROUNDING * it.convergence.floor * unit, _FIRST_RADIUS * unit * _spread(it.here)
     radius, move = first, it.problem.data.to_device
+    if it.soft.exhausted(it.here.free_energy, _ROUNDING * it.slack(), len(it.here.vectors[0])):
+        it.error = it.soft.last_error
+        return Status.CRITICAL
     for _ in range(_MOST_HESSIANS):
         quadratic, rounding = Quadratic.at(it), _ROUNDING * it.slack()
         components = quadratic.along(it.here.vectors[1])
         error = quadratic.error(components, floor) / unit
-        it.soft.record(error, it.here.free_energy, rounding)
+        it.soft.record(error, it.here.free_energy, rounding, len(components))
         spent = quadratic.gain(components, first) <= rounding
         flat = spent and quadratic.error(0 * components, floor) / unit > tol
         if (error > tol or growing(it)) and it.here.residual > it.convergence.floor and not it.soft.idle >= _IDLE:
@@ -170,8 +177,11 @@ def approach(it: Iteration, tol: float) -> Status | None:
             error = quadratic.error(quadratic.along(it.here.vectors[1]), floor) / unit
             if not (flat or spent):
                 break
-        it.error = error
-        return Status.CONVERGED if error <= tol and not growing(it) else Status.CRITICAL
+        it.error = it.soft.last_error = error
+        if error <= tol and not growing(it):
+            return Status.CONVERGED
+        it.soft.free_energy, it.soft.spent = it.here.free_energy, True
+        return Status.CRITICAL
     _wait(it, _patience(it))
     return None
 
@@ -192,14 +202,15 @@ def _descend(it: Iteration, quadratic: Quadratic, components: FloatArray, radius
     stiff components. Returns the next radius, too.
     """
     move, slack, size = it.problem.data.to_device, it.slack(), quadratic.size(components)
-    along, ones, failures, moved, history = components, np.ones_like(components), 0, False, []
+    along, ones, failures, moved = components, np.ones_like(components), 0, False
+    scale, y, history = ones, ones, list[Past]()
     for _ in range(_CHORDS + len(components)):
         if not history:
             scale, y = quadratic.scale(along, radius), 0 * along
             history = extended([], y, along / scale, plain=False)
         proposal = lbfgs(history, ones)
         step = along / scale if proposal is None else proposal - y
-        length = np.linalg.norm(step / scale)
+        length = float(np.linalg.norm(step / scale))
         share = min(1.0, radius / length)
         point, step = it.here, share * step
         after = it.evaluate(*point.from_vector(point.vectors[0] + move(quadratic.displacement(step / scale))))
