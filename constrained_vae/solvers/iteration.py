@@ -33,8 +33,8 @@ class SoftModes:
 
     Attributes
     ----------
-    due : int
-        Number of maps at which it begins.
+    began, due : int
+        Number of maps at the start of this approach, and number of maps at which it begins.
     seen : (int, float) or None
         Number of maps and residual some maps before that.
     used : bool
@@ -47,6 +47,7 @@ class SoftModes:
         Number of unknowns and the error at the end of the method, and whether it ended at the accuracy of arithmetic.
     """
 
+    began: int = 0
     due: int = 0
     seen: tuple[int, float] | None = None
     used: bool = False

@@ -25,11 +25,13 @@ from ..results.fixed_point import FixedPoint
 from ..results.status import Status
 from . import masses, saddles, soft_modes, splits
 from .acceleration import ACCELERATORS
-from .iteration import Iteration
+from .iteration import Iteration, SoftModes
 from .options import Options
 from .package import package
 from .recorder import Recorder, Stopped
 from .split_condition import SplitCondition
+
+_NEW_APPROACH = 1e-6  # excess over the split condition above which a kick leads away from modes known to be soft
 
 
 def fixed_point_map(
@@ -77,6 +79,8 @@ def run(it: Iteration, predicted: Sites | None) -> Status:
             if masses.revive(it) or splits.tie(it):
                 continue
             if splits.kick(it):
+                if it.condition is not None and splits.excess(it.condition) > _NEW_APPROACH:
+                    it.soft = SoftModes()
                 saddle_left, tol = True, it.convergence.loose_tol  # the next end point may be a saddle, too
             elif tol > it.convergence.tol:
                 tol = it.convergence.tol

@@ -16,9 +16,7 @@ from ..data.prepared import Block
 from ..problems.posterior import Tiles, posterior
 from ..problems.problem import Problem
 from .iteration import Iteration
-from .point import Point
 
-LIGHT_MASS = 1e-8  # a lighter tile is left out of the error estimate, to the accuracy of that estimate
 _MAX_EXPONENT = 700.0  # larger c count as exp of this
 _MAX_TRIALS = 60  # shares of mass that are tried for tiles that ought to grow
 _MAX_REVIVALS = 100  # of one iteration, after which c - 1 counts as rounding that is larger than expected
@@ -32,14 +30,14 @@ def growing(it: Iteration) -> bool:
     point = it.here
     if not it.options.free:
         return False
-    heavy = point.expectations.mass > LIGHT_MASS
+    heavy = point.expectations.mass > it.convergence.light_mass
     step = array_namespace(heavy).where(heavy, point.log_step, 0.0)
     return numbers(step.max())[0] > it.convergence.mass_tol
 
 
 def rising(it: Iteration) -> bool:
     """Whether a light free mass grows by more than the tolerance from map to map."""
-    return it.options.free and bool((light(it.here) & (log_coverage(it) > it.convergence.mass_tol)).any())
+    return it.options.free and bool((light(it) & (log_coverage(it) > it.convergence.mass_tol)).any())
 
 
 def revive(it: Iteration) -> bool:
@@ -54,7 +52,7 @@ def revive(it: Iteration) -> bool:
         return False
     settle(it)
     point, log_c = it.here, log_coverage(it)
-    wanted = light(point) & (log_c > it.convergence.mass_tol)
+    wanted = light(it) & (log_c > it.convergence.mass_tol)
     if not wanted.any() or it.revivals >= _MAX_REVIVALS:
         return False
     it.revivals += 1
@@ -72,9 +70,9 @@ def revive(it: Iteration) -> bool:
     return False
 
 
-def light(point: Point) -> npt.NDArray[np.bool_]:
+def light(it: Iteration) -> npt.NDArray[np.bool_]:
     """Which sites (k,) have so little mass that the error estimate leaves them out."""
-    found: npt.NDArray[np.bool_] = to_host(point.expectations.mass) <= LIGHT_MASS
+    found: npt.NDArray[np.bool_] = to_host(it.here.expectations.mass) <= it.convergence.light_mass
     return found
 
 

@@ -27,6 +27,7 @@ from .symmetrised import assembled, dense_part
 _MOST_UNKNOWNS = 256  # with more unknowns the Hessian costs more than it saves
 _PATIENCE = 120  # maps without convergence, and as many for each unknown, before the first Hessian
 _SHORT_PATIENCE = 10
+_SADDLE_MAPS = 500  # maps of one approach, before which a saddle is not accepted as the end
 _FORECAST = 30  # maps from which the number of further maps is estimated
 _NEAR = 1e-3  # in units of the data's radius: largest residual at which a Hessian is of use
 _MOST_HESSIANS = 20
@@ -34,6 +35,7 @@ _IDLE = 2  # Hessians in a row that neither lowered F nor reduced the error, bef
 _ROUNDING = 10.0  # in units of the rounding of F: smaller falls do not count
 _FAILURES = 5  # steps that fail with one Hessian
 _CHORDS = 8  # steps with one Hessian
+_NEARLY_AT_REST = 1e3  # in units of that residual, before free masses of coincident sites may end the method
 _RMS_ROUNDING = 0.25  # root-mean-square rounding of the residual, in units of the residual that counts as rounding
 _FLAT = 1e-13  # curvatures up to this size are rounding: the mode is flat, and its coordinate arbitrary
 _FIRST_RADIUS = 0.1  # of the trust region, in units of the spread of the sites
@@ -41,6 +43,8 @@ _FIRST_RADIUS = 0.1  # of the trust region, in units of the spread of the sites
 
 def wait(it: Iteration) -> None:
     """Begin to wait for the convergence of the other schemes; if they did not converge before, only shortly."""
+    if not it.soft.used:
+        it.soft.began = it.recorder.n_maps
     _wait(it, _SHORT_PATIENCE if it.soft.used else _patience(it))
 
 
@@ -158,7 +162,8 @@ def approach(it: Iteration, tol: float) -> Status | None:
     unit = np.sqrt(it.here.coordinates.stiffness)  # of lengths in the metric
     floor, first = _RMS_ROUNDING * it.convergence.floor * unit, _FIRST_RADIUS * unit * _spread(it.here)
     radius, move = first, it.problem.data.to_device
-    if it.soft.exhausted(it.here.free_energy, _ROUNDING * it.slack(), len(it.here.vectors[0])):
+    same = it.soft.exhausted(it.here.free_energy, _ROUNDING * it.slack(), len(it.here.vectors[0]))
+    if same and not it.options.free:  # an exchange of free masses is flat only until coincident sites are tied
         it.error = it.soft.last_error
         return Status.CRITICAL
     for _ in range(_MOST_HESSIANS):
@@ -168,6 +173,7 @@ def approach(it: Iteration, tol: float) -> Status | None:
         it.soft.record(error, it.here.free_energy, rounding, len(components))
         spent = quadratic.gain(components, first) <= rounding
         flat = spent and quadratic.error(0 * components, floor) / unit > tol
+        flat = flat and (not it.options.free or it.here.residual <= _NEARLY_AT_REST * it.convergence.floor)
         if (error > tol or growing(it)) and it.here.residual > it.convergence.floor and not it.soft.idle >= _IDLE:
             moved, radius = _descend(it, quadratic, components, max(radius, 0.1 * first))
             if not moved and quadratic.values[0] < -_FLAT:
@@ -175,8 +181,11 @@ def approach(it: Iteration, tol: float) -> Status | None:
             if moved and not flat:
                 continue
             error = quadratic.error(quadratic.along(it.here.vectors[1]), floor) / unit
-            if not (flat or spent):
+            if not flat and (it.options.free or not spent):
                 break
+        # The way down from a saddle may begin with falls of F below its rounding, which the other schemes follow.
+        if quadratic.values[0] < -_FLAT and it.recorder.n_maps - it.soft.began < _SADDLE_MAPS:
+            break
         it.error = it.soft.last_error = error
         if error <= tol and not growing(it):
             return Status.CONVERGED
