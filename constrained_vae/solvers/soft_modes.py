@@ -3,8 +3,8 @@
 Just below a transition of symmetric data F is nearly flat along a rotation of the split axis, and along exchanges of
 tiles: eigenvalues 1e-3, 1e-6, 1e-9 of I - J belong to one problem. The history of the accelerators spans a few of
 these directions only, and differences of the map do not resolve curvatures of 1e-9. The dense Hessian does: it is
-computed exactly (T8), which counts as one map per unknown. Each step is that of a trust region; steps with the same
-Hessian follow, which lead back into a curved valley.
+computed exactly (T8), which counts as one map per unknown. L-BFGS, preconditioned by it and within a trust region, then
+follows the curved valley until the next Hessian.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from .point import Point
 from .symmetrised import assembled, dense_part
 
 _MOST_UNKNOWNS = 256  # with more unknowns the Hessian costs more than it saves
-_PATIENCE = 120  # maps without convergence, and as many for each unknown, before the first Hessian
-_SHORT_PATIENCE = 10
-_SADDLE_MAPS = 500  # maps of one approach, before which a saddle is not accepted as the end
+_PATIENCE = 120  # maps without convergence, or one for each unknown if that is more, before the first Hessian
+_SHORT_PATIENCE = 10  # the same, if the other schemes were slow before
 _FORECAST = 30  # maps from which the number of further maps is estimated
+_SADDLE_MAPS = 500  # maps of one approach, before which a saddle is not accepted as the end
 _NEAR = 1e-3  # in units of the data's radius: largest residual at which a Hessian is of use
-_MOST_HESSIANS = 20
+_MOST_HESSIANS = 20  # before the other schemes have another turn
 _IDLE = 2  # Hessians in a row that neither lowered F nor reduced the error, before the method ends
 _ROUNDING = 10.0  # in units of the rounding of F: smaller falls do not count
 _FAILURES = 5  # steps that fail with one Hessian
-_CHORDS = 8  # steps with one Hessian
-_NEARLY_AT_REST = 1e3  # in units of that residual, before free masses of coincident sites may end the method
-_RMS_ROUNDING = 0.25  # root-mean-square rounding of the residual, in units of the residual that counts as rounding
+_CHORDS = 8  # steps with one Hessian, and one more for each unknown
+_RMS_ROUNDING = 0.25  # root-mean-square rounding of the residual, in units of `Convergence.floor`
+_NEARLY_AT_REST = 1e3  # in units of `Convergence.floor`: residual at which coincident sites with free masses are tied
 _FLAT = 1e-13  # curvatures up to this size are rounding: the mode is flat, and its coordinate arbitrary
 _FIRST_RADIUS = 0.1  # of the trust region, in units of the spread of the sites
 

@@ -112,3 +112,13 @@ def test_the_quadratic_is_that_of_the_map(free, likelihood, monkeypatch, rng):
     assert seen
     expected = 1 - cv.Jacobian.at(s, merge=False).eigenpairs(len(seen[-1].values)).values
     np.testing.assert_allclose(seen[-1].values, np.sort(expected), atol=1e-6)
+
+
+def test_the_slow_way_down_from_a_saddle_is_followed():
+    """Points of tiny weights: F falls by less than its rounding for 150 maps, and then by half a nat."""
+    x, weights = np.array([[2.0, 0, 1], [-3, 2, -2], [-3, -1, 1]]), np.array([1.0, 2.6e-13, 6.3e-8])
+    tiling = cv.Tiling([0.172, 0.345, 0.18, 0.303])
+    s = cv.solve(x, beta=1.6414482e-6, tiling=tiling, weights=weights, masses="free", seed=2212)
+    rho = weights / weights.sum()
+    assert s.converged
+    assert s.free_energy == pytest.approx(-rho @ np.log(rho), abs=1e-12)  # every point has its own tile
