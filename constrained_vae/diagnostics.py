@@ -24,6 +24,7 @@ from ._utils.checks import check_instance, check_positive
 from .data.prepared import Block
 from .problems.posterior import Tiles, responsibilities
 from .results.fixed_point import FixedPoint
+from .solvers.masses import log_coverage_of
 from .spectral.random_walk import eigengap, overlap_matrix, spectrum
 
 __all__ = ["Blur", "Report", "active_tiles", "blur", "coverage", "holes", "marginal_kl", "overlap_matrix", "report"]
@@ -229,6 +230,9 @@ class Report:
 def report(solution: FixedPoint, threshold: float = _HOLE_COVERAGE) -> Report:
     """A readable summary: rate, marginal KL, holes, blur, and the distinct reconstructions.
 
+    With free masses it also has the largest log c = log(m / pi) of all tiles, however light (T14). The masses are at
+    their optimum if it is 0; a positive number is the rate at which the mass of a tile would grow from map to map.
+
     Parameters
     ----------
     solution : FixedPoint
@@ -285,6 +289,7 @@ def report(solution: FixedPoint, threshold: float = _HOLE_COVERAGE) -> Report:
             ("distortion", f"{solution.distortion:.4g} (units of x^2)"),
             ("free energy", f"{solution.free_energy:.4g} nats"),
             ("marginal KL", f"{solution.marginal_kl:.4g} nats"),
+            *_optimality(solution),
             (
                 "reconstructions",
                 f"{len(sites)} distinct; {eigengap(spectrum(solution))} clusters by the eigengap of the overlap",
@@ -316,6 +321,14 @@ def report(solution: FixedPoint, threshold: float = _HOLE_COVERAGE) -> Report:
         ),
         omitted=max(0, len(sites) - _MAX_LISTED),
     )
+
+
+def _optimality(solution: FixedPoint) -> list[tuple[str, str]]:
+    """The largest log c of all tiles and the tile, where masses are free; 1e-15 and less is rounding of 0."""
+    if not solution.masses_free:
+        return []
+    log_c = log_coverage_of(solution.problem, *solution.code, np.arange(len(solution.tiling)))
+    return [("largest log c", f"{log_c.max():.2g} nats, at tile {log_c.argmax()}")]
 
 
 def _checked(solution: FixedPoint) -> FixedPoint:

@@ -28,6 +28,7 @@ from ..data.prepared import Block, tree_sum
 from ..latent.sites import Sites
 from ..problems.posterior import Tiles, posterior
 from ..results.fixed_point import FixedPoint
+from ..solvers.symmetrised import assembled, dense_sums
 
 _MAX_DENSE_UNKNOWNS = 512  # with more unknowns Lanczos and MINRES replace the decomposition of the dense matrix
 
@@ -199,34 +200,14 @@ class Jacobian:
 
     def dense(self) -> FloatArray:
         """The symmetrised form as an (n, n) array; raises TooLargeError above 2^26 entries."""
-        (n, _), k = self.shape, len(self.psi)
+        n, _ = self.shape
         if n * n > memory.LARGEST // 2:
             raise TooLargeError(
                 f"the Jacobian would hold {n} x {n} entries ({n * n * 8 / 2**30:.1f} GiB): "
                 "use operator() or, for a few eigenvalues, eigenpairs()"
             )
-        own, matrix = tree_sum(
-            self._dense_part(x[i : i + rows], rho[i : i + rows], q[i : i + rows])
-            for x, rho, q in self._kept
-            for rows in [memory.rows_of_block(n)]
-            for i in range(0, len(x), rows)
-        )
-        for a in range(k):
-            part = slice(a * n // k, (a + 1) * n // k)
-            matrix[part, part] += own[a]
-        weight = np.repeat(self._symmetrised.per_root_mass, n // k)
-        return weight[:, None] * matrix * weight
-
-    def _dense_part(self, x: FloatArray, rho: FloatArray, q: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """The share of some rows in the blocks of single sites (k, n / k, n / k), and in the whole matrix (n, n)."""
-        (n, _), (k, dim) = self.shape, self.psi.shape
-        scores = np.ones((len(x), k, n // k))  # of unit displacements; the last is that of a log mass, if it is free
-        scores[..., :dim] = self.stiffness * (x[:, None] - self.psi)
-        root = scores * np.sqrt(rho[:, None] * q)[..., None]
-        own = np.matmul(root.transpose(1, 2, 0), root.transpose(1, 0, 2))
-        # Rounding of 1 - q_ib only affects modes that are negligible.
-        mean = (root * np.sqrt(q)[..., None]).reshape(len(x), n)
-        return own, -(mean.T @ mean)
+        sums = tree_sum(dense_sums(x, rho, q, self.psi, self.stiffness, n) for x, rho, q in self._kept)
+        return assembled(sums, self._symmetrised.per_root_mass)
 
     def eigenpairs(self, count: int = 1) -> Eigenpairs:
         """The `count` largest eigenvalues, at most n, with their eigenvectors.

@@ -28,6 +28,7 @@ from .status import Status
 
 S = TypeVar("S", bound="FixedPoint")
 
+_NO_MASS = float(np.finfo(np.float64).eps)  # lost in the rounding of the total mass, 1, and of F
 _MAX_COORDINATES = 4  # coordinates of a reconstruction in a table
 
 
@@ -92,7 +93,7 @@ class FixedPoint:
         there. It bounds the contraction factor from above. A value of 1 or more means that a site with a single tile
         would split if it had two.
     n_maps : int
-        Number of evaluations of the map.
+        Number of evaluations of the map, and of products with its Jacobian.
     status : Status
         Why the iteration ended.
     masses_free : bool
@@ -222,9 +223,12 @@ class FixedPoint:
 
     @cached_property
     def distinct(self) -> Sites:
-        """Reconstructions that coincide to tolerance, with their summed prior and posterior masses."""
+        """Reconstructions that coincide to tolerance, with their summed prior and posterior masses.
+
+        A tile without mass, neither prior nor posterior, is no reconstruction: it is counted with the nearest one.
+        """
         sites = Sites(self.decoder, np.arange(len(self.decoder)), self.tiling.masses, self.marginal)
-        return sites.merged(self.tolerance)
+        return sites.with_mass(_NO_MASS).merged(self.tolerance)
 
     @cached_property
     def encoder(self) -> FloatArray:

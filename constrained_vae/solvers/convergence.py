@@ -20,6 +20,7 @@ from .point import Point
 
 ACCEPTABLE_TOL = 1e-7  # error, in units of the data's radius, up to which an unconverged solution is still of use
 LOOSE_TOL = 1e-6  # tolerance, in units of the data's radius, at which a kicked point is tested for its stability
+_LIGHT_MASS = 1e-8  # mass of a tile below which the error estimate leaves it out
 _MAX_IDLE_MAPS = 500  # maps near the end without a new least residual, after which the residual counts as rounding
 
 
@@ -64,6 +65,16 @@ class Convergence:
         steepness = float(np.sqrt(energy)) * data.radius
         self.floor = self._least_floor = 8 * self.eps * (1 + steepness) * data.radius
         self.noise = 16 * self.eps * (1 + steepness**2)  # of the free energy, relative to 1 + |F|
+
+    @property
+    def mass_tol(self) -> float:
+        """Largest log c = log m - log pi, in nats, of a free mass that counts as settled (T14)."""
+        return max(self.tol / self.problem.data.radius, self.noise)
+
+    @property
+    def light_mass(self) -> float:
+        """Mass of a tile up to which a log c of `mass_tol` may be invisible in the residual."""
+        return max(_LIGHT_MASS, self.problem.framed.stiffness * (self.floor / self.mass_tol) ** 2)
 
     @property
     def loose_tol(self) -> float:

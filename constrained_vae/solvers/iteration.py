@@ -27,6 +27,49 @@ _REFRESH_RATIO = 0.03  # whitened coordinates are computed anew when the residua
 Map = Callable[[Problem, Array, Array, Array | None], tuple[Expectations, Array]]
 
 
+@dataclass
+class SoftModes:
+    """Progress of Newton's method for soft modes, see `soft_modes`.
+
+    Attributes
+    ----------
+    began, due : int
+        Number of maps at the start of this approach, and number of maps at which it begins.
+    seen : (int, float) or None
+        Number of maps and residual some maps before that.
+    used : bool
+        Whether it has begun before.
+    error, free_energy : float
+        Least error, and F at the last Hessian.
+    idle : int
+        Number of Hessians in a row that neither reduced the error tenfold nor lowered F.
+    unknowns, last_error, spent : int, float, bool
+        Number of unknowns and the error at the end of the method, and whether it ended at the accuracy of arithmetic.
+    """
+
+    began: int = 0
+    due: int = 0
+    seen: tuple[int, float] | None = None
+    used: bool = False
+    error: float = np.inf
+    free_energy: float = np.inf
+    idle: int = 0
+    unknowns: int = 0
+    last_error: float = np.inf
+    spent: bool = False
+
+    def exhausted(self, free_energy: float, rounding: float, unknowns: int) -> bool:
+        """Whether the method has ended at the same F, and not many unknowns have been tied since."""
+        return self.spent and self.free_energy - free_energy <= rounding and 2 * unknowns > self.unknowns
+
+    def record(self, error: float, free_energy: float, rounding: float, unknowns: int) -> None:
+        """Record the error and F at a Hessian; falls of F below the rounding do not count."""
+        gained = error < 0.1 * self.error or self.free_energy - free_energy > rounding
+        self.idle = 0 if gained else self.idle + 1
+        self.error, self.free_energy, self.used = min(error, self.error), free_energy, True
+        self.unknowns, self.spent = unknowns, False
+
+
 @dataclass(eq=False)
 class Iteration:
     """The state of one run of the loop; `map` is the map of the fixed-point equations."""
@@ -43,6 +86,8 @@ class Iteration:
     whitened: Whitened | None = None  # None: the vectors are in the coordinates of the objective
     drawn_at: float = np.inf  # residual at which the whitened coordinates were computed
     slid: bool = False  # whether a saddle was left along a direction of negative curvature
+    revivals: int = 0  # times that sites without mass were given some
+    soft: SoftModes = field(default_factory=SoftModes)
     kicked_from: tuple[int, float] | None = None  # number of sites and F before the last kick
 
     def __post_init__(self) -> None:
@@ -169,10 +214,15 @@ class Iteration:
         if not rise <= (0.0 if strictly else self.slack()):
             self.whitened = before
             return False
-        self.sites, self.history, self.convergence.factor = sites, [], np.nan
+        self.sites = sites
+        self.restart(point)
+        return True
+
+    def restart(self, point: Point) -> None:
+        """Continue from a point that is far from the current one, without history."""
+        self.history, self.convergence.factor, self.whitened = [], np.nan, None
         self.accept(point)
         self.draw_coordinates()
-        return True
 
     def current_sites(self) -> Sites:
         """The sites with reconstructions, masses and marginal posterior of the current point."""

@@ -1,8 +1,10 @@
 """The solver loop: maps, acceleration with a guard of the free energy, convergence, ties and splits of sites.
 
 repeat  a point, then the proposal of the accelerator if F does not rise there, else the plain map, which descends (T6);
+        or, where all these crawl along a nearly flat direction, Newton's method, see `soft_modes`;
 until   the estimated distance to the fixed point is within the tolerance (T10), see `convergence`;
-then    tie coincident tiles; kick a site past its split condition (T9) along its unstable axis, see `splits`; repeat.
+then    give mass to light tiles that ought to grow (T14), see `masses`;
+        tie coincident tiles; kick a site past its split condition (T9) along its unstable axis, see `splits`; repeat.
 
 Points and vectors are where the backend computes, and only a few numbers per map are copied to the host. Sites are on
 the host, and are updated when an iteration has converged.
@@ -21,13 +23,15 @@ from ..latent.tiling import Tiling
 from ..problems.problem import Problem
 from ..results.fixed_point import FixedPoint
 from ..results.status import Status
-from . import saddles, splits
+from . import masses, saddles, soft_modes, splits
 from .acceleration import ACCELERATORS
-from .iteration import Iteration
+from .iteration import Iteration, SoftModes
 from .options import Options
 from .package import package
 from .recorder import Recorder, Stopped
 from .split_condition import SplitCondition
+
+_NEW_APPROACH = 1e-6  # excess over the split condition above which a kick leads away from modes known to be soft
 
 
 def fixed_point_map(
@@ -64,7 +68,7 @@ def iterate(
 
 
 def run(it: Iteration, predicted: Sites | None) -> Status:
-    """The outer loop: converge, tie coincident sites, and leave a saddle or end."""
+    """The outer loop: converge, settle the masses, tie coincident sites, and leave a saddle or end."""
     tol, saddle_left = it.convergence.tol, False
     try:
         it.accept(it.evaluate_sites(it.sites))
@@ -73,9 +77,11 @@ def run(it: Iteration, predicted: Sites | None) -> Status:
             it.move_to(predicted, strictly=True)
         while True:
             status = converge(it, tol)
-            if splits.tie(it):
-                status = converge(it, tol)
+            if masses.revive(it) or splits.tie(it):
+                continue
             if splits.kick(it):
+                if it.condition is not None and splits.excess(it.condition) > _NEW_APPROACH:
+                    it.soft = SoftModes()
                 saddle_left, tol = True, it.convergence.loose_tol  # the next end point may be a saddle, too
             elif tol > it.convergence.tol:
                 tol = it.convergence.tol
@@ -88,7 +94,7 @@ def run(it: Iteration, predicted: Sites | None) -> Status:
     finally:
         if it.point is not None and not np.isfinite(it.error):
             it.error = it.convergence.estimate(it.point, it.history)
-    if status is Status.CONVERGED and it.error > it.convergence.tol:
+    if status is Status.CONVERGED and (it.error > it.convergence.tol or masses.rising(it)):
         return Status.CRITICAL
     if status is Status.CONVERGED and (to_host(it.here.expectations.mass) <= 0).any():
         return Status.DEAD_TILES
@@ -99,10 +105,13 @@ def converge(it: Iteration, tol: float) -> Status:
     """Iterate until the estimated error is below the tolerance, or the residual is rounding."""
     convergence, it.history, last_was_plain = it.convergence, it.history[-1:], False
     convergence.begin(tol)
+    soft_modes.wait(it)
     accelerator = ACCELERATORS[it.options.accelerate]
     while True:
         if it.whitened is not None:
             it.refresh_coordinates()
+        if soft_modes.due(it, tol) and (status := soft_modes.approach(it, tol)) is not None:
+            return status
         point = it.here
         closing, candidates = convergence.closing(point.residual), []
         if closing and last_was_plain and it.near_enough():
@@ -110,7 +119,7 @@ def converge(it: Iteration, tol: float) -> Status:
             if not np.isfinite(it.error) and convergence.symmetric and saddles.slide(it, step):
                 last_was_plain = False
                 continue
-            if convergence.stalled or it.error <= tol:
+            if convergence.stalled or (it.error <= tol and not masses.growing(it)):
                 return Status.CONVERGED if it.error <= tol else Status.CRITICAL
             convergence.postpone(point.residual, it.error)
             if it.options.accelerate != "plain" and np.isfinite(it.error):

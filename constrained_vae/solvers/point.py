@@ -12,6 +12,8 @@ from .._utils.device import array_namespace, numbers
 from ..equations import Expectations, log_masses as log_of
 from ..objectives.base import FramedObjective
 
+_MOST_LOG_STEP = 10.0  # a proposal changes no mass by more than exp of this, relative to the others
+
 
 class Coordinates(Protocol):
     """Coordinates of reconstructions in which the curvature of the energy is the constant stiffness."""
@@ -126,12 +128,17 @@ class Point:
         return math.sqrt(numbers(square)[0])
 
     def from_vector(self, u: Array) -> tuple[Array, Array]:
-        """Reconstructions and log masses of another vector; log masses of dead sites and fixed log masses are kept."""
+        """Reconstructions and log masses of another vector; log masses of dead sites and fixed log masses are kept.
+
+        F hardly depends on the log mass of a light site, so that a quasi-Newton step of it can have any length. A mass
+        that such a step has thrown away could need thousands of maps to grow again: steps of log masses are limited.
+        """
         shape = self.psi.shape
         if not self.free:
             return self.coordinates.reconstructions(u.reshape(shape)), self.log_masses
-        n = shape[0] * shape[1]
-        log_masses = array_namespace(u).where(self.expectations.mass > 0, u[n:], -np.inf)
+        n, here = shape[0] * shape[1], self.log_masses
+        log_masses = np.minimum(np.maximum(u[n:], here - _MOST_LOG_STEP), here + _MOST_LOG_STEP)
+        log_masses = array_namespace(u).where(self.expectations.mass > 0, log_masses, -np.inf)
         return self.coordinates.reconstructions(u[:n].reshape(shape)), normalised(log_masses)
 
     def with_coordinates(self, coordinates: Coordinates) -> Point:

@@ -41,16 +41,16 @@ class Recorder:
         self._errors = np.geterr()  # settings of the caller, which hold in the callback
         self.reports = bool(options.progress or options.record or options.callback)
 
-    def count(self) -> None:
-        """Count one map; raises `Stopped` if a budget is used up."""
+    def count(self, maps: int = 1) -> None:
+        """Count maps, or products with their Jacobian; raises `Stopped` if a budget is used up."""
         options = self.options
         limit = options.time_limit
         late = limit is not None and time.monotonic() - self.started >= limit
-        if self.n_maps > 0 and (late or self.n_maps >= options.max_maps):
+        if self.n_maps > 0 and (late or self.n_maps + maps > options.max_maps):
             raise Stopped(Status.BUDGET_USED)
-        self.n_maps += 1
+        self.n_maps += maps
         if options.progress:
-            self.bar.update()
+            self.bar.update(maps)
 
     def accepted(self, point: Point, index: npt.NDArray[np.intp], error: Callable[[], float]) -> None:
         """Report a point in units of the data; raises `Stopped` if the callback returns a true value."""

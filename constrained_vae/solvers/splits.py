@@ -13,9 +13,9 @@ from ..latent.sites import Sites
 from ..objectives.base import FramedObjective
 from ..results.fixed_point import same_distance
 from .iteration import Iteration
+from .masses import vanished
 from .split_condition import SplitCondition, split_condition
 
-_DEAD_MASS = 1e-14  # free masses: a site whose marginal mass is smaller and still decreases is removed
 _MIN_KICK = 1e-7  # in units of the standard deviation of a site's data
 
 
@@ -67,11 +67,12 @@ def distance_of_halves(condition: SplitCondition, mass: FloatArray) -> float:
 
 
 def tie(it: Iteration) -> bool:
-    """Tie sites that coincide, if F does not rise; return whether the sites changed."""
+    """Remove sites without mass and tie sites that coincide, if F does not rise; return whether the sites changed."""
     tolerance = same_distance(it.problem.data.radius, it.problem.framed.stiffness, it.error)
-    sites = it.current_sites()
-    if it.options.free:  # a site that has lost its mass gives its tiles to the site of largest mass
-        mass, log_step = to_host(it.here.expectations.mass), to_host(it.here.log_step)
-        sites = sites.without((mass < _DEAD_MASS) & (log_step < 0))
-    merged = sites.merged(tolerance)
-    return len(merged) < len(it.sites) and it.move_to(merged)
+    before = len(it.sites)
+    if it.options.free and (dead := vanished(it)).any():  # its tiles go to the site of largest mass
+        it.move_to(it.current_sites().without(dead))
+    merged = it.current_sites().merged(tolerance)
+    if len(merged) < len(it.sites):
+        it.move_to(merged)
+    return len(it.sites) < before

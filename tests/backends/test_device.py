@@ -105,6 +105,16 @@ def test_a_solution_on_the_device_is_that_on_the_host(use, x, accelerate, masses
     np.testing.assert_array_equal(seen[:half], seen[half:])
 
 
+@either_masses
+def test_soft_modes_on_the_device(use, masses):
+    """A hexagon just below its first transition: Newton's method with the dense Hessian."""
+    angles = 2 * np.pi * np.arange(6) / 6
+    x = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    options = {"beta": 0.4995, "tiling": cv.Tiling.uniform(5), "masses": masses, "on_failure": "return"}
+    solution, _ = on_both(use, lambda: cv.solve(x, max_maps=600, **options))
+    assert solution.n_maps > 150
+
+
 def lagrangians():
     """Of every kind of constraint, alone or in pairs; linear ones, and such as want an inner minimisation."""
     labels = np.arange(60) // 20

@@ -1,0 +1,243 @@
+"""Newton's method for soft modes: directions along which F is nearly flat, where the other accelerators crawl.
+
+Just below a transition of symmetric data F is nearly flat along a rotation of the split axis, and along exchanges of
+tiles: eigenvalues 1e-3, 1e-6, 1e-9 of I - J belong to one problem. The history of the accelerators spans a few of
+these directions only, and differences of the map do not resolve curvatures of 1e-9. The dense Hessian does: it is
+computed exactly (T8), which counts as one map per unknown. L-BFGS, preconditioned by it and within a trust region, then
+follows the curved valley until the next Hessian.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .._utils.arrays import Array, FloatArray
+from .._utils.blas import single_threaded_blas
+from .._utils.device import to_host
+from ..results.status import Status
+from . import saddles
+from .acceleration import Past, extended, lbfgs
+from .iteration import Iteration
+from .masses import growing
+from .point import Point
+from .symmetrised import assembled, dense_part
+
+_MOST_UNKNOWNS = 256  # with more unknowns the Hessian costs more than it saves
+_PATIENCE = 120  # maps without convergence, or one for each unknown if that is more, before the first Hessian
+_SHORT_PATIENCE = 10  # the same, if the other schemes were slow before
+_FORECAST = 30  # maps from which the number of further maps is estimated
+_SADDLE_MAPS = 500  # maps of one approach, before which a saddle is not accepted as the end
+_NEAR = 1e-3  # in units of the data's radius: largest residual at which a Hessian is of use
+_MOST_HESSIANS = 20  # before the other schemes have another turn
+_IDLE = 2  # Hessians in a row that neither lowered F nor reduced the error, before the method ends
+_ROUNDING = 10.0  # in units of the rounding of F: smaller falls do not count
+_FAILURES = 5  # steps that fail with one Hessian
+_CHORDS = 8  # steps with one Hessian, and one more for each unknown
+_RMS_ROUNDING = 0.25  # root-mean-square rounding of the residual, in units of `Convergence.floor`
+_NEARLY_AT_REST = 1e3  # in units of `Convergence.floor`: residual at which coincident sites with free masses are tied
+_FLAT = 1e-13  # curvatures up to this size are rounding: the mode is flat, and its coordinate arbitrary
+_FIRST_RADIUS = 0.1  # of the trust region, in units of the spread of the sites
+
+
+def wait(it: Iteration) -> None:
+    """Begin to wait for the convergence of the other schemes; if they did not converge before, only shortly."""
+    if not it.soft.used:
+        it.soft.began = it.recorder.n_maps
+    _wait(it, _SHORT_PATIENCE if it.soft.used else _patience(it))
+
+
+def _wait(it: Iteration, maps: int) -> None:
+    it.soft.due, it.soft.seen = it.recorder.n_maps + maps, None
+
+
+def _patience(it: Iteration) -> int:
+    return max(_PATIENCE, it.here.vectors[0].size)
+
+
+def due(it: Iteration, tol: float) -> bool:
+    """Whether the other schemes have had their time and, as the residual falls, need more maps than a Hessian."""
+    now, soft = it.recorder.n_maps, it.soft
+    if (now < soft.due - _FORECAST and not soft.used) or not _possible(it):
+        return False
+    residual = it.here.residual
+    if soft.used:  # differences of the map may not see the soft mode, so that the Hessian decides on convergence
+        return now >= soft.due or residual <= tol
+    if soft.seen is None:
+        soft.seen = now, residual
+    if now < soft.due:
+        return False
+    before, then = soft.seen
+    fall = np.log(then / residual) if 0 < residual < then else 0.0
+    if fall * len(it.here.vectors[0]) < np.log(max(residual / tol, 2.0)) * (now - before):
+        return True
+    _wait(it, _FORECAST)
+    return False
+
+
+def _possible(it: Iteration) -> bool:
+    if not it.bregman or it.options.accelerate == "plain" or it.problem.data.dtype.type is not np.float64:
+        return False
+    unknowns = it.here.vectors[0].size
+    several = len(it.here.psi) > 1 or it.options.free
+    near = it.here.residual <= _NEAR * it.problem.data.radius
+    affordable = unknowns <= min(_MOST_UNKNOWNS, it.options.max_maps - it.recorder.n_maps)
+    return several and near and affordable
+
+
+@dataclass(frozen=True, eq=False)
+class Quadratic:
+    """F near a point, in the symmetrised coordinates metric^1/2 u: curvatures, their axes, and the residual there."""
+
+    values: FloatArray
+    vectors: FloatArray
+    root: FloatArray  # metric^1/2
+
+    @classmethod
+    def at(cls, it: Iteration) -> Quadratic:
+        """From one pass over the data, which counts as one map for each unknown."""
+        point, problem = it.here, it.problem
+        (k, dim), n = point.psi.shape, point.vectors[0].size
+        it.recorder.count(n)
+        psi, mass = to_host(point.psi), to_host(point.expectations.mass)
+        curvature = problem.framed.curvature(psi)
+        assert curvature is not None  # Bregman energies only
+        move = problem.data.to_device
+        sums = problem.total(dense_part, psi, to_host(point.log_masses), move(psi), move(np.sqrt(curvature)), n)
+        per_root_mass = np.divide(1.0, np.sqrt(mass), out=np.zeros(k), where=mass > 0)
+        jacobian = assembled((to_host(sums[0]), to_host(sums[1])), per_root_mass)
+        if point.free:  # from the order by site to that of the vectors
+            order = np.arange(n).reshape(k, dim + 1)
+            order = np.concatenate([order[:, :dim].ravel(), order[:, dim]])
+            jacobian = jacobian[np.ix_(order, order)]
+        with single_threaded_blas():
+            values, vectors = np.linalg.eigh(np.eye(n) - jacobian)
+        return cls(values, vectors, np.sqrt(to_host(point.vectors[2])))
+
+    def along(self, r: Array) -> FloatArray:
+        """Components of a residual along the axes: minus the slopes of F."""
+        components: FloatArray = self.vectors.T @ (self.root * to_host(r))
+        return components
+
+    def displacement(self, components: FloatArray) -> FloatArray:
+        """The displacement of u with components along the axes."""
+        symmetrised = self.vectors @ components
+        return np.divide(symmetrised, self.root, out=np.zeros_like(symmetrised), where=self.root > 0)
+
+    def scale(self, components: FloatArray, radius: float) -> FloatArray:
+        """Roots of the curvatures, made positive and increased to keep the step in the trust region to a factor of 2.
+
+        A step is the components divided by the squares of the result.
+        """
+        curvature = np.maximum(np.abs(self.values), _FLAT)
+        for shift in np.concatenate([[0.0], _FLAT * 2.0 ** np.arange(60)]):
+            if np.linalg.norm(components / (curvature + shift)) <= radius:
+                break
+        return np.asarray(np.sqrt(curvature + shift))
+
+    def size(self, components: FloatArray) -> float:
+        """Length of the Newton step in the metric, where negative curvatures count as positive ones."""
+        return float(np.linalg.norm(components / np.maximum(np.abs(self.values), _FLAT)))
+
+    def gain(self, components: FloatArray, radius: float) -> float:
+        """How far F falls in a step in the trust region, in nats."""
+        along_gradient = float(np.sum((components / self.scale(components, radius)) ** 2))
+        return (along_gradient + max(-float(self.values[0]), 0.0) * radius**2) / 2
+
+    def error(self, components: FloatArray, floor: float) -> float:
+        """Length of the Newton step, where residuals below the floor count as the floor; infinite at a saddle."""
+        if self.values[0] <= 0:
+            return np.inf
+        least = floor / np.sqrt(len(components))
+        return float(np.linalg.norm(np.maximum(np.abs(components), least) / self.values))
+
+
+def approach(it: Iteration, tol: float) -> Status | None:
+    """Newton's method from the current point; how it ended, or None if the other schemes must go on.
+
+    It ends at the accuracy of the arithmetic if F cannot fall by more than its rounding, and modes are so flat that the
+    rounding of the residual alone is an error above the tolerance; or if some Hessians in a row were of no use.
+    """
+    unit = np.sqrt(it.here.coordinates.stiffness)  # of lengths in the metric
+    floor, first = _RMS_ROUNDING * it.convergence.floor * unit, _FIRST_RADIUS * unit * _spread(it.here)
+    radius, move = first, it.problem.data.to_device
+    same = it.soft.exhausted(it.here.free_energy, _ROUNDING * it.slack(), len(it.here.vectors[0]))
+    if same and not it.options.free:  # an exchange of free masses is flat only until coincident sites are tied
+        it.error = it.soft.last_error
+        return Status.CRITICAL
+    for _ in range(_MOST_HESSIANS):
+        quadratic, rounding = Quadratic.at(it), _ROUNDING * it.slack()
+        components = quadratic.along(it.here.vectors[1])
+        error = quadratic.error(components, floor) / unit
+        it.soft.record(error, it.here.free_energy, rounding, len(components))
+        spent = quadratic.gain(components, first) <= rounding
+        flat = spent and quadratic.error(0 * components, floor) / unit > tol
+        flat = flat and (not it.options.free or it.here.residual <= _NEARLY_AT_REST * it.convergence.floor)
+        if (error > tol or growing(it)) and it.here.residual > it.convergence.floor and not it.soft.idle >= _IDLE:
+            moved, radius = _descend(it, quadratic, components, max(radius, 0.1 * first))
+            if not moved and quadratic.values[0] < -_FLAT:
+                moved = saddles.slide(it, move(quadratic.displacement(np.eye(1, len(components))[0])))
+            if moved and not flat:
+                continue
+            error = quadratic.error(quadratic.along(it.here.vectors[1]), floor) / unit
+            if not flat and (it.options.free or not spent):
+                break
+        # The way down from a saddle may begin with falls of F below its rounding, which the other schemes follow.
+        if quadratic.values[0] < -_FLAT and it.recorder.n_maps - it.soft.began < _SADDLE_MAPS:
+            break
+        it.error = it.soft.last_error = error
+        if error <= tol and not growing(it):
+            return Status.CONVERGED
+        it.soft.free_energy, it.soft.spent = it.here.free_energy, True
+        return Status.CRITICAL
+    _wait(it, _patience(it))
+    return None
+
+
+def _spread(point: Point) -> float:
+    """Root-mean-square distance of the sites from their mean, in the frame."""
+    mass, psi = to_host(point.expectations.mass), to_host(point.psi)
+    return float(np.sqrt(mass @ np.square(psi - mass @ psi / mass.sum()).sum(axis=1)))
+
+
+def _descend(it: Iteration, quadratic: Quadratic, components: FloatArray, radius: float) -> tuple[bool, float]:
+    """Steps of L-BFGS that start from the Hessian, as long as they make progress; whether there were any.
+
+    In coordinates in which the Hessian, with negative curvatures reversed and all raised by the shift of a trust
+    region, is the identity, the first step is that of Newton's method; the others correct the Hessian. Where the change
+    of F is rounding, the length of the Newton step must fall instead (natural monotonicity: Deuflhard 2004, Newton
+    Methods for Nonlinear Problems). The residual says little here, because a step into a curved valley raises its
+    stiff components. Returns the next radius, too.
+    """
+    move, slack, size = it.problem.data.to_device, it.slack(), quadratic.size(components)
+    along, ones, failures, moved = components, np.ones_like(components), 0, False
+    scale, y, history = ones, ones, list[Past]()
+    for _ in range(_CHORDS + len(components)):
+        if not history:
+            scale, y = quadratic.scale(along, radius), 0 * along
+            history = extended([], y, along / scale, plain=False)
+        proposal = lbfgs(history, ones)
+        step = along / scale if proposal is None else proposal - y
+        length = float(np.linalg.norm(step / scale))
+        share = min(1.0, radius / length)
+        point, step = it.here, share * step
+        after = it.evaluate(*point.from_vector(point.vectors[0] + move(quadratic.displacement(step / scale))))
+        slopes = quadratic.along(after.vectors[1]) if after.finite else along
+        rise, left = after.free_energy - point.free_energy, quadratic.size(slopes)
+        if not after.finite or not (
+            rise < -slack or (rise <= slack and (left < (1 - share / 10) * size or it.falls(after)))
+        ):
+            failures, radius, history = failures + 1, min(radius, length) / 4, []
+            if failures > _FAILURES:
+                break
+            continue
+        moved = True
+        it.accept(after)
+        y, along, size = y + step, slopes, left
+        history = extended(history, y, along / scale, plain=False)
+        if share < 1:
+            radius *= 2
+        if after.residual <= it.convergence.floor:
+            break
+    return moved, radius
