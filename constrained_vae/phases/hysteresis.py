@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
+from scipy.interpolate import KroghInterpolator
 from scipy.optimize import brentq
 
 from .continuation import Continuation, Split, State
@@ -13,6 +14,7 @@ from .continuation import Continuation, Split, State
 RESOLUTION = 3e-7  # relative accuracy of the temperature at which heating ends; a narrower hysteresis is not resolved
 _LOCAL = 1e-4  # relative width up to which the expansion (T13) decides the kind, if the parts are close to each other
 _CLOSE = 1e-2  # such parts explain at most this share of the variance of their site along the unstable axis
+_EXTRAPOLATED = 4  # number of states from which the loss of a mass is extrapolated
 _EQUAL = 1e-9  # relative difference of free energies that is nothing at the resolution
 _MAX_STEP = 0.2  # longest relative step of heating
 _MAX_RATIO = 100.0  # a branch that exists at this multiple of its transition counts as endless
@@ -102,7 +104,7 @@ def hysteresis(branch: Continuation, split: Split, predicted: str | None, width:
         return Hysteresis("first-order", beta * (1 + excess), beta * (1 + share * excess), max(jump, 0.0))
     if excess <= 2 * RESOLUTION:
         return Hysteresis("continuous", beta, beta, 0.0)
-    return Hysteresis("first-order", end, _crossing(branch, pairs), jump)
+    return Hysteresis("first-order", end, _crossing(branch, pairs, end), jump)
 
 
 def _fall(branch: Continuation, pair: _Pair, beta: float) -> float:
@@ -141,15 +143,31 @@ def _followed(branch: Continuation, start: _Pair, beta: float) -> tuple[list[_Pa
             step = min(2 * step, _MAX_STEP)
         else:
             step /= 4
-    return pairs, max(pairs[-1].beta, beta) if found else np.nan
+    if not found:
+        return pairs, _loss_of_mass(pairs) if branch.options.free else np.nan
+    return pairs, max(pairs[-1].beta, beta)
+
+
+def _loss_of_mass(pairs: list[_Pair]) -> float:
+    """Where the lightest part of the split branch loses its mass, extrapolated from converged states near it.
+
+    The mass is a smooth function of log beta, which is extrapolated as polynomials of degrees three and two; NaN if they differ.
+    """
+    last = pairs[-_EXTRAPOLATED:]
+    mass = np.array([np.inf if pair.split.sites.marginal is None else pair.split.sites.marginal.min() for pair in last])
+    places = np.log([pair.beta for pair in last])
+    if len(last) < _EXTRAPOLATED or not (np.diff(mass) < 0).all():
+        return np.nan
+    end, rougher = (float(KroghInterpolator(mass[n:], places[n:])(0.0)) for n in (0, 1))
+    return float(np.exp(end)) if places[-1] <= end and abs(end - rougher) <= 10 * RESOLUTION else np.nan
 
 
 def _shares(pair: _Pair) -> list[int]:
     return sorted(pair.split.sites.counts.tolist())
 
 
-def _crossing(branch: Continuation, pairs: list[_Pair]) -> float:
-    """Where the free energies are equal, between two neighbouring pairs; NaN if they do not cross.
+def _crossing(branch: Continuation, pairs: list[_Pair], end: float) -> float:
+    """Where the free energies are equal, between two neighbouring pairs or at the end; NaN if they do not cross.
 
     A free mass that vanishes at the end leaves a difference of F of second order in the distance to it.
     """
@@ -161,4 +179,4 @@ def _crossing(branch: Continuation, pairs: list[_Pair]) -> float:
 
             return float(np.exp(brentq(excess, np.log(low.beta), np.log(high.beta), xtol=1e-10)))
     last = pairs[-1]
-    return last.beta if 0 < -last.excess <= _EQUAL * (1 + abs(last.whole.solution.free_energy)) else np.nan
+    return end if 0 < -last.excess <= _EQUAL * (1 + abs(last.whole.solution.free_energy)) else np.nan

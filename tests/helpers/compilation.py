@@ -18,7 +18,13 @@ def sums():
     for dtype in (np.float64, np.float32):
         for N, K, S in [(20, 5, 2), (2000, 200, 2), (20, 5, 12), (2000, 200, 12), (67, 13001, 70)]:
             kernels.expectations(*make("linear", 0, N, K, S).astype(dtype).arguments)
-        for function in (kernels._few, kernels._few_parallel, kernels._many, kernels._many_parallel, kernels._shared):
+        for function in (
+            kernels._few_alone,
+            kernels._few_parallel,
+            kernels._many,
+            kernels._many_parallel,
+            kernels._shared,
+        ):
             assert any(str(dtype.__name__) in str(signature) for signature in function.signatures)
 
 
