@@ -169,7 +169,7 @@ class Continuation:
         """The transition between a stable and an unstable state, and the state after it."""
         at = self.root(lambda state: state.growth, above, below, accuracy=self.accuracy)[-1][0]
         beta = at.beta
-        if not at.solution.converged or abs(at.growth) > max(_GROWTH_TOL, 4 * self.accuracy):
+        if not at.acceptable or abs(at.growth) > max(_GROWTH_TOL, 4 * self.accuracy):
             beta, at = self._from_above(above, at)
         assert at.condition is not None  # the growth of a state without a condition has no root
         site = at.condition.site
@@ -195,17 +195,21 @@ class Continuation:
         The growth is then extrapolated, as a polynomial, from stable states above a temperature found by bisection.
         Returns the temperature, and the nearest of these states.
         """
-        distance = max(above.log_beta - found.log_beta, _SPLIT_OFFSET)
-        states = [above]
-        for n in range(_EXTRAPOLATED):
-            beta = found.beta * float(np.exp(distance / 2**n))
-            states.append(self.step(states[-1], beta))
-        stable = [state for state in states[1:] if state.growth < 0 and state.solution.converged]
-        if len(stable) < 3:
-            return found.beta, found
-        places = np.array([state.log_beta for state in stable])
-        growth = np.array([state.growth for state in stable])
-        return float(np.exp(KroghInterpolator(growth, places)(0.0))), stable[-1]
+        beta, nearest, state = found.beta, found, above
+        for _ in range(2):  # the second time with temperatures that approach the transition itself
+            distance, stable = max(above.log_beta - np.log(beta), _SPLIT_OFFSET), []
+            for n in range(_EXTRAPOLATED):
+                state = self.step(state, beta * float(np.exp(distance / 2**n)))
+                if state.growth < 0 and state.solution.converged and len(state.sites) == len(found.sites):
+                    stable.append(state)
+            if len(stable) < 3:
+                break
+            growth, places = (np.array([getattr(state, name) for state in stable]) for name in ("growth", "log_beta"))
+            root = float(np.exp(KroghInterpolator(growth, places)(0.0)))
+            if not root < stable[-1].beta:
+                break
+            beta, nearest = root, stable[-1]
+        return beta, nearest
 
     def root(
         self,

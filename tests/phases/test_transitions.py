@@ -175,6 +175,16 @@ def test_symmetric_data_split_at_once(x, parts, masses):
     assert t.predicted is None  # the expansion knows one direction only
 
 
+@pytest.mark.filterwarnings("ignore::constrained_vae.NotConvergedWarning")  # of the end of heating
+@pytest.mark.parametrize("masses", ["fixed", "free"])
+def test_a_transition_at_which_the_unsplit_branch_ends(masses):
+    """Corners of a cube: the four reconstructions after the first split lose their stability where each splits."""
+    x = np.array(list(itertools.product([-1.0, 1.0], repeat=3)))
+    first, second = transitions(x, beta_range=(0.6, 1.2), tiling=cv.Tiling.uniform(64), masses=masses)
+    assert (first.beta, first.n_after) == (pytest.approx(1, rel=1e-12), 4)
+    assert (second.beta, second.n_after) == (pytest.approx(0.7296905079, rel=1e-9), 8)
+
+
 def test_transitions_closer_than_the_kick_are_told_apart():
     """Two pairs, far from each other, whose own splits are 1e-4 apart: each is found where it is."""
     x = np.array([[-101.0], [-99.0], [100 - np.sqrt(1.0001)], [100 + np.sqrt(1.0001)]])
