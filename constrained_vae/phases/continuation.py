@@ -169,7 +169,8 @@ class Continuation:
         """The transition between a stable and an unstable state, and the state after it."""
         at = self.root(lambda state: state.growth, above, below, accuracy=self.accuracy)[-1][0]
         beta = at.beta
-        if not at.acceptable or abs(at.growth) > max(_GROWTH_TOL, 4 * self.accuracy):
+        critical = at.solution.status is Status.CRITICAL and not at.acceptable
+        if critical or abs(at.growth) > max(_GROWTH_TOL, 4 * self.accuracy):
             beta, at = self._from_above(above, at)
         assert at.condition is not None  # the growth of a state without a condition has no root
         site = at.condition.site

@@ -151,7 +151,8 @@ def _followed(branch: Continuation, start: _Pair, beta: float) -> tuple[list[_Pa
 def _loss_of_mass(pairs: list[_Pair]) -> float:
     """Where the lightest part of the split branch loses its mass, extrapolated from converged states near it.
 
-    The mass is a smooth function of log beta, which is extrapolated as polynomials of degrees three and two; NaN if they differ.
+    The mass is a smooth function of log beta, which is extrapolated as polynomials of degrees three and two. The result
+    is NaN if they differ.
     """
     last = pairs[-_EXTRAPOLATED:]
     mass = np.array([np.inf if pair.split.sites.marginal is None else pair.split.sites.marginal.min() for pair in last])

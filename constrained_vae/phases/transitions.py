@@ -80,8 +80,8 @@ class Transition:
 
     Examples
     --------
-    >>> transitions([[-3.0], [3.0]], beta_range=(1, 20), tiling=Tiling.uniform(2))
-    [Transition(beta=9, continuous, 1 to 2 reconstructions)]
+    >>> transitions([[-3.0], [3.0]], beta_range=(1, 20), tiling=Tiling.uniform(2))[0]
+    Transition(beta=9, continuous, 1 to 2 reconstructions)
     """
 
     beta: float

@@ -56,7 +56,7 @@ from .naive import (
     naive_slope,
     naive_squared_error,
 )
-from .naive_branch import NaiveBranch, naive_branch
+from .naive_follower import NaiveBranch, naive_branch
 
 if TYPE_CHECKING:
     from .strategies import SmallProblem, small_problems

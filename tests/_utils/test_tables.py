@@ -89,9 +89,9 @@ def test_a_curve_shows_bounds_and_rate():
     assert page.title == repr(curve)
     assert repr(curve).startswith("RateDistortionCurve(2 temperatures, beta 0.9 to 0.5, rate ")
     assert f"gap at most {curve.gap.max():.1e} nats" in repr(curve)
-    assert page.rows[0] == ["beta", "multiplier", "distortion", "rate", "gap", "n_sites"]
+    assert page.rows[0] == ["beta", "multiplier", "distortion", "rate", "gap", "bound", "n_sites"]
     assert [float(row[3]) for row in page.rows[1:]] == pytest.approx(curve.rate, rel=1e-5)
-    assert [row[5] for row in page.rows[1:]] == ["2", "2"]
+    assert [row[6] for row in page.rows[1:]] == ["2", "2"]
 
 
 def test_cells_are_escaped_and_short():

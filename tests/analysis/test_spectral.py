@@ -35,7 +35,7 @@ def test_curves_are_those_of_the_library(small):
         np.testing.assert_allclose(arrays[f"four_clusters_ari_{method}"], expected.true_ari[method], atol=1e-12)
         np.testing.assert_allclose(arrays[f"four_clusters_ami_{method}"], expected.true_ami[method], atol=1e-12)
     np.testing.assert_allclose(arrays["four_clusters_agreement"], 1)
-    found = cv.transitions(data.x, beta_range=(betas[0], betas[-1]), tiling=cv.Tiling.uniform(6))
+    found = cv.transitions(data.x, beta_range=(betas[0], betas[-1]), tiling=cv.Tiling.uniform(6), limit=3)
     np.testing.assert_allclose(arrays["four_clusters_critical"], [t.beta for t in found])
     # The whole curve of every set, to the last temperature.
     for name in figure.SETS:
