@@ -206,10 +206,10 @@ class Continuation:
             if len(stable) < 3:
                 break
             growth, places = (np.array([getattr(state, name) for state in stable]) for name in ("growth", "log_beta"))
-            root = float(np.exp(KroghInterpolator(growth, places)(0.0)))
-            if not root < stable[-1].beta:
+            root = float(KroghInterpolator(growth, places)(0.0))
+            if not found.log_beta - distance < root < stable[-1].log_beta:
                 break
-            beta, nearest = root, stable[-1]
+            beta, nearest = float(np.exp(root)), stable[-1]
         return beta, nearest
 
     def root(

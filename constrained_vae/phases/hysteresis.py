@@ -174,10 +174,12 @@ def _crossing(branch: Continuation, pairs: list[_Pair], end: float) -> float:
     """
     for low, high in pairwise(pairs):
         if low.excess < 0 <= high.excess:
+            known = {float(np.log(pair.beta)): pair.excess for pair in (low, high)}
 
-            def excess(log_beta: float, low: _Pair = low) -> float:
-                return low.heated(branch, float(np.exp(log_beta))).excess
+            def excess(log_beta: float, low: _Pair = low, known: dict[float, float] = known) -> float:
+                there = known.get(log_beta)
+                return low.heated(branch, float(np.exp(log_beta))).excess if there is None else there
 
-            return float(np.exp(brentq(excess, np.log(low.beta), np.log(high.beta), xtol=1e-10)))
+            return float(np.exp(brentq(excess, *known, xtol=1e-10)))
     last = pairs[-1]
     return end if 0 < -last.excess <= _EQUAL * (1 + abs(last.whole.solution.free_energy)) else np.nan
