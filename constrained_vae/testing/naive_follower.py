@@ -91,6 +91,7 @@ def naive_branch(
     Returns
     -------
     NaiveBranch
+        The solutions; `converged` says where the last step was below `tol`.
 
     Examples
     --------
