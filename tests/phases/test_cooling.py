@@ -78,6 +78,22 @@ def small_sets(draw):
     return x, weights
 
 
+def seen_naively(t, weights):
+    """Whether plain maps see the kind of a split: above it the parts of a first-order split exist, of a continuous not.
+
+    None for narrow hysteresis, near which plain maps do not converge, and without a split into more reconstructions.
+    """
+    width = t.heating_end / t.beta - 1
+    if t.n_after <= t.n_before or not (width == 0 or 2e-3 <= width < np.inf):
+        return None
+    betas = t.beta * np.append(np.geomspace(1 - 1e-3, 1 + 0.5 * width, 12), [1 + 1.2 * width + 2e-3])
+    path = naive_branch(t.before.x, betas, t.after.decoder, t.after.tiling.masses, weights=weights, tol=1e-10)
+    if not path.converged[[-2, -1]].all():
+        return None
+    counts = path.n_distinct(tolerance=1e-4, mass=0)
+    return (width == 0 or counts[-2] > t.n_before) and counts[-1] <= t.n_before
+
+
 @pytest.mark.filterwarnings("ignore::constrained_vae.NotConvergedWarning")  # symmetric data have soft directions
 @settings(max_examples=4, deadline=None)
 @given(small_sets(), st.integers(2, 8))
@@ -100,6 +116,17 @@ def test_the_listing_is_a_chain(data, tiles):
 @given(small_sets(), st.integers(2, 8))
 def test_many_listings_are_chains(data, tiles):
     test_the_listing_is_a_chain.hypothesis.inner_test(data, tiles)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::constrained_vae.NotConvergedWarning")
+@settings(max_examples=10, deadline=None)
+@given(small_sets(), st.integers(2, 6))
+def test_kinds_are_those_that_plain_maps_see(data, tiles):
+    x, weights = data
+    tiling = cv.Tiling.uniform(tiles)
+    for t in cv.transitions(x, tiling=tiling, weights=weights, limit=3):
+        assert seen_naively(t, weights) is not False
 
 
 @pytest.mark.parametrize("seed", [0, *(slow(seed) for seed in range(1, 10))])
