@@ -57,7 +57,7 @@ def test_two_far_pairs_split_as_each_alone_would(scale, shift):
 def test_a_small_skewness_makes_a_small_hysteresis(excess):
     """Two points of weights 1/2 + excess and 1/2 - excess on 64 tiles: the branch outlives the transition (T13)."""
     weights = [0.5 + excess, 0.5 - excess]
-    (t,) = cv.transitions([[-1.0], [1.0]], None, (0.5, 2), weights=weights, tiling=cv.Tiling.uniform(64))
+    (t,) = cv.transitions([[-1.0], [1.0]], None, (0.5, 2), weights=weights, tiling=cv.Tiling.uniform(64), limit=1)
     assert t.kind == t.predicted == "first-order"
     # With shares p and 1 - p of the tiles the expansion ends at 3 s^2 (1 - 2 p)^2 / (8 B), most for one tile: p = 1/64.
     skewness = 2 * excess / np.sqrt(0.25 - excess**2)
@@ -91,19 +91,22 @@ def test_heating_ends_and_free_energies_cross_where_plain_maps_in_small_steps_sa
         branch = heated(t, tiling)
         assert (branch.n_distinct()[:-1] > t.n_before).all()
         assert branch.n_distinct()[-1] == t.n_before
-        whole = naive_branch(x, branch.betas, t.before.decoder, tiling.masses, tol=1e-10)
-        excess = (branch.free_energy - whole.free_energy)[:-1]
-        apart = np.abs(branch.betas[:-1] / t.crossing - 1) > 1e-4
-        np.testing.assert_array_equal(np.sign(excess[apart]), np.sign(branch.betas[:-1] - t.crossing)[apart])
+        above = slice(np.searchsorted(branch.betas, t.beta), -1)  # below it the unsplit solution is unstable
+        betas = branch.betas[above]
+        whole = naive_branch(x, betas[::-1], t.before.decoder, tiling.masses, tol=1e-10)
+        excess = branch.free_energy[above] - whole.free_energy[::-1]
+        apart = np.abs(betas / t.crossing - 1) > 1e-4
+        np.testing.assert_array_equal(np.sign(excess[apart]), np.sign(betas - t.crossing)[apart])
 
 
 @pytest.mark.slow
 def test_tiles_change_hands_on_heating():
-    """Iris on 64 tiles: 56 and 8 tiles become 60 and 4, then 62 and 2; tied, they would stay only up to +0.88 %."""
+    """Iris on 64 tiles: 56 and 8 tiles become 60 and 4, 62 and 2, 63 and 1; tied, they stay only up to +0.88 %."""
     x, tiling = load_iris().data, cv.Tiling.uniform(64)
     (t,) = cv.transitions(x, tiling=tiling, limit=1)
     assert t.heating_end > 1.0115 * t.beta
-    betas = np.geomspace(t.beta, 1.02 * t.heating_end, 300)
+    # Tiles are lost by longer steps: with steps of 1e-4 the last exchange is missed.
+    betas = t.beta * np.append([1, 1.002, 1.005, 1.0075], np.arange(1.008, 1.0125, 2e-5))
     up = cv.sweep(x, betas=betas, direction="up", start=t.after, tiling=tiling)
     last = betas[up.n_distinct > 1].max()
-    assert last <= t.heating_end <= last * 1.0002
+    assert last * 0.99998 <= t.heating_end <= last * 1.00004
