@@ -126,8 +126,9 @@ def _followed(branch: Continuation, start: _Pair, beta: float) -> tuple[list[_Pa
     """Both branches from a start below beta, and the temperature at which the split branch ends.
 
     Steps grow while the split branch exists. A step after which it does not, or in which tiles change hands, is undone
-    and made shorter, until it is below the resolution. So the branch is that of a sweep in small steps. The end is NaN
-    if solutions near it did not converge, and infinite for an energy whose branches need not end.
+    and made shorter, until it is below the resolution. So the branch is that of a sweep in small steps, where tiles
+    leave an unstable part in halves, as in (T13). The end is NaN if solutions near it did not converge, and infinite
+    for an energy whose branches need not end.
     """
     pairs, step, found = [start], beta * (1 + RESOLUTION) / start.beta - 1, True
     endless = branch.problem.framed.quadratic is None  # under a squared error the data have one centre if they are hot
