@@ -124,7 +124,7 @@ class Cooling:
         problem = self.branch.problem
         weights = ((hot, 1 / 2), (cold, 1 / 2)) if middle is None else ((hot, 1 / 6), (middle, 2 / 3), (cold, 1 / 6))
         length = cold.log_beta - hot.log_beta
-        if problem.framed.curvature(problem.data.mean[None]) is None:
+        if not problem.bregman:
             change = cold.solution.free_energy - hot.solution.free_energy
             expected = -length * sum(weight * state.solution.energy for state, weight in weights)
             return abs(change - expected) <= _UNEXPLAINED_F * (1 + abs(hot.solution.free_energy))

@@ -86,6 +86,11 @@ class Problem:
         """The objective for points in the frame."""
         return self.objective.in_frame(self.data.frame)
 
+    @cached_property
+    def bregman(self) -> bool:
+        """Whether the energy is a Bregman divergence, whose decoder update is a weighted mean (T3), (T4)."""
+        return self.framed.curvature(self.data.mean[None]) is not None
+
     # --- the two steps of a map ---------------------------------------------------------------------------------------
 
     def expectations(self, psi: Array, log_masses: Array) -> Expectations:
@@ -154,7 +159,7 @@ class Problem:
     def collapsed(self) -> FloatArray:
         """The single reconstruction of all data, (D,), in the frame: the mean, or the minimiser by descent from it."""
         mean = self.data.mean
-        if self.framed.curvature(mean[None]) is not None:
+        if self.bregman:
             return mean
         start = self.data.to_device(mean[None])
         return to_host(self.updated_decoder(start, self.expectations(start, self.data.to_device(np.zeros(1)))))[0]

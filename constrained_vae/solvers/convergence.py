@@ -60,8 +60,7 @@ class Convergence:
         self.eps = float(np.finfo(data.dtype).eps)
         self.tol = max(self.tol, 100 * self.eps) * data.radius
         # Rounding of T: eps of the radius, and eps times energies lambda radius^2 that change over 1 / sqrt(lambda).
-        bregman = objective.curvature(data.mean[None]) is not None
-        energy = (objective.quadratic or 0.0) if bregman else objective.offset(data.mean_statistic)
+        energy = (objective.quadratic or 0.0) if self.problem.bregman else objective.offset(data.mean_statistic)
         steepness = float(np.sqrt(energy)) * data.radius
         self.floor = self._least_floor = 8 * self.eps * (1 + steepness) * data.radius
         self.noise = 16 * self.eps * (1 + steepness**2)  # of the free energy, relative to 1 + |F|

@@ -92,7 +92,7 @@ class Iteration:
 
     def __post_init__(self) -> None:
         # The Jacobian of a Bregman energy is symmetric in a known metric; other energies need whitened coordinates.
-        self.bregman = self.problem.framed.curvature(self.sites.decoder[:1]) is not None
+        self.bregman = self.problem.bregman
         symmetric = self.bregman or self.sites.decoder.shape[1] <= MAX_WHITENED_DIM
         self.convergence = Convergence(self.problem, self.options.tol, symmetric)
 
