@@ -108,9 +108,9 @@ def compute(
             below, above = _tied_tracks(branch, mean, axis)
             solid, dotted = solid + below, dotted + above
         arrays[f"stable{number}"], arrays[f"unstable{number}"] = _joined(solid), _joined(dotted)
-    tops = [_curve(branch, branch.top_eigenvalue) for branch, _ in swept]
+    tops = [_curve(branch, branch.split_condition) for branch, _ in swept]
     arrays["stable_eigenvalue"] = _joined([piece for top in tops for piece in _interrupted(top, _JUMP)])
-    arrays["unstable_eigenvalue"] = _joined([_curve(branch, branch.top_eigenvalue) for branch in tied])
+    arrays["unstable_eigenvalue"] = _joined([_curve(branch, branch.split_condition) for branch in tied])
     if not interrupted:
         try:
             arrays |= hysteresis(backend=backend, progress=progress)
@@ -275,7 +275,7 @@ def draw(arrays: _command.Arrays) -> Figure:
         for name, ax, ordinal in zip(names, shared, ("first", "second"), strict=False):
             plotting.bifurcation(arrays[name], arrays[f"un{name}"], exact, ax)
             ax.set_ylabel(f"{ordinal} coordinate\nof $\\psi$  (units of $x$)")
-        plotting.top_eigenvalue(arrays["stable_eigenvalue"], arrays["unstable_eigenvalue"], exact, shared[-2])
+        plotting.split_condition(arrays["stable_eigenvalue"], arrays["unstable_eigenvalue"], exact, shared[-2])
         tree = Lineages(*(arrays[f"tree_{name}"] for name in _TREE))
         plotting.merging_tree(tree, exact, shared[-1])
         for ax in shared:
@@ -378,7 +378,7 @@ def _interrupted(points: np.ndarray, shortest: float) -> list[np.ndarray]:
 def _tied_tracks(branch: cv.Branch, mean: np.ndarray, axis: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """A coordinate of every reconstruction of a tied branch, as stable and unstable pieces."""
     values = np.array([(s.decoder - mean) @ axis for s in branch])
-    unstable = _curve(branch, branch.top_eigenvalue)[:, 1] > 1 - _ROUNDING
+    unstable = _curve(branch, branch.split_condition)[:, 1] > 1 - _ROUNDING
     change = np.flatnonzero(np.diff(unstable)) + 1
     pieces: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
     for column in values.T:

@@ -277,7 +277,7 @@ def bifurcation(
     return _temperature_axis(ax)
 
 
-def top_eigenvalue(
+def split_condition(
     stable: FloatArray, unstable: FloatArray = _NO_CURVE, critical: Iterable[float] = (), ax: Axes | None = None
 ) -> Axes:
     """Largest eigenvalue of the split condition (T9) against temperature, with a line at 1, where branches split.
@@ -293,15 +293,15 @@ def top_eigenvalue(
 
     Examples
     --------
-    >>> top_eigenvalue(np.array([[1.0, 1.0], [2.0, 0.5]])).get_ylabel()
-    'top eigenvalue'
+    >>> split_condition(np.array([[1.0, 1.0], [2.0, 0.5]])).get_ylabel()
+    'split condition'
     """
     ax = _critical_lines(critical, ax)
     ax.axhline(1.0, color=CRITICAL, lw=0.8, zorder=0)
     ax.plot(*stable.T, color=CURVE, lw=1.2, zorder=3)
     ax.plot(*unstable.T, ":", color=UNSTABLE, lw=1.2, zorder=2)
     below = np.clip(1 - np.min(stable[:, 1], initial=1.0, where=stable[:, 1] > 0), 0.01, 1.0)
-    ax.set(ylim=(1 - 1.1 * below, 1 + 0.6 * below), ylabel="top eigenvalue")
+    ax.set(ylim=(1 - 1.1 * below, 1 + 0.6 * below), ylabel="split condition")
     return _temperature_axis(ax)
 
 

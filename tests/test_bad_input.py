@@ -212,7 +212,7 @@ def test_bernoulli_reconstructions_of_exactly_0_and_1(tmp_path, start, masses, b
     np.testing.assert_allclose(s.decoder[:, :2], [[0.0, 1.0]] * 4, atol=1e-15)
     assert s.decoder.min() >= 0
     assert s.decoder.max() <= 1
-    assert np.isfinite([s.free_energy, s.energy, s.distortion, s.residual, s.error_estimate, s.top_eigenvalue]).all()
+    assert np.isfinite([s.free_energy, s.energy, s.distortion, s.residual, s.error_estimate, s.split_condition]).all()
     new = np.array([[1.0, 0.0, 0.5], [0.0, 1.0, 1.0]])  # the first is impossible under every tile
     q = s.encode(new)
     np.testing.assert_allclose(q.sum(axis=1), 1, rtol=1e-14)

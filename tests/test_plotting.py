@@ -59,7 +59,7 @@ def test_curves_mark_the_critical_temperatures():
     assert ax.get_yscale() == "log"
 
 
-@pytest.mark.parametrize("picture", [plotting.bifurcation, plotting.top_eigenvalue])
+@pytest.mark.parametrize("picture", [plotting.bifurcation, plotting.split_condition])
 def test_stable_branches_are_solid_and_unstable_ones_dotted(picture):
     given = plt.subplots()[1]
     stable, unstable = np.array([[1.0, 0.4], [2.0, 0.9]]), np.array([[0.5, 1.6], [np.nan, np.nan], [0.5, 1.2]])
@@ -74,7 +74,7 @@ def test_stable_branches_are_solid_and_unstable_ones_dotted(picture):
 
 
 def test_the_eigenvalue_has_a_line_at_one():
-    ax = plotting.top_eigenvalue(np.array([[1.0, 0.4], [2.0, 0.9]]))
+    ax = plotting.split_condition(np.array([[1.0, 0.4], [2.0, 0.9]]))
     assert [1.0, 1.0] in [list(line.get_ydata()) for line in ax.lines]
 
 

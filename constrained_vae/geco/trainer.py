@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from typing import Any
 
@@ -25,6 +22,7 @@ from .._utils.checks import (
     check_weights,
 )
 from .._utils.device import array_namespace
+from .._utils.interrupts import deferred_interrupts
 from ..data.frame import Frame
 from ..data.rows import check_radius, standard_frame
 from ..objectives.constraints import RE, Constraint
@@ -227,7 +225,7 @@ def _loop(
     with tqdm(total=steps, initial=training.steps, disable=not progress, desc="training", unit="step") as bar:
         try:
             while training.steps < steps:
-                with _whole():
+                with deferred_interrupts():  # the run can be resumed
                     row = dict(zip(columns, training.step(), strict=True))
                 bar.update()
                 if training.steps % _SHOWN == 0:
@@ -242,23 +240,6 @@ def _loop(
         except NotFiniteError as error:
             return f"not finite at step {training.steps}: {error}; the model is that of the step before"
     return "finished"
-
-
-@contextmanager
-def _whole() -> Iterator[None]:
-    """Delay Ctrl-C until the end of the step, so that the run can be resumed."""
-    usual = signal.default_int_handler
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is not usual:
-        yield
-        return
-    asked: list[int] = []
-    signal.signal(signal.SIGINT, lambda number, frame: asked.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, usual)
-    if asked:
-        raise KeyboardInterrupt
 
 
 def _constraints(constraints: Any, objective: str) -> tuple[Constraint, ...]:

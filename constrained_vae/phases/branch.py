@@ -66,7 +66,7 @@ class Branch:
 
     @property
     def _columns(self) -> tables.Columns:
-        names = ("distortion", "rate", "free_energy", "n_distinct", "top_eigenvalue")
+        names = ("distortion", "rate", "free_energy", "n_distinct", "split_condition")
         counts = {"n_maps": [s.n_maps for s in self.solutions]}
         endings = {"status": [s.status.name.lower() for s in self.solutions]}
         return {"beta": self.betas, **{name: getattr(self, name) for name in names}, **counts, **endings}
@@ -74,7 +74,7 @@ class Branch:
     def to_frame(self) -> Any:
         """A pandas data frame with a row per temperature, in the order of the sweep.
 
-        Its columns are beta, distortion (squared units of x), rate and free_energy (nats), n_distinct, top_eigenvalue,
+        Its columns are beta, distortion (squared units of x), rate and free_energy (nats), n_distinct, split_condition,
         n_maps and status.
 
         Raises
@@ -128,9 +128,9 @@ class Branch:
         return np.gradient(self.d_distortion, self.betas, edge_order=2)
 
     @cached_property
-    def top_eigenvalue(self) -> FloatArray:
+    def split_condition(self) -> FloatArray:
         """Largest eigenvalue of the split condition (T9) at every temperature, (n,)."""
-        return self._array("top_eigenvalue")
+        return self._array("split_condition")
 
     @cached_property
     def n_distinct(self) -> npt.NDArray[np.intp]:

@@ -88,7 +88,7 @@ class FixedPoint:
         residual / (1 - contraction factor) with the last measured factor, and infinite if that is not known. The
         rounding of the coordinates of the decoder is added: eps times their root mean square, which is large beside a
         large offset. Whether a solution has converged is decided without it.
-    top_eigenvalue : float
+    split_condition : float
         Largest eigenvalue of the split condition (T9) at the decoder; NaN if the run ended before it was computed
         there. It bounds the contraction factor from above. A value of 1 or more means that a site with a single tile
         would split if it had two.
@@ -126,7 +126,7 @@ class FixedPoint:
     distortion: float
     residual: float
     error_estimate: float
-    top_eigenvalue: float
+    split_condition: float
     n_maps: int
     status: Status
     masses_free: bool

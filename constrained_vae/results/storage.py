@@ -18,7 +18,7 @@ from .status import Status
 
 _SAME = 1e-3  # relative difference between free energies, also in float32, up to which the objective counts as the same
 
-_SCALARS = ("free_energy", "energy", "distortion", "residual", "error_estimate", "top_eigenvalue")
+_SCALARS = ("free_energy", "energy", "distortion", "residual", "error_estimate", "split_condition")
 
 
 def save(

@@ -50,7 +50,7 @@ def package(
         distortion=problem.distortion(point.psi, point.log_masses, point.expectations),
         residual=point.residual * rows.frame.scale,
         error_estimate=error * rows.frame.scale + rounding,
-        top_eigenvalue=np.nan if condition is None else condition.top,
+        split_condition=np.nan if condition is None else condition.top,
         n_maps=recorder.n_maps,
         status=status,
         masses_free=options.free,

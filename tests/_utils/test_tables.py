@@ -112,7 +112,7 @@ def test_to_frame(branch):
     frame = branch.to_frame()
     assert isinstance(frame, pandas.DataFrame)
     assert list(frame.columns) == [
-        "beta", "distortion", "rate", "free_energy", "n_distinct", "top_eigenvalue", "n_maps", "status"
+        "beta", "distortion", "rate", "free_energy", "n_distinct", "split_condition", "n_maps", "status"
     ]  # fmt: skip
     np.testing.assert_array_equal(frame["beta"], branch.betas)
     np.testing.assert_array_equal(frame["rate"], branch.rate)

@@ -242,7 +242,7 @@ def test_features_in_single_precision_are_an_error_that_is_told(beside, n_tiles,
 
 # --- ELBO ------------------------------------------------------------------------------------------------------------
 
-NUMBERS = ("rate", "distortion", "free_energy", "energy", "marginal_kl", "top_eigenvalue")
+NUMBERS = ("rate", "distortion", "free_energy", "energy", "marginal_kl", "split_condition")
 
 
 def assert_same(one, other, **tolerance):
@@ -353,7 +353,7 @@ def test_fre_of_an_invertible_map_is_re_of_mapped_data(backend, masses, rng):
         assert getattr(one, name) == pytest.approx(getattr(two, name), rel=1e-9)
     assert one.constraint_values["FRE"] == pytest.approx(two.constraint_values["RE"], rel=1e-9)
     # A^-1 B and the covariance of the mapped data have the same eigenvalues (T9).
-    assert one.top_eigenvalue == pytest.approx(two.top_eigenvalue, rel=1e-6)
+    assert one.split_condition == pytest.approx(two.split_condition, rel=1e-6)
     squared = np.square(x[:, None] - one.decoder).sum(axis=2)
     assert one.distortion == pytest.approx((one.encoder * squared).sum() / len(x), rel=1e-12)
 
@@ -436,7 +436,7 @@ def test_first_transition_of_random_fourier_features(gamma, seed, n_features, rn
     assert branch.n_distinct.tolist() == [1, 1, 2]
     for collapsed in branch[:2]:
         np.testing.assert_allclose(collapsed.decoder, np.stack([psi, psi]), atol=1e-8)
-        assert collapsed.top_eigenvalue == pytest.approx(2 * 4.0 / collapsed.beta * top, rel=1e-6)
+        assert collapsed.split_condition == pytest.approx(2 * 4.0 / collapsed.beta * top, rel=1e-6)
         assert collapsed.rate < 1e-12
     split = cv.nearest_split(branch[1])
     assert split.beta == pytest.approx(critical, rel=1e-6)

@@ -80,7 +80,7 @@ def test_reconstructions_split_and_merge_at_the_transitions(both, crossings, way
     expected = 4 - (branch.betas[:, None] > crossings).sum(axis=1)
     np.testing.assert_array_equal(branch.n_distinct, expected)
     assert set(branch.n_distinct) == {1, 2, 3, 4}
-    assert (branch.top_eigenvalue < 1).all()  # stable (T9)
+    assert (branch.split_condition < 1).all()  # stable (T9)
 
 
 def test_heating_retraces_continuous_transitions(both):
@@ -96,7 +96,7 @@ def test_the_top_eigenvalue_is_the_covariance_of_the_collapsed_data(both):
     down = both[0]
     collapsed = down.n_distinct == 1
     expected = FOUR.critical_beta / down.betas[collapsed]
-    np.testing.assert_allclose(down.top_eigenvalue[collapsed], expected, rtol=1e-12)
+    np.testing.assert_allclose(down.split_condition[collapsed], expected, rtol=1e-12)
 
 
 def test_distortion_falls_and_rate_rises_on_cooling(both):
@@ -261,7 +261,7 @@ def test_up_from_a_given_start_does_not_cool():
 
 def test_the_same_bits_every_time():
     one, two = small(), small()
-    for name in ("distortion", "rate", "top_eigenvalue"):
+    for name in ("distortion", "rate", "split_condition"):
         np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
     np.testing.assert_array_equal(one[-1].decoder, two[-1].decoder)
 

@@ -171,7 +171,7 @@ def test_symmetric_data_split_at_once(x, parts, masses):
     assert t.beta == pytest.approx(first, rel=1e-9)
     assert t.n_after == parts
     assert sum(t.tiles_after) == 12
-    assert t.after.top_eigenvalue < 1
+    assert t.after.split_condition < 1
     assert t.predicted is None  # the expansion knows one direction only
 
 

@@ -135,7 +135,7 @@ def test_a_solution_comes_back_bit_for_bit(s, tmp_path):
 def test_other_dtypes_layouts_and_statuses_come_back(x, tmp_path):
     s = cv.solve(x, max_maps=2, tiling=cv.Tiling.uniform(7))
     assert s.status is cv.Status.BUDGET_USED
-    assert np.isnan(s.top_eigenvalue)
+    assert np.isnan(s.split_condition)
     s.save(str(tmp_path / "s.npz"))
     assert_same(s, cv.FixedPoint.load(str(tmp_path / "s.npz")))
 
@@ -208,7 +208,7 @@ def test_a_branch_is_a_sequence_of_its_solutions(branch):
     assert list(branch) == [branch[0], branch[1], branch[2]]
     assert branch[-1] is branch.solutions[-1]
     np.testing.assert_array_equal(branch.betas, [2, 1, 0.4])
-    for name in ("distortion", "rate", "free_energy", "top_eigenvalue"):
+    for name in ("distortion", "rate", "free_energy", "split_condition"):
         np.testing.assert_array_equal(getattr(branch, name), [getattr(s, name) for s in branch])
     np.testing.assert_array_equal(branch.n_distinct, [len(s.distinct) for s in branch])
     assert branch.converged

@@ -49,10 +49,10 @@ def test_the_top_eigenvalue_is_that_of_the_decoder_or_unknown():
         s = cv.solve(
             FOUR.x, beta=0.5, tiling=cv.Tiling.uniform(8), start=np.zeros((8, 2)), max_maps=n, on_failure="return"
         )
-        if not np.isnan(s.top_eigenvalue):
+        if not np.isnan(s.split_condition):
             sites, seen = s.distinct, seen + 1
             condition = split_condition(s.problem, s.frame.inward(sites.decoder), sites.log_masses)
-            assert s.top_eigenvalue == pytest.approx(condition.top, rel=1e-9)
+            assert s.split_condition == pytest.approx(condition.top, rel=1e-9)
     assert seen > 0
 
 

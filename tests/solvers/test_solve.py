@@ -116,7 +116,7 @@ def test_a_saddle_is_left(backend, accelerate, masses):
     above = pair(1.2, backend, tiles=4, start=np.zeros((4, 1)), accelerate=accelerate, masses=masses)
     assert above.status is cv.Status.CONVERGED
     assert above.decoder == pytest.approx(0, abs=1e-15)
-    assert above.top_eigenvalue == pytest.approx(1 / 1.2, rel=1e-12)
+    assert above.split_condition == pytest.approx(1 / 1.2, rel=1e-12)
 
 
 @on_every_accelerator
@@ -165,7 +165,7 @@ def test_a_single_tile_stays_on_its_saddle(backend):
     s = cv.solve(PAIR, beta=0.5, tiling=cv.Tiling.uniform(1), backend=backend)
     assert s.status is cv.Status.CONVERGED
     assert s.decoder == pytest.approx(0, abs=1e-15)
-    assert s.top_eigenvalue == pytest.approx(2, rel=1e-12)
+    assert s.split_condition == pytest.approx(2, rel=1e-12)
 
 
 def test_dead_tiles(backend):

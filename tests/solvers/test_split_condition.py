@@ -181,14 +181,14 @@ def test_the_jacobian_of_a_solution_is_bounded_by_the_split_condition(beta, n_ti
     np.testing.assert_allclose(eigenvalues.imag, 0, atol=1e-8)  # symmetric in the metric (T8)
     assert eigenvalues.real.min() >= -1e-8  # and positive semi-definite
     top = eigenvalues.real.max()
-    assert top <= s.top_eigenvalue + 1e-8
+    assert top <= s.split_condition + 1e-8
     assert top < 1
     if (np.bincount(s.distinct.index) > 1).all():  # the top is attained, and is the whole test
-        assert top == pytest.approx(s.top_eigenvalue, abs=1e-8)
-        assert s.top_eigenvalue < 1
+        assert top == pytest.approx(s.split_condition, abs=1e-8)
+        assert s.split_condition < 1
     naive = naive_expectations(s.x, s.weights, s.decoder, s.tiling.masses, s.beta)
     covariances = site_covariances(s.x, s.weights, naive.encoder)
-    assert s.top_eigenvalue == pytest.approx(np.linalg.eigvalsh(covariances).max() / s.beta, rel=1e-8)
+    assert s.split_condition == pytest.approx(np.linalg.eigvalsh(covariances).max() / s.beta, rel=1e-8)
 
 
 @pytest.mark.parametrize("masses", [[0.25] * 4, [0.1, 0.3, 0.2, 0.4]])
@@ -213,7 +213,7 @@ def test_points_without_spread_split_nowhere(dim):
     assert cv.first_critical_beta(np.full((5, dim), 0.7)) == pytest.approx(0, abs=1e-12)
     s = cv.solve(np.arange(float(dim))[None], beta=0.5)
     assert s.converged
-    assert s.top_eigenvalue == pytest.approx(0, abs=1e-12)
+    assert s.split_condition == pytest.approx(0, abs=1e-12)
 
 
 @pytest.mark.parametrize("masses", ["fixed", "free"])

@@ -1,0 +1,60 @@
+import signal
+import threading
+
+import pytest
+
+from constrained_vae._utils.interrupts import deferred_interrupts
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_delivered_once_after_the_block(number):
+    seen = []
+    before = signal.signal(number, lambda *_: seen.append("handled"))
+    try:
+        with deferred_interrupts(), deferred_interrupts():
+            signal.raise_signal(number)
+            signal.raise_signal(number)
+            seen.append("block")
+        assert seen == ["block", "handled"]
+        signal.raise_signal(number)
+        assert seen == ["block", "handled", "handled"]
+    finally:
+        signal.signal(number, before)
+
+
+def interrupted(fail=False):
+    with deferred_interrupts():
+        signal.raise_signal(signal.SIGINT)
+        DONE.append(1 / (not fail))
+
+
+DONE = []
+
+
+def test_ctrl_c_is_raised_after_the_block_and_the_handler_is_restored():
+    DONE.clear()
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert DONE == [1]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_an_error_of_the_block_is_kept():
+    with pytest.raises(ZeroDivisionError), deferred_interrupts():
+        raise ZeroDivisionError
+    with pytest.raises(KeyboardInterrupt) as caught:
+        interrupted(fail=True)
+    assert isinstance(caught.value.__context__, ZeroDivisionError)
+
+
+def test_in_another_thread_the_block_is_entered_as_it_is():
+    ran = []
+
+    def work():
+        with deferred_interrupts():
+            ran.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert ran == [signal.default_int_handler]
