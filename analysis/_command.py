@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import constrained_vae as cv
+from constrained_vae._utils.defaults import N_TILES
 from constrained_vae.cli import endings
 
 Arrays = dict[str, np.ndarray]
@@ -45,7 +46,7 @@ def branch_parser(name: str, description: str | None) -> argparse.ArgumentParser
     result.add_argument(
         "--betas", help="LOW:HIGH:COUNT, evenly spaced in log beta; default: the data's own transitions"
     )
-    result.add_argument("--tiles", type=int, default=64, help="number of latent tiles (default 64)")
+    result.add_argument("--n-tiles", type=int, default=N_TILES, help="number of latent tiles (%(default)s)")
     result.add_argument("--sigma", type=float, default=1.0, help="standard deviation of the decoder (default 1)")
     result.add_argument("--masses", choices=("fixed", "free"), default="fixed", help="prior masses of the tiles")
     result.add_argument("--seed", type=int, default=0)

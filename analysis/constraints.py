@@ -1,6 +1,6 @@
 """Constraints of *Taming VAEs* at equal rate: digits under RE, FRE, CLA with RE, and PNCC with RE.
 
-    python -m analysis.constraints [--rate NATS] [--tiles K] [--n N] [--share S] ...
+    python -m analysis.constraints [--rate NATS] [--n-tiles K] [--n N] [--share S] ...
 
 Top: digits, and their most probable reconstructions under every Lagrangian at the same rate. (The energies are those of
 these reconstructions, not of their averages over the posterior.) Bottom: the thresholds kappa that are met, against the
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return compute(
             _data_set(args.data, args.n),
             rate=args.rate,
-            n_tiles=args.tiles,
+            n_tiles=args.n_tiles,
             share=args.share,
             n_features=args.features,
             patch=args.patch,
@@ -74,7 +74,7 @@ def _options() -> argparse.ArgumentParser:
     result.add_argument("--data", default="digits", help="digits, the set with labels and images")
     result.add_argument("--n", type=int, help="number of digits, the first of the set (default all)")
     result.add_argument("--rate", type=float, default=float(np.log(10)), help="matched rate in nats (default log 10)")
-    result.add_argument("--tiles", type=int, default=32, help="number of latent tiles (default 32)")
+    result.add_argument("--n-tiles", type=int, default=32, help="number of latent tiles (default 32)")
     text = "share of CLA and PNCC in the energy of the mean of the data, the rest is RE (default 0.5)"
     result.add_argument("--share", type=float, default=0.5, help=text)
     result.add_argument(

@@ -1,6 +1,6 @@
 """Figure 1 of *Taming VAEs* from computed solutions: blurred reconstructions, holes, and manifolds of decoded digits.
 
-    python -m analysis.figure1 [--tiles K] [--side M] [--betas B B B] [--n N] ...
+    python -m analysis.figure1 [--n-tiles K] [--side M] [--betas B B B] [--n N] ...
 
 Top left: the tiles of a two-dimensional Gaussian latent space. Colours show the posterior supports Omega_i of three of
 five data points (the fewest tiles with 95 % of a posterior) and their overlaps. Black is a hole: tiles that no data
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def work() -> _command.Computed:
         return compute(
-            n_tiles=args.tiles,
+            n_tiles=args.n_tiles,
             side=args.side,
             betas=args.betas,
             n=args.n,
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _options() -> argparse.ArgumentParser:
     result = _command.parser("figure1", __doc__)
-    result.add_argument("--tiles", type=int, default=1600, help="number of latent tiles at the top (default 1600)")
+    result.add_argument("--n-tiles", type=int, default=1600, help="number of latent tiles at the top (default 1600)")
     result.add_argument("--side", type=int, default=12, help="tiles along a side of the grid of digits (default 12)")
     text = "temperatures of the digits, in units of the first critical temperature (default {} {} {})".format(*_BETAS)
     result.add_argument("--betas", type=float, nargs="+", default=list(_BETAS), help=text)

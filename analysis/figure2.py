@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 import constrained_vae as cv
 from analysis import _command
 from analysis.transitions import detection, exact_arrays, exact_transitions, search
+from constrained_vae._utils.defaults import N_TILES
 from constrained_vae.cli.values import beta_grid
 from constrained_vae.phases.peaks import second_derivative
 
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             cv.datasets.find(args.data, seed=args.seed),
             betas=beta_grid(args.betas, least=5),
             exact=args.exact,
-            n_tiles=args.tiles,
+            n_tiles=args.n_tiles,
             sigma=args.sigma,
             masses=args.masses,
             seed=args.seed,
@@ -60,7 +61,7 @@ def compute(
     *,
     betas: np.ndarray | None = None,
     exact: int | None = None,
-    n_tiles: int = 64,
+    n_tiles: int = N_TILES,
     sigma: float = 1.0,
     masses: str = "fixed",
     seed: int = 0,

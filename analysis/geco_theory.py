@@ -1,6 +1,6 @@
 """GECO compared with exact results: the linear VAE for many kappas, and a learned tiling beside the fixed point.
 
-    python -m analysis.geco_theory [--seeds S] [--steps T] [--kappa KAPPA] [--tiles K] ...
+    python -m analysis.geco_theory [--seeds S] [--steps T] [--kappa KAPPA] [--n-tiles K] ...
 
 Top: lambda and KL of linear VAEs (means of the last tenth of training) with default settings on Gaussian data with
 eigenvalues 4, 2 and 1/2, and the exact curves of section 5 of the theory. Middle: the relative deviations, and the
@@ -45,14 +45,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--kappa", type=float, default=_KAPPA, help=f"threshold for the four clusters (default {_KAPPA})"
     )
     options.add_argument(
-        "--tiles", type=int, default=_TILES, help=f"number of tiles of the fixed point (default {_TILES})"
+        "--n-tiles", type=int, default=_TILES, help=f"number of tiles of the fixed point (default {_TILES})"
     )
     args = options.parse_args(argv)
 
     def work() -> _command.Computed:
         return compute(
             kappa=args.kappa,
-            n_tiles=args.tiles,
+            n_tiles=args.n_tiles,
             steps=args.steps,
             seeds=_training.seeds_from(args.seed, args.seeds),
             progress=not args.quiet,

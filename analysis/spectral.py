@@ -1,6 +1,6 @@
 """Fixed points compared with spectral clustering, on four clusters, rings, moons and digits.
 
-    python -m analysis.spectral [--sets NAME ...] [--tiles K] [--count N] ...
+    python -m analysis.spectral [--sets NAME ...] [--n-tiles K] [--count N] ...
 
 Top: partitions into as many parts as classes. From left to right: true classes; a solution with a tile for each class,
 annealed to the coldest temperature of the figure; spectral clustering on its posterior overlap diag(rho) P and on the
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def work() -> _command.Computed:
         return compute(
             tuple(args.sets),
-            n_tiles=args.tiles,
+            n_tiles=args.n_tiles,
             count=args.count,
             seed=args.seed,
             backend=args.backend,
@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _options() -> argparse.ArgumentParser:
     result = _command.parser("spectral", __doc__)
     result.add_argument("--sets", nargs="+", choices=SETS, default=SETS, help="data sets (default all)")
-    result.add_argument("--tiles", type=int, default=16, help="number of latent tiles of the branches (default 16)")
+    result.add_argument("--n-tiles", type=int, default=16, help="number of latent tiles of the branches (default 16)")
     result.add_argument("--count", type=int, default=22, help="number of temperatures of a branch (default 22)")
     result.add_argument("--seed", type=int, default=0, help="seed of the data, and of the clusterings of scikit-learn")
     _command.add_backend(result)
@@ -137,7 +137,7 @@ def one_set(
     tiling = cv.Tiling.uniform(n_tiles)
     branch = _whole(cv.sweep(data.x, betas=betas, tiling=tiling, progress=progress, **quiet), count)
     low = float(betas[0])
-    one_each = _whole(cv.sweep(data.x, betas=[low], tiling=cv.Tiling.uniform(classes), **quiet), 1)[0]
+    one_each = _whole(cv.sweep(data.x, betas=[low], n_tiles=classes, **quiet), 1)[0]
     # The figure marks the temperatures that did not converge.
     sure = np.array([s.converged for s in branch])
 
@@ -210,7 +210,7 @@ def in_feature_space(distances: np.ndarray, width: float, classes: int, options:
     """
     features = kernel_features(distances, width)
     beta = _DEPTH * cv.first_critical_beta(features, backend=options["backend"])
-    return _whole(cv.sweep(features, betas=[beta], tiling=cv.Tiling.uniform(classes), **options), 1)[0].labels
+    return _whole(cv.sweep(features, betas=[beta], n_tiles=classes, **options), 1)[0].labels
 
 
 def kernel_features(distances: np.ndarray, width: float) -> np.ndarray:

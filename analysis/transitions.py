@@ -22,6 +22,7 @@ from scipy.special import logsumexp
 
 import constrained_vae as cv
 from analysis import _command
+from constrained_vae._utils.defaults import N_TILES
 from constrained_vae.cli.values import beta_grid
 from constrained_vae.phases.lineages import Lineages, lineages
 
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return compute(
             cv.datasets.find(args.data, seed=args.seed),
             betas=beta_grid(args.betas, least=5),
-            n_tiles=args.tiles,
+            n_tiles=args.n_tiles,
             sigma=args.sigma,
             masses=args.masses,
             limit=args.limit,
@@ -60,7 +61,7 @@ def compute(
     data: cv.datasets.DataSet,
     *,
     betas: np.ndarray | None = None,
-    n_tiles: int = 64,
+    n_tiles: int = N_TILES,
     sigma: float = 1.0,
     masses: str = "fixed",
     limit: int = _LIMIT,

@@ -4,8 +4,8 @@ The functions of a `FixedPoint` stream over the rows of the data. `report` summa
 
 Examples
 --------
->>> from constrained_vae import Tiling, solve
->>> s = solve([[-1.0], [1.0]], beta=0.1, tiling=Tiling.uniform(4))
+>>> from constrained_vae import solve
+>>> s = solve([[-1.0], [1.0]], beta=0.1, n_tiles=4)
 >>> round(marginal_kl(s), 6), active_tiles(s)
 (0.143841, array([0, 1, 2, 3]))
 """
@@ -38,8 +38,8 @@ def marginal_kl(solution: FixedPoint) -> float:
 
     Examples
     --------
-    >>> from constrained_vae import Tiling, solve
-    >>> round(marginal_kl(solve([[-1.0], [1.0]], beta=0.1, tiling=Tiling.uniform(3), weights=[0.5, 0.5])), 3)
+    >>> from constrained_vae import solve
+    >>> round(marginal_kl(solve([[-1.0], [1.0]], beta=0.1, n_tiles=3, weights=[0.5, 0.5])), 3)
     0.059
     """
     return _checked(solution).marginal_kl
@@ -50,8 +50,8 @@ def coverage(solution: FixedPoint) -> FloatArray:
 
     Examples
     --------
-    >>> from constrained_vae import Tiling, solve
-    >>> coverage(solve([[-1.0], [1.0]], beta=0.1, tiling=Tiling.uniform(2))).round(3)
+    >>> from constrained_vae import solve
+    >>> coverage(solve([[-1.0], [1.0]], beta=0.1, n_tiles=2)).round(3)
     array([1., 1.])
     """
     masses = _checked(solution).tiling.masses
@@ -68,8 +68,8 @@ def holes(solution: FixedPoint, threshold: float = _HOLE_COVERAGE) -> npt.NDArra
 
     Examples
     --------
-    >>> from constrained_vae import Tiling, solve
-    >>> s = solve([[-1.0], [1.0]], beta=0.1, tiling=Tiling.uniform(2))
+    >>> from constrained_vae import solve
+    >>> s = solve([[-1.0], [1.0]], beta=0.1, n_tiles=2)
     >>> holes(s), holes(s, threshold=1.1)
     (array([], dtype=int64), array([0, 1]))
     """
@@ -86,8 +86,8 @@ def active_tiles(solution: FixedPoint, threshold: float = _HOLE_COVERAGE) -> npt
 
     Examples
     --------
-    >>> from constrained_vae import Tiling, solve
-    >>> active_tiles(solve([[-1.0], [1.0]], beta=0.1, tiling=Tiling.uniform(2)))
+    >>> from constrained_vae import solve
+    >>> active_tiles(solve([[-1.0], [1.0]], beta=0.1, n_tiles=2))
     array([0, 1])
     """
     return np.flatnonzero(coverage(solution) >= check_positive(threshold, "threshold"))
@@ -106,8 +106,8 @@ class Blur:
 
     Examples
     --------
-    >>> from constrained_vae import Tiling, solve
-    >>> blur(solve([[-1.0], [1.0]], beta=2.0, tiling=Tiling.uniform(2))).entropy.round(6)  # log 2
+    >>> from constrained_vae import solve
+    >>> blur(solve([[-1.0], [1.0]], beta=2.0, n_tiles=2)).entropy.round(6)  # log 2
     array([0.693147, 0.693147])
     """
 
@@ -140,8 +140,8 @@ def blur(solution: FixedPoint) -> Blur:
 
     Examples
     --------
-    >>> from constrained_vae import Tiling, solve
-    >>> found = blur(solve([[-1.0], [1.0]], beta=2.0, tiling=Tiling.uniform(2)))  # above the transition: one mean
+    >>> from constrained_vae import solve
+    >>> found = blur(solve([[-1.0], [1.0]], beta=2.0, n_tiles=2))  # above the transition: one mean
     >>> found.n_points.round(6), found.distance.round(6)
     (array([2., 2.]), array([1., 1.]))
     """
@@ -201,8 +201,8 @@ class Report:
 
     Examples
     --------
-    >>> from constrained_vae import Tiling, solve
-    >>> report(solve([[-1.0], [1.0]], beta=0.5, tiling=Tiling.uniform(2))).facts[1]
+    >>> from constrained_vae import solve
+    >>> report(solve([[-1.0], [1.0]], beta=0.5, n_tiles=2)).facts[1]
     ('rate', '0.5903 nats')
     """
 
@@ -252,8 +252,8 @@ def report(solution: FixedPoint, threshold: float = _HOLE_COVERAGE) -> Report:
 
     Examples
     --------
-    >>> from constrained_vae import Tiling, solve
-    >>> report(solve([[-1.0], [1.0]], beta=0.5, tiling=Tiling.uniform(2)))
+    >>> from constrained_vae import solve
+    >>> report(solve([[-1.0], [1.0]], beta=0.5, n_tiles=2))
     beta = 0.5: 2 data points in 1 dimension, 2 tiles
     status              converged: the estimated error is below the tolerance
     rate                0.5903 nats

@@ -13,8 +13,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from . import equations
 from ._utils.arrays import FloatArray
 from ._utils.checks import check_choice, check_weights
+from ._utils.defaults import N_TILES
 from .data.prepared import Block
-from .latent.tiling import Tiling
 from .objectives.elbo import ELBO
 from .objectives.energies import CrossEntropy
 from .phases.branch import Branch
@@ -49,8 +49,8 @@ class FixedPointVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
     n_tiles : int
         Number of latent tiles, which is the largest number of reconstructions. With free masses more tiles take longer,
         because more of them can split: on the digits at beta = 100, 32 tiles take about five times as long as 16.
-    masses : {"free", "fixed"}
-        Whether the prior masses of the tiles are optimised ("free") or equal ("fixed").
+    masses : {"fixed", "free"}
+        Whether the prior masses of the tiles are equal ("fixed") or optimised ("free").
     start : {"mean", "data", "anneal"}
         Start from the mean with a little noise, from random data points, or from above the first transition by cooling
         (`sweep`). Cooling finds better optima with fixed masses (T17), and takes far longer if there are many
@@ -98,8 +98,8 @@ class FixedPointVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
         *,
         sigma: float = 1.0,
         likelihood: str = "gaussian",
-        n_tiles: int = 32,
-        masses: str = "free",
+        n_tiles: int = N_TILES,
+        masses: str = "fixed",
         start: str = "mean",
         tol: float = 1e-10,
         max_maps: int = 100_000,
@@ -147,7 +147,7 @@ class FixedPointVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
         X = self._validated(X, reset=True)
         check_choice(self.start, "start", (*_START_ARGUMENTS, "anneal"))
         common: dict[str, Any] = {
-            "tiling": Tiling.uniform(self.n_tiles),
+            "n_tiles": self.n_tiles,
             "weights": sample_weight,
             "masses": self.masses,
             "tol": self.tol,

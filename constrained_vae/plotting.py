@@ -86,8 +86,8 @@ def reconstructions(solution: FixedPoint, ax: Axes | None = None) -> Axes:
 
     Examples
     --------
-    >>> from constrained_vae import Tiling, solve
-    >>> reconstructions(solve([[0.0, 1.0], [2.0, 0.0]], beta=0.5, tiling=Tiling.uniform(2))).get_xlabel()
+    >>> from constrained_vae import solve
+    >>> reconstructions(solve([[0.0, 1.0], [2.0, 0.0]], beta=0.5, n_tiles=2)).get_xlabel()
     'coordinate 1  (units of $x$)'
     """
     x = np.concatenate([np.asarray(block, dtype=np.float64) for _, block in blocks_of(solution.x)])
@@ -139,8 +139,8 @@ def staircase(found: Sequence[Transition], ax: Axes | None = None) -> Axes:
 
     Examples
     --------
-    >>> from constrained_vae import Tiling, transitions
-    >>> found = transitions([[-3.0], [3.0]], beta_range=(1, 20), tiling=Tiling.uniform(2))
+    >>> from constrained_vae import transitions
+    >>> found = transitions([[-3.0], [3.0]], beta_range=(1, 20), n_tiles=2)
     >>> staircase(found).get_ylabel()
     'distinct reconstructions'
     """
@@ -365,8 +365,8 @@ def merging_tree(tree: Branch | Lineages, critical: Iterable[float] = (), ax: Ax
 
     Examples
     --------
-    >>> from constrained_vae import Tiling, sweep
-    >>> ax = merging_tree(sweep([[-3.0], [3.0]], betas=[12.0, 6.0], tiling=Tiling.uniform(2)))
+    >>> from constrained_vae import sweep
+    >>> ax = merging_tree(sweep([[-3.0], [3.0]], betas=[12.0, 6.0], n_tiles=2))
     >>> [tick.get_text() for tick in ax.get_yticklabels()]  # shares of the data
     ['50%', '50%']
     """

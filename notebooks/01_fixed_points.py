@@ -116,8 +116,8 @@ _ = figure.colorbar(image, label="posterior mass")
 # from their prior masses.
 
 # %%
-quenched = cv.solve(data.x, beta=0.1, tiling=cv.Tiling.uniform(8), start="data", seed=1)
-annealed = cv.sweep(data.x, betas=np.geomspace(12, 0.1, 60), tiling=cv.Tiling.uniform(8)).at(0.1)
+quenched = cv.solve(data.x, beta=0.1, n_tiles=8, start="data", seed=1)
+annealed = cv.sweep(data.x, betas=np.geomspace(12, 0.1, 60), n_tiles=8).at(0.1)
 print(f"quenched: F = {quenched.free_energy:.4f} nats\nannealed: F = {annealed.free_energy:.4f} nats")
 cv.report(quenched)
 
@@ -130,7 +130,7 @@ cv.report(quenched)
 
 # %%
 digits = cv.datasets.digits(300)
-branch = cv.sweep(digits.x, betas=np.geomspace(1.0, 0.05, 8), tiling=cv.Tiling.uniform(16))
+branch = cv.sweep(digits.x, betas=np.geomspace(1.0, 0.05, 8), n_tiles=16)
 shown = [branch[0], branch.at(0.65), branch[-1]]
 figure, axes = plt.subplots(3, 1, figsize=(8, 2.4), layout="constrained")
 for ax, tiles in zip(axes, shown, strict=True):

@@ -93,7 +93,7 @@ _ = axes[1].legend(frameon=False, fontsize=8)
 
 # %%
 moons = cv.datasets.moons()
-two = cv.solve(moons.x, beta=0.02, tiling=cv.Tiling.uniform(2))
+two = cv.solve(moons.x, beta=0.02, n_tiles=2)
 cut = cv.compare_spectral(two, n_clusters=2, labels=moons.labels)
 names = {"solution": "two tiles", "posterior": "spectral, walk", "rbf": "spectral, kernel", "kmeans": "k-means"}
 figure, axes = plt.subplots(1, 4, figsize=(8, 1.9), sharex=True, sharey=True, layout="constrained")
@@ -111,7 +111,7 @@ for ax, (name, title) in zip(axes, names.items(), strict=True):
 # %%
 features = cv.FourierFeatures.random(2, 256, gamma=1 / (2 * 0.25**2))(moons.x)
 betas = np.geomspace(1.05, 0.3, 6) * cv.first_critical_beta(features)
-kernel = cv.sweep(features, betas=betas, tiling=cv.Tiling.uniform(2))[-1]
+kernel = cv.sweep(features, betas=betas, n_tiles=2)[-1]
 apart = cv.compare_spectral(kernel, n_clusters=2, affinities=["posterior"], labels=moons.labels)
 figure, ax = plt.subplots(figsize=(2.6, 1.9), layout="constrained")
 ax.scatter(*moons.x.T, c=np.array(["#0072B2", "#D55E00"])[apart.partitions["solution"]], s=4)

@@ -64,7 +64,7 @@ _ = ax.legend(frameon=False, fontsize=8, loc="upper right")
 data = cv.datasets.four_clusters(seed=0)
 constraint = cv.RE(kappa=0.7)
 network = cv.geco.train(data.x, constraint, latent_dim=2, hidden=(32,), steps=6000)
-tiles = cv.solve_constrained(data.x, constraint, tiling=cv.Tiling.uniform(64))
+tiles = cv.solve_constrained(data.x, constraint, n_tiles=64)
 curve = cv.rate_distortion(data.x, betas=np.geomspace(9, 0.05, 60))
 
 print(network.report["RE"])
@@ -111,7 +111,7 @@ _ = axes[0].set_ylabel("coordinate 2  (units of $x$)")
 # data, the constraint is slack and $\lambda = 0$.
 
 # %%
-branch = cv.sweep(data.x, tiling=cv.Tiling.uniform(64))
+branch = cv.sweep(data.x, n_tiles=64)
 figure, ax = plt.subplots(figsize=(5, 2.8), layout="constrained")
 ax.semilogy(np.sqrt(branch.distortion), 1 / (2 * branch.betas), color="black", lw=1.2, label="fixed points")
 ax.plot(0.7, tiles.multipliers["RE"], "o", color="#0072B2", label="64 tiles")
@@ -126,7 +126,7 @@ _ = ax.legend(frameon=False, fontsize=8)
 # would diverge. `solve_constrained` detects this and reports the smallest error that it found.
 
 # %%
-hopeless = cv.solve_constrained(data.x, cv.RE(kappa=0.7), tiling=cv.Tiling.uniform(2), on_failure="return")
+hopeless = cv.solve_constrained(data.x, cv.RE(kappa=0.7), n_tiles=2, on_failure="return")
 print(hopeless.status.name, "- at best E[C] =", round(hopeless.least["RE"], 4), "above the threshold")
 
 # %% [markdown]
@@ -138,4 +138,4 @@ from sklearn.linear_model import LogisticRegression
 
 classifier = LogisticRegression().fit(data.x, data.labels)
 both = [cv.RE(kappa=1.0), cv.CLA(0.9, classifier, data.labels)]
-cv.solve_constrained(data.x, both, tiling=cv.Tiling.uniform(16))
+cv.solve_constrained(data.x, both, n_tiles=16)

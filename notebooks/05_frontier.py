@@ -56,7 +56,7 @@ for event in cv.rate_distortion(data.x, betas=[10.0, 1.0, 0.1], locate=1e-4).eve
 
 # %%
 betas = np.geomspace(9, 0.01, 25)
-annealed = {k: cv.sweep(data.x, betas=betas, tiling=cv.Tiling.uniform(k)) for k in (6, 32)}
+annealed = {k: cv.sweep(data.x, betas=betas, n_tiles=k) for k in (6, 32)}
 centres = [KMeans(k, n_init=5, random_state=0).fit(data.x) for k in range(2, 9)]
 sizes = [np.bincount(fit.labels_) / len(data) for fit in centres]
 trained = [

@@ -85,7 +85,7 @@ def test_weights_of_any_size_are_normalised(size):
 
 
 TILINGS = {
-    "no tiles": (lambda: cv.Tiling.uniform(0), "the number of tiles must be a whole number of at least 1, got 0"),
+    "no tiles": (lambda: cv.Tiling.uniform(0), "n_tiles must be a whole number of at least 1, got 0"),
     "half a tile": (lambda: cv.Tiling.uniform(1.5), "must be a whole number of at least 1, got 1.5"),
     "a flag": (lambda: cv.Tiling.uniform(True), "must be a whole number of at least 1, got True"),
     "no dimension": (lambda: cv.Tiling.gaussian(4, dim=0), "dim must be a whole number of at least 1, got 0"),

@@ -321,7 +321,7 @@ def test_files_are_read_by_their_suffix(tmp_path):
 
 
 def test_the_file_of_a_solution_is_data(tmp_path):
-    s = cv.solve([[-1.0], [1.0]], beta=0.5, weights=[1.0, 3.0], tiling=cv.Tiling.uniform(2))
+    s = cv.solve([[-1.0], [1.0]], beta=0.5, weights=[1.0, 3.0], n_tiles=2)
     s.save(tmp_path / "s.npz")
     data = datasets.load(tmp_path / "s.npz")
     np.testing.assert_array_equal(data.x, s.x)

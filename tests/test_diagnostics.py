@@ -78,7 +78,7 @@ def test_annealing_is_no_theorem():
 
 def test_a_dead_tile_is_a_hole_of_no_entropy():
     x = np.array([[-1.0], [1.0]])
-    s = cv.solve(x, beta=0.01, tiling=cv.Tiling.uniform(4), start=[[-1.0], [1.0], [1.0], [40.0]])
+    s = cv.solve(x, beta=0.01, n_tiles=4, start=[[-1.0], [1.0], [1.0], [40.0]])
     assert s.status is cv.Status.DEAD_TILES
     assert diagnostics.holes(s).tolist() == [3]
     assert diagnostics.active_tiles(s).tolist() == [0, 1, 2]
@@ -106,7 +106,7 @@ def test_blur_above_and_below_the_transitions():
     """The mean of all points, then of a pair of clusters, then of one; their posteriors overlap by percents."""
     data = cv.datasets.four_clusters()
     for beta, count in [(20.0, 200), (2.0, 100), (0.1, 50)]:
-        s = cv.sweep(data.x, betas=[beta], tiling=cv.Tiling.uniform(16))[0]
+        s = cv.sweep(data.x, betas=[beta], n_tiles=16)[0]
         np.testing.assert_allclose(diagnostics.blur(s).n_points, count, rtol=0.05)
 
 
@@ -128,7 +128,7 @@ def test_points_without_weight_have_no_say_and_rows_may_stream(monkeypatch, rng)
 
 def test_distances_far_from_the_origin_are_differences():
     x = np.array([[1e6 - 1.0], [1e6 + 1.0]])
-    s = cv.solve(x, beta=0.5, tiling=cv.Tiling.uniform(2))
+    s = cv.solve(x, beta=0.5, n_tiles=2)
     assert diagnostics.blur(s).distance == pytest.approx(1 - 0.9575040240772687, abs=1e-8)
 
 
@@ -152,7 +152,7 @@ class Cells(HTMLParser):
 
 def test_the_report():
     data = cv.datasets.digits(100)
-    s = cv.solve(data.x, beta=0.3, tiling=cv.Tiling.uniform(32), on_failure="return")
+    s = cv.solve(data.x, beta=0.3, n_tiles=32, on_failure="return")
     r = cv.report(s)
     text = repr(r)
     facts = dict(r.facts)
@@ -175,7 +175,7 @@ def test_the_report():
 
 def test_html_is_escaped():
     """Signs of less-than in the names of facts."""
-    s = cv.solve([[-1.0], [1.0]], beta=0.5, tiling=cv.Tiling.uniform(2))
+    s = cv.solve([[-1.0], [1.0]], beta=0.5, n_tiles=2)
     assert "holes (m &lt; 0.5 pi)" in cv.report(s)._repr_html_()
 
 
@@ -188,7 +188,7 @@ def test_bad_input(name):
 
 
 def test_bad_threshold():
-    s = cv.solve([[-1.0], [1.0]], beta=0.5, tiling=cv.Tiling.uniform(2))
+    s = cv.solve([[-1.0], [1.0]], beta=0.5, n_tiles=2)
     for function in (diagnostics.holes, diagnostics.active_tiles, diagnostics.report):
         with pytest.raises(ValueError, match="threshold must be positive"):
             function(s, threshold=0.0)

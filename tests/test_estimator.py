@@ -73,7 +73,7 @@ def test_labels_do_not_depend_on_the_start(data):
     """Clusters come in the order of their coordinates, where rounding makes no difference: two here are one above
     the other, and far apart in the noise of their abscissae.
     """
-    vaes = [cv.FixedPointVAE(0.5, n_tiles=8, random_state=seed).fit(data.x) for seed in range(4)]
+    vaes = [cv.FixedPointVAE(0.5, n_tiles=8, masses="free", random_state=seed).fit(data.x) for seed in range(4)]
     centres = vaes[0].cluster_centers_
     assert (np.diff(centres[:, 0].round(3)) >= 0).all()
     for vae in vaes[1:]:
@@ -95,7 +95,7 @@ def test_new_points(data, rng):
 
 def test_at_a_transition_the_number_of_clusters_changes(data):
     """With equal masses, from one side of an exact critical temperature to the other."""
-    for transition in cv.transitions(data.x, tiling=cv.Tiling.uniform(16)):
+    for transition in cv.transitions(data.x, n_tiles=16):
         assert transition.kind == "continuous"
         for side, count in ((1.01, transition.n_before), (0.99, transition.n_after)):
             vae = cv.FixedPointVAE(side * transition.beta, masses="fixed", n_tiles=16, start="anneal").fit(data.x)
@@ -225,7 +225,7 @@ def test_single_precision_data(data):
     [
         ({"beta": 0}, "beta must be positive"),
         ({"sigma": -1}, "sigma must be positive"),
-        ({"n_tiles": 2.5}, "number of tiles must be a whole number"),
+        ({"n_tiles": 2.5}, "n_tiles must be a whole number"),
         ({"masses": "uniform"}, "masses must be one of"),
         ({"start": "here"}, "start must be one of"),
         ({"likelihood": "laplace"}, "likelihood must be one of"),

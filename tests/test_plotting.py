@@ -157,7 +157,7 @@ def test_a_merging_tree():
 
 def test_a_merging_tree_of_a_branch():
     data = cv.datasets.four_clusters(seed=0)
-    branch = cv.sweep(data.x, betas=np.geomspace(0.2, 12, 12), tiling=cv.Tiling.uniform(8))
+    branch = cv.sweep(data.x, betas=np.geomspace(0.2, 12, 12), n_tiles=8)
     given = plt.subplots()[1]
     assert plotting.merging_tree(branch, ax=given) is given
     same = plotting.merging_tree(lineages(branch))
@@ -194,7 +194,7 @@ def coordinates(ax):
 
 def test_reconstructions_lie_among_the_data():
     x = np.array([[-1.0, 0.5], [1.0, -0.5]])
-    s = cv.solve(x, beta=0.5, tiling=cv.Tiling.uniform(2), record=True)
+    s = cv.solve(x, beta=0.5, n_tiles=2, record=True)
     given = plt.subplots()[1]
     assert plotting.reconstructions(s, given) is given
     np.testing.assert_array_equal(coordinates(given)[0], x)
@@ -204,22 +204,20 @@ def test_reconstructions_lie_among_the_data():
 
 
 def test_reconstructions_of_other_dimensions(rng):
-    line = plotting.reconstructions(cv.solve([[-1.0], [1.0]], beta=0.5, tiling=cv.Tiling.uniform(2)))
+    line = plotting.reconstructions(cv.solve([[-1.0], [1.0]], beta=0.5, n_tiles=2))
     np.testing.assert_array_equal(coordinates(line)[0], [[-1, 0], [1, 0]])
     x = rng.normal(size=(20, 4)) * [1, 5, 2, 1]
-    space = plotting.reconstructions(cv.solve(x, beta=100.0, tiling=cv.Tiling.uniform(2)))
+    space = plotting.reconstructions(cv.solve(x, beta=100.0, n_tiles=2))
     drawn = np.asarray(coordinates(space)[0])
     covariance = np.cov(drawn.T)
     assert covariance[0, 0] > covariance[1, 1]
     assert abs(covariance[0, 1]) < 1e-12 * covariance[0, 0]  # principal components are uncorrelated, to rounding
     assert "principal component 2" in space.get_ylabel()
-    plotting.reconstructions(cv.solve([[1.0, 2.0, 3.0]], beta=1.0, tiling=cv.Tiling.uniform(2)))  # one point
+    plotting.reconstructions(cv.solve([[1.0, 2.0, 3.0]], beta=1.0, n_tiles=2))  # one point
 
 
 def test_a_staircase_steps_at_the_transitions_and_shades_hysteresis():
-    found = cv.transitions(
-        cv.datasets.exponential(40).x, beta_range=(0.5, 2), masses="free", tiling=cv.Tiling.uniform(8)
-    )
+    found = cv.transitions(cv.datasets.exponential(40).x, beta_range=(0.5, 2), masses="free", n_tiles=8)
     assert found[0].kind == "first-order"
     ax = plotting.staircase(found)
     steps = ax.lines[len(found)]

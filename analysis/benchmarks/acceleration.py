@@ -1,6 +1,6 @@
 """Number of maps and time of each accelerator to the same error estimate, near and far from the first transition.
 
-    python -m analysis.benchmarks.acceleration [--data two_points|four_clusters] [--tiles K] [--tol TOL]
+    python -m analysis.benchmarks.acceleration [--data two_points|four_clusters] [--n-tiles K] [--tol TOL]
 
 `n_maps` counts every evaluation of the map, including rejected proposals and the error estimate. Accelerators may
 converge to different local minima, which have different F.
@@ -23,14 +23,14 @@ RATIOS = (1.5, 1.01, 1.005, 1.001, 0.999, 0.995, 0.99, 0.5, 0.05)
 def main() -> None:
     parser = argparse.ArgumentParser(description="maps and seconds of the accelerators, and their ratios to plain")
     parser.add_argument("--data", choices=("two_points", "four_clusters", "rings"), default="four_clusters")
-    parser.add_argument("--tiles", type=int, default=64)
+    parser.add_argument("--n-tiles", type=int, default=64)
     parser.add_argument("--masses", choices=("fixed", "free"), default="fixed")
     parser.add_argument("--tol", type=float, default=1e-10)
     parser.add_argument("--max-maps", type=int, default=100_000)
     args = parser.parse_args()
     data = getattr(cv.datasets, args.data)()
     critical = cv.first_critical_beta(data.x, weights=data.weights)
-    tiling = cv.Tiling.uniform(args.tiles)
+    tiling = cv.Tiling.uniform(args.n_tiles)
 
     def run(beta: float, accelerator: str) -> tuple[cv.FixedPoint, float]:
         began = time.perf_counter()
@@ -48,7 +48,7 @@ def main() -> None:
         return solution, time.perf_counter() - began
 
     run(critical, "plain")  # compiles the kernels
-    print(f"{data!r}, {args.tiles} tiles, {args.masses} masses, tol {args.tol:g}, version {cv.__version__}")
+    print(f"{data!r}, {args.n_tiles} tiles, {args.masses} masses, tol {args.tol:g}, version {cv.__version__}")
     print(f"{'beta/beta_c':>11} {'accelerator':12}{'maps':>8}{'ratio':>8}{'seconds':>9}  {'free energy':>16}  status")
     best_within = np.inf
     for ratio in RATIOS:

@@ -1,6 +1,6 @@
 """Number of maps and time to locate the transitions of a data set, by continuation and on grids.
 
-    python -m analysis.benchmarks.continuation [--data four_clusters] [--tiles K] [--grids n ...]
+    python -m analysis.benchmarks.continuation [--data four_clusters] [--n-tiles K] [--grids n ...]
 
 On a grid every temperature starts from the solution before it, as a careful user would do by hand. A transition then
 lies between two temperatures, so the relative accuracy is the step of the grid. The cost of a grid with the accuracy of
@@ -66,13 +66,13 @@ def measured(work: Callable[[], list[float]]) -> tuple[list[float], int, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", choices=("four_clusters", "rings", "moons", "simplex"), default="four_clusters")
-    parser.add_argument("--tiles", type=int, default=64)
+    parser.add_argument("--n-tiles", type=int, default=64)
     parser.add_argument("--masses", choices=("fixed", "free"), default="fixed")
     parser.add_argument("--grids", type=int, nargs="+", default=[60, 240, 960], metavar="n")
     args = parser.parse_args()
-    data, tiling = getattr(cv.datasets, args.data)(), cv.Tiling.uniform(args.tiles)
+    data, tiling = getattr(cv.datasets, args.data)(), cv.Tiling.uniform(args.n_tiles)
     cv.transitions(data.x, tiling=tiling, masses=args.masses, limit=1)  # compiles the kernels
-    print(f"{data!r}, {args.tiles} tiles, {args.masses} masses, version {cv.__version__}")
+    print(f"{data!r}, {args.n_tiles} tiles, {args.masses} masses, version {cv.__version__}")
     print(f"{'':24}{'maps':>10}{'seconds':>10}{'accuracy':>10}  transitions")
 
     def show(name: str, maps: float, seconds: float, accuracy: float, found: str) -> None:

@@ -30,5 +30,5 @@ def deferred_interrupts() -> Iterator[None]:
         # SIGINT, whose handler raises, comes last: all handlers are restored before anything is raised.
         for number, handler in handlers.items():
             signal.signal(number, handler)
-        for number in dict.fromkeys(arrived):
-            signal.raise_signal(number)
+        for received in dict.fromkeys(arrived):
+            signal.raise_signal(received)

@@ -15,7 +15,6 @@ from .._utils import tables
 from .._utils.files import write_npz
 from ..datasets import DataSet
 from ..frontier.rate_distortion import rate_distortion
-from ..latent.tiling import Tiling
 from ..multipliers.dual import solve_constrained
 from ..objectives.constraints import RE
 from ..objectives.elbo import ELBO
@@ -201,7 +200,7 @@ def _objective(args: argparse.Namespace) -> ELBO:
 def _solver(args: argparse.Namespace, data: DataSet) -> dict[str, Any]:
     """Keyword arguments that all solvers of fixed points take."""
     own = {name: getattr(args, name) for name in ("masses", "tol", "max_maps", "backend")}
-    return {"tiling": Tiling.uniform(args.tiles), "weights": data.weights, "progress": not args.quiet, **own}
+    return {"n_tiles": args.n_tiles, "weights": data.weights, "progress": not args.quiet, **own}
 
 
 def _plotting() -> Any:

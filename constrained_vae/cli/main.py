@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from .. import __version__
+from .._utils.defaults import N_TILES
 from . import endings
 
 if TYPE_CHECKING:
@@ -189,7 +190,7 @@ def _parser() -> _Parser:
     backend.add_argument("--backend", choices=("auto", "reference", "numba", "cupy"), default="auto")
 
     solver = _Parser(add_help=False, parents=[backend])
-    solver.add_argument("--tiles", type=int, default=256, help="number of latent tiles (%(default)s)")
+    solver.add_argument("--n-tiles", type=int, default=N_TILES, help="number of latent tiles (%(default)s)")
     solver.add_argument("--masses", choices=("fixed", "free"), default="fixed", help="prior masses of the tiles")
     solver.add_argument("--tol", type=float, default=1e-10, help="relative tolerance (%(default)s)")
     solver.add_argument("--max-maps", type=int, default=100_000, help="budget of maps for every solution (%(default)s)")
@@ -213,7 +214,9 @@ def _parser() -> _Parser:
     goal.add_argument("--beta", type=float, default=1.0, help="temperature (%(default)s)")
     goal.add_argument("--kappa", type=float, help="instead of --beta: find the multiplier for E||x - psi||^2 = kappa^2")
 
-    made = command("sweep", "annealing through temperatures", "digits --betas 0.3:1:60 --tiles 32 --plot d.png", solver)
+    made = command(
+        "sweep", "annealing through temperatures", "digits --betas 0.3:1:60 --n-tiles 32 --plot d.png", solver
+    )
     made.add_argument("--betas", help=f"{_BETAS}; by default they span the transitions of the data")
     made.add_argument("--direction", choices=("down", "up"), default="down", help="cooling or heating")
 

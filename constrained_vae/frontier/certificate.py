@@ -89,8 +89,8 @@ def certify(solution: FixedPoint) -> Certificate:
 
     Examples
     --------
-    >>> from constrained_vae import Tiling, solve
-    >>> certify(solve([[-1.0], [1.0]], beta=0.5, tiling=Tiling.uniform(2))).gap < 1e-7
+    >>> from constrained_vae import solve
+    >>> certify(solve([[-1.0], [1.0]], beta=0.5, n_tiles=2)).gap < 1e-7
     True
     """
     check_instance(solution, "solution", FixedPoint, "solve(x)")

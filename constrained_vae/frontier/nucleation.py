@@ -37,6 +37,7 @@ def nucleation_beta(
     x: npt.ArrayLike | RowBlocks,
     objective: ELBO | None = None,
     *,
+    sigma: float | None = None,
     weights: npt.ArrayLike | None = None,
     backend: str = "auto",
 ) -> float:
@@ -54,6 +55,8 @@ def nucleation_beta(
         Data.
     objective : ELBO, optional
         `ELBO()` by default; its beta is ignored.
+    sigma : float, optional
+        Standard deviation of the Gaussian decoder, in units of x; short for an ELBO with it. 1 by default.
     weights : (N,) array_like, optional
         Data weights, uniform by default.
     backend : {"auto", "numba", "cupy", "reference"}
@@ -74,13 +77,14 @@ def nucleation_beta(
     >>> nucleation_beta([[-1.0], [1.0]], weights=[0.1, 0.9])  # 2 (1 - 2 p) / log((1 - p) / p) (docs/theory.md, 5)
     0.728191...
     """
-    return nucleation(Problem.make(x, objective, weights, backend, kind=ELBO))
+    return nucleation(Problem.make(x, objective, weights, backend, sigma=sigma, kind=ELBO))
 
 
 def hysteresis_interval(
     x: npt.ArrayLike | RowBlocks,
     objective: ELBO | None = None,
     *,
+    sigma: float | None = None,
     weights: npt.ArrayLike | None = None,
     backend: str = "auto",
 ) -> tuple[float, float]:
@@ -98,6 +102,8 @@ def hysteresis_interval(
         Data.
     objective : ELBO, optional
         `ELBO()` by default; its beta is ignored.
+    sigma : float, optional
+        Standard deviation of the Gaussian decoder, in units of x; short for an ELBO with it. 1 by default.
     weights : (N,) array_like, optional
         Data weights, uniform by default.
     backend : {"auto", "numba", "cupy", "reference"}
@@ -118,7 +124,7 @@ def hysteresis_interval(
     >>> hysteresis_interval([[-1.0], [1.0]], weights=[0.1, 0.9])
     (0.36, 0.728191...)
     """
-    problem = Problem.make(x, objective, weights, backend, kind=ELBO)
+    problem = Problem.make(x, objective, weights, backend, sigma=sigma, kind=ELBO)
     return critical_beta(problem), nucleation(problem)
 
 

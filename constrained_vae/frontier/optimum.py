@@ -68,6 +68,7 @@ def global_solution(
     objective: Objective | None = None,
     *,
     beta: float | None = None,
+    sigma: float | None = None,
     gap: float = 1e-6,
     weights: npt.ArrayLike | None = None,
     start: FixedPoint | None = None,
@@ -90,6 +91,8 @@ def global_solution(
         `ELBO()` by default.
     beta : float, optional
         Temperature; short for `objective.at(beta)`.
+    sigma : float, optional
+        Standard deviation of the Gaussian decoder, in units of x; short for an ELBO with it. 1 by default.
     gap : float
         Requested difference between F and its lower bound, in nats.
     weights : (N,) array_like, optional
@@ -126,7 +129,7 @@ def global_solution(
     gap = check_positive(gap, "gap")
     check_on_failure(on_failure)
     time_limit = check_time_limit(time_limit)
-    problem = Problem.make(x, objective, weights, backend, beta=beta)
+    problem = Problem.make(x, objective, weights, backend, beta=beta, sigma=sigma)
     if start is not None:
         check_instance(start, "start", FixedPoint, "global_solution(x)")
         if start.decoder.shape[1] != problem.data.rows.dim:

@@ -231,6 +231,7 @@ def rate_distortion(
     betas: npt.ArrayLike | None = None,
     objective: ELBO | None = None,
     *,
+    sigma: float | None = None,
     gap: float = 1e-6,
     locate: float | None = None,
     weights: npt.ArrayLike | None = None,
@@ -251,6 +252,8 @@ def rate_distortion(
         rate is 0.95 of the entropy of the data.
     objective : ELBO, optional
         Gaussian or Bernoulli; its beta is ignored.
+    sigma : float, optional
+        Standard deviation of the Gaussian decoder, in units of x; short for an ELBO with it. 1 by default.
     gap : float
         Requested gap at every temperature, in nats.
     locate : float, optional
@@ -285,7 +288,7 @@ def rate_distortion(
     check_callable(callback, "callback")
     locate = None if locate is None else check_positive(locate, "locate")
     gap, time_limit = check_positive(gap, "gap"), check_time_limit(time_limit)
-    problem = Problem.make(x, objective, weights, backend, beta=1.0, kind=ELBO)
+    problem = Problem.make(x, objective, weights, backend, beta=1.0, sigma=sigma, kind=ELBO)
     at = problem.objective.at
 
     def solved(beta: float, gap: float, start: FixedPoint | None, prove: bool = True) -> CertifiedFixedPoint:

@@ -10,6 +10,7 @@ from scipy.stats import qmc
 
 from .._utils.arrays import FloatArray
 from .._utils.checks import check_count, check_masses
+from .._utils.defaults import N_TILES
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,20 +60,20 @@ class Tiling:
         return f"Tiling({len(self)} tiles, {kind} masses{where})"
 
     @classmethod
-    def uniform(cls, n_tiles: int = 256) -> Tiling:
+    def uniform(cls, n_tiles: int = N_TILES) -> Tiling:
         """K tiles of equal prior mass 1/K."""
-        n_tiles = check_count(n_tiles, "the number of tiles")
+        n_tiles = check_count(n_tiles, "n_tiles")
         return cls(np.full(n_tiles, 1.0 / n_tiles))
 
     @classmethod
-    def gaussian(cls, n_tiles: int = 256, dim: int = 2, seed: int = 0) -> Tiling:
+    def gaussian(cls, n_tiles: int = N_TILES, dim: int = 2, seed: int = 0) -> Tiling:
         """K tiles of equal mass, with positions that follow a standard Gaussian prior in `dim` dimensions.
 
         In one dimension the positions are the medians of K bins of equal probability. In two dimensions they form a
         spiral with the golden angle, whose radii are the Rayleigh quantiles. In more dimensions they are a scrambled
         quasi-random (Sobol) set, mapped by the normal quantile function.
         """
-        n_tiles, dim = check_count(n_tiles, "the number of tiles"), check_count(dim, "dim")
+        n_tiles, dim = check_count(n_tiles, "n_tiles"), check_count(dim, "dim")
         middle = (np.arange(n_tiles) + 0.5) / n_tiles
         if dim == 1:
             positions = ndtri(middle)[:, None]

@@ -31,7 +31,7 @@ class ConstrainedFixedPoint(FixedPoint):
     Examples
     --------
     >>> import constrained_vae as cv
-    >>> s = cv.solve_constrained([[-1.0], [1.0]], cv.RE.from_squared_error(0.5), tiling=cv.Tiling.uniform(2))
+    >>> s = cv.solve_constrained([[-1.0], [1.0]], cv.RE.from_squared_error(0.5), n_tiles=2)
     >>> s.status.name, round(s.distortion, 9)
     ('MET', 0.5)
     """

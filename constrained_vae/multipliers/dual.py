@@ -53,6 +53,7 @@ def solve_constrained(
     x: npt.ArrayLike | RowBlocks,
     constraints: Constraint | Sequence[Constraint],
     *,
+    n_tiles: int | None = None,
     tiling: Tiling | None = None,
     weights: npt.ArrayLike | None = None,
     masses: str = "fixed",
@@ -81,7 +82,7 @@ def solve_constrained(
         `RE`, `FRE`, `CLA`, `PNCC`, or any other `Constraint`.
     box, anchor
         As for `Lagrangian`; the multiplier of the anchor is not annealed.
-    tiling, weights, masses, accelerate, tol, max_maps, backend, dtype
+    n_tiles, tiling, weights, masses, accelerate, tol, max_maps, backend, dtype
         As for `solve`; `max_maps` holds for each solution.
     time_limit : float, optional
         Budget of the whole search in seconds.
@@ -107,7 +108,7 @@ def solve_constrained(
     Examples
     --------
     >>> from constrained_vae import RE
-    >>> s = solve_constrained([[-1.0], [1.0]], RE.from_squared_error(0.75), tiling=Tiling.uniform(2))
+    >>> s = solve_constrained([[-1.0], [1.0]], RE.from_squared_error(0.75), n_tiles=2)
     >>> round(s.multipliers["RE"], 9)  # m^2 = 1/4 and lambda = artanh(m) / (2 m) (docs/theory.md section 5)
     0.549306144
     """
@@ -116,6 +117,7 @@ def solve_constrained(
     posed = pose(
         x,
         objective,
+        n_tiles=n_tiles,
         tiling=tiling,
         weights=weights,
         masses=masses,

@@ -60,9 +60,9 @@ class Lagrangian:
 
     Examples
     --------
-    >>> from constrained_vae import ELBO, RE, Tiling, solve
+    >>> from constrained_vae import ELBO, RE, solve
     >>> two = [[-1.0], [1.0]]
-    >>> s = solve(two, Lagrangian(RE(0.3), 1.0), tiling=Tiling.uniform(2))  # as ELBO(beta=0.5): lambda = 1 / (2 beta)
+    >>> s = solve(two, Lagrangian(RE(0.3), 1.0), n_tiles=2)  # as ELBO(beta=0.5): lambda = 1 / (2 beta)
     >>> round(s.rate, 6), round(s.constraint_values["RE"], 6)  # E||x - psi||^2 = 0.083186, less 0.3^2
     (0.59029, -0.006814)
     """

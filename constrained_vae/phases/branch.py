@@ -34,7 +34,7 @@ class Branch:
     Examples
     --------
     >>> import constrained_vae as cv
-    >>> branch = cv.sweep([[-1.0], [1.0]], betas=[2.0, 0.5], tiling=cv.Tiling.uniform(2))
+    >>> branch = cv.sweep([[-1.0], [1.0]], betas=[2.0, 0.5], n_tiles=2)
     >>> branch.n_distinct, branch.at(0.5).beta
     (array([1, 2]), 0.5)
     """

@@ -35,7 +35,7 @@ class NearestSplit:
     Examples
     --------
     >>> import constrained_vae as cv
-    >>> cv.nearest_split(cv.solve([[-1.0], [1.0]], beta=1.5, tiling=cv.Tiling.uniform(2))).direction
+    >>> cv.nearest_split(cv.solve([[-1.0], [1.0]], beta=1.5, n_tiles=2)).direction
     array([1.])
     """
 
@@ -68,8 +68,8 @@ def nearest_split(solution: FixedPoint) -> NearestSplit:
 
     Examples
     --------
-    >>> from constrained_vae import Tiling, solve
-    >>> round(nearest_split(solve([[-2.0], [2.0]], beta=5.0, tiling=Tiling.uniform(2))).beta, 9)
+    >>> from constrained_vae import solve
+    >>> round(nearest_split(solve([[-2.0], [2.0]], beta=5.0, n_tiles=2)).beta, 9)
     4.0
     """
     check_instance(solution, "solution", FixedPoint, "solve(x)")
@@ -84,6 +84,7 @@ def first_critical_beta(
     x: npt.ArrayLike | RowBlocks,
     objective: Objective | None = None,
     *,
+    sigma: float | None = None,
     weights: npt.ArrayLike | None = None,
     backend: str = "auto",
 ) -> float:
@@ -100,6 +101,8 @@ def first_critical_beta(
         Data.
     objective : Objective, optional
         `ELBO()` by default. Its beta is ignored.
+    sigma : float, optional
+        Standard deviation of the Gaussian decoder, in units of x; short for an ELBO with it. 1 by default.
     weights : (N,) array_like, optional
         Data weights, uniform by default.
     backend : {"auto", "numba", "cupy", "reference"}
@@ -120,7 +123,7 @@ def first_critical_beta(
     >>> first_critical_beta([[-2.0], [2.0]])
     4.0
     """
-    return critical_beta(Problem.make(x, objective, weights, backend, None))
+    return critical_beta(Problem.make(x, objective, weights, backend, sigma=sigma))
 
 
 def critical_beta(problem: Problem) -> float:

@@ -18,6 +18,7 @@ _EXTRAPOLATED = 4  # number of states from which the loss of a mass is extrapola
 _EQUAL = 1e-9  # relative difference of free energies that is nothing at the resolution
 _MAX_STEP = 0.2  # longest relative step of heating
 _MAX_RATIO = 100.0  # a branch that exists at this multiple of its transition counts as endless
+_LOST = 1e-10  # mass of a part that is gone: far less than it has at one resolution below its end
 _EXCHANGE_STEP = 1e-5  # longest relative step in which tiles may change hands
 
 
@@ -53,8 +54,8 @@ class _Pair(NamedTuple):
 
     @property
     def apart(self) -> bool:
-        """Whether the split branch still has more reconstructions."""
-        return len(self.split.sites) > len(self.whole.sites)
+        """Whether the split branch still has more reconstructions; a part that has lost its mass is none."""
+        return len(self.split.sites.with_mass(_LOST)) > len(self.whole.sites.with_mass(_LOST))
 
     @property
     def usable(self) -> bool:

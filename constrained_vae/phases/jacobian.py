@@ -53,7 +53,7 @@ class Eigenpairs:
     Examples
     --------
     >>> import constrained_vae as cv
-    >>> s = cv.solve([[-1.0], [1.0]], beta=0.5, tiling=cv.Tiling.uniform(2))
+    >>> s = cv.solve([[-1.0], [1.0]], beta=0.5, n_tiles=2)
     >>> pairs = cv.Jacobian.at(s).eigenpairs()
     >>> pairs.values.round(6)  # (beta_c / beta) (1 - m^2), m = tanh(2 m) (docs/theory.md section 5)
     array([0.166372])
@@ -112,7 +112,7 @@ class Jacobian:
     Examples
     --------
     >>> import constrained_vae as cv
-    >>> s = cv.solve([[-1.0], [1.0]], beta=0.5, tiling=cv.Tiling.uniform(2))
+    >>> s = cv.solve([[-1.0], [1.0]], beta=0.5, n_tiles=2)
     >>> Jacobian.at(s)
     Jacobian(2 sites, masses='fixed', shape=(2, 2))
     """
@@ -148,8 +148,8 @@ class Jacobian:
 
         Examples
         --------
-        >>> from constrained_vae import Tiling, solve
-        >>> s = solve([[-1.0], [1.0]], beta=0.5, tiling=Tiling.uniform(2))
+        >>> from constrained_vae import solve
+        >>> s = solve([[-1.0], [1.0]], beta=0.5, n_tiles=2)
         >>> Jacobian.at(s).eigenpairs(1).values.round(6)  # (beta_c / beta)(1 - m^2), m = 0.957504
         array([0.166372])
         """

@@ -40,6 +40,8 @@ def sweep(
     *,
     betas: npt.ArrayLike | None = None,
     direction: str = "down",
+    sigma: float | None = None,
+    n_tiles: int | None = None,
     tiling: Tiling | None = None,
     weights: npt.ArrayLike | None = None,
     masses: str = "fixed",
@@ -65,7 +67,7 @@ def sweep(
 
     Parameters
     ----------
-    x, tiling, weights, masses, accelerate, tol, max_maps, time_limit, backend, dtype, seed, on_failure
+    x, sigma, n_tiles, tiling, weights, masses, accelerate, tol, max_maps, time_limit, backend, dtype, seed, on_failure
         As for `solve`; `max_maps` and `time_limit` hold for each temperature.
     objective : Objective, optional
         `ELBO()` by default; its beta is ignored.
@@ -97,7 +99,7 @@ def sweep(
 
     Examples
     --------
-    >>> branch = sweep([[-3.0], [3.0]], betas=[12.0, 6.0, 3.0], tiling=Tiling.uniform(2))  # one transition, at 9
+    >>> branch = sweep([[-3.0], [3.0]], betas=[12.0, 6.0, 3.0], n_tiles=2)  # one transition, at 9
     >>> branch.n_distinct
     array([1, 2, 2])
     """
@@ -106,6 +108,8 @@ def sweep(
     posed = pose(
         x,
         objective,
+        sigma=sigma,
+        n_tiles=n_tiles,
         tiling=tiling,
         weights=weights,
         masses=masses,
@@ -174,6 +178,7 @@ def default_betas(
     x: npt.ArrayLike | RowBlocks,
     objective: Objective | None = None,
     *,
+    sigma: float | None = None,
     weights: npt.ArrayLike | None = None,
     count: int = 240,
     backend: str = "auto",
@@ -194,6 +199,8 @@ def default_betas(
         Data.
     objective : Objective, optional
         `ELBO()` by default; its beta is ignored.
+    sigma : float, optional
+        Standard deviation of the Gaussian decoder, in units of x; short for an ELBO with it. 1 by default.
     weights : (N,) array_like, optional
         Data weights, uniform by default.
     count : int
@@ -216,7 +223,7 @@ def default_betas(
     >>> round(float(default_betas([[-3.0], [3.0]])[-1]), 6)  # 1.25 times the first transition
     11.25
     """
-    return default_grid(Problem.make(x, objective, weights, backend, None), check_count(count, "count", 2))
+    return default_grid(Problem.make(x, objective, weights, backend, sigma=sigma), check_count(count, "count", 2))
 
 
 def default_grid(problem: Problem, count: int = 240) -> FloatArray:

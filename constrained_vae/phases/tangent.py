@@ -49,7 +49,7 @@ class Tangent:
     Examples
     --------
     >>> import constrained_vae as cv
-    >>> s = cv.solve([[-1.0], [1.0]], beta=0.5, tiling=cv.Tiling.uniform(2))
+    >>> s = cv.solve([[-1.0], [1.0]], beta=0.5, n_tiles=2)
     >>> d = cv.tangent(s)
     >>> bool(abs(d.rate + d.distortion / (2 * s.beta)) < 1e-9)  # dR = -lambda dD (T7)
     True
@@ -91,8 +91,8 @@ def tangent(at: FixedPoint | Jacobian) -> Tangent:
 
     Examples
     --------
-    >>> from constrained_vae import Tiling, solve
-    >>> s = solve([[-1.0], [1.0]], beta=0.5, tiling=Tiling.uniform(2))
+    >>> from constrained_vae import solve
+    >>> s = solve([[-1.0], [1.0]], beta=0.5, n_tiles=2)
     >>> round(tangent(s).distortion, 6)  # D = 1 - m^2, m = tanh(m / beta): 8 m^2 (1 - m^2) / (1 - 2 (1 - m^2))
     0.731896
     """

@@ -80,7 +80,7 @@ class Transition:
 
     Examples
     --------
-    >>> transitions([[-3.0], [3.0]], beta_range=(1, 20), tiling=Tiling.uniform(2))[0]
+    >>> transitions([[-3.0], [3.0]], beta_range=(1, 20), n_tiles=2)[0]
     Transition(beta=9, continuous, 1 to 2 reconstructions)
     """
 
@@ -129,7 +129,7 @@ class Transitions(list[Transition]):
 
     Examples
     --------
-    >>> transitions([[-3.0], [3.0]], beta_range=(1, 20), tiling=Tiling.uniform(2)).ended
+    >>> transitions([[-3.0], [3.0]], beta_range=(1, 20), n_tiles=2).ended
     'end of the range'
     """
 
@@ -146,9 +146,11 @@ def transitions(
     objective: Objective | None = None,
     beta_range: npt.ArrayLike | None = None,
     *,
-    masses: str = "fixed",
+    sigma: float | None = None,
+    n_tiles: int | None = None,
     tiling: Tiling | None = None,
     weights: npt.ArrayLike | None = None,
+    masses: str = "fixed",
     limit: int | None = None,
     accelerate: str = "lbfgs",
     tol: float = 1e-10,
@@ -173,7 +175,7 @@ def transitions(
         `ELBO()` by default; its beta is ignored.
     beta_range : (float, float), optional
         Lowest and highest temperature of interest; by default the range of `default_betas`.
-    masses, tiling, weights, accelerate, tol, max_maps, backend
+    sigma, n_tiles, tiling, weights, masses, accelerate, tol, max_maps, backend
         As for `solve`; `max_maps` holds for each solution.
     limit : int, optional
         Largest number of transitions.
@@ -201,13 +203,15 @@ def transitions(
 
     Examples
     --------
-    >>> [round(t.beta, 9) for t in transitions([[-3.0], [3.0]], beta_range=(1, 20), tiling=Tiling.uniform(2))]
+    >>> [round(t.beta, 9) for t in transitions([[-3.0], [3.0]], beta_range=(1, 20), n_tiles=2)]
     [9.0]
     """
     check_callable(callback, "callback")
     if limit is not None:
         check_count(limit, "limit")
-    posed = pose(x, objective, tiling=tiling, weights=weights, masses=masses, backend=backend)
+    posed = pose(
+        x, objective, sigma=sigma, n_tiles=n_tiles, tiling=tiling, weights=weights, masses=masses, backend=backend
+    )
     problem, options = posed.problem, Options(posed.free, accelerate, tol, max_maps)
     first = critical_beta(problem)
     if beta_range is None:
@@ -262,7 +266,7 @@ def match_peaks(peaks: Sequence[Peak], found: Sequence[Transition]) -> npt.NDArr
 
     Examples
     --------
-    >>> found = transitions([[-3.0], [3.0]], beta_range=(1, 20), tiling=Tiling.uniform(2))
+    >>> found = transitions([[-3.0], [3.0]], beta_range=(1, 20), n_tiles=2)
     >>> match_peaks([Peak(9.5, 1.0, 4, (8.0, 11.0)), Peak(2.0, 0.5, 1, (1.5, 3.0))], found)  # no match for 2.0
     array([[ 0,  0],
            [ 1, -1]])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -52,17 +52,21 @@ class Problem:
         dtype: npt.DTypeLike | None = None,
         *,
         beta: float | None = None,
+        sigma: float | None = None,
         kind: type = Objective,
     ) -> Problem:
         """Validate the data and put them into their frame.
 
         In the frame of an equivariant objective the data have their weighted mean at the origin and the
         root-mean-square radius 1. The frame of any other objective keeps the units of the data. The objective is
-        `ELBO()` by default and must be an instance of `kind`; `beta` replaces its temperature if it is given.
+        `ELBO()` by default and must be an instance of `kind`; `beta` and `sigma` replace its own if they are given.
         """
         objective = ELBO() if objective is None else objective
         check_instance(objective, "objective", kind, "ELBO(beta=0.5)" if kind is Objective else "ELBO()")
         objective = objective if beta is None else objective.at(beta)
+        if sigma is not None:
+            check_instance(objective, "objective with sigma=", ELBO, "ELBO()")
+            objective = replace(cast(ELBO, objective), sigma=sigma)
         x = check_rows(x)
         rho = check_weights(weights, len(x))
         check_labelled(objective, len(x))

@@ -54,7 +54,7 @@ class NotConvergedWarning(UserWarning):
     >>> import warnings
     >>> with warnings.catch_warnings(record=True) as caught:
     ...     warnings.simplefilter("always")
-    ...     s = cv.solve([[-1.0], [1.0]], beta=0.5, tiling=cv.Tiling.uniform(2), max_maps=2)
+    ...     s = cv.solve([[-1.0], [1.0]], beta=0.5, n_tiles=2, max_maps=2)
     >>> [w.category.__name__ for w in caught]
     ['NotConvergedWarning']
     """

@@ -32,7 +32,7 @@ class Iterate:
     --------
     >>> import constrained_vae as cv
     >>> seen = []
-    >>> _ = cv.solve([[-1.0], [1.0]], beta=0.5, tiling=cv.Tiling.uniform(2), callback=seen.append)
+    >>> _ = cv.solve([[-1.0], [1.0]], beta=0.5, n_tiles=2, callback=seen.append)
     >>> [bool(after.free_energy <= before.free_energy) for before, after in zip(seen, seen[1:])][:2]
     [True, True]
     """

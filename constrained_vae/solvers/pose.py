@@ -8,6 +8,7 @@ from typing import Any
 import numpy.typing as npt
 
 from .._utils.checks import check_choice, check_instance
+from .._utils.defaults import N_TILES
 from ..data.rows import RowBlocks
 from ..latent.tiling import Tiling
 from ..objectives.base import Objective
@@ -28,6 +29,8 @@ def pose(
     objective: Objective | None,
     *,
     beta: float | None = None,
+    sigma: float | None = None,
+    n_tiles: int | None = None,
     tiling: Tiling | None = None,
     weights: npt.ArrayLike | None = None,
     masses: str = "fixed",
@@ -37,13 +40,18 @@ def pose(
 ) -> Posed:
     """The problem of the data in their frame, with its tiles; raises ValueError for bad arguments.
 
-    The defaults are `ELBO()` and 256 uniform tiles.
+    The defaults are `ELBO()` and `N_TILES` uniform tiles.
     """
-    tiling = Tiling.uniform() if tiling is None else tiling
+    if tiling is None:
+        tiling = Tiling.uniform(N_TILES if n_tiles is None else n_tiles)
+    elif n_tiles is not None:
+        raise ValueError(
+            f"n_tiles are tiles of equal mass and tiling gives others: give one of them, got {n_tiles!r} and {tiling!r}"
+        )
     check_instance(tiling, "tiling", Tiling, "Tiling.uniform(64)")
     check_choice(masses, "masses", ("fixed", "free"))
     check_on_failure(on_failure)
-    return Posed(Problem.make(x, objective, weights, backend, dtype, beta=beta), tiling, masses == "free")
+    return Posed(Problem.make(x, objective, weights, backend, dtype, beta=beta, sigma=sigma), tiling, masses == "free")
 
 
 def check_on_failure(on_failure: Any) -> None:

@@ -28,6 +28,8 @@ def solve(
     objective: Objective | None = None,
     *,
     beta: float | None = None,
+    sigma: float | None = None,
+    n_tiles: int | None = None,
     tiling: Tiling | None = None,
     weights: npt.ArrayLike | None = None,
     masses: str = "fixed",
@@ -58,8 +60,12 @@ def solve(
         `ELBO()` by default.
     beta : float, optional
         Temperature; short for `objective.at(beta)`.
+    sigma : float, optional
+        Standard deviation of the Gaussian decoder, in units of x; short for an ELBO with it. 1 by default.
+    n_tiles : int, optional
+        Number of latent tiles of equal prior mass; 64 by default.
     tiling : Tiling, optional
-        Prior masses of the latent tiles; by default 256 equal masses.
+        Tiles of other masses, or with positions, in place of `n_tiles`.
     weights : (N,) array_like, optional
         Data weights, normalised to sum to 1; uniform by default. Points of weight zero are ignored.
     masses : {"fixed", "free"}
@@ -109,7 +115,7 @@ def solve(
 
     Examples
     --------
-    >>> s = solve([[-1.0], [1.0]], beta=0.5, tiling=Tiling.uniform(2))
+    >>> s = solve([[-1.0], [1.0]], beta=0.5, n_tiles=2)
     >>> round(float(abs(s.decoder[0, 0])), 6)  # m = tanh(m / 0.5) (docs/theory.md section 5)
     0.957504
     """
@@ -119,6 +125,8 @@ def solve(
         x,
         objective,
         beta=beta,
+        sigma=sigma,
+        n_tiles=n_tiles,
         tiling=tiling,
         weights=weights,
         masses=masses,

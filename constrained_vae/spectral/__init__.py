@@ -2,9 +2,9 @@
 
 Examples
 --------
->>> from constrained_vae import Tiling, solve
+>>> from constrained_vae import solve
 >>> from constrained_vae.spectral import eigengap, spectrum, walk
->>> s = solve([[-2.0], [-1.0], [3.0]], beta=0.5, tiling=Tiling.uniform(4))
+>>> s = solve([[-2.0], [-1.0], [3.0]], beta=0.5, n_tiles=4)
 >>> eigengap(spectrum(s)), walk(s).shape
 (2, (3, 3))
 """

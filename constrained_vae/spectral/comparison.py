@@ -52,8 +52,8 @@ class SpectralComparison:
 
     Examples
     --------
-    >>> from constrained_vae import Tiling, solve
-    >>> s = solve([[-2.0], [-1.8], [1.8], [2.0]], beta=0.5, tiling=Tiling.uniform(4))
+    >>> from constrained_vae import solve
+    >>> s = solve([[-2.0], [-1.8], [1.8], [2.0]], beta=0.5, n_tiles=4)
     >>> compared = compare_spectral(s)
     >>> compared.n_distinct, compared.ari["posterior"]
     (2, 1.0)
@@ -140,8 +140,8 @@ class BranchComparison:
 
     Examples
     --------
-    >>> from constrained_vae import Tiling, sweep
-    >>> branch = sweep([[-2.0], [-1.8], [1.8], [2.0]], betas=[5.0, 0.5], tiling=Tiling.uniform(4))
+    >>> from constrained_vae import sweep
+    >>> branch = sweep([[-2.0], [-1.8], [1.8], [2.0]], betas=[5.0, 0.5], n_tiles=4)
     >>> compare_spectral(branch).n_distinct
     array([1, 2])
     """
@@ -291,9 +291,9 @@ def compare_spectral(
 
     Examples
     --------
-    >>> from constrained_vae import Tiling, datasets, solve
+    >>> from constrained_vae import datasets, solve
     >>> data = datasets.four_clusters()
-    >>> r = compare_spectral(solve(data.x, beta=0.2, tiling=Tiling.uniform(16)), labels=data.labels)
+    >>> r = compare_spectral(solve(data.x, beta=0.2, n_tiles=16), labels=data.labels)
     >>> r.ari["posterior"], r.true_ari["solution"], r.eigengap_k
     (1.0, 1.0, 4)
     """

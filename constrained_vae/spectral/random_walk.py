@@ -37,8 +37,8 @@ def walk(solution: FixedPoint) -> LinearOperator:
 
     Examples
     --------
-    >>> from constrained_vae import Tiling, solve
-    >>> s = solve([[-1.0], [1.0]], beta=0.5, tiling=Tiling.uniform(2))
+    >>> from constrained_vae import solve
+    >>> s = solve([[-1.0], [1.0]], beta=0.5, n_tiles=2)
     >>> (walk(s) @ np.eye(2)).round(4)  # (1 +- m^2) / 2 with m = 0.9575
     array([[0.9584, 0.0416],
            [0.0416, 0.9584]])

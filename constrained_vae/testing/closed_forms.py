@@ -117,9 +117,9 @@ def curie_weiss(a: float, relative_beta: float, sigma: float = 1.0) -> tuple[Two
 
     Examples
     --------
-    >>> from constrained_vae import Tiling, solve
+    >>> from constrained_vae import solve
     >>> problem, exact = curie_weiss(a=1.0, relative_beta=0.5)
-    >>> s = solve(problem.x, beta=problem.beta, tiling=Tiling.uniform(2))
+    >>> s = solve(problem.x, beta=problem.beta, n_tiles=2)
     >>> abs(s.distortion - exact.distortion) < 1e-9
     True
     """

@@ -38,12 +38,12 @@ class Cells(HTMLParser):
 
 @pytest.fixture(scope="module", params=[[0.4, 0.6], [0.6, 0.4]], ids=str)
 def solution(request):
-    return cv.solve(POINTS, beta=0.5, weights=request.param, tiling=cv.Tiling.uniform(2), masses="free")
+    return cv.solve(POINTS, beta=0.5, weights=request.param, n_tiles=2, masses="free")
 
 
 @pytest.fixture(scope="module")
 def branch():
-    return cv.sweep(POINTS, betas=np.geomspace(0.2, 1.5, 30), tiling=cv.Tiling.uniform(2))
+    return cv.sweep(POINTS, betas=np.geomspace(0.2, 1.5, 30), n_tiles=2)
 
 
 def test_a_solution_shows_its_reconstructions_heaviest_first(solution):
@@ -59,7 +59,7 @@ def test_a_solution_shows_its_reconstructions_heaviest_first(solution):
 
 
 def test_many_coordinates_are_cut_off(rng):
-    s = cv.solve(rng.normal(size=(5, 9)), beta=100.0, tiling=cv.Tiling.uniform(2))
+    s = cv.solve(rng.normal(size=(5, 9)), beta=100.0, n_tiles=2)
     assert Cells(s._repr_html_()).rows[0][3:] == ["psi[0]", "psi[1]", "psi[2]", "psi[3]"]
 
 
@@ -77,7 +77,7 @@ def test_a_branch_shows_both_ends(branch):
 
 def test_a_branch_says_how_many_have_not_converged():
     x = cv.datasets.four_clusters().x
-    failed = cv.sweep(x, betas=[5.0, 10.0], tiling=cv.Tiling.uniform(2), max_maps=2, on_failure="return")
+    failed = cv.sweep(x, betas=[5.0, 10.0], n_tiles=2, max_maps=2, on_failure="return")
     n = sum(not s.converged for s in failed)
     assert n > 0
     assert repr(failed).endswith(f", {n} not converged)")

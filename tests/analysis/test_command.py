@@ -76,7 +76,7 @@ def test_an_unknown_option_is_refused(figure, tmp_path, capsys):
 
 BAD = {
     figure1: [
-        (["--tiles", "9"], "n_tiles must be at least 100, to draw supports by them, got 9"),
+        (["--n-tiles", "9"], "n_tiles must be at least 100, to draw supports by them, got 9"),
         (["--side", "1"], "side must be at least 2 tiles, got 1"),
         (["--betas", "-1"], "betas must be positive numbers, got [-1.0]"),
         (["--n", "5000"], "n must be at most 1797"),
@@ -88,7 +88,7 @@ BAD = {
         (["--betas", "1:3"], "LOW:HIGH:COUNT"),
         (["--betas", "1:3:2"], "at least 5"),
         (["--sigma", "0"], "sigma must be positive"),
-        (["--tiles", "0"], "number of tiles"),
+        (["--n-tiles", "0"], "n_tiles"),
         (["--exact", "0"], "limit must be a whole number of at least 1"),
         (["--backend", "cupy"], "CuPy"),
     ],
@@ -96,12 +96,12 @@ BAD = {
         (["--data", "nowhere.npy"], "nowhere.npy"),
         (["--betas", "3:1:20"], "LOW < HIGH"),
         (["--sigma", "0"], "sigma must be positive"),
-        (["--tiles", "0"], "number of tiles"),
+        (["--n-tiles", "0"], "n_tiles"),
         (["--limit", "0"], "limit must be a whole number of at least 1"),
     ],
     spectral: [
         (["--count", "2"], "count must be at least 3 temperatures, got 2"),
-        (["--tiles", "0"], "number of tiles"),
+        (["--n-tiles", "0"], "n_tiles"),
     ],
     constraints: [
         (["--data", "nowhere.npy"], "--data wants digits"),
@@ -109,7 +109,7 @@ BAD = {
         (["--n", "3000"], "n must be at most 1797"),
         (["--rate", "0"], "rate must be between 0 and 1.099"),
         (["--rate", "1.4"], "rate must be between 0 and 1.099"),
-        (["--tiles", "0"], "number of tiles"),
+        (["--n-tiles", "0"], "n_tiles"),
         (["--share", "1"], "share must be between 0 and 1"),
         (["--ratio", "1.5"], "ratio must be between 0 and 1"),
         (["--features", "0"], "n_features must be"),
@@ -140,7 +140,7 @@ BAD = {
         (["--data", "four_clusters,nowhere.csv"], "nowhere.csv"),
     ],
     geco_theory: [
-        (["--tiles", "0"], "number of tiles"),
+        (["--n-tiles", "0"], "n_tiles"),
         (["--kappa", "-1"], "kappa must be"),
     ],
 }

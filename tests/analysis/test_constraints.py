@@ -42,7 +42,7 @@ def test_re_alone_is_the_elbo(small):
     for multiplier in multipliers[on_branch][:-1]:
         start = np.repeat(x.mean(axis=0)[None], 3, axis=0) if solution is None else solution
         objective = cv.ELBO(beta=32 / multiplier)
-        solution = cv.solve(x, objective, tiling=cv.Tiling.uniform(3), start=start)
+        solution = cv.solve(x, objective, n_tiles=3, start=start)
         rates.append(solution.rate)
     assert rates[-1] > 0.1
     # Far more than the tolerance of the solutions, 1e-6 of the radius, makes of a rate.

@@ -16,9 +16,7 @@ def test_arrays_are_those_of_the_library(drawn):
     assert settings["data"] == "four_clusters"
     assert settings["n_tiles"] == 8
     np.testing.assert_allclose(arrays["betas"], np.geomspace(0.16, 11, 60))
-    branch = cv.sweep(
-        cv.datasets.four_clusters().x, betas=arrays["betas"], tiling=cv.Tiling.uniform(8), backend="reference"
-    )
+    branch = cv.sweep(cv.datasets.four_clusters().x, betas=arrays["betas"], n_tiles=8, backend="reference")
     np.testing.assert_array_equal(arrays["distortion"], branch.distortion[::-1])
     assert [float(p) for p in branch.peaks(k=3)] == arrays["peaks"][:3, 0].tolist()
     assert "beta_c^3" in text
@@ -42,7 +40,7 @@ def test_panels_lie_below_between_and_above_and_end_at_fixed_points(drawn):
 def test_the_table_has_exact_and_detected(drawn):
     _, arrays, settings, text = drawn(figure2)
     x, grid = cv.datasets.four_clusters().x, arrays["betas"]
-    found = cv.transitions(x, beta_range=(grid[0], grid[-1]), tiling=cv.Tiling.uniform(8), backend="reference")
+    found = cv.transitions(x, beta_range=(grid[0], grid[-1]), n_tiles=8, backend="reference")
     np.testing.assert_array_equal(arrays["exact"][:, 0], [t.beta for t in found])
     assert settings["exact"] == 16
     lines = text.splitlines()
@@ -107,7 +105,7 @@ def test_the_search_is_bounded(tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize("dim", [1, 5])
 def test_other_dimensions_are_drawn_in_the_plane(tmp_path, rng, dim):
     np.save(tmp_path / "x.npy", rng.normal(size=(20, dim)) * np.arange(1, dim + 1))
-    options = ["--data", str(tmp_path / "x.npy"), "--betas", "0.3:40:20", "--tiles", "4", "--exact", "1"]
+    options = ["--data", str(tmp_path / "x.npy"), "--betas", "0.3:40:20", "--n-tiles", "4", "--exact", "1"]
     status, arrays, settings = run(figure2, tmp_path, *options)
     assert status == 0
     assert settings["dim"] == dim
@@ -127,7 +125,7 @@ def test_a_csv_with_text_in_it_is_refused(tmp_path, capsys):
 
 def test_temperatures_are_those_of_the_data_unless_given(tmp_path):
     (tmp_path / "x.csv").write_text("1,2\n3,4\n5,7\n")
-    options = ["--tiles", "3", "--backend", "reference", "--data", str(tmp_path / "x.csv")]
+    options = ["--n-tiles", "3", "--backend", "reference", "--data", str(tmp_path / "x.csv")]
     status, arrays, _ = run(figure2, tmp_path, *options, small=[])
     assert status == 0
     assert len(arrays["betas"]) == 240
@@ -174,7 +172,7 @@ def test_ctrl_c_in_the_panels_keeps_the_sweep(tmp_path, monkeypatch, capsys):
 @pytest.mark.slow
 def test_works_on_the_digits(tmp_path):
     status, arrays, settings = run(
-        figure2, tmp_path, "--data", "digits", "--betas", "0.5:0.85:40", "--tiles", "32", small=[]
+        figure2, tmp_path, "--data", "digits", "--betas", "0.5:0.85:40", "--n-tiles", "32", small=[]
     )
     assert status == 0
     assert settings["dim"] == 64

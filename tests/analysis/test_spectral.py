@@ -26,7 +26,7 @@ def test_curves_are_those_of_the_library(small):
     arrays, settings = small
     data = cv.datasets.four_clusters(10)
     betas = np.geomspace(1 / 50, 1.25, 6) * cv.first_critical_beta(data.x)
-    branch = cv.sweep(data.x, betas=betas, tiling=cv.Tiling.uniform(6), tol=figure._TOL)
+    branch = cv.sweep(data.x, betas=betas, n_tiles=6, tol=figure._TOL)
     expected = cv.compare_spectral(branch, labels=data.labels)
     np.testing.assert_allclose(arrays["four_clusters_betas"], expected.betas)
     np.testing.assert_allclose(arrays["four_clusters_eigenvalues"], expected.eigenvalues, atol=1e-9)
@@ -35,7 +35,7 @@ def test_curves_are_those_of_the_library(small):
         np.testing.assert_allclose(arrays[f"four_clusters_ari_{method}"], expected.true_ari[method], atol=1e-12)
         np.testing.assert_allclose(arrays[f"four_clusters_ami_{method}"], expected.true_ami[method], atol=1e-12)
     np.testing.assert_allclose(arrays["four_clusters_agreement"], 1)
-    found = cv.transitions(data.x, beta_range=(betas[0], betas[-1]), tiling=cv.Tiling.uniform(6), limit=3)
+    found = cv.transitions(data.x, beta_range=(betas[0], betas[-1]), n_tiles=6, limit=3)
     np.testing.assert_allclose(arrays["four_clusters_critical"], [t.beta for t in found])
     # The whole curve of every set, to the last temperature.
     for name in figure.SETS:
@@ -72,7 +72,7 @@ def test_a_wide_kernel_sees_what_the_data_space_does():
     distances = figure.cdist(data.x, data.x)
     options = {"backend": "auto", "tol": 1e-8}
     beta = figure._DEPTH * cv.first_critical_beta(data.x)
-    plain = cv.sweep(data.x, betas=[beta], tiling=cv.Tiling.uniform(2))[0].labels
+    plain = cv.sweep(data.x, betas=[beta], n_tiles=2)[0].labels
     wide = figure.in_feature_space(distances, 30.0, 2, options)
     assert adjusted_rand_score(plain, wide) == 1
     # In between there is one that parts the moons better than the space of the data does.
@@ -131,7 +131,7 @@ def test_interrupted(monkeypatch, tmp_path, capsys):
         return one_set
 
     monkeypatch.setattr(figure, "one_set", stop_at("rings"))
-    status, arrays, _ = run(figure, tmp_path, "--tiles", "4", "--count", "5")
+    status, arrays, _ = run(figure, tmp_path, "--n-tiles", "4", "--count", "5")
     assert status == 130
     assert arrays["sets"].tolist() == ["four_clusters"]
     assert "interrupted: this is what had been computed" in capsys.readouterr().err

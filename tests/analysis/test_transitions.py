@@ -148,13 +148,13 @@ def test_a_limit_is_told(tmp_path, capsys, shortened):
 
 
 def test_no_transition_at_all(tmp_path, capsys, shortened):
-    status, arrays, _ = run(figure, tmp_path, "--betas", "10:20:6", "--tiles", "4")
+    status, arrays, _ = run(figure, tmp_path, "--betas", "10:20:6", "--n-tiles", "4")
     assert status == 0
     assert arrays["exact"].shape == (0, 5)
     assert arrays["unstable1"].shape == (0, 2)
     assert capsys.readouterr().out.splitlines()[1].split()[0] == "none"
     # A single tile cannot split: what there is of a transition is an eigenvalue above 1.
-    status, arrays, _ = run(figure, tmp_path, "--betas", "5:20:6", "--tiles", "1")
+    status, arrays, _ = run(figure, tmp_path, "--betas", "5:20:6", "--n-tiles", "1")
     assert status == 0
     assert arrays["exact"].shape == (0, 5)
 

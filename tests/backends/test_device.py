@@ -89,7 +89,7 @@ def test_a_solution_on_the_device_is_that_on_the_host(use, x, accelerate, masses
         return cv.solve(
             x,
             objective(likelihood),
-            tiling=cv.Tiling.uniform(6),
+            n_tiles=6,
             weights=np.arange(1, 61),
             masses=masses,
             accelerate=accelerate,
@@ -136,7 +136,7 @@ def test_a_lagrangian_on_the_device(use, x, name, masses):
 
     def run():
         objective = lagrangians()[name]
-        return cv.solve(x, objective, tiling=cv.Tiling.uniform(6), masses=masses, max_maps=300, on_failure="return")
+        return cv.solve(x, objective, n_tiles=6, masses=masses, max_maps=300, on_failure="return")
 
     solution, _ = on_both(use, run)
     assert solution.n_maps > 5
@@ -145,7 +145,7 @@ def test_a_lagrangian_on_the_device(use, x, name, masses):
 
 def test_multipliers_on_the_device(use, x):
     def run():
-        return cv.solve_constrained(x, [cv.RE(0.2), cv.FRE(0.3, np.eye(3)[:2])], tiling=cv.Tiling.uniform(3))
+        return cv.solve_constrained(x, [cv.RE(0.2), cv.FRE(0.3, np.eye(3)[:2])], n_tiles=3)
 
     solution, _ = on_both(use, run)
     assert solution.converged
@@ -163,7 +163,7 @@ def test_a_sweep_through_transitions(use, x, masses, likelihood, dtype):
             objective(likelihood),
             betas=betas(likelihood),
             direction="both",
-            tiling=cv.Tiling.uniform(5),
+            n_tiles=5,
             masses=masses,
             dtype=dtype,
             on_failure="return",
@@ -192,7 +192,7 @@ def test_many_dimensions(use, rng, monkeypatch, kept):
     monkeypatch.setattr(memory, "KEPT", kept)
     monkeypatch.setattr(split_condition, "_MAX_DENSE_DIM", 8)
     clouds = np.concatenate([rng.normal(size=(15, 12)) + 3 * rng.normal(size=12) for _ in range(3)])
-    on_both(use, lambda: cv.sweep(clouds, betas=[2.0, 5.0, 30.0], tiling=cv.Tiling.uniform(4)))
+    on_both(use, lambda: cv.sweep(clouds, betas=[2.0, 5.0, 30.0], n_tiles=4))
 
 
 def test_the_default_grid_and_first_critical_beta(use, x):
@@ -242,7 +242,7 @@ def test_a_handful_of_numbers_per_map(use, rng, accelerate, masses, likelihood):
 def test_data_are_uploaded_once_in_a_sweep(use, x, dtype):
     use(BACKEND)
     with recorded() as traffic:
-        branch = cv.sweep(x, betas=betas("gaussian"), tiling=cv.Tiling.uniform(5), dtype=dtype, tol=1e-5)
+        branch = cv.sweep(x, betas=betas("gaussian"), n_tiles=5, dtype=dtype, tol=1e-5)
     assert traffic.uploads.count(x.size) == 1
     assert traffic.uploads.count(len(x)) == 1
     assert sum(s.n_maps for s in branch) > 3 * len(branch)
@@ -349,7 +349,7 @@ def test_solutions_by_the_cuda_kernels(emulated, use, x, masses, likelihood):
 
     def run():
         hottest = betas(likelihood)[-2:]
-        return cv.sweep(x, objective(likelihood), betas=hottest, tiling=cv.Tiling.uniform(4), masses=masses)
+        return cv.sweep(x, objective(likelihood), betas=hottest, n_tiles=4, masses=masses)
 
     use(reference)
     expected = run()
@@ -370,10 +370,10 @@ def test_streamed_solutions_by_the_cuda_kernels(emulated, use, x, monkeypatch):
     monkeypatch.setattr(emulated.cupy.cuda.runtime, "memGetInfo", lambda: (100, 1000))
     use(emulated)
     with recorded() as traffic:
-        solution = cv.solve(x, beta=0.02, tiling=cv.Tiling.uniform(4), seed=1)
+        solution = cv.solve(x, beta=0.02, n_tiles=4, seed=1)
     assert traffic.uploads.count(51) >= 3 * solution.n_maps
     use(reference)
-    expected = cv.solve(x, beta=0.02, tiling=cv.Tiling.uniform(4), seed=1)
+    expected = cv.solve(x, beta=0.02, n_tiles=4, seed=1)
     assert solution.free_energy == pytest.approx(expected.free_energy, rel=1e-12)
     np.testing.assert_allclose(solution.decoder, expected.decoder, rtol=0, atol=1e-9)
 

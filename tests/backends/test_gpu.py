@@ -322,7 +322,7 @@ def test_sweeps_are_those_of_the_reference(gpu, x, masses, likelihood):
 
 
 def test_a_sweep_has_the_same_bits_every_time(gpu, x):
-    one, two = (cv.sweep(x, betas=[0.03, 0.1], tiling=cv.Tiling.uniform(5), backend="cupy") for _ in range(2))
+    one, two = (cv.sweep(x, betas=[0.03, 0.1], n_tiles=5, backend="cupy") for _ in range(2))
     for a, b in zip(one, two, strict=True):
         np.testing.assert_array_equal(a.decoder, b.decoder)
         assert (a.free_energy, a.n_maps) == (b.free_energy, b.n_maps)
@@ -337,7 +337,7 @@ def test_data_are_uploaded_once_in_a_sweep(gpu, x, monkeypatch, dtype):
         return move(array, *others)
 
     monkeypatch.setattr(gpu, "_on_device", counted)
-    branch = cv.sweep(x, betas=[0.03, 0.1], tiling=cv.Tiling.uniform(5), dtype=dtype, tol=1e-5, backend="cupy")
+    branch = cv.sweep(x, betas=[0.03, 0.1], n_tiles=5, dtype=dtype, tol=1e-5, backend="cupy")
     assert sum(s.n_maps for s in branch) > 20
     assert sorted(size for size in sizes if size > 5 * 3) == [len(x), x.size]
 

@@ -15,7 +15,7 @@ import constrained_vae as cv
 from constrained_vae.backends import reference
 from constrained_vae.cli import commands, main as cli
 
-SMALL = ["--tiles", "2", "--backend", "reference", "--quiet"]
+SMALL = ["--n-tiles", "2", "--backend", "reference", "--quiet"]
 COMMANDS = {
     "solve": ["two_points", "--beta", "0.5", *SMALL],
     "sweep": ["two_points", "--betas", "0.2:1.5:12", *SMALL],
@@ -63,7 +63,7 @@ def test_solve_writes_what_the_library_finds_and_loads(tmp_path, capsys):
     out = tmp_path / "new" / "s.npz"
     assert run("solve", *COMMANDS["solve"], "--out", out, "--plot", tmp_path / "s.png") == 0
     loaded = cv.FixedPoint.load(out)
-    expected = cv.solve(POINTS, beta=0.5, tiling=cv.Tiling.uniform(2), backend="reference")
+    expected = cv.solve(POINTS, beta=0.5, n_tiles=2, backend="reference")
     np.testing.assert_array_equal(loaded.decoder, expected.decoder)
     assert repr(loaded) == repr(expected)
     assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
@@ -79,7 +79,7 @@ def test_json_says_what_was_asked_and_found(tmp_path):
     assert found["command"] == "solve"
     assert found["version"] == cv.__version__
     assert found["data_set"] == {"name": "two_points", "n_points": 2, "dim": 1}
-    assert found["options"]["tiles"] == 2
+    assert found["options"]["n_tiles"] == 2
     assert (found["status"], found["converged"], found["interrupted"]) == ("CONVERGED", True, False)
     assert found["rate"] == pytest.approx(0.5902900687, abs=1e-9)  # theory.md section 5, m = tanh(2 m)
     assert sorted(found["labels"]) == [0, 1]
@@ -229,7 +229,7 @@ def test_without_convergence_the_code_is_1_and_results_are_written(tmp_path, cap
         (["solve", "two_points", "--kappa", "1", "--sigma", "2"], "--sigma and --likelihood belong to --beta"),
         (["solve", "two_points", "--likelihood", "bernoulli"], "[0, 1]"),
         (["solve", "two_points", "--sigma", "0"], "sigma must be positive"),
-        (["solve", "two_points", "--tiles", "0"], "number of tiles"),
+        (["solve", "two_points", "--n-tiles", "0"], "n_tiles"),
         (["solve", "two_points", "--out", "s.txt"], ".npz or .json"),
         (["solve", "two_points", "--plot", "s.doc"], "png"),
         (["solve", "two_points", "--backend", "abacus"], "invalid choice: 'abacus'"),

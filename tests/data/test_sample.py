@@ -25,7 +25,7 @@ def test_a_one_among_zeros_splits_at_the_variance_of_a_coin(n, unit, offset):
 
 
 def test_the_first_transition_of_a_one_among_many_zeros():
-    found = cv.transitions(a_one_among_zeros(2000, 1), tiling=cv.Tiling.uniform(2), limit=1)
+    found = cv.transitions(a_one_among_zeros(2000, 1), n_tiles=2, limit=1)
     assert [t.beta for t in found] == pytest.approx([0.0005 * 0.9995], rel=1e-9)
 
 

@@ -68,7 +68,7 @@ def test_one_hot_data_in_two_far_blocks(unit, offset):
 def test_heated_one_hot_data():
     """Every point has its own reconstruction, which is stable; the collapsed solution is better by 0.096 nats."""
     x = np.eye(10)
-    s = cv.solve(x, beta=0.215, start=x, tiling=cv.Tiling.uniform(10), masses="free")
+    s = cv.solve(x, beta=0.215, start=x, n_tiles=10, masses="free")
     collapsed = 0.9 / 0.43
     assert len(s.distinct) == 10
     assert s.free_energy > collapsed + 0.09
@@ -92,18 +92,18 @@ def test_means_of_groups_hold_every_centroid_of_a_ward_tree(rng):
 
 def test_bounds_of_float32_are_those_of_the_recomputed_free_energy(rng):
     """Two points, collapsed: F* = 1 / 2 exactly, and F in float32 is 7e-8 higher."""
-    s = cv.solve([[0.0], [2.0]], beta=1.0, tiling=cv.Tiling.uniform(5), dtype=np.float32, on_failure="return")
+    s = cv.solve([[0.0], [2.0]], beta=1.0, n_tiles=5, dtype=np.float32, on_failure="return")
     assert cv.certify(s).lower <= 0.5
     assert cv.certify(s).upper == pytest.approx(0.5, abs=1e-9)  # the reconstruction is good to float32
     x = rng.normal(size=(200, 2))
-    s = cv.solve(x, beta=0.02, tiling=cv.Tiling.uniform(20), dtype=np.float32, on_failure="return")
+    s = cv.solve(x, beta=0.02, n_tiles=20, dtype=np.float32, on_failure="return")
     assert cv.certify(s).upper == s.recomputed_free_energy()
 
 
 def test_bounds_are_of_the_tiles_as_they_are(rng):
     """Tiles nearer than the tolerance of `distinct` are not moved together first."""
     x = rng.normal(size=(20, 2))
-    s = cv.solve(x, beta=0.3, tiling=cv.Tiling.uniform(12), max_maps=12, on_failure="return")
+    s = cv.solve(x, beta=0.3, n_tiles=12, max_maps=12, on_failure="return")
     assert s.tolerance > 0
     bounds = cv.certify(s)
     assert bounds.upper == s.free_energy
@@ -122,9 +122,7 @@ def blobs(rng):
 def test_cold_data_are_their_own_code(beta, backend, rng):
     """F* = log 20 + rounding that grows as the square of eps: the bounds hold it, and F has all digits."""
     x = blobs(rng)
-    s = cv.solve(
-        x, beta=beta, tiling=cv.Tiling.uniform(20), start=x, masses="free", on_failure="return", backend=backend
-    )
+    s = cv.solve(x, beta=beta, n_tiles=20, start=x, masses="free", on_failure="return", backend=backend)
     best = cv.global_solution(x, beta=beta, on_failure="return", backend=backend)
     for solution, bounds in ((s, cv.certify(s)), (best, best.certificate)):
         assert solution.free_energy == pytest.approx(np.log(20), abs=1e-11)
@@ -137,9 +135,7 @@ def test_cold_data_are_their_own_code(beta, backend, rng):
 def test_a_bound_within_its_rounding_is_not_rigorous(rng):
     """At beta = 1e-25 the rounding of the coordinates themselves costs 1e-3 nats."""
     x = blobs(rng)
-    bounds = cv.certify(
-        cv.solve(x, beta=1e-25, tiling=cv.Tiling.uniform(20), start=x, masses="free", on_failure="return")
-    )
+    bounds = cv.certify(cv.solve(x, beta=1e-25, n_tiles=20, start=x, masses="free", on_failure="return"))
     assert bounds.lower <= np.log(20) <= bounds.upper + bounds.rounding
     assert 1e-6 < bounds.rounding < 1
     assert not bounds.rigorous

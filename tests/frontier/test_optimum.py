@@ -55,7 +55,7 @@ def test_the_gap_is_met_and_no_other_solution_is_below_the_bound(data, relative)
     assert s.certificate.upper == pytest.approx(s.free_energy, abs=1e-12)
     assert s.certificate.rigorous is (data.x.shape[1] <= 2)
     for options in ({"masses": "free"}, {"masses": "free", "start": "data"}, {"start": "data", "seed": 3}):
-        other = cv.solve(data.x, beta=beta, tiling=cv.Tiling.uniform(40), on_failure="return", max_maps=500, **options)
+        other = cv.solve(data.x, beta=beta, n_tiles=40, on_failure="return", max_maps=500, **options)
         assert other.free_energy >= s.certificate.lower - 1e-10
         bounds = cv.certify(other)
         assert bounds.lower <= s.free_energy + 1e-10
@@ -86,7 +86,7 @@ def test_many_points_on_a_line():
 def test_at_a_tile_c_is_the_ratio_of_masses(rng):
     """c(psi_a) = m_a / pi_a (T14), and log c has the gradient that differences give."""
     x = rng.normal(size=(30, 3))
-    s = cv.solve(x, beta=0.3, tiling=cv.Tiling.uniform(4), start="data", max_maps=3, on_failure="return")
+    s = cv.solve(x, beta=0.3, n_tiles=4, start="data", max_maps=3, on_failure="return")
     objective = s.objective.in_frame(s.frame)
     u, psi = s.frame.inward(x), s.frame.inward(s.decoder)
     phi, offsets = objective.statistics(u)
@@ -104,7 +104,7 @@ def test_at_a_tile_c_is_the_ratio_of_masses(rng):
 
 def test_branch_and_bound_is_above_every_value(rng):
     x = rng.normal(size=(40, 2))
-    s = cv.solve(x, beta=0.05, tiling=cv.Tiling.uniform(3), max_maps=5, on_failure="return")
+    s = cv.solve(x, beta=0.05, n_tiles=3, max_maps=5, on_failure="return")
     bounds = cv.certify(s)
     grid = np.stack(np.meshgrid(*[np.linspace(-4, 4, 201)] * 2), axis=-1).reshape(-1, 2)
     H = np.square(grid[:, None] - x).sum(axis=2) / 0.1
@@ -130,14 +130,14 @@ def test_bernoulli_digits():
     data = cv.datasets.digits(60)
     x = (data.x > 0.5).astype(float)
     s = cv.global_solution(x, cv.ELBO(beta=2.0, likelihood="bernoulli"), on_failure="return")
-    other = cv.solve(x, cv.ELBO(beta=2.0, likelihood="bernoulli"), tiling=cv.Tiling.uniform(30), masses="free")
+    other = cv.solve(x, cv.ELBO(beta=2.0, likelihood="bernoulli"), n_tiles=30, masses="free")
     assert s.free_energy <= other.free_energy + 1e-9
     assert s.certificate.gap < 1e-3
 
 
 def test_holes_of_a_quench_are_far_from_the_optimum():
     data = cv.datasets.four_clusters()
-    s = cv.solve(data.x, beta=0.02, tiling=cv.Tiling.uniform(12), start="data", on_failure="return")
+    s = cv.solve(data.x, beta=0.02, n_tiles=12, start="data", on_failure="return")
     assert s.marginal_kl > 1e-3
     assert cv.certify(s).gap > 1e-3
 

@@ -44,7 +44,7 @@ def test_nucleation_is_above_the_split_and_annealing_jumps_between():
     assert nucleated > 1.01 * split
     for beta, sites in ((1.001 * nucleated, 1), (0.999 * nucleated, 2)):
         assert len(cv.global_solution(data.x, beta=beta, gap=1e-9 * 20).distinct) >= sites
-    (first,) = cv.transitions(data.x, masses="free", tiling=cv.Tiling.uniform(16), limit=1)
+    (first,) = cv.transitions(data.x, masses="free", n_tiles=16, limit=1)
     assert first.kind == "first-order"
     assert split <= first.heating_end <= nucleated * (1 + 1e-6)  # that of two halves, not yet of the best
 
@@ -68,7 +68,7 @@ def test_models_are_placed(tmp_path):
     betas = cv.first_critical_beta(data.x) * np.geomspace(1.2, 0.02, 15)
     curve = cv.rate_distortion(data.x, betas)
     for tiles, relative in ((4, 0.3), (32, 0.1), (8, 0.02)):
-        s = cv.solve(data.x, beta=relative * betas[0] / 1.2, tiling=cv.Tiling.uniform(tiles), start="data")
+        s = cv.solve(data.x, beta=relative * betas[0] / 1.2, n_tiles=tiles, start="data")
         excess = curve.excess(s.rate, s.distortion)
         assert excess.most >= excess.least
         assert excess.most >= -1e-9

@@ -30,16 +30,16 @@ from analysis import (
 
 _CLUSTERS = ["--data", "four_clusters", "--n", "40"]
 SMALL = {
-    figure1: ["--tiles", "300", "--side", "4", "--n", "80", "--betas", "0.8", "0.1"],
-    figure2: ["--betas", "0.16:11:60", "--tiles", "8", "--backend", "reference"],
-    transitions: ["--betas", "0.2:11:60", "--tiles", "8"],
-    spectral: ["--tiles", "6", "--count", "6"],
-    constraints: ["--n", "40", "--tiles", "3", "--rate", "0.5", "--features", "16", "--ratio", "0.8"],
+    figure1: ["--n-tiles", "300", "--side", "4", "--n", "80", "--betas", "0.8", "0.1"],
+    figure2: ["--betas", "0.16:11:60", "--n-tiles", "8", "--backend", "reference"],
+    transitions: ["--betas", "0.2:11:60", "--n-tiles", "8"],
+    spectral: ["--n-tiles", "6", "--count", "6"],
+    constraints: ["--n", "40", "--n-tiles", "3", "--rate", "0.5", "--features", "16", "--ratio", "0.8"],
     frontier: ["--data", "four_clusters", "--betas", "0.004:8:12", "--starts", "3"],
     figure3: [*_CLUSTERS, "--steps", "120", "--kappa", "0.5"],
     figure4: [*_CLUSTERS, "--steps", "60", "--kappas", "0.5,1", "--seeds", "2"],
     figure5: [*_CLUSTERS, "--steps", "60", "--noise", "0.2,0.4", "--seeds", "2"],
-    geco_theory: ["--steps", "60", "--seeds", "2", "--tiles", "32"],
+    geco_theory: ["--steps", "60", "--seeds", "2", "--n-tiles", "32"],
 }
 N_POINTS = 40  # of every set of the spectral figure
 

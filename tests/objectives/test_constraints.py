@@ -341,7 +341,7 @@ def test_constraints_and_lagrangians_carry_no_state_of_a_solver(kind, rng):
     constraint, x, *_ = case(kind, rng)
     lagrangian = cv.Lagrangian(constraint, 2.0, box=(-9, 9))
     before = (dict(vars(constraint)), dict(vars(lagrangian)))
-    cv.solve(x, lagrangian, tiling=cv.Tiling.uniform(2), max_maps=3, on_failure="return")
+    cv.solve(x, lagrangian, n_tiles=2, max_maps=3, on_failure="return")
     for value in (constraint, lagrangian):
         assert not hasattr(value, "frame")
         assert not hasattr(value, "stiffness")

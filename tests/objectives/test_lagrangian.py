@@ -82,9 +82,9 @@ def test_a_box_that_does_not_hold_the_mean():
     """All reconstructions in the nearest corner, from the first point of a sweep to the last."""
     x = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
     objective = cv.Lagrangian(cv.RE(0.1), 2.0, box=(2.0, 3.0))
-    s = cv.solve(x, objective, tiling=cv.Tiling.uniform(2))
+    s = cv.solve(x, objective, n_tiles=2)
     np.testing.assert_allclose(s.decoder, 2, rtol=1e-14)
-    branch = cv.sweep(x, objective, betas=[0.5, 1.0, 2.0], tiling=cv.Tiling.uniform(2))
+    branch = cv.sweep(x, objective, betas=[0.5, 1.0, 2.0], n_tiles=2)
     for solution in branch:
         np.testing.assert_allclose(solution.decoder, 2, rtol=1e-14)
 
@@ -231,7 +231,7 @@ def test_features_in_single_precision_are_an_error_that_is_told(beside, n_tiles,
             return (df.astype(kind) * (1 - function(x) ** 2)) @ W.astype(kind)
 
         objective = cv.Lagrangian([cv.FRE(0.2, cv.Features(function, product)), cv.RE(1.0)], [5.0, beside])
-        return cv.solve(x, objective, tiling=cv.Tiling.uniform(n_tiles), on_failure="return", **options)
+        return cv.solve(x, objective, n_tiles=n_tiles, on_failure="return", **options)
 
     rough = solved(np.float32, start=x[:n_tiles])
     fine = solved(np.float64, start=rough.decoder)
@@ -329,7 +329,7 @@ def test_two_points_have_the_error_that_is_asked_for(squared_error):
     """lambda from D = a^2 (1 - m^2): the constraint is met, E[C] = 0."""
     lam = multiplier_of_error(1.5, 1.5**2 * squared_error)
     objective = cv.Lagrangian(cv.RE.from_squared_error(1.5**2 * squared_error), lam)
-    s = cv.solve([[-1.5], [1.5]], objective, tiling=cv.Tiling.uniform(2), tol=1e-12)
+    s = cv.solve([[-1.5], [1.5]], objective, n_tiles=2, tol=1e-12)
     assert s.constraint_values["RE"] == pytest.approx(0, abs=1e-9)
     assert s.lagrangian == pytest.approx(s.rate, abs=1e-8)
 
@@ -376,19 +376,17 @@ def test_fewer_linear_features_than_dimensions(beside, rng):
     constraints, multipliers = [cv.FRE(0.2, A)], [2.0]
     if beside:
         constraints, multipliers = [*constraints, cv.RE(0.5)], [2.0, 0.5]
-    s = cv.solve(x, cv.Lagrangian(constraints, multipliers), tiling=cv.Tiling.uniform(3), start="data")
+    s = cv.solve(x, cv.Lagrangian(constraints, multipliers), n_tiles=3, start="data")
     assert s.converged
     q = s.encoder / s.encoder.sum(axis=0)
     np.testing.assert_allclose(s.decoder, q.T @ x, atol=1e-8)
     stacked = np.vstack([np.sqrt(2.0) * A, np.sqrt(0.5) * np.eye(4)]) if beside else np.sqrt(2.0) * A
-    mapped = cv.solve(
-        x @ stacked.T, cv.Lagrangian(cv.RE(0.0), 1.0), tiling=cv.Tiling.uniform(3), start=s.decoder @ stacked.T
-    )
+    mapped = cv.solve(x @ stacked.T, cv.Lagrangian(cv.RE(0.0), 1.0), n_tiles=3, start=s.decoder @ stacked.T)
     assert s.free_energy == pytest.approx(mapped.free_energy, rel=1e-10)
     # By minimisation: the same map without its name, started at the solution, stays.
     unnamed = cv.Features(lambda x: x @ A.T, lambda x, df: df @ A)
     constraints[0] = cv.FRE(0.2, unnamed)
-    other = cv.solve(x, cv.Lagrangian(constraints, multipliers), tiling=cv.Tiling.uniform(3), start=s.decoder)
+    other = cv.solve(x, cv.Lagrangian(constraints, multipliers), n_tiles=3, start=s.decoder)
     assert other.converged
     np.testing.assert_allclose(other.decoder @ A.T, s.decoder @ A.T, atol=1e-8)
     assert other.free_energy == pytest.approx(s.free_energy, rel=1e-10)
@@ -432,7 +430,7 @@ def test_first_transition_of_random_fourier_features(gamma, seed, n_features, rn
     assert critical == pytest.approx(2 * 4.0 * top, rel=1e-6)
     # There the sweep splits, and not above: two tiles split where the eigenvalue is 1, whatever the order.
     betas = critical * np.array([1.1, 1 + 1e-5, 1 - 1e-5])
-    branch = cv.sweep(x, objective, betas=betas, tiling=cv.Tiling.uniform(2))
+    branch = cv.sweep(x, objective, betas=betas, n_tiles=2)
     assert branch.n_distinct.tolist() == [1, 1, 2]
     for collapsed in branch[:2]:
         np.testing.assert_allclose(collapsed.decoder, np.stack([psi, psi]), atol=1e-8)
@@ -449,7 +447,7 @@ def test_the_exact_transition_is_that_of_the_condition(rng):
     f = cv.FourierFeatures.random(2, 32, 0.1, 3)
     objective = cv.Lagrangian(cv.FRE(0.1, f), 4.0)
     critical = cv.first_critical_beta(x, objective)
-    (first,) = cv.transitions(x, objective, (0.5 * critical, 2 * critical), tiling=cv.Tiling.uniform(2), limit=1)
+    (first,) = cv.transitions(x, objective, (0.5 * critical, 2 * critical), n_tiles=2, limit=1)
     assert first.beta == pytest.approx(2 * 4.0 * collapsed_condition(x, f, x.mean(axis=0))[1], rel=1e-6)
     assert (first.n_before, first.n_after) == (1, 2)
 
@@ -461,7 +459,7 @@ def test_with_the_decoder_in_feature_space_it_is_kernel_pca(rng):
     pca = KernelPCA(2, kernel="precomputed", eigen_solver="dense").fit(f @ f.T)
     assert cv.first_critical_beta(f) == pytest.approx(pca.eigenvalues_[0] / 60, rel=1e-10)
     critical = cv.first_critical_beta(f)
-    collapsed = cv.solve(f, beta=1.01 * critical, tiling=cv.Tiling.uniform(2))
+    collapsed = cv.solve(f, beta=1.01 * critical, n_tiles=2)
     scores = (f - f.mean(axis=0)) @ cv.nearest_split(collapsed).direction
     component = pca.eigenvectors_[:, 0]
     assert abs(scores @ component) == pytest.approx(np.linalg.norm(scores), rel=1e-9)
@@ -496,9 +494,7 @@ def test_labels_of_a_solution_are_those_of_its_own_data(rng):
     x = rng.normal(size=(60, 2)) + 2 * np.eye(3)[number, :2]
     classifier = LogisticRegression().fit(x, names[number])
     objective = cv.Lagrangian([cv.RE(1.0), cv.CLA(0.9, classifier, names[number])], [0.5, 6.0])
-    s = cv.solve(
-        x, objective, tiling=cv.Tiling.uniform(3), start=np.array([x[number == c].mean(axis=0) for c in range(3)])
-    )
+    s = cv.solve(x, objective, n_tiles=3, start=np.array([x[number == c].mean(axis=0) for c in range(3)]))
     assert s.converged
     c = classifier.predict_proba(s.decoder)
     H = 0.5 * np.square(x[:, None] - s.decoder).sum(axis=2) + 6 * (1 - c.T[number])
@@ -528,7 +524,7 @@ def test_a_solution_is_read_back_where_its_objective_is_given(tmp_path):
         assert getattr(loaded, name) == getattr(s, name)
     np.testing.assert_array_equal(loaded.decoder, s.decoder)
     np.testing.assert_array_equal(loaded.encoder, s.encoder)
-    branch = cv.sweep(m.x, m.lagrangian, betas=[1.0, 2.0], tiling=cv.Tiling.uniform(2))
+    branch = cv.sweep(m.x, m.lagrangian, betas=[1.0, 2.0], n_tiles=2)
     branch.save(path)
     for one, two in zip(cv.Branch.load(path, m.lagrangian), branch, strict=True):
         assert one.multipliers == two.multipliers
@@ -545,13 +541,13 @@ def test_a_constraint_that_is_not_paid_for_changes_nothing(rng):
     """Multipliers of zero: slack constraints beside others, and alone, where nothing is worth a nat."""
     m = mixture(4, ("RE", "FRE"))
     re, fre = m.lagrangian.constraints
-    one = cv.solve(m.x, cv.Lagrangian([re, fre], [2.0, 0.0]), tiling=cv.Tiling.uniform(3), start=m.start)
-    two = cv.solve(m.x, cv.Lagrangian(re, 2.0), tiling=cv.Tiling.uniform(3), start=m.start)
+    one = cv.solve(m.x, cv.Lagrangian([re, fre], [2.0, 0.0]), n_tiles=3, start=m.start)
+    two = cv.solve(m.x, cv.Lagrangian(re, 2.0), n_tiles=3, start=m.start)
     np.testing.assert_allclose(one.decoder, two.decoder, atol=1e-8)
     assert one.free_energy == pytest.approx(two.free_energy, rel=1e-12)
     assert one.active == {"RE": True, "FRE": False}
     assert np.isfinite(one.constraint_values["FRE"])
-    nothing = cv.solve(m.x, cv.Lagrangian(re, 0.0), tiling=cv.Tiling.uniform(3))
+    nothing = cv.solve(m.x, cv.Lagrangian(re, 0.0), n_tiles=3)
     assert nothing.rate == pytest.approx(0, abs=1e-14)
     assert nothing.active == {"RE": False}
 
@@ -676,7 +672,7 @@ def test_what_bounds_nothing_does_not_count():
 def test_namesakes_are_numbered():
     assert cv.Lagrangian([RE, cv.RE(0.1), PNCC, cv.RE(0.2)], [1.0] * 4).names == ("RE", "RE_2", "PNCC", "RE_3")
     assert cv.Lagrangian([RE, cv.RE(0.1, name="fine")], [1.0] * 2).names == ("RE", "fine")
-    s = cv.solve([[-1.0], [1.0]], cv.Lagrangian([RE, cv.RE(0.1)], [0.5, 0.5]), tiling=cv.Tiling.uniform(2))
+    s = cv.solve([[-1.0], [1.0]], cv.Lagrangian([RE, cv.RE(0.1)], [0.5, 0.5]), n_tiles=2)
     assert s.multipliers == {"RE": 0.5, "RE_2": 0.5}
     assert s.constraint_values["RE_2"] - s.constraint_values["RE"] == pytest.approx(0.3**2 - 0.1**2)
 

@@ -304,7 +304,7 @@ def test_a_foreign_objective_is_solved(backend, accelerate, masses, counts):
 
 def test_a_foreign_objective_is_swept(counts, tmp_path):
     x, critical = counts
-    branch = cv.sweep(x, Poisson(), betas=critical * np.array([0.98, 0.999, 1.001, 1.02]), tiling=cv.Tiling.uniform(2))
+    branch = cv.sweep(x, Poisson(), betas=critical * np.array([0.98, 0.999, 1.001, 1.02]), n_tiles=2)
     assert branch.n_distinct.tolist() == [1, 1, 2, 2]
     branch[-1].save(tmp_path / "poisson.npz")
     with pytest.raises(ValueError, match="give objective="):

@@ -69,7 +69,7 @@ def test_axes_of_a_gaussian_open_one_by_one(masses):
     x = (signs * z).reshape(-1, 3)
     x *= np.sqrt(np.array([4, 2, 0.5]) / np.square(x).mean(axis=0))
     betas = [0.44, 0.5 * 1.1, 1.9, 2 * 1.03, 2.5]
-    branch = cv.sweep(x, betas=betas, tiling=cv.Tiling.uniform(24), masses=masses, on_failure="return")
+    branch = cv.sweep(x, betas=betas, n_tiles=24, masses=masses, on_failure="return")
     spread = {s.beta: np.sqrt(s.distinct.marginal @ np.square(s.distinct.decoder)) for s in branch}
     assert spread[2.5][0] > 1
     assert (spread[2 * 1.03][1:] < 1e-6).all()

@@ -33,7 +33,7 @@ def unexplained(x, above, below, tiling, step=2e-3):
 def test_a_split_that_closes_again():
     """40 normal numbers, 8 tiles: the reconstructions that split at 0.1446 meet again at 0.1415 (T17)."""
     x = np.random.default_rng(1).normal(size=(40, 1))
-    found = cv.transitions(x, tiling=cv.Tiling.uniform(8), beta_range=(0.1, 3))
+    found = cv.transitions(x, n_tiles=8, beta_range=(0.1, 3))
     (merger,) = (t for t in found if t.kind == "merger")
     assert (merger.n_before, merger.n_after) == (6, 5)
     assert merger.beta == pytest.approx(0.14147927, rel=1e-6)
@@ -100,7 +100,7 @@ def seen_naively(t, weights):
 def test_the_listing_is_a_chain(data, tiles):
     x, weights = data
     top = cv.first_critical_beta(x, weights=weights)
-    found = cv.transitions(x, tiling=cv.Tiling.uniform(tiles), weights=weights, beta_range=(0.15 * top, 2 * top))
+    found = cv.transitions(x, n_tiles=tiles, weights=weights, beta_range=(0.15 * top, 2 * top))
     assert chained(found)
     assert all(a.beta >= b.beta for a, b in itertools.pairwise(found))
     for t in found:

@@ -26,7 +26,7 @@ def test_two_points_of_unequal_weights_and_free_masses(p, order):
             (first / 2, 2 * first),
             weights=weights,
             masses="free",
-            tiling=cv.Tiling.uniform(4),
+            n_tiles=4,
         )
         assert t.beta == pytest.approx(first, rel=1e-9)
         assert t.kind == t.predicted == "first-order"
@@ -38,7 +38,7 @@ def test_two_points_of_unequal_weights_and_free_masses(p, order):
 @pytest.mark.parametrize("p", [1e-3, 1e-4])
 def test_under_a_squared_error_heating_ends_however_far_it_goes(p):
     """A light point keeps its reconstruction up to 70 and 540 times the temperature at which it gets it."""
-    (t,) = cv.transitions([[0.0], [1.0]], weights=[1 - p, p], masses="free", tiling=cv.Tiling.uniform(4), limit=1)
+    (t,) = cv.transitions([[0.0], [1.0]], weights=[1 - p, p], masses="free", n_tiles=4, limit=1)
     assert t.heating_end == pytest.approx(end_of_two_points(p) / 4, rel=3e-6)
 
 
@@ -47,7 +47,7 @@ def test_under_a_squared_error_heating_ends_however_far_it_goes(p):
 @pytest.mark.filterwarnings("ignore::constrained_vae.NotConvergedWarning")  # the radius is far above the split
 def test_two_far_pairs_split_as_each_alone_would(scale, shift):
     x = np.array([[scale + 1], [scale - 1], [-scale + 0.9], [-scale - 0.9]]) + shift
-    found = cv.transitions(x, beta_range=(0.3, 2), tiling=cv.Tiling.uniform(8))
+    found = cv.transitions(x, beta_range=(0.3, 2), n_tiles=8)
     assert [t.kind for t in found] == ["continuous", "continuous"]
     assert [t.beta for t in found] == pytest.approx([1, 0.81], rel=1e-6)
     assert [t.heating_end for t in found] == [t.beta for t in found]
@@ -57,7 +57,7 @@ def test_two_far_pairs_split_as_each_alone_would(scale, shift):
 def test_a_small_skewness_makes_a_small_hysteresis(excess):
     """Two points of weights 1/2 + excess and 1/2 - excess on 64 tiles: the branch outlives the transition (T13)."""
     weights = [0.5 + excess, 0.5 - excess]
-    (t,) = cv.transitions([[-1.0], [1.0]], None, (0.5, 2), weights=weights, tiling=cv.Tiling.uniform(64), limit=1)
+    (t,) = cv.transitions([[-1.0], [1.0]], None, (0.5, 2), weights=weights, n_tiles=64, limit=1)
     assert t.kind == t.predicted == "first-order"
     # With shares p and 1 - p of the tiles the expansion ends at 3 s^2 (1 - 2 p)^2 / (8 B), most for one tile: p = 1/64.
     skewness = 2 * excess / np.sqrt(0.25 - excess**2)

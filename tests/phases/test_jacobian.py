@@ -149,7 +149,7 @@ def test_eigenvalues_of_two_points(a, sigma, relative_beta):
     (1 - m^2)(1 + m^2 beta_c / beta), and the larger.
     """
     problem, branch = curie_weiss(a, relative_beta, sigma)
-    s = cv.solve(problem.x, cv.ELBO(problem.beta, sigma), tiling=cv.Tiling.uniform(2), tol=1e-12)
+    s = cv.solve(problem.x, cv.ELBO(problem.beta, sigma), n_tiles=2, tol=1e-12)
     tiles = Jacobian.at(s, merge=False).eigenpairs(2)
     m2 = (branch.psi[-1] / a) ** 2
     # The error of the eigenvalue is that of m times its derivative, at most 2 m / relative_beta; m is good to 1e-12 of
@@ -193,7 +193,7 @@ def test_the_split_condition_bounds_the_spectrum(masses, seed):
     """lambda_max(J) <= 2 lambda max_a lambda_max(Cov_a), with free masses <= max(1, that) (T9); < 1 at a minimum."""
     x = np.random.default_rng(seed).normal(size=(25, 2)) * [2.0, 1.0]
     for beta in (2.5, 1.0, 0.5):
-        s = cv.solve(x, beta=beta, tiling=cv.Tiling.uniform(4), masses=masses, tol=1e-12)
+        s = cv.solve(x, beta=beta, n_tiles=4, masses=masses, tol=1e-12)
         top = Jacobian.at(s).eigenpairs().values[0]
         assert 0 <= top < 1
         assert top <= s.split_condition + 1e-9 or (masses == "free" and s.split_condition < 1)
@@ -292,7 +292,7 @@ def test_dead_sites_and_settled_coordinates_take_no_part(masses, threshold, dist
 def test_one_site_is_a_constant_map(monkeypatch):
     """Whatever the temperature; for Lanczos, which needs a vector that is not zero, too."""
     x = np.random.default_rng(0).normal(size=(10, 4)) + 3
-    s = cv.solve(x, beta=50.0, tiling=cv.Tiling.uniform(3))
+    s = cv.solve(x, beta=50.0, n_tiles=3)
     for threshold in (512, 0):
         monkeypatch.setattr(jacobian, "_MAX_DENSE_UNKNOWNS", threshold)
         pairs, t = Jacobian.at(s).eigenpairs(2), tangent(s)
@@ -307,7 +307,7 @@ def test_more_eigenpairs_than_there_is_rank(monkeypatch):
     """Two points: of 2 (300 + 1) directions three move anything."""
     x = np.zeros((2, 300))
     x[:, 0] = [-1, 1]
-    s = cv.solve(x, beta=0.7, tiling=cv.Tiling.uniform(2), masses="free", tol=1e-13)
+    s = cv.solve(x, beta=0.7, n_tiles=2, masses="free", tol=1e-13)
     J = Jacobian.at(s)
     assert J.shape[0] > jacobian._MAX_DENSE_UNKNOWNS
     values = J.eigenpairs(6).values
@@ -359,7 +359,7 @@ def test_derivatives_of_two_unequal_points(theta):
     """Free masses: psi = a m as before, masses (1 +- d / m) / 2."""
     a, p = 1.7, 0.35
     problem, branch = unequal_points(a, p, theta * a**2)
-    s = cv.solve(problem.x, beta=problem.beta, weights=problem.weights, tiling=cv.Tiling.uniform(2), masses="free")
+    s = cv.solve(problem.x, beta=problem.beta, weights=problem.weights, n_tiles=2, masses="free")
     assert len(s.distinct) == len(branch.psi) == 2
     t, expected = tangent(s), curie_weiss_derivatives(a, theta)
     # The solution is good to 1e-10 of a, over the distance of the eigenvalue from 1.
@@ -483,7 +483,7 @@ def test_data_are_streamed_from_wherever_they_are(kind, tmp_path, monkeypatch):
 def near_two_points(m, error=1e-15):
     """Two points with |psi| = m, exactly on the branch."""
     beta = m / math.atanh(m)
-    s = cv.solve([[-1.0], [1.0]], beta=0.5, tiling=cv.Tiling.uniform(2), tol=1e-13)
+    s = cv.solve([[-1.0], [1.0]], beta=0.5, n_tiles=2, tol=1e-13)
     decoder = np.array([[-m], [m]])
     return replace(s, decoder=decoder, objective=cv.ELBO(beta), marginal=np.full(2, 0.5), error_estimate=error)
 
@@ -520,7 +520,7 @@ def test_a_critical_mode_is_left_out_and_reported(threshold, monkeypatch):
 def test_a_saddle_has_a_tangent_too():
     """Two points, and a third site in the middle: unstable, yet a branch like any other, with psi = (-m, 0, m)."""
     problem, branch = curie_weiss(1.0, 0.4)
-    s = cv.solve(problem.x, beta=problem.beta, tiling=cv.Tiling.uniform(3), tol=1e-12)
+    s = cv.solve(problem.x, beta=problem.beta, n_tiles=3, tol=1e-12)
     m = branch.psi[1]
     t = tangent(replace(s, decoder=np.array([[-m], [0.0], [m]])))
     assert t.top_eigenvalue > 1.01

@@ -116,7 +116,7 @@ def test_the_derivative_of_the_free_energy_is_the_distortion(masses, beta):
     """dF/dlambda = D and dR = -lambda dD (T7), by central differences within a phase."""
     h = 1e-4
     lam = np.array([1 - h, 1, 1 + h]) / (2 * beta)
-    low, here, high = cv.sweep(FOUR.x, betas=1 / (2 * lam), tiling=cv.Tiling.uniform(16), masses=masses, tol=1e-12)
+    low, here, high = cv.sweep(FOUR.x, betas=1 / (2 * lam), n_tiles=16, masses=masses, tol=1e-12)
     # h^2 times third derivatives; eps F / h.
     slope = (high.free_energy - low.free_energy) / (lam[2] - lam[0])
     assert slope == pytest.approx(here.distortion, rel=1e-6)
@@ -128,8 +128,8 @@ def test_the_derivative_of_the_free_energy_is_the_distortion(masses, beta):
 def test_sigma_scales_the_temperature():
     """Only theta = sigma^2 beta matters (T3)."""
     betas = np.geomspace(12, 1, 12)
-    one = cv.sweep(FOUR.x, betas=betas, tiling=cv.Tiling.uniform(16))
-    two = cv.sweep(FOUR.x, cv.ELBO(sigma=2.0), betas=betas / 4, tiling=cv.Tiling.uniform(16))
+    one = cv.sweep(FOUR.x, betas=betas, n_tiles=16)
+    two = cv.sweep(FOUR.x, cv.ELBO(sigma=2.0), betas=betas / 4, n_tiles=16)
     np.testing.assert_allclose(two.distortion, one.distortion, rtol=1e-9)
     np.testing.assert_array_equal(two.n_distinct, one.n_distinct)
     np.testing.assert_allclose(cv.default_betas(FOUR.x, cv.ELBO(sigma=2.0)), cv.default_betas(FOUR.x) / 4, rtol=1e-14)
@@ -167,7 +167,7 @@ def test_bernoulli_sweep_of_binarised_digits():
     objective = cv.ELBO(likelihood="bernoulli")
     critical = cv.first_critical_beta(x, objective)
     betas = critical * np.array([1.05, 0.95, 0.8, 0.6, 0.4])
-    branch = cv.sweep(x, objective, betas=betas, tiling=cv.Tiling.uniform(8))
+    branch = cv.sweep(x, objective, betas=betas, n_tiles=8)
     assert branch.converged
     assert branch.n_distinct[0] == 1
     assert (branch.n_distinct[1:] > 1).all()
@@ -252,7 +252,7 @@ def test_up_is_the_second_half_of_both():
 
 
 def test_up_from_a_given_start_does_not_cool():
-    start = cv.solve(FOUR.x, beta=0.2, tiling=cv.Tiling.uniform(16), start="data", seed=3)
+    start = cv.solve(FOUR.x, beta=0.2, n_tiles=16, start="data", seed=3)
     up = small(direction="up", start=start)
     assert up[0].free_energy <= start.free_energy + 1e-12
     assert up[0].n_maps < 50

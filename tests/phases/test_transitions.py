@@ -79,13 +79,13 @@ def test_the_first_is_the_top_eigenvalue_of_the_covariance(seed, dim):
 def test_digits_and_binarised_digits():
     x = cv.datasets.digits().x
     first = np.linalg.eigvalsh(np.cov(x.T, ddof=0))[-1]
-    (t,) = transitions(x, beta_range=(0.95 * first, first * 1.1), tiling=cv.Tiling.uniform(4), limit=1)
+    (t,) = transitions(x, beta_range=(0.95 * first, first * 1.1), n_tiles=4, limit=1)
     assert t.beta == pytest.approx(first, rel=1e-9)
     binary = (x > 0.5).astype(float)
     varied = binary[:, np.ptp(binary, axis=0) > 0]
     first = np.linalg.eigvalsh(np.corrcoef(varied.T))[-1]
     bernoulli = cv.ELBO(likelihood="bernoulli")
-    (t,) = transitions(binary, bernoulli, (0.95 * first, first * 1.1), tiling=cv.Tiling.uniform(4), limit=1)
+    (t,) = transitions(binary, bernoulli, (0.95 * first, first * 1.1), n_tiles=4, limit=1)
     assert t.beta == pytest.approx(first, rel=1e-9)
     assert t.predicted is None
 
@@ -94,7 +94,7 @@ def test_digits_and_binarised_digits():
 def test_four_clusters_have_three(masses, backend):
     """The whole Jacobian, the parting tile doubled, has the eigenvalue 1 at each and none above; between them none."""
     x, free = cv.datasets.four_clusters(seed=0).x, masses == "free"
-    found = transitions(x, beta_range=(0.2, 12), tiling=cv.Tiling.uniform(64), masses=masses, backend=backend)
+    found = transitions(x, beta_range=(0.2, 12), n_tiles=64, masses=masses, backend=backend)
     assert [t.n_after for t in found] == [2, 3, 4]
     assert [t.kind for t in found] == ["continuous"] * 3
     trivial = 1 if free else 0  # a doubled tile may exchange mass with itself: an eigenvalue exactly 1 (T8)
@@ -125,7 +125,7 @@ def test_kinds_for_skew_data():
     assert t.skewness == pytest.approx((y**3).mean() / first**1.5, rel=1e-9)
     assert t.excess_kurtosis == pytest.approx((y**4).mean() / first**2 - 3, rel=1e-9)
     for masses in ("fixed", "free"):
-        (t,) = transitions(x, beta_range=(first / 2, 2 * first), tiling=cv.Tiling.uniform(8), masses=masses, limit=1)
+        (t,) = transitions(x, beta_range=(first / 2, 2 * first), n_tiles=8, masses=masses, limit=1)
         assert (t.kind, t.predicted) == ("first-order", "first-order")
         assert t.beta == pytest.approx(first, rel=1e-9)
         assert t.beta < t.crossing <= t.heating_end
@@ -151,9 +151,9 @@ def test_heating_ends_where_small_steps_say(number):
 
 def test_free_energies_cross_where_it_is_said():
     x = exponential(200)
-    (t,) = transitions(x, beta_range=(0.5, 2), tiling=cv.Tiling.uniform(8), limit=1)
-    collapsed = cv.solve(x, beta=t.crossing, tiling=cv.Tiling.uniform(1))
-    ordered = cv.solve(x, beta=t.crossing, tiling=cv.Tiling.uniform(8), start=t.after)
+    (t,) = transitions(x, beta_range=(0.5, 2), n_tiles=8, limit=1)
+    collapsed = cv.solve(x, beta=t.crossing, n_tiles=1)
+    ordered = cv.solve(x, beta=t.crossing, n_tiles=8, start=t.after)
     assert len(ordered.distinct) == 2
     assert ordered.free_energy == pytest.approx(collapsed.free_energy, abs=1e-8)
 
@@ -167,7 +167,7 @@ def test_free_energies_cross_where_it_is_said():
 def test_symmetric_data_split_at_once(x, parts, masses):
     """A degenerate eigenvalue splits into as many parts as there are points; the run does not stay on the saddle."""
     first = np.linalg.eigvalsh(np.cov(x.T, ddof=0))[-1]
-    (t,) = transitions(x, beta_range=(0.3 * first, 2 * first), tiling=cv.Tiling.uniform(12), masses=masses)
+    (t,) = transitions(x, beta_range=(0.3 * first, 2 * first), n_tiles=12, masses=masses)
     assert t.beta == pytest.approx(first, rel=1e-9)
     assert t.n_after == parts
     assert sum(t.tiles_after) == 12
@@ -180,7 +180,7 @@ def test_symmetric_data_split_at_once(x, parts, masses):
 def test_a_transition_at_which_the_unsplit_branch_ends(masses):
     """Corners of a cube: the four reconstructions after the first split lose their stability where each splits."""
     x = np.array(list(itertools.product([-1.0, 1.0], repeat=3)))
-    first, second = transitions(x, beta_range=(0.6, 1.2), tiling=cv.Tiling.uniform(64), masses=masses)
+    first, second = transitions(x, beta_range=(0.6, 1.2), n_tiles=64, masses=masses)
     assert (first.beta, first.n_after) == (pytest.approx(1, rel=1e-12), 4)
     assert (second.beta, second.n_after) == (pytest.approx(0.7296905079, rel=1e-9), 8)
 
@@ -188,7 +188,7 @@ def test_a_transition_at_which_the_unsplit_branch_ends(masses):
 def test_transitions_closer_than_the_kick_are_told_apart():
     """Two pairs, far from each other, whose own splits are 1e-4 apart: each is found where it is."""
     x = np.array([[-101.0], [-99.0], [100 - np.sqrt(1.0001)], [100 + np.sqrt(1.0001)]])
-    found = transitions(x, beta_range=(0.9, 1.1), tiling=cv.Tiling.uniform(8))
+    found = transitions(x, beta_range=(0.9, 1.1), n_tiles=8)
     assert [t.beta for t in found] == pytest.approx([1.0001, 1.0], rel=1e-9)
     assert [(t.n_before, t.n_after) for t in found] == [(2, 3), (3, 4)]
 
@@ -235,8 +235,8 @@ def test_options_and_ends():
 
     with pytest.warns(cv.NotConvergedWarning, match="interrupted: colder transitions"):
         assert len(transitions(x, callback=stop, **some)) == 1
-    assert [t.n_after for t in transitions(x, tiling=cv.Tiling.uniform(8))] == [2, 3, 4]  # the default range
-    below = transitions(x, beta_range=(1.0, 2.0), tiling=cv.Tiling.uniform(8))
+    assert [t.n_after for t in transitions(x, n_tiles=8)] == [2, 3, 4]  # the default range
+    below = transitions(x, beta_range=(1.0, 2.0), n_tiles=8)
     assert [t.n_before for t in below] == [2]
     assert repr(below[0]).startswith("Transition(beta=1.5781")
 
@@ -244,7 +244,7 @@ def test_options_and_ends():
 def test_where_there_is_none():
     x = cv.datasets.four_clusters(seed=0).x
     assert transitions(x, beta_range=(10, 20)) == []
-    assert transitions(x, beta_range=(0.2, 12), tiling=cv.Tiling.uniform(1)) == []
+    assert transitions(x, beta_range=(0.2, 12), n_tiles=1) == []
     assert transitions(np.ones((5, 2)), beta_range=(0.1, 1)) == []
 
 
@@ -314,7 +314,7 @@ def test_matching_peaks():
 def test_the_highest_peaks_are_the_transitions_to_a_step_of_the_grid():
     """The paper's detection on 240 temperatures, four clusters: each within its bracket."""
     x = cv.datasets.four_clusters(seed=0).x
-    peaks, found = cv.sweep(x, tiling=cv.Tiling.uniform(64)).peaks(k=3), cv.transitions(x, tiling=cv.Tiling.uniform(64))
+    peaks, found = cv.sweep(x, n_tiles=64).peaks(k=3), cv.transitions(x, n_tiles=64)
     matches = cv.match_peaks(peaks, found)
     assert (matches >= 0).all()
     assert len(matches) == len(found) == 3

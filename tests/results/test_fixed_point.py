@@ -133,7 +133,7 @@ def test_a_solution_comes_back_bit_for_bit(s, tmp_path):
 @pytest.mark.filterwarnings("ignore::constrained_vae.NotConvergedWarning")
 @pytest.mark.parametrize("x", [np.float32([[0], [1], [3]]), [[0], [1], [3]], np.array([[0, 1, 3.0]]).T[::-1]])
 def test_other_dtypes_layouts_and_statuses_come_back(x, tmp_path):
-    s = cv.solve(x, max_maps=2, tiling=cv.Tiling.uniform(7))
+    s = cv.solve(x, max_maps=2, n_tiles=7)
     assert s.status is cv.Status.BUDGET_USED
     assert np.isnan(s.split_condition)
     s.save(str(tmp_path / "s.npz"))
@@ -195,10 +195,10 @@ def test_a_solution_is_no_branch(s, branch, tmp_path):
 
 
 def test_reprs():
-    s = cv.solve([[-1.0], [1.0]], beta=0.5, tiling=cv.Tiling.uniform(2))
+    s = cv.solve([[-1.0], [1.0]], beta=0.5, n_tiles=2)
     assert repr(s).startswith("FixedPoint(beta=0.5, 2 distinct of 2 tiles, rate=0.590")
     assert "converged after" in repr(s)
-    branch = cv.sweep(s.x, betas=[2.0, 0.5], tiling=cv.Tiling.uniform(2))
+    branch = cv.sweep(s.x, betas=[2.0, 0.5], n_tiles=2)
     assert repr(branch) == "Branch(2 solutions, direction='down', beta 2 to 0.5)"
     assert repr(cv.Branch((), "up")) == "Branch(0 solutions, direction='up')"
 
@@ -219,7 +219,7 @@ def test_a_branch_is_a_sequence_of_its_solutions(branch):
 
 def test_tied_tiles_are_the_same_solution():
     """Splitting a tile changes nothing in q, F, R or D (section 5), nor does tying."""
-    s = cv.solve(cv.datasets.moons(60).x, beta=0.1, tiling=cv.Tiling.uniform(24))
+    s = cv.solve(cv.datasets.moons(60).x, beta=0.1, n_tiles=24)
     tied = s.tied()
     assert len(tied.decoder) == len(s.distinct) < 24
     assert tied.recomputed_free_energy() == pytest.approx(s.free_energy, rel=1e-12)

@@ -36,7 +36,7 @@ def error_in_long_double(s):
 def test_the_error_estimate_holds_to_the_last_digit(beta, unit, offset, tol):
     """Twice the estimate is left, because rounding errors may add up along one direction."""
     x = unit * FOUR.x + offset * unit
-    s = cv.solve(x, beta=beta * unit**2, tiling=cv.Tiling.uniform(4), tol=tol)
+    s = cv.solve(x, beta=beta * unit**2, n_tiles=4, tol=tol)
     assert s.converged
     assert error_in_long_double(s) <= 2 * s.error_estimate
     assert s.error_estimate <= (max(tol, 1e-12) + 1e-15 * offset) * s.frame.scale
@@ -46,9 +46,7 @@ def test_the_top_eigenvalue_is_that_of_the_decoder_or_unknown():
     """Started at the mean, which is unstable, and stopped after every number of maps on the way."""
     seen = 0
     for n in range(1, 60):
-        s = cv.solve(
-            FOUR.x, beta=0.5, tiling=cv.Tiling.uniform(8), start=np.zeros((8, 2)), max_maps=n, on_failure="return"
-        )
+        s = cv.solve(FOUR.x, beta=0.5, n_tiles=8, start=np.zeros((8, 2)), max_maps=n, on_failure="return")
         if not np.isnan(s.split_condition):
             sites, seen = s.distinct, seen + 1
             condition = split_condition(s.problem, s.frame.inward(sites.decoder), sites.log_masses)
@@ -78,7 +76,7 @@ def test_data_beside_a_large_offset_warn_of_lost_digits(unit):
 def test_rows_that_differ_by_rounding_alone_warn_and_equal_rows_do_not():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        cv.solve(np.full((5, 2), 1e17), tiling=cv.Tiling.uniform(2))
-        cv.solve(np.full((5, 2), 0.1), tiling=cv.Tiling.uniform(2))
+        cv.solve(np.full((5, 2), 1e17), n_tiles=2)
+        cv.solve(np.full((5, 2), 0.1), n_tiles=2)
     with pytest.warns(UserWarning, match="it has lost digits"):
-        cv.solve([[1e17], [1e17 + 16]], tiling=cv.Tiling.uniform(2))
+        cv.solve([[1e17], [1e17 + 16]], n_tiles=2)

@@ -10,6 +10,7 @@ import pytest
 from scipy.special import entr
 
 import constrained_vae as cv
+from constrained_vae._utils.defaults import N_TILES
 from constrained_vae.solvers.acceleration import ACCELERATORS
 from constrained_vae.testing import (
     EPS,
@@ -96,20 +97,18 @@ def check_two_points(s, exact, a, tolerance):
 # at 0.99 beta_c psi is 0.17 of the radius and R about psi^2 / 2: the end game leaves errors far below the tolerance.
 @pytest.mark.parametrize(("problem", "exact"), CURIE_WEISS)
 def test_two_points_two_tiles(backend, problem, exact):
-    s = cv.solve(
-        problem.x, cv.ELBO(problem.beta, sigma=problem.sigma), tiling=cv.Tiling.uniform(2), backend=backend, seed=3
-    )
+    s = cv.solve(problem.x, cv.ELBO(problem.beta, sigma=problem.sigma), n_tiles=2, backend=backend, seed=3)
     assert s.converged
     check_two_points(s, exact, problem.a, 1e-9)
 
 
 @pytest.mark.parametrize(("problem", "exact"), CURIE_WEISS)
 def test_two_points_many_tiles_shared_equally(backend, problem, exact):
-    """A sweep splits a site into equal halves (T13): 128 of 256 tiles go to either side."""
+    """A sweep splits a site into equal halves (T13): half of the tiles go to either side."""
     (s,) = cv.sweep(problem.x, cv.ELBO(sigma=problem.sigma), betas=[problem.beta], backend=backend)
     assert s.converged
-    assert len(s.tiling) == 256
-    assert (s.decoder > 0).sum() in (0, 128) or len(exact.psi) == 1
+    assert len(s.tiling) == N_TILES
+    assert (s.decoder > 0).sum() in (0, N_TILES // 2) or len(exact.psi) == 1
     check_two_points(s, exact, problem.a, 1e-9)
 
 
@@ -122,7 +121,7 @@ def test_two_points_by_every_accelerator(backend, accelerate, masses):
         s = cv.solve(
             problem.x,
             beta=problem.beta,
-            tiling=cv.Tiling.uniform(8),
+            n_tiles=8,
             masses=masses,
             start=start,
             accelerate=accelerate,
@@ -155,7 +154,7 @@ def test_unequal_points_with_free_masses(backend, p, accelerate):
             problem.x,
             beta=problem.beta,
             weights=problem.weights,
-            tiling=cv.Tiling.uniform(2),
+            n_tiles=2,
             masses="free",
             start=problem.x,
             accelerate=accelerate,
@@ -173,9 +172,7 @@ def test_hysteresis_of_unequal_points(backend, p):
     inside = np.linspace(1.002 * critical, 0.995 * nucleation, 25)
     betas = [0.5 * critical, 0.998 * critical, *inside, 1.005 * nucleation]
     x, weights = unequal_points(1.0, p, 1.0)[0].x, [1 - p, p]
-    down, up = cv.sweep(
-        x, weights=weights, betas=betas, masses="free", direction="both", tiling=cv.Tiling.uniform(4), backend=backend
-    )
+    down, up = cv.sweep(x, weights=weights, betas=betas, masses="free", direction="both", n_tiles=4, backend=backend)
     for s in up:
         check_unequal(s, unequal_points(1.0, p, s.beta)[1])
     for s in down:
@@ -203,7 +200,7 @@ def test_error_estimate_is_the_true_error(backend, accelerate, relative_beta, of
     s = cv.solve(
         problem.x,
         beta=problem.beta,
-        tiling=cv.Tiling.uniform(2),
+        n_tiles=2,
         start=(target + np.array([-off, 1.5 * off]))[:, None],  # in the slow mode and the fast one
         accelerate=accelerate,
         tol=1e-5,
@@ -239,7 +236,7 @@ def test_gaussian_bins_follow_water_filling(backend, masses, thetas):
     branch = cv.sweep(
         data.x,
         betas=variance * np.array(thetas),
-        tiling=cv.Tiling.uniform(200),
+        n_tiles=200,
         masses=masses,
         tol=1e-6,
         max_maps=1000 if masses == "free" else 500,
@@ -258,9 +255,7 @@ def test_gaussian_bins_converged(backend):
     at 0.95. Both are the data's own, 400 means for a population."""
     data = cv.datasets.gaussian()
     thetas = [0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.95]
-    branch = cv.sweep(
-        data.x, betas=thetas, tiling=cv.Tiling.uniform(200), masses="free", on_failure="return", backend=backend
-    )
+    branch = cv.sweep(data.x, betas=thetas, n_tiles=200, masses="free", on_failure="return", backend=backend)
     for s in branch:
         D, R = water_filling([1.0], s.beta)
         assert s.status in (cv.Status.CONVERGED, cv.Status.SADDLE_LEFT, cv.Status.CRITICAL)
@@ -285,9 +280,7 @@ def test_identities_at_a_fixed_point(backend, masses, relative_beta, rng):
     """D = tr Cov - sum m ||psi - mean||^2 (T7); F = R + lambda D (T5); rate and distortion from the encoder itself."""
     x, weights = rng.normal(size=(60, 3)) + 5, rng.dirichlet(np.ones(60))
     beta = relative_beta * cv.first_critical_beta(x, weights=weights)
-    s = cv.solve(
-        x, beta=beta, weights=weights, tiling=cv.Tiling.uniform(9), masses=masses, backend=backend, on_failure="return"
-    )
+    s = cv.solve(x, beta=beta, weights=weights, n_tiles=9, masses=masses, backend=backend, on_failure="return")
     assert s.error_estimate < 1e-8
     mean = weights @ x
     spread = weights @ np.square(x - mean).sum(axis=1)
@@ -312,7 +305,7 @@ def test_identities_at_a_fixed_point(backend, masses, relative_beta, rng):
 @pytest.mark.parametrize("masses", ["fixed", "free"])
 def test_hot_limit_collapses(backend, masses, rng):
     x = rng.normal(size=(30, 2)) + 3
-    s = cv.solve(x, beta=1e3, tiling=cv.Tiling.uniform(5), start="data", masses=masses, backend=backend)
+    s = cv.solve(x, beta=1e3, n_tiles=5, start="data", masses=masses, backend=backend)
     assert s.converged
     assert s.decoder == pytest.approx(np.tile(x.mean(axis=0), (5, 1)), abs=1e-12)
     assert s.rate == pytest.approx(0, abs=1e-12)
@@ -325,7 +318,7 @@ def test_cold_limit_gives_every_point_its_site(backend, rng):
     x, weights = rng.normal(size=(12, 2)), rng.dirichlet(np.full(12, 5.0))
     gap = min(np.sum((u - v) ** 2) for u, v in itertools.combinations(x, 2))
     beta = gap / 200  # neighbours have a responsibility of e^-100
-    s = cv.solve(x, beta=beta, weights=weights, start=x, tiling=cv.Tiling.uniform(12), masses="free", backend=backend)
+    s = cv.solve(x, beta=beta, weights=weights, start=x, n_tiles=12, masses="free", backend=backend)
     assert s.converged
     assert s.distortion == pytest.approx(0, abs=1e-12)
     assert s.rate == pytest.approx(-weights @ np.log(weights), rel=1e-12)

@@ -192,14 +192,14 @@ def test_offset_and_units_in_a_whole_annealing(backend):
     """The same branch to 1e-6, through splits and all."""
     data = cv.datasets.four_clusters(n_per_cluster=8)
     betas = np.array([10.0, 7.0, 2.0, 1.0, 0.2])
-    plain = cv.sweep(data.x, betas=betas, tiling=cv.Tiling.uniform(16), backend=backend)
+    plain = cv.sweep(data.x, betas=betas, n_tiles=16, backend=backend)
     assert plain.n_distinct.tolist() == [1, 2, 2, 3, 4]  # transitions near 9.02, 1.58 and 0.32
     for offset, scale in ((1e6, 1.0), (0.0, 1e100), (0.0, 1e-100)):
         moved = cv.sweep(
             data.x * scale + offset,
             cv.ELBO(sigma=scale),
             betas=betas,
-            tiling=cv.Tiling.uniform(16),
+            n_tiles=16,
             backend=backend,
         )
         for one, two in zip(moved, plain, strict=True):

@@ -27,14 +27,14 @@ def largest_log_c(s):
     ],
 )
 def test_an_accelerated_step_does_not_throw_a_mass_away(x, beta, tiles, F):
-    s = cv.solve(np.array(x, float)[:, None], beta=beta, tiling=cv.Tiling.uniform(tiles), masses="free")
+    s = cv.solve(np.array(x, float)[:, None], beta=beta, n_tiles=tiles, masses="free")
     assert s.converged
     assert s.free_energy == pytest.approx(F, abs=1e-9)
     assert largest_log_c(s) <= 1e-10
 
 
-def test_the_default_estimator_finds_all_four_clusters():
-    s = cv.FixedPointVAE(beta=0.2, n_tiles=6).fit(cv.datasets.four_clusters().x).solution_
+def test_an_estimator_with_free_masses_finds_all_four_clusters():
+    s = cv.FixedPointVAE(beta=0.2, n_tiles=6, masses="free").fit(cv.datasets.four_clusters().x).solution_
     assert s.converged
     assert s.free_energy == pytest.approx(1.4302562556, abs=1e-9)  # of plain maps; it was 3.10 with two clusters
     np.testing.assert_allclose(s.distinct.masses, 0.25, atol=1e-9)
@@ -47,9 +47,7 @@ def test_no_tile_of_a_converged_solution_would_grow(seed):
     x = rng.integers(-9, 10, (rng.integers(3, 10), rng.integers(1, 3))).astype(float)
     tiles, beta = int(rng.integers(2, 7)), np.cov(x.T).max() * 10 ** rng.uniform(-2.5, 0.1)
     for accelerate in ACCELERATORS[:3]:
-        s = cv.solve(
-            x, beta=beta, tiling=cv.Tiling.uniform(tiles), masses="free", accelerate=accelerate, on_failure="return"
-        )
+        s = cv.solve(x, beta=beta, n_tiles=tiles, masses="free", accelerate=accelerate, on_failure="return")
         assert not s.converged or largest_log_c(s) <= 1.1e-10  # tol, and the rounding of the loops
 
 
@@ -78,7 +76,7 @@ def test_a_light_tile_grows_where_c_is_above_1(mass, accelerate, scale):
 def test_a_point_of_tiny_weight_keeps_its_tile():
     """A mass of 1e-12 is an optimum where the data have it."""
     x, weights = np.array([[0.0], [1.0]]), np.array([1.0, 1e-12])
-    s = cv.solve(x, beta=0.01, tiling=cv.Tiling.uniform(2), weights=weights, masses="free", start=x)
+    s = cv.solve(x, beta=0.01, n_tiles=2, weights=weights, masses="free", start=x)
     assert s.converged
     assert len(s.distinct) == 2
     assert s.tiling.masses[1] == pytest.approx(1e-12, rel=1e-6)
@@ -93,7 +91,7 @@ def test_a_tile_dies_where_c_is_below_1_and_quickly(below, accelerate):
     s = cv.solve(
         x,
         beta=1 / (2 * lam),
-        tiling=cv.Tiling.uniform(2),
+        n_tiles=2,
         weights=weights,
         masses="free",
         start=x,
@@ -117,7 +115,7 @@ def with_a_twin(s, mass=2.5e-50):
 
 
 def test_a_twin_without_mass_is_no_reconstruction():
-    s = cv.solve(cv.datasets.four_clusters(8).x, beta=0.2, tiling=cv.Tiling.uniform(6), masses="free")
+    s = cv.solve(cv.datasets.four_clusters(8).x, beta=0.2, n_tiles=6, masses="free")
     t = with_a_twin(s)
     assert len(t.distinct) == len(s.distinct) == 4
     np.testing.assert_array_equal(t.labels, s.labels)
@@ -127,7 +125,7 @@ def test_a_twin_without_mass_is_no_reconstruction():
 
 def test_a_hole_of_fixed_masses_has_prior_mass_and_stays():
     x = np.array([[0.0], [1.0], [50.0]])
-    s = cv.solve(x, beta=0.5, tiling=cv.Tiling.uniform(3), start=x - [[0], [0], [-300]], on_failure="return")
+    s = cv.solve(x, beta=0.5, n_tiles=3, start=x - [[0], [0], [-300]], on_failure="return")
     assert len(s.distinct) == len(Sites.of_tiles(s.decoder, s.tiling.masses).merged(s.tolerance))
 
 

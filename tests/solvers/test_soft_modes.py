@@ -39,9 +39,7 @@ def test_a_polygon_of_reconstructions_is_found_exactly(n, tiles, scale, offset, 
     """A rotation changes F by 1e-15 nats in a pentagon; its curvature is 1e-4 (n = 5) and 1e-7 (n = 6)."""
     x = polygon(n, phase)
     beta = below_transition(x)
-    s = cv.solve(
-        scale * x + offset, beta=beta * scale**2, tiling=cv.Tiling.uniform(tiles), on_failure="return", max_maps=5000
-    )
+    s = cv.solve(scale * x + offset, beta=beta * scale**2, n_tiles=tiles, on_failure="return", max_maps=5000)
     r = radius_of_polygon(x, beta)
     distances = np.linalg.norm((s.decoder - offset)[:, None] / scale - r * x, axis=2).min(axis=1)
     error = np.sqrt(np.square(distances).mean())
@@ -58,10 +56,10 @@ def test_a_polygon_of_reconstructions_is_found_exactly(n, tiles, scale, offset, 
 def test_few_passes_near_a_symmetric_transition(n, tiles):
     x = polygon(n)
     beta = below_transition(x)
-    s = cv.solve(x, beta=beta, tiling=cv.Tiling.uniform(tiles), on_failure="return", max_maps=5000)
+    s = cv.solve(x, beta=beta, n_tiles=tiles, on_failure="return", max_maps=5000)
     assert s.n_maps < MOST
     assert s.converged or s.status is cv.Status.CRITICAL
-    assert s.residual < 1e-9
+    assert s.residual < 2e-9  # sqrt(2 h e): a slope that F, rounded to e = 2e-14, does not show at a curvature h = 1e-4
     # The leading order of F, for tiles that move freely, is 1e-3 + 1.1e-10 below the transition; two tiles: 5e-7.
     assert s.free_energy == pytest.approx(1.0010005005 if tiles == 2 else 1.00100000011, abs=1e-8)
 
@@ -70,7 +68,7 @@ def test_few_passes_near_a_symmetric_transition(n, tiles):
 def test_a_point_on_a_flat_saddle_is_left(seed):
     """Free masses: the accelerators were still at F = 0.500005 after 5000 maps."""
     x = np.random.default_rng(seed).standard_normal((35, 1))
-    s = cv.solve(x, beta=below_transition(x, 1e-5), tiling=cv.Tiling.uniform(2), masses="free")
+    s = cv.solve(x, beta=below_transition(x, 1e-5), n_tiles=2, masses="free")
     assert s.converged
     assert s.n_maps < MOST
     assert s.free_energy < 0.4992
@@ -85,14 +83,14 @@ def test_products_with_the_jacobian_are_counted(monkeypatch):
     expectations, at = backend.expectations, soft_modes.Quadratic.at
     monkeypatch.setattr(backend, "expectations", lambda *args: (calls.append(1), expectations(*args))[1])
     monkeypatch.setattr(soft_modes.Quadratic, "at", lambda it: (products.append(it.here.psi.size), at(it))[1])
-    s = cv.solve(x, beta=below_transition(x), tiling=cv.Tiling.uniform(8), backend="reference", on_failure="return")
+    s = cv.solve(x, beta=below_transition(x), n_tiles=8, backend="reference", on_failure="return")
     assert products
     assert s.n_maps == len(calls) + sum(products)
 
 
 def test_a_budget_that_is_too_small_for_a_hessian_is_used_up_by_maps():
     x = polygon(6)
-    s = cv.solve(x, beta=below_transition(x), tiling=cv.Tiling.uniform(60), max_maps=300, on_failure="return")
+    s = cv.solve(x, beta=below_transition(x), n_tiles=60, max_maps=300, on_failure="return")
     assert s.status is cv.Status.BUDGET_USED
     assert s.n_maps <= 300
 
@@ -107,7 +105,7 @@ def test_the_quadratic_is_that_of_the_map(free, likelihood, monkeypatch, rng):
     at = soft_modes.Quadratic.at
     monkeypatch.setattr(soft_modes.Quadratic, "at", lambda it: (seen.append(at(it)), seen[-1])[1])
     objective = cv.ELBO(0.3, 0.3 if likelihood == "gaussian" else 1.0, likelihood=likelihood)
-    s = cv.solve(x, objective.at(0.5 * cv.first_critical_beta(x, objective)), tiling=cv.Tiling.uniform(2), masses=free)
+    s = cv.solve(x, objective.at(0.5 * cv.first_critical_beta(x, objective)), n_tiles=2, masses=free)
     assert s.converged
     assert seen
     expected = 1 - cv.Jacobian.at(s, merge=False).eigenpairs(len(seen[-1].values)).values

@@ -26,7 +26,7 @@ def cloud(rng):
 
 
 def pair(beta, backend="auto", tiles=2, start=PAIR, **options):
-    return cv.solve(PAIR, beta=beta, tiling=cv.Tiling.uniform(tiles), start=start, backend=backend, **options)
+    return cv.solve(PAIR, beta=beta, n_tiles=tiles, start=start, backend=backend, **options)
 
 
 # --- how an iteration ends --------------------------------------------------------------------------------------------
@@ -66,10 +66,10 @@ def test_what_happens_without_convergence():
         warnings.simplefilter("error")
         assert pair(0.9, on_failure="return", **options).status is cv.Status.BUDGET_USED
     with pytest.warns(cv.NotConvergedWarning) as record:
-        cv.sweep(PAIR, betas=[0.8, 0.9], start=[[-0.1], [0.2]], tiling=cv.Tiling.uniform(2), max_maps=3)
+        cv.sweep(PAIR, betas=[0.8, 0.9], start=[[-0.1], [0.2]], n_tiles=2, max_maps=3)
     assert len(record) == 2
     with pytest.raises(cv.NotConvergedError):
-        cv.sweep(PAIR, betas=[0.8], tiling=cv.Tiling.uniform(2), max_maps=3, on_failure="raise")
+        cv.sweep(PAIR, betas=[0.8], n_tiles=2, max_maps=3, on_failure="raise")
 
 
 @pytest.mark.parametrize("max_maps", range(3, 12))
@@ -162,7 +162,7 @@ def test_an_error_can_be_pickled():
 
 def test_a_single_tile_stays_on_its_saddle(backend):
     """Nothing to split: the answer of one tile is the mean at any beta; the eigenvalue says that it would split."""
-    s = cv.solve(PAIR, beta=0.5, tiling=cv.Tiling.uniform(1), backend=backend)
+    s = cv.solve(PAIR, beta=0.5, n_tiles=1, backend=backend)
     assert s.status is cv.Status.CONVERGED
     assert s.decoder == pytest.approx(0, abs=1e-15)
     assert s.split_condition == pytest.approx(2, rel=1e-12)
@@ -181,9 +181,7 @@ def test_dead_tiles(backend):
 
 
 def test_free_masses_put_dead_tiles_to_use(backend):
-    s = cv.solve(
-        PAIR, beta=0.1, masses="free", tiling=cv.Tiling.uniform(3), start=[[-1.0], [1.0], [700.0]], backend=backend
-    )
+    s = cv.solve(PAIR, beta=0.1, masses="free", n_tiles=3, start=[[-1.0], [1.0], [700.0]], backend=backend)
     assert s.status is cv.Status.CONVERGED
     assert np.abs(s.decoder).max() < 1.1
     assert s.tiling.masses.sum() == pytest.approx(1, rel=1e-14)
@@ -268,7 +266,7 @@ def test_an_interrupted_sweep_keeps_its_branch(backend, monkeypatch):
         passes = Interrupted(backend, at)
         with monkeypatch.context() as patch:
             patch.setattr(get_backend(backend), "expectations", passes.expectations)
-            branch = cv.sweep(PAIR, betas=[0.5, 0.8, 1.2], tiling=cv.Tiling.uniform(4), backend=backend)
+            branch = cv.sweep(PAIR, betas=[0.5, 0.8, 1.2], n_tiles=4, backend=backend)
         return branch, passes.calls
 
     whole, calls = sweep()
@@ -286,16 +284,12 @@ def test_an_interrupted_sweep_keeps_its_branch(backend, monkeypatch):
 def test_an_interrupted_sweep_both_ways(backend, monkeypatch):
     passes = Interrupted(backend, at=8)
     monkeypatch.setattr(get_backend(backend), "expectations", passes.expectations)
-    down, up = cv.sweep(
-        PAIR, betas=[0.5, 0.8, 1.2], direction="both", tiling=cv.Tiling.uniform(4), backend=backend, on_failure="return"
-    )
+    down, up = cv.sweep(PAIR, betas=[0.5, 0.8, 1.2], direction="both", n_tiles=4, backend=backend, on_failure="return")
     assert (len(down), len(up)) == (1, 0)
 
 
 def test_a_sweep_stopped_by_its_callback(backend):
-    branch = cv.sweep(
-        PAIR, betas=[0.5, 0.8, 1.2], callback=lambda b: len(b) == 2, tiling=cv.Tiling.uniform(4), backend=backend
-    )
+    branch = cv.sweep(PAIR, betas=[0.5, 0.8, 1.2], callback=lambda b: len(b) == 2, n_tiles=4, backend=backend)
     assert branch.betas.tolist() == [1.2, 0.8]
 
 
@@ -311,7 +305,7 @@ def test_maps_are_counted(backend, accelerate, masses, cloud, monkeypatch):
     s = cv.solve(
         cloud,
         beta=1.0,
-        tiling=cv.Tiling.uniform(5),
+        n_tiles=5,
         accelerate=accelerate,
         masses=masses,
         backend=backend,
@@ -359,10 +353,10 @@ def test_recorded_iterates_are_those_of_the_plain_map(backend, likelihood, rng):
 
 @on_every_accelerator
 def test_the_trajectory_ends_at_the_solution(accelerate, cloud):
-    s = cv.solve(cloud, beta=1.0, tiling=cv.Tiling.uniform(6), accelerate=accelerate, record=True)
+    s = cv.solve(cloud, beta=1.0, n_tiles=6, accelerate=accelerate, record=True)
     np.testing.assert_array_equal(s.trajectory[-1], s.decoder)
     assert len(s.trajectory) <= s.n_maps
-    assert cv.solve(cloud, beta=1.0, tiling=cv.Tiling.uniform(6)).trajectory is None
+    assert cv.solve(cloud, beta=1.0, n_tiles=6).trajectory is None
 
 
 # --- reproducibility --------------------------------------------------------------------------------------------------
@@ -396,7 +390,7 @@ def test_same_bits_from_run_to_run(backend, accelerate, masses, cloud):
         return cv.solve(
             cloud,
             beta=0.8,
-            tiling=cv.Tiling.uniform(7),
+            n_tiles=7,
             accelerate=accelerate,
             masses=masses,
             backend=backend,
@@ -409,7 +403,7 @@ def test_same_bits_from_run_to_run(backend, accelerate, masses, cloud):
 
 
 def test_same_bits_of_a_sweep(backend, cloud):
-    one, two = (cv.sweep(cloud, betas=[0.5, 1, 5], tiling=cv.Tiling.uniform(8), backend=backend) for _ in range(2))
+    one, two = (cv.sweep(cloud, betas=[0.5, 1, 5], n_tiles=8, backend=backend) for _ in range(2))
     for a, b in zip(one, two, strict=True):
         assert_same_bits(a, b)
 
@@ -420,7 +414,7 @@ def test_the_seed_decides_random_starts(start, cloud):
         return cv.solve(
             cloud,
             beta=1.0,
-            tiling=cv.Tiling.uniform(6),
+            n_tiles=6,
             start=start,
             seed=seed,
             max_maps=1,
@@ -436,7 +430,7 @@ def test_the_seed_decides_random_starts(start, cloud):
 def test_backends_agree(backend, masses, cloud):
     """The same minimum to ten times the tolerance, from the same start."""
     one, two = (
-        cv.solve(cloud, beta=1.5, tiling=cv.Tiling.uniform(5), masses=masses, start=cloud[:5], backend=name)
+        cv.solve(cloud, beta=1.5, n_tiles=5, masses=masses, start=cloud[:5], backend=name)
         for name in (backend, "reference")
     )
     assert one.converged
@@ -585,7 +579,7 @@ def test_bernoulli_reconstructions_of_exactly_0_and_1(backend):
 @pytest.mark.parametrize("x", [[[2.0, 3.0]], [[2.0, 3.0]] * 4])
 def test_data_without_any_spread(backend, x):
     for masses in ("fixed", "free"):
-        s = cv.solve(x, beta=0.1, tiling=cv.Tiling.uniform(3), masses=masses, backend=backend)
+        s = cv.solve(x, beta=0.1, n_tiles=3, masses=masses, backend=backend)
         assert s.converged
         np.testing.assert_allclose(s.decoder, np.tile(x[0], (3, 1)), rtol=4 * EPS)
         assert s.rate == pytest.approx(0, abs=1e-14)

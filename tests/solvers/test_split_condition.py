@@ -168,7 +168,7 @@ def test_grey_values_split_below_beta_one():
 
 def solved(beta, n_tiles, seed=0, **options):
     x = np.random.default_rng(seed).normal(size=(25, 2)) * [2.0, 1.0]
-    return cv.solve(x, beta=beta, tiling=cv.Tiling.uniform(n_tiles), tol=1e-12, **options)
+    return cv.solve(x, beta=beta, n_tiles=n_tiles, tol=1e-12, **options)
 
 
 @pytest.mark.parametrize("beta", [6.0, 2.5, 1.0, 0.5])
@@ -220,7 +220,7 @@ def test_points_without_spread_split_nowhere(dim):
 def test_nearest_split_of_a_solution(masses):
     """At a transition it is that transition; it is where the tiles of four clusters will next part."""
     x = cv.datasets.four_clusters(seed=0).x
-    for t in cv.transitions(x, beta_range=(0.2, 12), tiling=cv.Tiling.uniform(16), masses=masses):
+    for t in cv.transitions(x, beta_range=(0.2, 12), n_tiles=16, masses=masses):
         found = cv.nearest_split(t.before)
         assert found.beta == pytest.approx(t.beta, rel=1e-8)
         assert found.eigenvalue == pytest.approx(1, rel=1e-8)
@@ -230,7 +230,7 @@ def test_nearest_split_of_a_solution(masses):
 
 def test_nearest_split_of_single_tiles_and_of_no_solution():
     """Where no reconstruction has a second tile, of them all."""
-    s = cv.solve([[-3.0], [-2.0], [2.0], [3.0]], beta=0.5, tiling=cv.Tiling.uniform(2))
+    s = cv.solve([[-3.0], [-2.0], [2.0], [3.0]], beta=0.5, n_tiles=2)
     assert cv.nearest_split(s).beta == pytest.approx(0.25, rel=1e-3)
     with pytest.raises(ValueError, match="solution must be an instance of FixedPoint"):
         cv.nearest_split(s.decoder)

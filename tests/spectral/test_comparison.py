@@ -81,7 +81,7 @@ def test_the_walk_and_its_transpose_are_adjoint(problem, seed):
 @pytest.mark.parametrize("relative", [1.1, 0.5, 0.1])
 def test_at_a_fixed_point_the_walk_takes_the_data_to_their_expected_reconstructions(data, relative):
     beta = relative * cv.first_critical_beta(data.x)
-    s = cv.solve(data.x, beta=beta, tiling=cv.Tiling.uniform(16), tol=1e-12, on_failure="return")
+    s = cv.solve(data.x, beta=beta, n_tiles=16, tol=1e-12, on_failure="return")
     assert s.error_estimate < 1e-10
     np.testing.assert_allclose(spectral.walk(s) @ data.x, s.reconstruct(data.x), atol=1e-10)
 
@@ -89,7 +89,7 @@ def test_at_a_fixed_point_the_walk_takes_the_data_to_their_expected_reconstructi
 def test_two_points_in_closed_form():
     """The eigenvalue that the split has added is m^2 (T18), so that the eigengap counts two below 0.80 beta_c."""
     for beta, k in ((1.2, 1), (0.81, 1), (0.79, 2), (0.3, 2)):
-        s = cv.solve([[-1.0], [1.0]], beta=beta, tiling=cv.Tiling.uniform(2))
+        s = cv.solve([[-1.0], [1.0]], beta=beta, n_tiles=2)
         m2 = float(s.decoder[0, 0]) ** 2
         values = spectral.spectrum(s)
         np.testing.assert_allclose(values, [1, m2][: len(s.distinct)], atol=1e-9)
@@ -103,7 +103,7 @@ def test_two_points_in_closed_form():
 def test_the_embedding_is_of_eigenvectors(rng):
     data = cv.datasets.moons(90)
     weights = rng.uniform(0.2, 1, len(data))
-    s = cv.solve(data.x, beta=0.05, tiling=cv.Tiling.uniform(24), weights=weights)
+    s = cv.solve(data.x, beta=0.05, n_tiles=24, weights=weights)
     values, P = spectral.spectrum(s), spectral.walk(s)
     u = spectral.embedding(s, 5)
     np.testing.assert_allclose(P @ u, u * values[:5], atol=1e-12)
@@ -116,8 +116,8 @@ def test_the_embedding_is_of_eigenvectors(rng):
 def test_streaming_changes_nothing(monkeypatch, rng):
     x = rng.normal(size=(300, 3))
     blocks = cv.RowBlocks(lambda: iter(np.array_split(x, 7)))
-    whole = cv.solve(x, beta=0.3, tiling=cv.Tiling.uniform(8))
-    streamed = cv.solve(blocks, beta=0.3, tiling=cv.Tiling.uniform(8))
+    whole = cv.solve(x, beta=0.3, n_tiles=8)
+    streamed = cv.solve(blocks, beta=0.3, n_tiles=8)
     v, expected = rng.normal(size=(300, 2)), spectral.walk(whole)
     monkeypatch.setattr(memory, "KEPT", 0)
     monkeypatch.setattr("constrained_vae._utils.memory.BLOCK", 64)
@@ -128,7 +128,7 @@ def test_streaming_changes_nothing(monkeypatch, rng):
 
 
 def test_the_affinity_of_many_points_is_refused():
-    s = cv.solve(np.random.default_rng(0).normal(size=(12_000, 1)), beta=2.0, tiling=cv.Tiling.uniform(2))
+    s = cv.solve(np.random.default_rng(0).normal(size=(12_000, 1)), beta=2.0, n_tiles=2)
     with pytest.raises(cv.TooLargeError, match=r"12000 x 12000 entries \(1\.1 GiB\): take spectrum"):
         spectral.affinity(s)
     assert spectral.spectrum(s).shape == (1,)
@@ -140,7 +140,7 @@ def test_the_affinity_of_many_points_is_refused():
 @pytest.fixture(scope="module")
 def branch():
     data = cv.datasets.four_clusters()
-    return cv.sweep(data.x, betas=np.geomspace(0.16, 11, 36), tiling=cv.Tiling.uniform(16))
+    return cv.sweep(data.x, betas=np.geomspace(0.16, 11, 36), n_tiles=16)
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +161,7 @@ def test_on_every_plateau_the_partition_is_that_of_spectral_clustering(branch, c
 
 
 def test_the_eigengap_counts_the_clusters_below_seven_tenths_of_each_transition(branch, compared):
-    opened = {t.n_after: t.beta for t in cv.transitions(cv.datasets.four_clusters().x, tiling=cv.Tiling.uniform(16))}
+    opened = {t.n_after: t.beta for t in cv.transitions(cv.datasets.four_clusters().x, n_tiles=16)}
     assert set(opened) == {2, 3, 4}
     late = np.array(
         [beta < 0.7 * opened.get(k, np.inf) for beta, k in zip(branch.betas, branch.n_distinct, strict=True)]
@@ -179,7 +179,7 @@ def test_the_eigengap_counts_the_clusters_below_seven_tenths_of_each_transition(
 
 def test_a_comparison_says_what_scikit_learn_says():
     data = cv.datasets.moons(100)
-    s = cv.solve(data.x, beta=0.05, tiling=cv.Tiling.uniform(16))
+    s = cv.solve(data.x, beta=0.05, n_tiles=16)
     r = cv.compare_spectral(s, 3, labels=data.labels)
     lam = 1 / (2 * 0.05)
     gram = np.exp(-lam * np.square(data.x[:, None] - data.x).sum(axis=2))
@@ -210,13 +210,13 @@ def test_the_kernel_has_the_multiplier_of_the_data_as_given():
     """In the frame of the solver it is another."""
     x = 5 + 3 * cv.datasets.moons(60).x
     for objective in (cv.ELBO(beta=0.4, sigma=2.0), cv.Lagrangian(cv.RE(0.1), 1 / (2 * 4 * 0.4))):
-        s = cv.solve(x, objective, tiling=cv.Tiling.uniform(8), on_failure="return")
+        s = cv.solve(x, objective, n_tiles=8, on_failure="return")
         assert comparison.multiplier(s) == pytest.approx(1 / (2 * 4 * 0.4), rel=1e-12)
 
 
 def test_bad_input():
     x = np.array([[-1.0, 0.0], [1.0, 0.0], [1.0, 0.5]])
-    s = cv.solve(x, beta=0.1, tiling=cv.Tiling.uniform(4))
+    s = cv.solve(x, beta=0.1, n_tiles=4)
     for function in (spectral.walk, spectral.spectrum, spectral.embedding, spectral.affinity, spectral.overlap_matrix):
         with pytest.raises(ValueError, match="solution must be an instance of FixedPoint"):
             function(x)
@@ -242,16 +242,16 @@ def test_bad_input():
 
 def test_a_solution_that_has_not_converged_is_named():
     x = cv.datasets.moons(40).x
-    s = cv.solve(x, beta=0.05, tiling=cv.Tiling.uniform(4), max_maps=2, on_failure="return")
+    s = cv.solve(x, beta=0.05, n_tiles=4, max_maps=2, on_failure="return")
     with pytest.warns(cv.NotConvergedWarning, match=r"the solution at beta=0\.05 has not converged, stopped before"):
         cv.compare_spectral(s, 2)
 
 
 def test_one_cluster_and_as_many_as_there_are_points():
     x = np.arange(5.0)[:, None]
-    high = cv.solve(x, beta=10.0, tiling=cv.Tiling.uniform(8))
+    high = cv.solve(x, beta=10.0, n_tiles=8)
     assert cv.compare_spectral(high).ari == {"posterior": 1.0, "rbf": 1.0}
-    low = cv.solve(x, beta=0.01, tiling=cv.Tiling.uniform(40), masses="free", start="data")
+    low = cv.solve(x, beta=0.01, n_tiles=40, masses="free", start="data")
     assert spectral.eigengap(spectral.spectrum(low)) == 5  # the walk stays where it is
     r = cv.compare_spectral(low)
     assert r.n_clusters == 5
@@ -315,5 +315,5 @@ def test_a_sweep_splits_along_the_same_axis():
     """The branch of many tiles too parts the data by these signs, once its first split has settled."""
     data = cv.datasets.four_clusters()
     found = cv.first_split(data.x)
-    labels = cv.sweep(data.x, betas=[5.0], tiling=cv.Tiling.uniform(16))[0].labels
+    labels = cv.sweep(data.x, betas=[5.0], n_tiles=16)[0].labels
     assert abs(adjusted_rand_score(labels, found.coordinate > 0)) == 1

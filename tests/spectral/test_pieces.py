@@ -80,7 +80,7 @@ def test_far_blobs_at_a_low_temperature(seed, unit, offset):
     """Twelve reconstructions of three far blobs are those of the spectral clustering; three clusters do not exist."""
     rng = np.random.default_rng(seed)
     x = np.concatenate([np.array(m) + rng.standard_normal((30, 2)) for m in ((0, 0), (100, 100), (200, -100))])
-    s = cv.solve(unit * x + offset, beta=0.01 * unit**2, masses="free", tiling=cv.Tiling.uniform(12))
+    s = cv.solve(unit * x + offset, beta=0.01 * unit**2, masses="free", n_tiles=12)
     assert cv.compare_spectral(s).ari["posterior"] == 1
     with pytest.warns(UserWarning, match=r"the rbf affinity at beta=\S+ \(\d+ pieces for 3 clusters\)"):
         three = cv.compare_spectral(s, 3, labels=np.repeat(range(3), 30))
@@ -96,7 +96,7 @@ def test_far_blobs_at_a_low_temperature(seed, unit, offset):
 def test_the_embedding_of_a_walk_in_pieces_begins_with_a_constant():
     """Three far pairs: all three eigenvalues are 1, and any basis of their space would have them."""
     x = np.array([[0.0], [1.0], [100.0], [101.0], [102.0], [300.0]])
-    s = cv.solve(x, beta=0.5, masses="free", tiling=cv.Tiling.uniform(3), start=[[0.5], [101.0], [300.0]])
+    s = cv.solve(x, beta=0.5, masses="free", n_tiles=3, start=[[0.5], [101.0], [300.0]])
     axes = cv.spectral.embedding(s, 3)
     np.testing.assert_allclose(cv.spectral.spectrum(s), 1, rtol=1e-12)
     np.testing.assert_allclose(axes[:, 0], 1, rtol=1e-12)

@@ -94,7 +94,7 @@ def test_a_solver_that_is_too_cold_fails_the_closed_forms():
     for problem, exact in testing.all_curie_weiss():
         for factor, passes in ((1.0, True), (1 - 1e-6, False)):
             objective = cv.ELBO(factor * problem.beta, problem.sigma)
-            s = cv.solve(problem.x, objective, tiling=cv.Tiling.uniform(2), start=problem.x)
+            s = cv.solve(problem.x, objective, n_tiles=2, start=problem.x)
             assert (s.rate == pytest.approx(exact.rate, rel=1e-9)) == (passes or exact.rate == 0)
 
 
