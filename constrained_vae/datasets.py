@@ -22,15 +22,32 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg, special
 
-from ._utils.checks import check_count, check_non_negative, check_positive
+from ._utils import memory
+from ._utils.checks import (
+    check_array,
+    check_count,
+    check_data,
+    check_image_shape,
+    check_labels,
+    check_number,
+    check_path,
+    check_positive,
+    check_seed,
+    check_text,
+    check_vector,
+    shown,
+)
 from ._utils.files import read_points
+
+_MOST_POINTS = 2**24  # of a toy set
+_MOST_CORNERS = 2**13  # of a simplex, which has nearly as many dimensions
+_FARTHEST = 1e120  # radii up to which the package computes
 
 __all__ = [
     "DataSet",
@@ -86,17 +103,18 @@ class DataSet:
     critical_beta: float | None = None
 
     def __post_init__(self) -> None:
-        x = _freeze(self, "x", np.float64)
-        if x.ndim != 2 or not x.size or not np.isfinite(x).all():
-            raise ValueError(f"x must be a finite, non-empty (N, D) array, got shape {x.shape}: reshape or clean it")
-        for field, dtype in (("weights", np.float64), ("labels", np.int64)):
-            if getattr(self, field) is not None and (shape := _freeze(self, field, dtype).shape) != (len(x),):
-                raise ValueError(f"{field} must have shape ({len(x)},), one per row of x, got {shape}")
-        w = self.weights
-        if w is not None and not (np.all(w >= 0) and math.isclose(w.sum(), 1.0, rel_tol=1e-9)):
-            raise ValueError(f"weights must be non-negative and sum to 1, got sum {w.sum()}: divide them by it")
-        if self.image_shape is not None and math.prod(self.image_shape) != x.shape[1]:
-            raise ValueError(f"image_shape {self.image_shape} must multiply to the {x.shape[1]} columns of x")
+        x = _freeze(self, "x", np.array(check_data(self.x), dtype=np.float64))
+        check_text(self.name, "name")
+        if self.weights is not None:
+            w = _freeze(self, "weights", check_array(self.weights, "weights", (len(x),)))
+            if not (np.all(w >= 0) and math.isclose(w.sum(), 1.0, rel_tol=1e-9)):
+                raise ValueError(f"weights must be non-negative and sum to 1, got sum {w.sum()}: divide them by it")
+        if self.labels is not None:
+            _freeze(self, "labels", check_labels(self.labels, len(x)))
+        if self.image_shape is not None:
+            object.__setattr__(self, "image_shape", check_image_shape(self.image_shape, x.shape[1]))
+        if self.critical_beta is not None:
+            object.__setattr__(self, "critical_beta", check_positive(self.critical_beta, "critical_beta"))
 
     def __len__(self) -> int:
         return len(self.x)
@@ -124,10 +142,9 @@ def two_points(half_distance: float = 1.0, weight: float = 0.5, dim: int = 1) ->
     >>> two_points(half_distance=3.0).critical_beta
     9.0
     """
-    a, p = check_positive(half_distance, "half_distance"), float(weight)
-    if not 0 < p < 1:
-        raise ValueError(f"weight must lie strictly between 0 and 1, got {weight!r}; 0.5 is the symmetric pair")
-    x = np.zeros((2, check_count(dim, "dim")))
+    a = _length(half_distance, "half_distance")
+    p = check_number(weight, "weight", "strictly between 0 and 1", lambda share: 0 < share < 1)
+    x = np.zeros((2, check_count(dim, "dim", most=memory.LARGEST)))
     x[:, 0] = -a, a
     return DataSet(x, "two_points", np.array([1 - p, p]), np.arange(2), critical_beta=4 * p * (1 - p) * a**2)
 
@@ -149,7 +166,7 @@ def simplex(n_corners: int = 3, scale: float = 1.0) -> DataSet:
     >>> simplex(3)
     DataSet('simplex', N=3, D=2, critical_beta=0.5)
     """
-    n, r = check_count(n_corners, "n_corners", 2), check_positive(scale, "scale")
+    n, r = check_count(n_corners, "n_corners", 2, _MOST_CORNERS), _length(scale, "scale")
     # The unit vectors of R^N, projected onto the hyperplane where coordinates sum to 0, in an orthonormal basis of it.
     corners = linalg.helmert(n).T * math.sqrt(n / (n - 1))  # (N, N - 1), unit radius
     return DataSet(r * corners, "simplex", labels=np.arange(n), critical_beta=r**2 / (n - 1))
@@ -179,8 +196,8 @@ def four_clusters(n_per_cluster: int = 50, spread: float = 0.125, seed: int = 0)
     >>> four_clusters(spread=0.0).critical_beta
     9.0
     """
-    n, s = check_count(n_per_cluster, "n_per_cluster", 4), check_non_negative(spread, "spread")
-    rng = np.random.default_rng(seed)
+    n, s = check_count(n_per_cluster, "n_per_cluster", 4, _MOST_POINTS), _noise(spread, "spread")
+    rng = np.random.default_rng(check_seed(seed))
     left, right = (centre + s * _symmetric_noise(rng, n) for centre in ([-3.0, 1.25], [3.0, 0.55]))
     x = np.concatenate([left, left * [1, -1], right, right * [1, -1]])
     return DataSet(x, "four_clusters", labels=np.repeat(np.arange(4), n), critical_beta=9.0 + s**2)
@@ -210,16 +227,19 @@ def gaussian(eigenvalues: Sequence[float] = (1.0,), n: int | None = None, seed: 
     """
     from scipy.stats import qmc  # a slow import
 
-    ell = np.array(eigenvalues, dtype=np.float64)
-    if ell.ndim != 1 or not 1 <= ell.size <= 8:
+    ell = check_vector(eigenvalues, "eigenvalues")
+    if ell.size > 8:
         raise ValueError(
             f"eigenvalues must be a sequence of 1 to 8 variances, got shape {ell.shape}: each axis doubles the number "
             "of points; keep the 8 largest, or draw a random sample in more dimensions"
         )
-    if not (np.isfinite(ell).all() and (ell > 0).all()):
-        raise ValueError(f"eigenvalues must be positive and finite, got {ell}: leave out axes of variance 0")
+    if not ((ell >= _FARTHEST**-2) & (ell <= _FARTHEST**2)).all():
+        raise ValueError(
+            f"eigenvalues must be positive, at least {_FARTHEST**-2:g} and at most {_FARTHEST**2:g}, got {ell}: leave "
+            "out axes of variance 0"
+        )
     dim = ell.size
-    n = check_count((400 if dim == 1 else 500) if n is None else n, "n", 2)
+    n, seed = check_count((400 if dim == 1 else 500) if n is None else n, "n", 2, _MOST_POINTS), check_seed(seed)
     if dim == 1:
         edges = special.ndtri(np.linspace(0, 1, n + 1))
         z = -n * np.diff(np.exp(-(edges**2) / 2) / math.sqrt(2 * math.pi))[:, None]
@@ -243,7 +263,7 @@ def exponential(n: int = 400) -> DataSet:
     >>> exponential(100)
     DataSet('exponential', N=100, D=1, critical_beta=1)
     """
-    n = check_count(n, "n", 2)
+    n = check_count(n, "n", 2, _MOST_POINTS)
     survival = np.linspace(1, 0, n + 1)
     # Means of the bins minus 1: with S = e^-t the integral of t e^-t is S - S log S, and S falls by 1/n in a bin.
     x = n * np.diff(special.xlogy(survival, survival))
@@ -270,8 +290,10 @@ def rings(n: int = 300, radii: Sequence[float] = (1.0, 2.0), noise: float = 0.05
     >>> rings(100)
     DataSet('rings', N=100, D=2)
     """
-    r = np.array([check_positive(radius, "radii") for radius in radii])
-    labels = np.sort(np.arange(check_count(n, "n", check_count(r.size, "number of radii"))) % r.size)
+    r = check_vector(radii, "radii")
+    if not ((r >= 1 / _FARTHEST) & (r <= _FARTHEST)).all():
+        raise ValueError(f"radii must be positive, at least {1 / _FARTHEST:g} and at most {_FARTHEST:g}, got {r}")
+    labels = np.sort(np.arange(check_count(n, "n", r.size, _MOST_POINTS)) % r.size)
     turn = np.concatenate([np.arange(count) / count for count in np.bincount(labels)])  # (n,), in [0, 1)
     x = r[labels, None] * np.stack([np.cos(2 * np.pi * turn), np.sin(2 * np.pi * turn)], axis=1)
     return _noisy(x, "rings", labels, noise, seed)
@@ -289,7 +311,7 @@ def moons(n: int = 300, noise: float = 0.05, seed: int = 0) -> DataSet:
     """
     from sklearn.datasets import make_moons
 
-    x, labels = make_moons(check_count(n, "n", 2), shuffle=False)
+    x, labels = make_moons(check_count(n, "n", 2, _MOST_POINTS), shuffle=False)
     return _noisy(x, "moons", labels, noise, seed)
 
 
@@ -304,9 +326,7 @@ def digits(n: int | None = None) -> DataSet:
     from sklearn.datasets import load_digits
 
     x, labels = load_digits(return_X_y=True)
-    n = len(x) if n is None else check_count(n, "n")
-    if n > len(x):
-        raise ValueError(f"n must be at most {len(x)}, the number of digits in the set, got {n}")
+    n = len(x) if n is None else check_count(n, "n", most=len(x))
     return DataSet(x[:n] / 16, "digits", labels=labels[:n], image_shape=(8, 8))
 
 
@@ -334,15 +354,24 @@ def _symmetric_noise(rng: np.random.Generator, n: int) -> NDArray[np.float64]:
 
 
 def _noisy(x: NDArray[np.float64], name: str, labels: NDArray[np.int64], noise: float, seed: int) -> DataSet:
-    scale = check_non_negative(noise, "noise")
-    return DataSet(x + scale * np.random.default_rng(seed).standard_normal(x.shape), name, labels=labels)
+    scale = _noise(noise, "noise")
+    return DataSet(x + scale * np.random.default_rng(check_seed(seed)).standard_normal(x.shape), name, labels=labels)
 
 
-def _freeze(data: DataSet, field: str, dtype: type) -> NDArray[Any]:
-    """Replace an array field by a read-only copy of the given type, and return the copy."""
-    if np.iscomplexobj(getattr(data, field)):
-        raise ValueError(f"{field} must hold real numbers, got complex ones")
-    array: NDArray[Any] = np.array(getattr(data, field), dtype=dtype)
+def _length(value: Any, name: str) -> float:
+    """A positive length with a representable square."""
+    wanted = f"a positive number of at most {_FARTHEST:g} and at least {1 / _FARTHEST:g}"
+    return check_number(value, name, wanted, lambda length: 1 / _FARTHEST <= length <= _FARTHEST)
+
+
+def _noise(value: Any, name: str) -> float:
+    """A standard deviation with a representable square."""
+    wanted = f"a number of at least 0 and at most {_FARTHEST:g}"
+    return check_number(value, name, wanted, lambda length: 0 <= length <= _FARTHEST)
+
+
+def _freeze(data: DataSet, field: str, array: NDArray[Any]) -> NDArray[Any]:
+    """Replace an array field by this array, which becomes read-only."""
     array.flags.writeable = False
     object.__setattr__(data, field, array)
     return array
@@ -370,14 +399,17 @@ def find(source: str | PathLike[str], *, seed: int = 0) -> DataSet:
     >>> find("two_points")
     DataSet('two_points', N=2, D=1, critical_beta=1)
     """
+    path, seed = check_path(source, "source"), check_seed(seed)
     sets: list[Callable[..., DataSet]]
     sets = [digits, exponential, four_clusters, gaussian, mnist, moons, rings, simplex, two_points]
     for make in sets:
-        if source == make.__name__:
+        if isinstance(source, str) and source == make.__name__:
             return make(seed=seed) if "seed" in inspect.signature(make).parameters else make()
-    if not Path(source).suffix:
+    if not path.suffix:
         names = ", ".join(make.__name__ for make in sets)
-        raise ValueError(f"{source} is no data set: give a .npy, .npz or .csv file, or one of {names}")
+        raise ValueError(
+            f"source must name a data set, got {shown(source)}: give a .npy, .npz or .csv file, or one of {names}"
+        )
     return load(source)
 
 
@@ -400,12 +432,13 @@ def load(path: str | PathLike[str]) -> DataSet:
     Examples
     --------
     >>> import tempfile
+    >>> from pathlib import Path
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     _ = Path(folder, "x.csv").write_text("0.5, 1.5")
     ...     load(Path(folder, "x.csv"))
     DataSet('x', N=1, D=2)
     """
-    path = Path(path)
+    path = check_path(path)
     arrays = read_points(path)
     x = arrays.pop("x")
     return DataSet(x[:, None] if x.ndim == 1 else x, path.stem, **arrays)

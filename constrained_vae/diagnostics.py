@@ -269,6 +269,7 @@ def report(solution: FixedPoint, threshold: float = _HOLE_COVERAGE) -> Report:
                  1      1         0.5             0.5         1            1.108         0.0425
     """
     solution, sites = _checked(solution), solution.distinct
+    threshold = check_positive(threshold, "threshold")
     found, empty = blur(solution), holes(solution, threshold)
     assert sites.marginal is not None
     first = np.unique(sites.index, return_index=True)[1]  # a tile of every reconstruction

@@ -26,6 +26,7 @@ import numpy as np
 from scipy.spatial.distance import cdist
 
 from ._utils.arrays import Array
+from ._utils.checks import real_array
 from ._utils.device import array_namespace, on_host
 
 _STEEP = 1e3  # nats: up to this size of its terms, energies are computed in the linear form, which is faster
@@ -49,7 +50,10 @@ def bits(nats: Array) -> Array:
     >>> bits(math.log(8))
     3.0
     """
-    return nats / math.log(2)
+    if hasattr(nats, "__cuda_array_interface__"):
+        return nats / math.log(2)
+    found: Array = real_array(nats, "nats", "a number or an array of them") / math.log(2)
+    return found if found.ndim else float(found)  # type: ignore[return-value]
 
 
 @dataclass(frozen=True)

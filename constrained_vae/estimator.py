@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from . import equations
 from ._utils.arrays import FloatArray
-from ._utils.checks import check_choice, check_weights
+from ._utils.checks import check_choice, check_moderate, check_seed, check_weights, real_array
 from ._utils.defaults import N_TILES
 from .data.prepared import Block
 from .objectives.elbo import ELBO
@@ -153,7 +153,7 @@ class FixedPointVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
             "tol": self.tol,
             "max_maps": self.max_maps,
             "backend": self.backend,
-            "seed": int(check_random_state(self.random_state).randint(2**31 - 1)),
+            "seed": int(_generator(self.random_state).randint(2**31 - 1)),
             "on_failure": "return",
         }
         objective = ELBO(self.beta, self.sigma, self.likelihood)
@@ -223,7 +223,9 @@ class FixedPointVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
             If X does not have one column per reconstruction.
         """
         check_is_fitted(self)
-        q = check_array(X, dtype=np.float64)
+        _refuse_odd(X)
+        with np.errstate(over="ignore"):
+            q = check_moderate(check_array(X, dtype=np.float64), "X")
         if q.shape[1] != self._n_features_out:
             raise ValueError(
                 f"X must hold one mass for each of the {self._n_features_out} reconstructions, as transform returns "
@@ -269,13 +271,34 @@ class FixedPointVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
         return len(self.cluster_centers_)
 
     def _validated(self, X: npt.ArrayLike, reset: bool = False) -> FloatArray:
-        array: FloatArray = validate_data(self, X, reset=reset, dtype=(np.float64, np.float32))
+        _refuse_odd(X)
+        with np.errstate(over="ignore"):  # of extended precision; what becomes infinite is refused
+            array: FloatArray = validate_data(self, X, reset=reset, dtype=(np.float64, np.float32))
         return array
 
     def _posterior(self, X: FloatArray) -> FloatArray:
         """Posterior masses of the distinct reconstructions, (n, k)."""
         distinct = self.solution_.distinct
         return np.concatenate([distinct.total(q)[:, self._order] for q in self.solution_.encoder_blocks(X)])
+
+
+def _generator(random_state: Any) -> np.random.RandomState:
+    if isinstance(random_state, (int, np.integer)):
+        check_seed(random_state, "random_state")
+    generator: np.random.RandomState = check_random_state(random_state)
+    return generator
+
+
+def _refuse_odd(X: Any) -> None:
+    """Raise ValueError for what scikit-learn would convert without a word; everything else it refuses itself."""
+    try:
+        array = np.asarray(X)
+    except Exception:
+        return
+    odd = (str, bytes, bool, np.bool_)
+    mixed = array.dtype.kind == "O" and any(isinstance(item, odd) for item in array.ravel())
+    if isinstance(X, np.ma.MaskedArray) or array.dtype.kind in "bMmSUT" or mixed:
+        real_array(X, "X", "an (n, D) array of real numbers")
 
 
 def _rate_and_energy(block: Block, tiles: Tiles, at_unit: Tiles, psi: FloatArray) -> FloatArray:

@@ -24,6 +24,19 @@ from matplotlib.markers import CARETDOWN, CARETUPBASE
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from ._utils.arrays import FloatArray
+from ._utils.checks import (
+    check_array,
+    check_count,
+    check_data,
+    check_instance,
+    check_moderate,
+    check_positive,
+    check_sequence,
+    check_text,
+    check_weights,
+    real_array,
+    shown,
+)
 from .data.rows import blocks_of
 from .frontier.rate_distortion import RateDistortionCurve
 from .phases.branch import Branch
@@ -61,7 +74,9 @@ def flow(points: FloatArray, paths: FloatArray, fixed_points: FloatArray, ax: Ax
     >>> flow(points, points[None], points.mean(axis=0, keepdims=True)).get_aspect()
     1.0
     """
-    ax = plt.subplots()[1] if ax is None else ax
+    points, fixed_points = _points(points, "points"), _points(fixed_points, "fixed_points")
+    paths = _finite(paths, "paths", 3)
+    ax = _axes(ax)
     ax.plot(paths[:, :, 0], paths[:, :, 1], color=TRAJECTORY, lw=0.5, alpha=0.7, zorder=2)
     ax.scatter(points[:, 0], points[:, 1], s=5, color=DATA, alpha=0.6, linewidths=0, zorder=1, label="data")
     style: dict[str, Any] = {"s": 26, "color": FIXED_POINT, "edgecolors": "white", "linewidths": 0.6}
@@ -90,6 +105,7 @@ def reconstructions(solution: FixedPoint, ax: Axes | None = None) -> Axes:
     >>> reconstructions(solve([[0.0, 1.0], [2.0, 0.0]], beta=0.5, n_tiles=2)).get_xlabel()
     'coordinate 1  (units of $x$)'
     """
+    check_instance(solution, "solution", FixedPoint, "solve(x)")
     x = np.concatenate([np.asarray(block, dtype=np.float64) for _, block in blocks_of(solution.x)])
     dim, name = x.shape[1], "coordinate"
     mean: FloatArray = np.zeros(dim)
@@ -115,8 +131,10 @@ def principal_axes(x: FloatArray, weights: FloatArray | None = None, count: int 
     >>> mean.tolist(), axes.tolist()
     ([2.0, 1.0], [[1.0, 0.0]])
     """
-    mean = np.average(x, axis=0, weights=weights)
-    root = np.sqrt(np.full(len(x), 1 / len(x)) if weights is None else weights)
+    x = check_data(x)
+    rho = check_weights(weights, len(x))
+    count = check_count(count, "count")
+    mean, root = rho @ x, np.sqrt(rho)
     axes = np.linalg.svd(root[:, None] * (x - mean), full_matrices=False)[2][:count]
     largest = axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)]
     return mean, axes * np.where(largest < 0, -1.0, 1.0)[:, None]
@@ -144,8 +162,9 @@ def staircase(found: Sequence[Transition], ax: Axes | None = None) -> Axes:
     >>> staircase(found).get_ylabel()
     'distinct reconstructions'
     """
-    if not len(found):
-        raise ValueError("there is no transition to draw: look for transitions in a wider range of temperatures")
+    found = check_sequence(found, "found", Transition)
+    if not found:
+        raise ValueError("found has no transition to draw: look for transitions in a wider range of temperatures")
     ax = _critical_lines([t.beta for t in found], ax)
     shaded = [t for t in found if t.kind == "first-order" and np.isfinite(t.heating_end)]
     hottest = 1.25 * max([found[0].beta, *(t.heating_end for t in shaded)])
@@ -169,9 +188,11 @@ def training(history: Any, ax: Axes | None = None) -> Axes:
     ax : Axes, optional
         Axes to draw on; new Axes by default.
     """
-    ax = plt.subplots()[1] if ax is None else ax
+    ax = _axes(ax)
+    if not hasattr(history, "multipliers"):
+        raise ValueError(f"history must be the history of a run, such as train(x, ...).history, got {shown(history)}")
     curves = {r"distortion (units of $x^2$)": history.distortion, "KL (nats)": history.kl}
-    curves |= {rf"$\lambda$ of {name}": values for name, values in history.multipliers.items()}
+    curves |= {rf"$\lambda$ of {_literal(name)}": values for name, values in history.multipliers.items()}
     for color, (label, values) in zip(cycle([CURVE, *MODELS]), curves.items()):
         ax.plot(np.arange(len(history)), values, color=color, lw=0.8, label=label)
     ax.set(yscale="log", xlabel="step")
@@ -203,6 +224,8 @@ def distortion(
     >>> distortion(np.array([0.5, 1.0, 2.0]), np.array([0.1, 1.0, 1.0]), critical=[1.0]).get_xscale()
     'log'
     """
+    betas, values = _pairs(betas, values)
+    detected = _temperatures(detected, "detected")
     ax = _critical_lines(critical, ax)
     ax.plot(betas, values, color=CURVE, lw=1.2)
     if len(detected):
@@ -236,10 +259,12 @@ def second_derivative(
     >>> second_derivative(np.array([0.5, 1.0, 2.0]), np.array([np.nan, -2.0, np.nan]), [(1.0, 2.0)]).get_yscale()
     'log'
     """
+    betas, values = _pairs(betas, values)
+    numbered = _table(peaks, "peaks", empty=True)
     ax = _critical_lines(critical, ax)
     height = np.abs(values)
     ax.plot(betas, height, color=CURVE, lw=1.0)
-    for rank, (beta, peak) in enumerate(peaks, start=1):
+    for rank, (beta, peak) in enumerate(numbered, start=1):
         ax.plot(beta, peak, **_TRIANGLE)
         name = rf"$\beta_c^{rank}$"
         ax.annotate(name, (beta, peak), (0, 7), textcoords="offset points", ha="center", fontsize="small")
@@ -270,6 +295,7 @@ def bifurcation(
     >>> bifurcation(np.array([[0.5, -0.96], [1.0, 0.0]]), np.array([[0.5, 0.0], [1.0, 0.0]])).get_xscale()
     'log'
     """
+    stable, unstable = _curve(stable, "stable"), _curve(unstable, "unstable")
     ax = _critical_lines(critical, ax)
     ax.plot(*stable.T, color=CURVE, lw=1.2, zorder=3, label="stable")
     ax.plot(*unstable.T, ":", color=UNSTABLE, lw=1.2, zorder=2, label="unstable")
@@ -296,6 +322,7 @@ def split_condition(
     >>> split_condition(np.array([[1.0, 1.0], [2.0, 0.5]])).get_ylabel()
     'split condition'
     """
+    stable, unstable = _curve(stable, "stable"), _curve(unstable, "unstable")
     ax = _critical_lines(critical, ax)
     ax.axhline(1.0, color=CRITICAL, lw=0.8, zorder=0)
     ax.plot(*stable.T, color=CURVE, lw=1.2, zorder=3)
@@ -331,12 +358,15 @@ def hysteresis(
     >>> len(hysteresis(curve, curve[::-1], interval=(1.2, 1.6)).lines)  # cooling and heating
     2
     """
-    ax = plt.subplots()[1] if ax is None else ax
+    cooling, heating = _curve(cooling, "cooling"), _curve(heating, "heating")
+    ax = _axes(ax)
     if interval is not None:
+        interval = tuple(check_array(interval, "interval", (2,)).tolist())
         ax.axvspan(*interval, color=PREDICTED, alpha=0.35, lw=0, zorder=0, label="predicted interval")
     ax.plot(*heating.T, color=HEATING, lw=1.4, label="heating")
     ax.plot(*cooling.T, "--", color=COOLING, lw=1.4, label="cooling")
     if heating_end is not None:
+        heating_end = check_positive(heating_end, "heating_end")
         style: dict[str, Any] = {"marker": CARETUPBASE, "ms": 6, "clip_on": False, "ls": "none", "zorder": 4}
         ax.plot(heating_end, 0, color=HEATING, transform=ax.get_xaxis_transform(), label="heating ends", **style)
     ax.set_ylabel(r"$\mathrm{E}\,\|x-\psi\|^2$  (units of $x^2$)")
@@ -371,6 +401,7 @@ def merging_tree(tree: Branch | Lineages, critical: Iterable[float] = (), ax: Ax
     ['50%', '50%']
     """
     tree = lineages(tree) if isinstance(tree, Branch) else tree
+    check_instance(tree, "tree", Lineages, "sweep(x)")
     ax = _critical_lines(critical, ax)
     order = [leaf for root in tree.roots for leaf in root]
     # For every group of leaves: beta at which its line begins, height of the line, and share of the data.
@@ -429,7 +460,11 @@ def rate_distortion(
     >>> rate_distortion(curve, {"a model": np.array([0.5, 0.7])}).get_ylabel()
     'rate $R$  (nats)'
     """
-    ax = plt.subplots()[1] if ax is None else ax
+    check_instance(curve, "curve", RateDistortionCurve, "rate_distortion(x)")
+    check_text(unit, "unit")
+    if models is not None and not isinstance(models, Mapping):
+        raise ValueError(f"models must be a dict of names and points (distortion, rate), got {shown(models)}")
+    ax = _axes(ax)
     solved = curve.distortion[curve.distortion > 0]
     D = np.union1d(np.geomspace(solved.min(), max(solved.max(), curve.ends[0, 0]), _BAND_POINTS), solved)
     above = curve.bound_above(D)
@@ -438,7 +473,8 @@ def rate_distortion(
     ax.plot(D, above, color=CURVE, lw=1.2, zorder=3, label="frontier $R(D)$")
     for number, (name, points) in enumerate((models or {}).items()):
         marker: dict[str, Any] = {"marker": "os^Dv"[number % 5], "color": MODELS[number % len(MODELS)], "ls": "none"}
-        ax.plot(*np.reshape(points, (-1, 2)).T, **marker, ms=3, zorder=4, label=name)
+        points = _table(np.atleast_2d(real_array(points, f"models[{name!r}]", "points")), f"models[{name!r}]")
+        ax.plot(*points.T, **marker, ms=3, zorder=4, label=_literal(name))
     ax.set(xscale="log", xlabel=f"distortion $D$  ({unit})", ylabel="rate $R$  (nats)")
     return ax
 
@@ -453,7 +489,69 @@ def _temperature_axis(ax: Axes) -> Axes:
 
 
 def _critical_lines(critical: Iterable[float], ax: Axes | None) -> Axes:
-    ax = plt.subplots()[1] if ax is None else ax
-    for number, beta in enumerate(critical):
+    ax = _axes(ax)
+    for number, beta in enumerate(_temperatures(critical, "critical")):
         ax.axvline(beta, color=CRITICAL, lw=1.0, zorder=0, label="" if number else r"exact $\beta_c$")
     return ax
+
+
+# --- arguments --------------------------------------------------------------------------------------------------------
+
+
+def _axes(ax: Axes | None) -> Axes:
+    """The given Axes, or new ones."""
+    if ax is None:
+        return plt.subplots()[1]
+    check_instance(ax, "ax", Axes, "plt.subplots()[1]")
+    return ax
+
+
+def _finite(values: Any, name: str, ndim: int) -> FloatArray:
+    """Numbers that Matplotlib can draw: NaN begins a new piece, and the largest has a representable square."""
+    array = np.asarray(real_array(values, name, f"an array of {ndim} axes"), dtype=np.float64)
+    if array.ndim != ndim:
+        raise ValueError(f"{name} must be an array of {ndim} axes, got shape {array.shape}")
+    return check_moderate(array, name)
+
+
+def _table(values: Any, name: str, empty: bool = False) -> FloatArray:
+    """Points (n, 2)."""
+    if empty and isinstance(values, (list, tuple)) and not len(values):
+        return _NO_CURVE
+    array = _finite(values, name, 2)
+    if array.shape[1] < 2 or not (empty or len(array)):
+        raise ValueError(f"{name} must have shape (n, 2), got shape {array.shape}")
+    return array
+
+
+def _points(values: Any, name: str) -> FloatArray:
+    """Points (n, 2) or (n, 1) without gaps."""
+    return check_moderate(check_array(values, name, (None, None)), name)
+
+
+def _temperatures(values: Any, name: str) -> FloatArray:
+    """Temperatures (n,), which a logarithmic axis can show."""
+    listed = isinstance(values, Iterable) and not isinstance(values, (str, bytes, dict, set, np.ndarray))
+    array = _finite(list(values) if listed else values, name, 1)
+    if (array <= 0).any():
+        raise ValueError(f"{name} must be positive temperatures, got {array[array <= 0][0]:g}")
+    return array
+
+
+def _curve(values: Any, name: str) -> FloatArray:
+    """Points (n, 2) whose first column are temperatures."""
+    array = _table(values, name, empty=True)
+    _temperatures(array[:, 0], name)
+    return array
+
+
+def _pairs(betas: Any, values: Any) -> tuple[FloatArray, FloatArray]:
+    betas, values = _temperatures(betas, "betas"), _finite(values, "values", 1)
+    if len(betas) != len(values) or not len(betas):
+        raise ValueError(f"values must be one per temperature in betas, got {len(values)} for {len(betas)}")
+    return betas, values
+
+
+def _literal(name: Any) -> str:
+    """A name as text for a picture, in which a dollar does not begin a formula."""
+    return "".join(letter if letter.isprintable() else " " for letter in str(name)).replace("$", r"\$")

@@ -40,12 +40,12 @@ DATA = {
     "1-D": (X[:, 0], "x must have shape (N, D), got shape (3,); for one feature pass x.reshape(-1, 1)"),
     "3-D": (X[None], "x must have shape (N, D), got shape (1, 3, 2)"),
     "a number": (3.0, "x must have shape (N, D), got shape ()"),
-    "None": (None, "x must have shape (N, D)"),
-    "text": ([["a", "b"]], "x must hold real numbers, shape (N, D); got list: could not convert"),
-    "objects": (np.array([[{}, 1.0]], dtype=object), "x must hold real numbers, shape (N, D); got ndarray"),
-    "ragged": ([[1.0, 2.0], [3.0]], "x must hold real numbers, shape (N, D); got list"),
-    "a missing entry": ([[1.0, None]], "x must be finite, got nan at row 0, column 1"),
-    "complex": (X + 1j, "x must hold real numbers"),
+    "None": (None, "x must be an (N, D) array of real numbers, got None"),
+    "text": ([["a", "b"]], "x must be an (N, D) array of real numbers, got texts"),
+    "objects": (np.array([[{}, 1.0]], dtype=object), "x must be an (N, D) array of real numbers, got {} at (0, 0)"),
+    "ragged": ([[1.0, 2.0], [3.0]], "x must be an (N, D) array of real numbers, got list that is no rectangular array"),
+    "a missing entry": ([[1.0, None]], "x must be an (N, D) array of real numbers, got None at (0, 1)"),
+    "complex": (X + 1j, "x must be an (N, D) array of real numbers, got complex numbers"),
 }
 
 
@@ -66,9 +66,9 @@ WEIGHTS = {
     "negative": ([1.0, 2.0, -1.0], "weights must be non-negative with a positive sum, got a negative entry"),
     "all zero": ([0.0, 0.0, 0.0], "weights must be non-negative with a positive sum"),
     "too few": ([0.5, 0.5], "weights must have one entry per data point, got 2 for 3 points"),
-    "2-D": (np.ones((3, 1)), "weights must be a finite, non-empty vector, got shape (3, 1)"),
-    "NaN": ([1.0, np.nan, 1.0], "weights must be a finite"),
-    "text": ("uniform", "weights must be a vector of numbers, got str"),
+    "2-D": (np.ones((3, 1)), "weights must have shape (n,), not empty, got shape (3, 1)"),
+    "NaN": ([1.0, np.nan, 1.0], "weights must be finite, got nan at 1"),
+    "text": ("uniform", "weights must be a vector of numbers, got 'uniform'"),
 }
 
 
@@ -91,18 +91,21 @@ TILINGS = {
     "no dimension": (lambda: cv.Tiling.gaussian(4, dim=0), "dim must be a whole number of at least 1, got 0"),
     "wrong sum": (lambda: cv.Tiling([0.5, 0.6]), "masses must be non-negative and sum to 1, got sum 1.1"),
     "negative": (lambda: cv.Tiling([1.5, -0.5]), "got sum 1 and least entry -0.5: divide them by their sum"),
-    "empty": (lambda: cv.Tiling([]), "masses must be a finite, non-empty vector, got shape (0,)"),
-    "NaN": (lambda: cv.Tiling([np.nan, 1.0]), "masses must be a finite"),
-    "text": (lambda: cv.Tiling("ab"), "masses must be a vector of numbers, got str"),
-    "positions": (lambda: cv.Tiling([0.5, 0.5], np.zeros((3, 1))), "positions must have shape (2, dim), got (3, 1)"),
+    "empty": (lambda: cv.Tiling([]), "masses must have shape (n,), not empty, got shape (0,)"),
+    "NaN": (lambda: cv.Tiling([np.nan, 1.0]), "masses must be finite, got nan at 0"),
+    "text": (lambda: cv.Tiling("ab"), "masses must be a vector of numbers, got 'ab'"),
+    "positions": (
+        lambda: cv.Tiling([0.5, 0.5], np.zeros((3, 1))),
+        "positions must have shape (2, n), not empty, got shape (3, 1)",
+    ),
 }
 OBJECTIVES = {
     "beta zero": (lambda: cv.ELBO(beta=0.0), "beta must be positive and finite, got 0.0"),
-    "beta negative": (lambda: solve(beta=-1), "beta must be positive and finite, got -1.0"),
+    "beta negative": (lambda: solve(beta=-1), "beta must be positive and finite, got -1"),
     "beta NaN": (lambda: cv.ELBO(beta=np.nan), "beta must be positive and finite, got nan"),
     "beta infinite": (lambda: cv.ELBO().at(np.inf), "beta must be positive and finite, got inf"),
-    "beta text": (lambda: cv.ELBO(beta="hot"), "beta must be a positive number, got 'hot'"),
-    "sigma zero": (lambda: cv.ELBO(sigma=0), "sigma must be positive and finite, got 0.0"),
+    "beta text": (lambda: cv.ELBO(beta="hot"), "beta must be positive and finite, got 'hot'"),
+    "sigma zero": (lambda: cv.ELBO(sigma=0), "sigma must be positive and finite, got 0"),
     "sigma negative": (lambda: cv.ELBO(sigma=-1.0), "sigma must be positive and finite, got -1.0"),
     "overflow": (lambda: cv.ELBO(beta=1e308, sigma=1e20), "sigma^2 beta must be a representable positive number"),
     "underflow": (lambda: cv.ELBO(beta=1e-300, sigma=1e-10), "got ELBO(beta=1e-300, sigma=1e-10"),
@@ -123,8 +126,14 @@ OPTIONS = {
     "dtype half": (lambda: solve(dtype=np.float16), "dtype must be float64 or float32, got <class 'numpy.float16'>"),
     "dtype integer": (lambda: solve(dtype="int64"), "dtype must be float64 or float32, got 'int64'"),
     "dtype unknown": (lambda: solve(dtype="float12"), "dtype must be float64 or float32, got 'float12'"),
-    "tol zero": (lambda: solve(tol=0.0), "tol must be positive and finite, got 0.0"),
-    "tol negative": (lambda: sweep(tol=-1e-9), "tol must be positive and finite, got -1e-09"),
+    "tol zero": (
+        lambda: solve(tol=0.0),
+        "tol must be a positive number of at most 0.01, relative to the radius of the data, got 0.0",
+    ),
+    "tol negative": (
+        lambda: sweep(tol=-1e-9),
+        "tol must be a positive number of at most 0.01, relative to the radius of the data, got -1e-09",
+    ),
     "max_maps zero": (lambda: solve(max_maps=0), "max_maps must be a whole number of at least 1, got 0"),
     "max_maps fraction": (lambda: solve(max_maps=1e3), "max_maps must be a whole number of at least 1, got 1000.0"),
     "time_limit": (lambda: solve(time_limit=-1.0), "time_limit must be a number of seconds, at least 0, got -1.0"),
@@ -138,9 +147,9 @@ OPTIONS = {
         lambda: solve(X / 5 + 0.2, cv.ELBO(likelihood="bernoulli"), start=np.full((4, 2), 1.5)),
         "data in [0, 1], got values from 1.5 to 1.5",
     ),
-    "no betas": (lambda: sweep(betas=[]), "betas must be a finite, non-empty vector, got shape (0,)"),
+    "no betas": (lambda: sweep(betas=[]), "betas must have shape (n,), not empty, got shape (0,)"),
     "a beta of zero": (lambda: sweep(betas=[1.0, 0.0]), "beta must be positive and finite, got 0.0"),
-    "betas NaN": (lambda: sweep(betas=[1.0, np.nan]), "betas must be a finite"),
+    "betas NaN": (lambda: sweep(betas=[1.0, np.nan]), "betas must be finite, got nan at 1"),
     "count": (lambda: cv.default_betas(X, count=1), "count must be a whole number of at least 2, got 1"),
 }
 RESULTS = {
@@ -231,7 +240,7 @@ def test_all_points_equal(value, n):
     np.testing.assert_allclose(s.decoder, value, rtol=1e-15)
     assert (s.rate, s.distortion, len(s.distinct)) == (0, pytest.approx(0, abs=1e-20), 1)
     assert cv.first_critical_beta(x) == pytest.approx(0, abs=1e-20)
-    with pytest.raises(ValueError, match="all points coincide, so there is no transition to span: give betas="):
+    with pytest.raises(ValueError, match="all points of x coincide, so there is no transition to span: give betas="):
         cv.sweep(x)
     branch = sweep(x)
     assert branch.converged
@@ -255,8 +264,11 @@ def test_masked_arrays_are_refused():
         (lambda: solve(seed="a"), "seed must be a whole number of at least 0, got 'a'"),
         (lambda: solve(callback=3), "callback must be callable, got 3"),
         (lambda: sweep(callback=3), "callback must be callable, got 3"),
-        (lambda: solve(masses=np.ones(3)), "masses must be one of ('fixed', 'free'), got array"),
-        (lambda: datasets.DataSet(X * 1j, "complex"), "x must hold real numbers"),
+        (
+            lambda: solve(masses=np.ones(3)),
+            "masses must be one of ('fixed', 'free'), got an array of float64, shape (3,)",
+        ),
+        (lambda: datasets.DataSet(X * 1j, "complex"), "x must be an (N, D) array of real numbers, got complex numbers"),
     ],
 )
 def test_arguments_of_the_wrong_kind(call, message):

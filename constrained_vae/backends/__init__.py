@@ -40,6 +40,8 @@ import importlib
 import importlib.util
 from types import ModuleType
 
+from .._utils.checks import check_choice
+
 NAMES = ("reference", "numba", "cupy")
 
 
@@ -80,10 +82,9 @@ def get_backend(name: str = "auto") -> ModuleType:
     >>> get_backend("reference").__name__
     'constrained_vae.backends.reference'
     """
+    name = check_choice(name, "backend", ("auto", *NAMES))
     if name == "auto":
         name = "numba"
-    if name not in NAMES:
-        raise ValueError(f"backend must be one of {('auto', *NAMES)}, got {name!r}")
     if name == "cupy" and (trouble := _cupy_trouble()):
         raise BackendNotAvailableError(trouble)
     return importlib.import_module(f".{name}", __name__)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._utils import tables
+from .._utils.checks import shown
 from .._utils.files import write_npz
 from ..datasets import DataSet
 from ..frontier.rate_distortion import rate_distortion
@@ -127,7 +128,7 @@ def frontier(args: argparse.Namespace, data: DataSet) -> Outcome:
     """The rate-distortion function, and the distance of a model from it."""
     model = None if args.model is None else pair(args.model, "--model wants RATE:DISTORTION")
     if model is not None and not all(0 <= value < math.inf for value in model):
-        raise ValueError(f"--model wants RATE:DISTORTION, neither negative nor infinite, got {args.model!r}")
+        raise ValueError(f"--model wants RATE:DISTORTION, neither negative nor infinite, got {shown(args.model)}")
     curve = rate_distortion(
         data.x,
         beta_grid(args.betas),

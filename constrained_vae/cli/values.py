@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from .._utils.arrays import FloatArray
+from .._utils.checks import shown
 
 
 def beta_grid(text: str | None, least: int = 2) -> FloatArray | None:
@@ -19,7 +20,7 @@ def beta_grid(text: str | None, least: int = 2) -> FloatArray | None:
     """
     if text is None:
         return None
-    wanted = f"--betas wants LOW:HIGH:COUNT with 0 < LOW < HIGH and at least {least} temperatures, got {text!r}"
+    wanted = f"--betas wants LOW:HIGH:COUNT with 0 < LOW < HIGH and at least {least} temperatures, got {shown(text)}"
     try:
         ends, count = text.rsplit(":", 1)
         (low, high), n = map(float, ends.split(":")), int(count)
@@ -35,7 +36,7 @@ def pair(text: str, wanted: str) -> tuple[float, float]:
     try:
         first, second = map(float, text.split(":"))
     except ValueError:
-        raise ValueError(f"{wanted}, got {text!r}") from None
+        raise ValueError(f"{wanted}, got {shown(text)}") from None
     return first, second
 
 
@@ -44,4 +45,4 @@ def hidden_widths(text: str) -> tuple[int, ...]:
     try:
         return () if text == "linear" else tuple(map(int, text.split(",")))
     except ValueError:
-        raise ValueError(f"--hidden wants widths such as 64,64, or linear, got {text!r}") from None
+        raise ValueError(f"--hidden wants widths such as 64,64, or linear, got {shown(text)}") from None

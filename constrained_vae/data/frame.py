@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .._utils import memory
 from .._utils.arrays import Array, FloatArray
+from .._utils.checks import check_count, check_number, real_array
 from .._utils.device import array_namespace
 
 
@@ -31,10 +33,20 @@ class Frame:
     centre: FloatArray
     scale: float
 
+    def __post_init__(self) -> None:
+        centre = np.array(real_array(self.centre, "centre", "a (D,) array of real numbers"), dtype=np.float64)
+        if centre.ndim > 1:
+            raise ValueError(f"centre must have shape (D,), got shape {centre.shape}")
+        object.__setattr__(self, "centre", centre)
+        if not np.isfinite(centre).all() and self.scale != np.inf:
+            raise ValueError(f"centre must be finite, got {centre[~np.isfinite(centre)][0]}")
+        # The scale of data whose radius is out of the range of float64 is infinite; `check_radius` refuses it.
+        object.__setattr__(self, "scale", check_number(self.scale, "scale", "a positive number", lambda s: s > 0))
+
     @classmethod
     def identity(cls, dim: int) -> Frame:
         """The frame in which points keep their coordinates."""
-        return cls(np.zeros(dim), 1.0)
+        return cls(np.zeros(check_count(dim, "dim", most=memory.LARGEST)), 1.0)
 
     def inward(self, x: Array) -> Array:
         return (x - array_namespace(x).asarray(self.centre)) / self.scale

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,11 +14,12 @@ import numpy.typing as npt
 
 from .._utils import memory
 from .._utils.arrays import FloatArray
-from .._utils.checks import check_data
+from .._utils.checks import check_data, shown
 from .frame import Frame
 
 _MAX_ROUNDING = 1e-7  # of the radius: the rounding of the data up to which solutions are of use
 
+_REACH = 1e60  # radii from the centre; the energies of farther points would leave the range of float64
 _LEAST_RADIUS = 1e-120  # of the data: squares, and temperatures far below and above them, are representable
 
 
@@ -60,11 +62,12 @@ class RowBlocks:
                 "pass over the data: give a function that makes a new iterator, such as the generator function itself"
             )
         if not (callable(source) or isinstance(source, Iterable)):
-            raise ValueError(f"the source of row blocks must be a function or an iterable, got {source!r}")
+            raise ValueError(f"the source of row blocks must be a function or an iterable, got {shown(source)}")
         self._source = source
         self.shape = (0, 0)  # not known before the first pass
-        lengths, columns = 0, 0
+        lengths, columns, self._checksum = 0, 0, 0
         for block in self._pass():
+            self._checksum = _checksum(block, self._checksum)
             if lengths and block.shape[1] != columns:
                 raise ValueError(f"row blocks must have equally many columns, got {columns} and then {block.shape[1]}")
             lengths, columns = lengths + len(block), block.shape[1]
@@ -73,22 +76,27 @@ class RowBlocks:
         self.shape = (lengths, columns)
 
     def _pass(self) -> Iterator[FloatArray]:
-        for number, block in enumerate(self._source() if callable(self._source) else self._source):
-            yield check_data(block, f"row block {number}")
+        blocks = self._source() if callable(self._source) else self._source
+        try:
+            iterator = iter(blocks)
+        except TypeError:
+            raise ValueError(f"the source of row blocks must give arrays one by one, got {shown(blocks)}") from None
+        for number, block in enumerate(iterator):
+            yield check_data(block, f"row block {number} of the source")
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __iter__(self) -> Iterator[FloatArray]:
         """The blocks, checked against the first pass."""
-        found = 0
+        found, checksum = 0, 0
         for block in self._pass():
-            found += len(block)
+            found, checksum = found + len(block), _checksum(block, checksum)
             if block.shape[1] != self.shape[1] or found > len(self):
                 break
             yield block
         else:
-            if found == len(self):
+            if found == len(self) and checksum == self._checksum:
                 return
         raise ValueError(
             f"the source of row blocks gave {len(self)} rows of {self.shape[1]} numbers at first and something else "
@@ -98,6 +106,11 @@ class RowBlocks:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> FloatArray:
         """All rows in one array, for example for saving."""
         return np.concatenate([np.asarray(block, dtype or self.dtype) for block in self])
+
+
+def _checksum(block: FloatArray, before: int) -> int:
+    """The checksum of the rows of a pass up to this block; it does not depend on how the rows are divided."""
+    return zlib.crc32(np.ascontiguousarray(block, dtype=np.float64).data, before)
 
 
 def row_blocks(x: Any, count: int) -> Iterator[tuple[slice, FloatArray]]:
@@ -227,6 +240,11 @@ def standard_frame(x: FloatArray | RowBlocks, weights: FloatArray) -> Frame:
     for block, rho in blocks():
         heavy = rho > 0  # a point without weight may lie anywhere
         square += float(rho[heavy] @ np.square((block[heavy] - centre) / largest).sum(axis=1))
+    if square < _REACH**-2:
+        raise ValueError(
+            f"x must lie within {_REACH:.0e} radii of the data, but a point of tiny weight is farther: drop rows whose "
+            "weights are below 1e-100 of the largest"
+        )
     scale = largest * float(np.sqrt(square))
     if rounding > _MAX_ROUNDING * scale:
         _warn_of_offset(centre, scale)
@@ -244,6 +262,18 @@ def check_radius(frame: Frame) -> Frame:
             f"computed with, got {frame.scale:.2g}: rescale the data (temperatures go by the square of the factor)"
         )
     return frame
+
+
+def check_reach(x: FloatArray | RowBlocks, frame: Frame) -> None:
+    """Raise ValueError if a point is so far from the data of the frame that energies are not representable."""
+    for rows, block in blocks_of(x):
+        with np.errstate(over="ignore"):
+            far = np.abs(np.asarray(block, dtype=np.float64) - frame.centre).max(axis=1) > _REACH * frame.scale
+        if far.any():
+            raise ValueError(
+                f"x must lie within {_REACH:.0e} radii of the data, got a point outside at row "
+                f"{rows.start + int(np.flatnonzero(far)[0])}: drop such rows"
+            )
 
 
 def _warn_of_offset(centre: FloatArray, radius: float) -> None:

@@ -137,7 +137,7 @@ def nucleation(problem: Problem) -> float:
     """
     low = critical_beta(problem)
     if not low > 0:
-        raise ValueError("all points coincide, so that one reconstruction is always optimal")
+        raise ValueError("all points of x coincide, so that one reconstruction is always optimal")
     beta, shift = low, _FIRST_SHIFT
     for _ in range(_MAX_ROUNDS):
         at = problem.at(problem.objective.at(beta * (1 - shift)))

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from tqdm.auto import tqdm
 
 from .._utils.arrays import FloatArray
-from .._utils.checks import check_instance, check_positive, check_time_limit
+from .._utils.checks import check_flag, check_instance, check_positive, check_time_limit
 from ..data.rows import RowBlocks
 from ..latent.sites import Sites, coincident
 from ..latent.tiling import Tiling
@@ -31,6 +31,7 @@ from ..solvers.solve import report_failure
 from .certificate import Certificate, DataPasses
 from .masses import best_masses
 
+_STEEPEST = 1e100  # lambda times the squared radius of the data
 _POLISH_MAPS = 60  # maps between two insertions
 _MAX_SITES = 4096  # reconstructions of a solution
 _MAX_IDLE_ROUNDS = 30  # rounds without a smaller gap after which the search ends
@@ -126,16 +127,16 @@ def global_solution(
     >>> len(s.distinct), round(s.free_energy, 6), s.certificate.gap < 1e-6
     (2, 0.673476, True)
     """
-    gap = check_positive(gap, "gap")
+    gap, progress = check_positive(gap, "gap"), check_flag(progress, "progress")
     check_on_failure(on_failure)
-    time_limit = check_time_limit(time_limit)
+    limit = check_time_limit(time_limit)
     problem = Problem.make(x, objective, weights, backend, beta=beta, sigma=sigma)
     if start is not None:
         check_instance(start, "start", FixedPoint, "global_solution(x)")
         if start.decoder.shape[1] != problem.data.rows.dim:
             raise ValueError(f"start must have reconstructions of {problem.data.rows.dim} dimensions like x")
     with tqdm(disable=not progress, desc=f"beta={problem.objective.beta:.4g}", unit=" rounds") as bar:
-        solution = optimum(problem, gap, time_limit, start, bar)
+        solution = optimum(problem, gap, np.inf if limit is None else limit, start, bar)
     report_failure(solution, on_failure, stacklevel=3)
     return solution
 
@@ -149,6 +150,12 @@ def optimum(
     prove: bool = True,
 ) -> CertifiedFixedPoint:
     """The result of `global_solution` for a problem; if `prove` is false, without branch and bound."""
+    steep = problem.framed.quadratic or 1.0
+    if not 1 / _STEEPEST < steep < _STEEPEST:
+        raise ValueError(
+            f"beta must be nearer to the squared radius of the data, whose ratio to 2 sigma^2 beta is {steep:.1e}: its "
+            f"third power leaves the range of float64, got beta={problem.objective.beta:.3g}"
+        )
     search = _Search(problem, gap, time.monotonic() + time_limit, prove, bar)
     if start is None:
         return search.run(problem.collapsed[None], np.ones(1))

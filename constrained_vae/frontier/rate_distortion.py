@@ -14,11 +14,14 @@ from tqdm.auto import tqdm
 from .._utils import tables
 from .._utils.arrays import FloatArray
 from .._utils.checks import (
+    asks_to_stop,
     check_callable,
+    check_flag,
     check_non_negative,
     check_positive,
     check_time_limit,
     check_vector,
+    finite_array,
 )
 from .._utils.files import write_npz
 from ..data.rows import RowBlocks
@@ -147,7 +150,7 @@ class RateDistortionCurve:
 
     def _lines(self, distortion: npt.ArrayLike) -> FloatArray:
         """F_low - lambda D, (..., n), at distortions (...)."""
-        D = np.asarray(distortion, dtype=np.float64)
+        D = finite_array(distortion, "distortion")
         return np.asarray(self.lower - self.multipliers * D[..., None])
 
     def bound_above(self, distortion: npt.ArrayLike) -> FloatArray:
@@ -161,7 +164,7 @@ class RateDistortionCurve:
             hull.append(point)
         D, R = np.array(hull).T
         falling = np.concatenate([[True], np.diff(R) < 0])
-        return np.interp(np.asarray(distortion, dtype=np.float64), D[falling], R[falling], left=np.inf)
+        return np.interp(finite_array(distortion, "distortion"), D[falling], R[falling], left=np.inf)
 
     def excess(self, rate: float, distortion: float) -> Excess:
         """Bounds of the distance of a model from the frontier, in nats (T22).
@@ -286,13 +289,14 @@ def rate_distortion(
     """
     check_on_failure(on_failure)
     check_callable(callback, "callback")
+    progress = check_flag(progress, "progress")
     locate = None if locate is None else check_positive(locate, "locate")
-    gap, time_limit = check_positive(gap, "gap"), check_time_limit(time_limit)
+    gap, limit = check_positive(gap, "gap"), check_time_limit(time_limit)
     problem = Problem.make(x, objective, weights, backend, beta=1.0, sigma=sigma, kind=ELBO)
     at = problem.objective.at
 
     def solved(beta: float, gap: float, start: FixedPoint | None, prove: bool = True) -> CertifiedFixedPoint:
-        solution = optimum(problem.at(at(beta)), gap, time_limit, start, prove=prove)
+        solution = optimum(problem.at(at(beta)), gap, np.inf if limit is None else limit, start, prove=prove)
         if solution.status is Status.INTERRUPTED:
             raise KeyboardInterrupt
         return solution
@@ -317,7 +321,7 @@ def rate_distortion(
             report_failure(solutions[-1], on_failure, stacklevel=3)
             if start is not None:
                 events += located(start, solutions[-1], lambda b, s: solved(b, fine, s, prove=False), locate or np.inf)
-            if callback and callback(solutions[-1]):
+            if asks_to_stop(callback, solutions[-1]):
                 break
         else:
             complete = True

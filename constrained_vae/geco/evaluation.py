@@ -11,7 +11,7 @@ from scipy.special import logsumexp
 
 from .._utils import memory
 from .._utils.arrays import FloatArray
-from .._utils.checks import check_count, check_positive
+from .._utils.checks import check_count, check_positive, check_seed
 from ..data.frame import Frame
 from ..objectives.constraints import Constraint
 from ..objectives.energies import CrossEntropy
@@ -103,9 +103,9 @@ def evaluate(
         Codes per data point, at least 2.
     seed : int
     """
-    check_count(samples, "samples", 2)
+    samples = check_count(samples, "samples", 2, most=memory.LARGEST // max(x.size, 1))
     sigma = check_positive(sigma, "sigma")
-    rng = np.random.default_rng([check_count(seed, "seed", 0), 3])
+    rng = np.random.default_rng([check_seed(seed), 3])
     mean, log_sigma = (part.astype(np.float64) for part in model.encode(x))
     rate = float((0.5 * (mean**2 + np.exp(2 * log_sigma) - 1) - log_sigma).sum(axis=1).mean())
     N, L = mean.shape

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .._utils.arrays import FloatArray
-from .._utils.checks import check_positive
+from .._utils.checks import check_choice, check_positive
 from ..objectives.constraints import RE, Constraint
 
 
@@ -61,7 +61,8 @@ class History:
         return self[len(self) - max(1, round(min(check_positive(share, "share"), 1.0) * len(self))) :]
 
     def column(self, name: str) -> FloatArray:
-        """A column (T,) by its name."""
+        """A column (T,) by its name; raises ValueError if there is none of that name."""
+        check_choice(name, "name", self.columns)
         return self.table[:, self.columns.index(name)]
 
     @property

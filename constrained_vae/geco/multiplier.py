@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import numbers
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+import numpy as np
+
 from .._utils.arrays import Array
-from .._utils.checks import check_callable, check_count, check_non_negative, check_positive
+from .._utils.checks import (
+    check_array,
+    check_callable,
+    check_count,
+    check_flag,
+    check_non_negative,
+    check_number,
+    check_positive,
+)
 
 Threshold = float | Callable[[int], float]
 
@@ -89,17 +101,17 @@ class Multiplier:
         else:
             self.threshold = check_non_negative(self.threshold, "threshold")
         self.initial = check_positive(self.initial, "initial")
-        if not 0 <= check_non_negative(self.averaging, "averaging") < 1:
-            raise ValueError(f"averaging must be at least 0 and below 1, got {self.averaging}")
+        wanted = "at least 0 and below 1"
+        self.averaging = check_number(self.averaging, "averaging", wanted, lambda share: 0 <= share < 1)
         if self.step_size is not None:
             self.step_size = check_non_negative(self.step_size, "step_size")
         if self.burn_in is None:
             self.burn_in = round(1 / (1 - self.averaging))
-        check_count(self.burn_in, "burn_in", 0)
+        self.burn_in = check_count(self.burn_in, "burn_in", 0)
         if self.bounds is None:
             cost = self.threshold_at(0) or 1.0
             self.bounds = min(_NATS[0] / cost, self.initial), max(_NATS[1] / cost, self.initial)
-        low, high = (check_positive(bound, "bounds") for bound in self.bounds)
+        low, high = (check_positive(bound, "bounds") for bound in check_array(self.bounds, "bounds", (2,)))
         if not low <= self.initial <= high:
             raise ValueError(f"bounds must hold the initial multiplier {self.initial}, got ({low}, {high})")
         self.bounds = low, high
@@ -107,6 +119,7 @@ class Multiplier:
 
     def threshold_at(self, step: int) -> float:
         """The threshold at a step."""
+        step = check_count(step, "step", 0)
         return check_non_negative(self.threshold(step), "threshold") if callable(self.threshold) else self.threshold
 
     @property
@@ -131,7 +144,7 @@ class Multiplier:
 
     def freeze(self, frozen: bool = True) -> None:
         """Keep lambda constant from now on, or let it change again; the average is updated in both cases."""
-        self._state.frozen = frozen
+        self._state.frozen = check_flag(frozen, "frozen")
 
     def penalty(self, energy: Array) -> Array:
         """lambda (C + stop_gradient(C_ma - C)) for the batch mean of the energy. Call it once per step.
@@ -146,15 +159,19 @@ class Multiplier:
         float or scalar array
             Of the type of the energy, with lambda times the gradient of the energy.
         """
-        number = energy.detach() if hasattr(energy, "detach") else energy  # float() of a tensor with a gradient warns
-        return self.value * (energy + self.observe(float(number)))
+        number: Any = energy.detach() if hasattr(energy, "detach") else energy  # a tensor with a gradient warns
+        with contextlib.suppress(TypeError, ValueError):  # `observe` refuses what is no number
+            plain = isinstance(number, (numbers.Number, np.bool_))
+            number = float(number) if hasattr(number, "__float__") and not plain else number
+        return self.value * (energy + self.observe(number))
 
     def observe(self, energy: float) -> float:
         """Update the averages with the batch mean of the energy; C_ma minus this mean, for the value of the penalty."""
-        state, energy = self._state, float(energy)
-        if not math.isfinite(energy) or (energy < 0 and self.step_size is None):
-            wanted = "finite" if self.step_size is not None else "finite and at least 0 where no step_size is given"
-            raise ValueError(f"energy must be {wanted}, got {energy} at step {state.steps}")
+        state, signed = self._state, self.step_size is not None
+        wanted = "finite" if signed else "finite and at least 0 where no step_size is given"
+        energy = check_number(
+            energy, f"energy at step {state.steps}", wanted, lambda C: math.isfinite(C) and (signed or C >= 0)
+        )
         c = energy - self.threshold_at(state.steps)
         if state.steps >= (self.burn_in or 0):
             began = math.isnan(state.average)

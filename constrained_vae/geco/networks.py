@@ -17,9 +17,10 @@ import numpy as np
 
 from .._utils import memory
 from .._utils.arrays import Array, FloatArray
-from .._utils.checks import check_choice, check_count, check_data, check_dtype
+from .._utils.checks import check_choice, check_count, check_data, check_dtype, check_moderate, check_seed, shown
 from .._utils.device import array_namespace, to_host
 from ..data.frame import Frame
+from ..data.rows import check_reach
 
 LIKELIHOODS = ("gaussian", "bernoulli")
 _GELU = math.sqrt(2 / math.pi), 0.044715
@@ -120,7 +121,7 @@ class VAE:
         """
         centre = np.asarray(frame.centre)
         empty = cls(centre.size, latent_dim, hidden, activation, likelihood, frame, np.empty(0))
-        rng, parts = np.random.default_rng(check_count(seed, "seed", 0)), []
+        rng, parts = np.random.default_rng(check_seed(seed)), []
         gain = math.sqrt(2) if activation == "relu" else 1.0
         for number, (n_in, n_out) in enumerate(empty.shapes):
             last = number in (len(empty.hidden), 2 * len(empty.hidden) + 1)
@@ -253,6 +254,7 @@ class VAE:
         x = check_data(x)
         if x.shape[1] != self.dim:
             raise ValueError(f"x must have {self.dim} columns like the data trained on, got {x.shape[1]}")
+        check_reach(x, self.frame)
         depth = len(self.hidden) + 1
         found = [
             to_host(self._through(self._inside(self.frame.inward(block)), self.layers[:depth])[1])
@@ -269,7 +271,7 @@ class VAE:
         ValueError
             If the codes are not finite or have another dimension.
         """
-        code = check_data(code, "code")
+        code = check_moderate(check_data(code, "code"), "code")
         if code.shape[1] != self.latent_dim:
             raise ValueError(f"code must have {self.latent_dim} columns, got {code.shape[1]}")
         depth, found = len(self.hidden) + 1, []
@@ -284,8 +286,9 @@ class VAE:
 
     def sample(self, n: int, seed: int = 0) -> FloatArray:
         """Reconstructions (n, D) of n codes from the prior."""
-        rng = np.random.default_rng(check_count(seed, "seed", 0))
-        return self.decode(rng.standard_normal((check_count(n, "n"), self.latent_dim)))
+        rng = np.random.default_rng(check_seed(seed))
+        n = check_count(n, "n", most=memory.LARGEST // max(self.latent_dim, self.dim))
+        return self.decode(rng.standard_normal((n, self.latent_dim)))
 
     def _inside(self, block: FloatArray) -> Array:
         return self._xp.asarray(block, dtype=self.parameters.dtype)
@@ -298,7 +301,7 @@ class VAE:
 def check_hidden(hidden: Any) -> tuple[int, ...]:
     """Validated widths of hidden layers."""
     if not isinstance(hidden, (tuple, list)):
-        raise ValueError(f"hidden must be a tuple of widths, () for the linear VAE, got {hidden!r}")
+        raise ValueError(f"hidden must be a tuple of widths, () for the linear VAE, got {shown(hidden)}")
     return tuple(check_count(width, "hidden") for width in hidden)
 
 

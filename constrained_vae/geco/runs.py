@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .._utils.arrays import FloatArray
-from .._utils.checks import check_data
+from .._utils.checks import check_data, check_instance
 from ..frontier.rate_distortion import Excess, RateDistortionCurve
 from ..objectives.constraints import Constraint
 from . import checkpoints
@@ -143,6 +143,9 @@ class Run:
         evaluation : Evaluation, optional
             Evaluation on the training data; by default `self.evaluation`.
         """
+        check_instance(curve, "curve", RateDistortionCurve, "rate_distortion(x)")
+        if evaluation is not None:
+            check_instance(evaluation, "evaluation", Evaluation, "run.evaluate(x)")
         seen = self.evaluation if evaluation is None else evaluation
         gap = curve.excess(seen.rate, seen.distortion)
         log_slope = np.interp(

@@ -37,9 +37,9 @@ class Ramp:
     def __post_init__(self) -> None:
         object.__setattr__(self, "start", check_positive(self.start, "start"))
         object.__setattr__(self, "end", check_positive(self.end, "end"))
-        check_count(self.steps, "steps")
+        object.__setattr__(self, "steps", check_count(self.steps, "steps"))
 
     def __call__(self, step: int) -> float:
         """The number at a step; steps count from 0."""
-        share = min(step / self.steps, 1.0)
+        share = min(check_count(step, "step", 0) / self.steps, 1.0)
         return float(self.start ** (1 - share) * self.end**share)

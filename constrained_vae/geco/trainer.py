@@ -12,14 +12,19 @@ from tqdm.auto import tqdm
 
 from .._utils.arrays import FloatArray
 from .._utils.checks import (
+    asks_to_stop,
     check_callable,
     check_choice,
     check_count,
     check_data,
     check_dtype,
+    check_flag,
     check_instance,
+    check_path,
     check_positive,
+    check_seed,
     check_weights,
+    shown,
 )
 from .._utils.device import array_namespace
 from .._utils.interrupts import deferred_interrupts
@@ -158,8 +163,9 @@ def train(
     batch_size = min(_BATCH, len(host)) if batch_size is None else check_count(batch_size, "batch_size")
     if batch_size > len(host):
         raise ValueError(f"batch_size must be at most {len(host)}, the number of points, got {batch_size}")
-    check_count(steps, "steps", 0)
-    check_count(checkpoint_every, "checkpoint_every")
+    steps, seed = check_count(steps, "steps", 0), check_seed(seed)
+    checkpoint_every = check_count(checkpoint_every, "checkpoint_every")
+    progress = check_flag(progress, "progress")
     check_callable(callback, "callback")
     if learning_rate is None:
         learning_rate = min(_RATE, _RATE_OF_WIDTH / max(check_hidden(hidden), default=1))
@@ -185,7 +191,7 @@ def train(
     )
     settings = checkpoints.settings(training, host, objective, beta, constraints)
     if resume is not None:
-        source = (resume.settings, resume.state) if isinstance(resume, Run) else resume
+        source = (resume.settings, resume.state) if isinstance(resume, Run) else check_path(resume, "resume")
         training.restore(*checkpoints.state_of(source, settings))
     else:
         _warn_of_thresholds(host, constraints, floors, latent_dim, hidden)
@@ -233,7 +239,7 @@ def _loop(
                     bar.set_postfix({name: f"{row[column]:.4g}" for name, column in shown.items()}, refresh=False)
                 if training.steps % every == 0:
                     write()
-                if callback and callback(training.steps, row):
+                if asks_to_stop(callback, training.steps, row):
                     return f"stopped by the callback at step {training.steps}"
         except KeyboardInterrupt:
             return f"interrupted at step {training.steps}"
@@ -248,10 +254,10 @@ def _constraints(constraints: Any, objective: str) -> tuple[Constraint, ...]:
         constraints = ()
     constraints = tuple(constraints) if isinstance(constraints, Sequence) else (constraints,)
     for constraint in constraints:
-        check_instance(constraint, "every constraint", Constraint, "RE(0.3)")
+        check_instance(constraint, "constraints", Constraint, "RE(0.3)")
     names = [constraint.name for constraint in constraints]
     if objective == "geco" and not names:
-        raise ValueError("objective='geco' wants a constraint such as RE(0.3), got none")
+        raise ValueError("objective='geco' wants constraints such as RE(0.3), got none")
     if len(set(names)) < len(names) or "ELBO" in names:
         raise ValueError(f"constraints must have names of their own, other than ELBO, got {names}: give name=")
     return constraints
@@ -260,7 +266,9 @@ def _constraints(constraints: Any, objective: str) -> tuple[Constraint, ...]:
 def _weight(objective: str, beta: float | Ramp | None, sigma: float, likelihood: str) -> Callable[[int], ELBO] | None:
     """The ELBO as a function of the step; None for the objective "geco"."""
     if (beta is None) != (objective in ("geco", "elbo")):
-        raise ValueError(f"beta belongs to the objectives 'beta' and 'annealed', got beta={beta!r} for {objective!r}")
+        raise ValueError(
+            f"beta belongs to the objectives 'beta' and 'annealed', got beta={shown(beta)} for {objective!r}"
+        )
     if objective == "annealed":
         check_instance(beta, "beta of an annealed objective", Ramp, "Ramp(10.0, 1.0, steps=5000)")
     elif isinstance(beta, Ramp):
@@ -278,16 +286,18 @@ def _multipliers(
     constraints: tuple[Constraint, ...], given: Mapping[str, Multiplier] | None, objective: str
 ) -> dict[str, Multiplier]:
     """The learned multipliers by name; empty unless the objective is "geco"."""
+    if given is not None and not isinstance(given, Mapping):
+        raise ValueError(f"multipliers must be a dict of names and Multipliers, got {shown(given)}")
     if objective != "geco":
         if given:
-            raise ValueError(f"multipliers are learned with objective='geco' alone, got {objective!r}")
+            raise ValueError(f"multipliers are learned with objective='geco' alone, got {shown(objective)}")
         return {}
     given = dict(given or {})
     names = [constraint.name for constraint in constraints]
     if unknown := sorted(set(given) - set(names)):
         raise ValueError(f"multipliers must be named like constraints, {names}, got {unknown}")
     for value in given.values():
-        check_instance(value, "every multiplier", Multiplier, "Multiplier(0.1)")
+        check_instance(value, "multipliers", Multiplier, "Multiplier(0.1)")
     return {c.name: given[c.name].copy() if c.name in given else Multiplier(c.allowance) for c in constraints}
 
 

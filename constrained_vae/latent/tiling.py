@@ -8,8 +8,9 @@ import numpy as np
 from scipy.special import ndtri
 from scipy.stats import qmc
 
+from .._utils import memory
 from .._utils.arrays import FloatArray
-from .._utils.checks import check_count, check_masses
+from .._utils.checks import check_array, check_count, check_masses, check_seed
 from .._utils.defaults import N_TILES
 
 
@@ -45,9 +46,7 @@ class Tiling:
         masses.setflags(write=False)
         object.__setattr__(self, "masses", masses)
         if self.positions is not None:
-            positions = np.array(self.positions, dtype=np.float64)
-            if positions.ndim != 2 or len(positions) != len(masses):
-                raise ValueError(f"positions must have shape ({len(masses)}, dim), got {positions.shape}")
+            positions = check_array(self.positions, "positions", (len(masses), None))
             positions.setflags(write=False)
             object.__setattr__(self, "positions", positions)
 
@@ -62,7 +61,7 @@ class Tiling:
     @classmethod
     def uniform(cls, n_tiles: int = N_TILES) -> Tiling:
         """K tiles of equal prior mass 1/K."""
-        n_tiles = check_count(n_tiles, "n_tiles")
+        n_tiles = check_count(n_tiles, "n_tiles", most=memory.LARGEST)
         return cls(np.full(n_tiles, 1.0 / n_tiles))
 
     @classmethod
@@ -73,7 +72,10 @@ class Tiling:
         spiral with the golden angle, whose radii are the Rayleigh quantiles. In more dimensions they are a scrambled
         quasi-random (Sobol) set, mapped by the normal quantile function.
         """
-        n_tiles, dim = check_count(n_tiles, "n_tiles"), check_count(dim, "dim")
+        dim = check_count(dim, "dim")
+        n_tiles = check_count(n_tiles, "n_tiles")
+        if n_tiles * dim > memory.LARGEST:
+            raise ValueError(f"n_tiles times dim must be at most {memory.LARGEST}, got {n_tiles} and {dim}")
         middle = (np.arange(n_tiles) + 0.5) / n_tiles
         if dim == 1:
             positions = ndtri(middle)[:, None]
@@ -81,7 +83,7 @@ class Tiling:
             radius, angle = np.sqrt(-2 * np.log1p(-middle)), np.arange(n_tiles) * np.pi * (3 - np.sqrt(5))
             positions = np.column_stack([radius * np.cos(angle), radius * np.sin(angle)])
         else:
-            points = qmc.Sobol(dim, seed=np.random.default_rng(seed)).random_base2(
+            points = qmc.Sobol(dim, seed=np.random.default_rng(check_seed(seed))).random_base2(
                 max(1, int(n_tiles - 1).bit_length())
             )
             positions = ndtri(np.clip(points[:n_tiles], 1e-12, 1 - 1e-12))

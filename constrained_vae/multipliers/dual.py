@@ -21,6 +21,7 @@ from scipy.optimize import minimize, nnls
 from tqdm.auto import tqdm
 
 from .._utils.arrays import FloatArray
+from .._utils.checks import check_flag
 from .._utils.device import to_host
 from ..data.rows import RowBlocks
 from ..latent.sites import Sites
@@ -112,8 +113,9 @@ def solve_constrained(
     >>> round(s.multipliers["RE"], 9)  # m^2 = 1/4 and lambda = artanh(m) / (2 m) (docs/theory.md section 5)
     0.549306144
     """
+    progress = check_flag(progress, "progress")
     constraints = tuple(constraints) if isinstance(constraints, Sequence) else (constraints,)
-    objective = Lagrangian(constraints, np.ones(len(constraints)), box=box, anchor=anchor)
+    objective = Lagrangian(constraints, [1.0] * len(constraints), box=box, anchor=anchor)
     posed = pose(
         x,
         objective,

@@ -36,7 +36,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._utils.arrays import Array, FloatArray
-from .._utils.checks import check_choice, check_non_negative
+from .._utils.checks import check_choice, check_names, check_non_negative, check_text
 from ..data.frame import Frame
 from .constraint_energies import (
     ClassError,
@@ -95,7 +95,7 @@ class _Constraint:
         object.__setattr__(self, "kappa", check_non_negative(self.kappa, "kappa"))
         if self.kappa * self.kappa == np.inf:
             raise ValueError(f"kappa must have a square that float64 represents, got {self.kappa}: rescale the data")
-        object.__setattr__(self, "name", self.name or type(self).__name__)
+        object.__setattr__(self, "name", check_text(self.name, "name") or type(self).__name__)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -281,9 +281,7 @@ class CLA(_Similarity):
         if hasattr(classifier, "predict_proba"):
             classifier = ClassProbabilities.of(classifier)
         object.__setattr__(self, "classifier", as_features(classifier, "classifier"))
-        object.__setattr__(self, "labels", np.asarray(self.labels))
-        if self.labels.ndim != 1 or not len(self.labels):
-            raise ValueError(f"labels must be a vector, one for each data point, got shape {self.labels.shape}")
+        object.__setattr__(self, "labels", check_names(self.labels, "labels"))
         self._classes  # noqa: B018  (raises ValueError if a label is not a class)
 
     def __repr__(self) -> str:
@@ -294,10 +292,9 @@ class CLA(_Similarity):
         """The number of the class of every label, (N,)."""
         classes = getattr(self.classifier, "classes", None)
         if classes is None:
-            numeric = self.labels.dtype.kind in "biu" or (
-                self.labels.dtype.kind == "f" and np.isfinite(self.labels).all()
-            )
-            numbers = self.labels.astype(np.intp) if numeric else np.full(len(self.labels), -1)
+            numeric = self.labels.dtype.kind in "biuf"
+            with np.errstate(invalid="ignore"):  # NaN and infinity are no classes
+                numbers = self.labels.astype(np.intp) if numeric else np.full(len(self.labels), -1)
             wrong = (numbers != self.labels) | (numbers < 0)
         else:
             order = np.argsort(classes)

@@ -10,6 +10,7 @@ a method `in_frame(frame)`, which returns the same map as a function of points i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,8 +20,19 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import softmax
 
+from .._utils import memory
 from .._utils.arrays import FloatArray
-from .._utils.checks import check_count, check_data, check_positive, check_vector
+from .._utils.checks import (
+    check_array,
+    check_count,
+    check_data,
+    check_image_shape,
+    check_names,
+    check_positive,
+    check_seed,
+    check_vector,
+    shown,
+)
 from ..data.frame import Frame
 
 _CONTRAST_TOL = 1e-6  # a patch of less contrast than this, relative to the largest value of its image, is constant
@@ -77,7 +89,7 @@ class Features:
         if not (callable(self.function) and callable(self.product)):
             raise MissingProductError(
                 "Features wants two functions, f(x) -> (n, S) and product(x, df) -> (n, D) with rows df_i . f'(x_i), "
-                f"got {self.function!r} and {self.product!r}"
+                f"got function={shown(self.function)} and product={shown(self.product)}"
             )
 
     def __call__(self, x: FloatArray) -> FloatArray:
@@ -174,8 +186,9 @@ class FourierFeatures:
         ValueError
             For bad input.
         """
-        rng = np.random.default_rng(check_count(seed, "seed", 0))
-        shape = check_count(n_features, "n_features"), check_count(dim, "dim")
+        rng = np.random.default_rng(check_seed(seed))
+        dim = check_count(dim, "dim", most=memory.LARGEST)
+        shape = check_count(n_features, "n_features", most=memory.LARGEST // dim), dim
         frequencies = np.sqrt(2 * check_positive(gamma, "gamma")) * rng.standard_normal(shape)
         return cls(frequencies, rng.uniform(0, 2 * np.pi, shape[0]))
 
@@ -222,7 +235,7 @@ class ClassProbabilities:
         object.__setattr__(self, "intercepts", np.array(check_vector(self.intercepts, "intercepts")))
         if len(self.intercepts) != len(self.coefficients):
             raise ValueError(f"intercepts must be {len(self.coefficients)}, one per class, got {len(self.intercepts)}")
-        classes = np.arange(len(self.intercepts)) if self.classes is None else np.asarray(self.classes)
+        classes = np.arange(len(self.intercepts)) if self.classes is None else check_names(self.classes, "classes")
         if classes.shape != self.intercepts.shape:
             raise ValueError(f"classes must be {len(self.intercepts)}, one per intercept, got shape {classes.shape}")
         object.__setattr__(self, "classes", classes)
@@ -242,7 +255,7 @@ class ClassProbabilities:
         if not hasattr(classifier, "coef_"):
             fitted = hasattr(classifier, "classes_")
             raise ValueError(
-                f"classifier must be {'' if fitted else 'fitted, '}a LogisticRegression, got {classifier!r}: "
+                f"classifier must be {'' if fitted else 'fitted, '}a LogisticRegression, got {shown(classifier)}: "
                 f"{'' if fitted else 'call its fit(x, labels) first, or '}give Features(probabilities, product)"
             )
         coefficients, intercepts = np.atleast_2d(classifier.coef_), np.ravel(classifier.intercept_)
@@ -302,20 +315,19 @@ class NormalisedPatches:
     stride: int | None = None
 
     def __post_init__(self) -> None:
-        shape = self.image_shape
-        if not (isinstance(shape, (tuple, list)) and len(shape) in (2, 3)):
-            raise ValueError(f"image_shape must be (height, width) or (height, width, channels), got {shape!r}")
-        object.__setattr__(self, "image_shape", tuple(check_count(n, "image_shape") for n in shape))
+        object.__setattr__(self, "image_shape", check_image_shape(self.image_shape))
+        if math.prod(self.image_shape) > memory.LARGEST:
+            raise ValueError(f"image_shape must have at most {memory.LARGEST} pixels, got {self.image_shape}")
         patch = tuple(self.patch) if isinstance(self.patch, (tuple, list)) else (self.patch, self.patch)
         if len(patch) != 2:
-            raise ValueError(f"patch must be a size or (height, width), got {self.patch!r}")
-        object.__setattr__(self, "patch", tuple(check_count(n, "patch") for n in patch))
+            raise ValueError(f"patch must be a size or (height, width), got {shown(self.patch)}")
+        object.__setattr__(self, "patch", tuple(check_count(n, "patch", most=memory.LARGEST) for n in patch))
         if any(p > n for p, n in zip(self.patch, self.image_shape, strict=False)):
             raise ValueError(f"patch must fit into the image, got {self.patch} for images of {self.image_shape[:2]}")
         if np.prod(self.patch) * (self.image_shape[2] if len(self.image_shape) == 3 else 1) < 2:
             raise ValueError("patch must hold two values or more: a single value minus its mean is always zero")
         if self.stride is not None:
-            check_count(self.stride, "stride")
+            object.__setattr__(self, "stride", check_count(self.stride, "stride"))
 
     @cached_property
     def _pixels(self) -> npt.NDArray[np.intp]:
@@ -370,10 +382,10 @@ def as_features(value: Any, name: str = "features") -> FeatureMap:
         return value
     if callable(value):
         raise MissingProductError(
-            f"{name} must come with its vector-Jacobian product, got {value!r}: give Features(function, product) with "
-            "product(x, df) -> (n, D), the rows df_i . f'(x_i), or a callable with a method `pullback` that does this"
+            f"{name} must come with its vector-Jacobian product, got {shown(value)}: give Features(function, product) "
+            "with product(x, df) -> (n, D), the rows df_i . f'(x_i), or a callable with a method `pullback`"
         )
-    return LinearFeatures(value)
+    return LinearFeatures(check_array(value, name, (None, None)))
 
 
 def check_features(features: FeatureMap, x: FloatArray, name: str) -> int:

@@ -13,7 +13,7 @@ import numpy as np
 from .. import equations
 from .._utils.arrays import Array, FloatArray
 from .._utils.blas import single_threaded_blas
-from .._utils.checks import check_instance, check_non_negative, check_positive
+from .._utils.checks import check_instance, check_non_negative, check_positive, check_vector, shown
 from .._utils.device import array_namespace, to_host
 from ..data.frame import Frame
 from .constraint_energies import Energy, ScaledSquaredError
@@ -77,15 +77,18 @@ class Lagrangian:
         constraints = tuple(self.constraints) if isinstance(self.constraints, Sequence) else (self.constraints,)
         for constraint in constraints:
             check_instance(constraint, "constraints", Constraint, "RE(kappa=0.3)")
-        given = (self.multipliers,) if np.ndim(self.multipliers) == 0 else tuple(self.multipliers)
+        if not constraints:
+            raise ValueError(f"constraints must be at least one, such as RE(kappa=0.3), got {shown(self.constraints)}")
+        several = isinstance(self.multipliers, (list, tuple)) or bool(getattr(self.multipliers, "ndim", None))
+        given = check_vector(self.multipliers, "multipliers").tolist() if several else [self.multipliers]
         multipliers = tuple(check_non_negative(value, "multipliers") for value in given)
-        if not constraints or len(multipliers) != len(constraints):
-            raise ValueError(
-                f"multipliers must be one per constraint, at least one, got {len(multipliers)} for {len(constraints)}"
-            )
+        if len(multipliers) != len(constraints):
+            raise ValueError(f"multipliers must be one per constraint, got {len(multipliers)} for {len(constraints)}")
         object.__setattr__(self, "constraints", constraints)
         object.__setattr__(self, "multipliers", multipliers)
         object.__setattr__(self, "beta", check_positive(self.beta, "beta"))
+        if max(multipliers) / self.beta == np.inf:
+            raise ValueError(f"multipliers / beta must be finite, got {max(multipliers):.3g} / {self.beta:.3g}")
         object.__setattr__(self, "anchor", check_non_negative(self.anchor, "anchor"))
         if self.box is not None:
             object.__setattr__(self, "box", _box(self.box))
@@ -331,8 +334,8 @@ def _box(box: Any) -> tuple[FloatArray | float, FloatArray | float]:
     try:
         low, high = (np.asarray(bound, dtype=np.float64) for bound in box)
     except (TypeError, ValueError):
-        raise ValueError(f"box must be (low, high), numbers or one per dimension, got {box!r}") from None
+        raise ValueError(f"box must be (low, high), numbers or one per dimension, got {shown(box)}") from None
     fits = low.ndim <= 1 and high.ndim <= 1 and (low.size == high.size or 1 in (low.size, high.size))
     if not (fits and np.isfinite(low).all() and np.isfinite(high).all() and (low < high).all()):
-        raise ValueError(f"box must be finite bounds (low, high) with low < high in every dimension, got {box!r}")
+        raise ValueError(f"box must be finite bounds (low, high) with low < high in every dimension, got {shown(box)}")
     return low, high

@@ -23,7 +23,15 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 
 from .._utils import memory
 from .._utils.arrays import FloatArray
-from .._utils.checks import TooLargeError, check_choice, check_count, check_instance
+from .._utils.checks import (
+    TooLargeError,
+    check_array,
+    check_choice,
+    check_count,
+    check_flag,
+    check_instance,
+    check_moderate,
+)
 from ..data.prepared import Block, tree_sum
 from ..latent.sites import Sites
 from ..problems.posterior import Tiles, posterior
@@ -158,7 +166,7 @@ class Jacobian:
             masses = "free" if solution.masses_free else "fixed"
         free = check_choice(masses, "masses", ("fixed", "free")) == "free"
         tiles = Sites(solution.decoder, np.arange(len(solution.decoder)), solution.tiling.masses, solution.marginal)
-        sites = solution.distinct if merge else tiles
+        sites = solution.distinct if check_flag(merge, "merge") else tiles
         psi = solution.frame.inward(sites.decoder)
         problem = solution.problem
         curvature = problem.framed.curvature(psi)
@@ -185,11 +193,8 @@ class Jacobian:
         the next log mass if masses are free. Raises ValueError for displacements of another shape.
         """
         k, dim = self.psi.shape
-        u, eta = np.asarray(decoder), np.zeros(k) if log_masses is None else np.asarray(log_masses)
-        if u.shape != (k, dim) or eta.shape != (k,):
-            raise ValueError(
-                f"displacements of the {k} sites must have shapes {(k, dim)} and {(k,)}, got {u.shape} and {eta.shape}"
-            )
+        u = check_moderate(check_array(decoder, "decoder", (k, dim)), "decoder")
+        eta = np.zeros(k) if log_masses is None else check_array(log_masses, "log_masses", (k,))
         root = np.sqrt(self.mass)[:, None]
         vector = np.column_stack([root * self.stiffness * u / self.solution.frame.scale, root[:, 0] * eta])
         return self._displacement(self._apply(vector))

@@ -11,8 +11,18 @@ import numpy.typing as npt
 from scipy.cluster.hierarchy import linkage, to_tree
 from tqdm.auto import tqdm
 
+from .._utils import memory
 from .._utils.arrays import FloatArray
-from .._utils.checks import check_callable, check_choice, check_count, check_vector
+from .._utils.checks import (
+    asks_to_stop,
+    check_callable,
+    check_choice,
+    check_count,
+    check_flag,
+    check_seed,
+    check_vector,
+    shown,
+)
 from ..data.rows import RowBlocks
 from ..data.sample import spanning_sample
 from ..latent.tiling import Tiling
@@ -105,6 +115,7 @@ def sweep(
     """
     check_choice(direction, "direction", ("down", "up", "both"))
     check_callable(callback, "callback")
+    seed, predict, progress = check_seed(seed), check_flag(predict, "predict"), check_flag(progress, "progress")
     posed = pose(
         x,
         objective,
@@ -122,7 +133,7 @@ def sweep(
     problem.objective.at(float(grid[0]))  # raises ValueError for temperatures that are not positive
     if isinstance(start, Branch) and (start.direction != direction or not len(start)):
         raise ValueError(
-            f"a branch is continued in its own direction and from its last solution, got {start!r} for "
+            f"a branch is continued in its own direction and from its last solution, got {shown(start)} for "
             f"direction={direction!r}: for another direction give one of its solutions as the start"
         )
 
@@ -147,7 +158,7 @@ def sweep(
                         state = event.after
                 report_failure(state.solution, on_failure, stacklevel=5)
                 solutions.append(state.solution)
-                if callback and callback(Branch(tuple(solutions), direction)):
+                if asks_to_stop(callback, Branch(tuple(solutions), direction)):
                     break
         except KeyboardInterrupt:
             pass
@@ -223,14 +234,16 @@ def default_betas(
     >>> round(float(default_betas([[-3.0], [3.0]])[-1]), 6)  # 1.25 times the first transition
     11.25
     """
-    return default_grid(Problem.make(x, objective, weights, backend, sigma=sigma), check_count(count, "count", 2))
+    return default_grid(
+        Problem.make(x, objective, weights, backend, sigma=sigma), check_count(count, "count", 2, memory.LARGEST)
+    )
 
 
 def default_grid(problem: Problem, count: int = 240) -> FloatArray:
     """`default_betas` of a problem."""
     top = critical_beta(problem)
     if not top > 0:
-        raise ValueError("all points coincide, so there is no transition to span: give betas=")
+        raise ValueError("all points of x coincide, so there is no transition to span: give betas=")
     scales, largest = _split_scales(problem)
     relative = np.array([top, *np.minimum.accumulate(scales / scales[0] * top)[1:]])
     # Where almost all data are one cluster still, a gap separates outliers from the data, not the data from its parts.

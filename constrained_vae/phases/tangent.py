@@ -10,6 +10,7 @@ import numpy.typing as npt
 from scipy.sparse.linalg import LinearOperator, minres
 
 from .._utils.arrays import FloatArray
+from .._utils.checks import shown
 from ..data.prepared import Block
 from ..latent.sites import Sites
 from ..problems.posterior import Tiles, posterior
@@ -96,6 +97,8 @@ def tangent(at: FixedPoint | Jacobian) -> Tangent:
     >>> round(tangent(s).distortion, 6)  # D = 1 - m^2, m = tanh(m / beta): 8 m^2 (1 - m^2) / (1 - 2 (1 - m^2))
     0.731896
     """
+    if not isinstance(at, (FixedPoint, Jacobian)):
+        raise ValueError(f"at must be a FixedPoint or a Jacobian, such as solve(x), got {shown(at)}")
     jacobian = at if isinstance(at, Jacobian) else Jacobian.at(at)
     solution, sites = jacobian.solution, jacobian.sites
     beta, problem = solution.beta, solution.problem

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from tqdm.auto import tqdm
 
 from .._utils.arrays import FloatArray
-from .._utils.checks import check_callable, check_count, check_vector
+from .._utils.checks import asks_to_stop, check_callable, check_count, check_flag, check_sequence, check_vector, shown
 from ..data.rows import RowBlocks
 from ..latent.tiling import Tiling
 from ..objectives.base import Objective
@@ -207,6 +207,7 @@ def transitions(
     [9.0]
     """
     check_callable(callback, "callback")
+    progress = check_flag(progress, "progress")
     if limit is not None:
         check_count(limit, "limit")
     posed = pose(
@@ -236,7 +237,7 @@ def transitions(
                 if beta > high:
                     continue
                 found.append(_transition(branch, event))
-                stopped = callback and callback(list(found))
+                stopped = asks_to_stop(callback, list(found))
                 if stopped or len(found) == limit:
                     found.complete_to, found.ended = beta, "stopped by the callback" if stopped else f"limit={limit}"
                     break
@@ -271,6 +272,7 @@ def match_peaks(peaks: Sequence[Peak], found: Sequence[Transition]) -> npt.NDArr
     array([[ 0,  0],
            [ 1, -1]])
     """
+    peaks, found = check_sequence(peaks, "peaks", Peak), check_sequence(found, "found", Transition)
     near = []
     for i, peak in enumerate(peaks):
         low, high = peak.bracket[0] ** 2 / peak.beta, peak.bracket[1] ** 2 / peak.beta
@@ -297,7 +299,7 @@ def _check_range(beta_range: Any) -> tuple[float, float]:
     values = check_vector(beta_range, "beta_range")
     if len(values) != 2 or not 0 < values[0] < values[1]:
         raise ValueError(
-            f"beta_range must be two temperatures, 0 < lowest < highest, got {beta_range!r}: give the lowest first"
+            f"beta_range must be two temperatures, 0 < lowest < highest, got {shown(beta_range)}: give the lowest first"
         )
     return float(values[0]), float(values[1])
 

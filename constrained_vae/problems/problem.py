@@ -16,7 +16,7 @@ from .._utils.device import numbers, to_host
 from ..backends import get_backend
 from ..data.frame import Frame
 from ..data.prepared import Block, PreparedData
-from ..data.rows import RowBlocks, Rows, blocks_of, check_radius, check_rows, standard_frame
+from ..data.rows import RowBlocks, Rows, blocks_of, check_radius, check_reach, check_rows, standard_frame
 from ..equations import Expectations
 from ..objectives.base import FramedObjective, Objective
 from ..objectives.elbo import ELBO
@@ -73,6 +73,8 @@ class Problem:
         for _, block in blocks_of(x):
             objective.check(block)
         frame = check_radius(standard_frame(x, rho)) if objective.equivariant else Frame.identity(x.shape[1])
+        if not rho.all():  # points without weight may lie anywhere, but their encoder is computed
+            check_reach(x, frame)
         return cls.of(Rows(x, rho, frame, check_dtype(dtype)), objective, backend)
 
     @classmethod
@@ -138,6 +140,7 @@ class Problem:
 
     def on(self, x: FloatArray | RowBlocks, weights: FloatArray | None = None) -> Problem:
         """The same objective for other points, given by x and weights only, without labels."""
+        check_reach(x, self.data.frame)
         rho = np.full(len(x), 1 / len(x)) if weights is None else weights
         known = self.data.statistics
         rows = replace(self.data.rows, source=x, weights=rho)

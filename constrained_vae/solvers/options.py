@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .._utils.arrays import FloatArray
-from .._utils.checks import check_choice, check_count, check_positive, check_time_limit
+from .._utils.checks import check_callable, check_choice, check_count, check_flag, check_time_limit, check_tolerance
 from .acceleration import ACCELERATORS
 
 
@@ -60,7 +60,13 @@ class Options:
 
     def __post_init__(self) -> None:
         check_choice(self.accelerate, "accelerate", tuple(ACCELERATORS))
-        check_positive(self.tol, "tol")
-        check_count(self.max_maps, "max_maps")
-        if self.time_limit is not None:
-            check_time_limit(self.time_limit)
+        checked = {
+            "tol": check_tolerance(self.tol),
+            "max_maps": check_count(self.max_maps, "max_maps"),
+            "time_limit": check_time_limit(self.time_limit),
+            "record": check_flag(self.record, "record"),
+            "progress": check_flag(self.progress, "progress"),
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+        check_callable(self.callback, "callback")

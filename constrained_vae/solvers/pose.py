@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from .._utils.checks import check_choice, check_instance
+from .._utils.checks import check_choice, check_instance, shown
 from .._utils.defaults import N_TILES
 from ..data.rows import RowBlocks
 from ..latent.tiling import Tiling
@@ -46,7 +46,7 @@ def pose(
         tiling = Tiling.uniform(N_TILES if n_tiles is None else n_tiles)
     elif n_tiles is not None:
         raise ValueError(
-            f"n_tiles are tiles of equal mass and tiling gives others: give one of them, got {n_tiles!r} and {tiling!r}"
+            f"n_tiles and tiling both give the tiles: give one of them, got {shown(n_tiles)} and {shown(tiling)}"
         )
     check_instance(tiling, "tiling", Tiling, "Tiling.uniform(64)")
     check_choice(masses, "masses", ("fixed", "free"))

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._utils.arrays import FloatArray
+from .._utils.checks import asks_to_stop
 from .._utils.device import to_host
 from ..data.frame import Frame
 from ..results.status import Status
@@ -65,6 +66,6 @@ class Recorder:
         if options.callback:
             iterate = Iterate(self.n_maps, point.free_energy, point.residual * scale, error() * scale, decoder)
             with np.errstate(**self._errors):
-                stop = options.callback(iterate)
+                stop = asks_to_stop(options.callback, iterate)
             if stop:
                 raise Stopped(Status.STOPPED)

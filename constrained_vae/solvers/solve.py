@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .._utils.checks import check_callable, check_choice, check_count, check_data
+from .._utils.checks import check_choice, check_data, check_seed
 from ..data.rows import RowBlocks
 from ..latent.sites import Sites
 from ..latent.tiling import Tiling
@@ -119,8 +119,7 @@ def solve(
     >>> round(float(abs(s.decoder[0, 0])), 6)  # m = tanh(m / 0.5) (docs/theory.md section 5)
     0.957504
     """
-    check_callable(callback, "callback")
-    check_count(seed, "seed", 0)
+    seed = check_seed(seed)
     posed = pose(
         x,
         objective,

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from .._utils.arrays import FloatArray
 from .._utils.blas import single_threaded_blas
-from .._utils.checks import check_count
+from .._utils.checks import check_count, check_flag, check_moderate, check_names, check_seed, check_sequence, shown
 from ..phases.branch import Branch
 from ..results.fixed_point import FixedPoint
 from ..results.status import NotConvergedWarning
@@ -298,14 +298,16 @@ def compare_spectral(
     (1.0, 1.0, 4)
     """
     if not isinstance(solution, (FixedPoint, Branch)):
-        raise ValueError(f"solution must be a FixedPoint or a Branch such as solve(x) or sweep(x), got {solution!r}")
+        raise ValueError(
+            f"solution must be a FixedPoint or a Branch such as solve(x) or sweep(x), got {shown(solution)}"
+        )
     solutions = (solution,) if isinstance(solution, FixedPoint) else solution.solutions
     if not solutions:
         raise ValueError("the branch is empty: solve at least one temperature")
     n = len(solutions[0].weights)
-    names = (affinities,) if isinstance(affinities, str) else tuple(affinities)
+    names = (affinities,) if isinstance(affinities, str) else tuple(check_sequence(affinities, "affinities", str))
     if not set(names) <= set(_AFFINITIES) or len(set(names)) < len(names):
-        raise ValueError(f"affinities must be some of {_AFFINITIES}, each once, got {affinities!r}")
+        raise ValueError(f"affinities must be some of {_AFFINITIES}, each once, got {shown(affinities)}")
     if n_clusters is not None and check_count(n_clusters, "n_clusters") > n:
         raise ValueError(f"n_clusters must be at most {n}, the number of points, got {n_clusters}")
     if "rbf" in names and any(multiplier(s) is None for s in solutions):
@@ -313,10 +315,14 @@ def compare_spectral(
             f"the kernel exp(-lambda ||x - y||^2) needs a squared distance as energy, got {solutions[0].objective!r}: "
             'leave it out, affinities=("posterior",)'
         )
-    classes = None if labels is None else np.asarray(labels)
+    classes = None if labels is None else check_names(labels, "labels")
     if classes is not None and classes.shape != (n,):
         raise ValueError(f"labels must be {n}, one per data point, got shape {classes.shape}")
-    check_count(seed, "seed", 0)
+    if classes is not None and classes.dtype.kind == "f" and not np.isfinite(classes).all():
+        raise ValueError(f"labels must be finite, got {classes[~np.isfinite(classes)][0]}")
+    if classes is not None and classes.dtype.kind == "f":
+        check_moderate(classes, "labels")
+    seed, progress = check_seed(seed), check_flag(progress, "progress")
     for s in solutions:
         if not s.converged:
             text = f"the solution at beta={s.beta:.6g} has not converged, {s.status.value}"

@@ -14,7 +14,7 @@ from scipy.sparse.linalg import LinearOperator
 from .._utils import memory
 from .._utils.arrays import FloatArray
 from .._utils.blas import single_threaded_blas
-from .._utils.checks import TooLargeError, check_count, check_instance
+from .._utils.checks import TooLargeError, check_count, check_instance, check_vector
 from ..data.prepared import Block, tree_sum
 from ..problems.posterior import Tiles, posterior
 from ..results.fixed_point import FixedPoint
@@ -116,7 +116,7 @@ def eigengap(eigenvalues: FloatArray) -> int:
     >>> eigengap(np.array([1.0, 0.9, 0.2]))
     2
     """
-    return int(np.argmax(-np.diff(np.append(eigenvalues, 0.0)))) + 1
+    return int(np.argmax(-np.diff(np.append(check_vector(eigenvalues, "eigenvalues"), 0.0)))) + 1
 
 
 def embedding(solution: FixedPoint, n_components: int | None = None) -> FloatArray:

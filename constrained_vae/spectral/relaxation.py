@@ -92,7 +92,9 @@ def first_split(x: Any, *, weights: Any = None, backend: str = "auto") -> FirstS
     rho = check_weights(weights, len(x))
     critical = first_critical_beta(x, weights=rho, backend=backend)
     if not critical > 0:
-        raise ValueError("all points coincide, so there is no first split: x must have at least two distinct points")
+        raise ValueError(
+            "all points of x coincide, so there is no first split: x must have at least two distinct points"
+        )
     objective, tiling = ELBO(beta=(1 - _DISTANCE) * critical), Tiling.uniform(2)
     s = solve(x, objective, tiling=tiling, weights=rho, backend=backend, on_failure="return")
     first, second = s.decoder

@@ -1,8 +1,9 @@
-"""Test helpers of the package, also for solvers of your own: closed forms, a naive oracle, Hypothesis strategies.
+"""Test helpers of the package, also for solvers of your own.
 
 A closed form is a problem with its exact answer. The oracle computes the equations in loops, one scalar at a time. Both
 are written without the package. The strategy `small_problems` draws small problems; it needs Hypothesis, which the
-extra `test` installs. Everything else works without Hypothesis.
+extra `test` installs. `hostile_values` and `hostile_arrays` are arguments that a function must take correctly or refuse
+by name. Everything but the strategy works without Hypothesis.
 
 Examples
 --------
@@ -43,6 +44,7 @@ from .closed_forms import (
     unequal_points,
     water_filling,
 )
+from .hostile import hostile_arrays, hostile_values
 from .naive import (
     Naive,
     naive_bernoulli,
@@ -70,6 +72,8 @@ __all__ = [
     "TwoPoints",
     "all_curie_weiss",
     "curie_weiss",
+    "hostile_arrays",
+    "hostile_values",
     "multiplier_of_error",
     "naive_bernoulli",
     "naive_branch",

@@ -79,7 +79,7 @@ BAD = {
         (["--n-tiles", "9"], "n_tiles must be at least 100, to draw supports by them, got 9"),
         (["--side", "1"], "side must be at least 2 tiles, got 1"),
         (["--betas", "-1"], "betas must be positive numbers, got [-1.0]"),
-        (["--n", "5000"], "n must be at most 1797"),
+        (["--n", "5000"], "n must be a whole number of at most 1797"),
     ],
     figure2: [
         (["--data", "nowhere.npy"], "nowhere.npy"),
@@ -106,7 +106,7 @@ BAD = {
     constraints: [
         (["--data", "nowhere.npy"], "--data wants digits"),
         (["--n", "0"], "n must be a whole number of at least 1"),
-        (["--n", "3000"], "n must be at most 1797"),
+        (["--n", "3000"], "n must be a whole number of at most 1797"),
         (["--rate", "0"], "rate must be between 0 and 1.099"),
         (["--rate", "1.4"], "rate must be between 0 and 1.099"),
         (["--n-tiles", "0"], "n_tiles"),

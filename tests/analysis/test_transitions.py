@@ -169,7 +169,7 @@ def test_coincident_points_have_no_transitions(tmp_path, capsys):
     np.save(tmp_path / "x.npy", np.ones((5, 2)))
     status, _, _ = run(figure, tmp_path, "--data", str(tmp_path / "x.npy"), small=[])
     assert status == 2
-    assert "all points coincide" in capsys.readouterr().err
+    assert "all points of x coincide" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("when", ["cooling", "heating", "tied", "hysteresis"])

@@ -220,7 +220,7 @@ def test_without_convergence_the_code_is_1_and_results_are_written(tmp_path, cap
         (["solve", "x.xls"], ".npy, .npz or .csv"),
         (["solve", "cube.npy"], "(2, 2, 2)"),
         (["solve", "nan.npy"], "finite"),
-        (["solve", "empty.csv"], "non-empty"),
+        (["solve", "empty.csv"], "at least one point"),
         (["solve", "folder.npy"], "folder.npy"),
         (["solve", "two_points", "--beta", "-1"], "beta must be positive"),
         (["solve", "two_points", "--beta", "nan"], "beta must be positive"),

@@ -100,8 +100,8 @@ BAD = {
     "a number": (lambda: 3, "must be a function or an iterable, got 3"),
     "no blocks": (list, "the source of row blocks gave no rows"),
     "unequal columns": (lambda: [np.ones((2, 2)), np.ones((2, 3))], "equally many columns, got 2 and then 3"),
-    "NaN": (lambda: [np.ones((2, 2)), np.full((1, 2), np.nan)], "row block 1 must be finite"),
-    "a flat block": (lambda: [np.ones(2)], "row block 0 must have shape (N, D), got shape (2,)"),
+    "NaN": (lambda: [np.ones((2, 2)), np.full((1, 2), np.nan)], "row block 1 of the source must be finite"),
+    "a flat block": (lambda: [np.ones(2)], "row block 0 of the source must have shape (N, D), got shape (2,)"),
 }
 
 

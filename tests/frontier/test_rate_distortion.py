@@ -98,7 +98,7 @@ def test_bernoulli():
 @pytest.mark.parametrize(
     ("arguments", "options", "message"),
     [
-        (([[0.0], [0.0]],), {}, "all points coincide"),
+        (([[0.0], [0.0]],), {}, "all points of x coincide"),
         (([[0.0], [1.0]], [-1.0]), {}, "beta"),
         (([[0.0], [1.0]], [1.0], 3), {}, "objective"),
         (([[0.0], [1.0]], [0.1]), {"gap": 0}, "gap"),

@@ -535,7 +535,7 @@ def test_what_is_no_solution_is_refused():
     for wrong in (None, np.zeros((2, 2)), cv.ELBO(), "solution"):
         with pytest.raises(ValueError, match="solution must be an instance of FixedPoint"):
             Jacobian.at(wrong)
-        with pytest.raises(ValueError, match="solution must be an instance of FixedPoint"):
+        with pytest.raises(ValueError, match="at must be a FixedPoint or a Jacobian"):
             tangent(wrong)
 
 
@@ -547,9 +547,9 @@ def test_bad_arguments_are_refused_by_name(monkeypatch):
     for count in (0, 1.5, True):
         with pytest.raises(ValueError, match="count"):
             J.eigenpairs(count)
-    with pytest.raises(ValueError, match=r"must have shapes \(3, 3\) and \(3,\), got \(5, 3\)"):
+    with pytest.raises(ValueError, match=r"decoder must have shape \(3, 3\), got shape \(5, 3\)"):
         J.product(s.decoder)
-    with pytest.raises(ValueError, match="displacements"):
+    with pytest.raises(ValueError, match="log_masses must have shape"):
         J.product(J.sites.decoder, np.zeros(5))
     monkeypatch.setattr(memory, "LARGEST", 160)
     with pytest.raises(cv.TooLargeError, match=r"9 x 9 entries.*use operator"):

@@ -2,7 +2,6 @@
 
 import itertools
 import re
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -254,12 +253,12 @@ def test_where_there_is_none():
         ({"beta_range": (2, 1)}, "beta_range must be two temperatures, 0 < lowest < highest, got (2, 1)"),
         ({"beta_range": (0, 1)}, "0 < lowest < highest"),
         ({"beta_range": (1, 2, 3)}, "beta_range must be two temperatures"),
-        ({"beta_range": (1, np.nan)}, "beta_range must be a finite"),
+        ({"beta_range": (1, np.nan)}, "beta_range must be finite"),
         ({"masses": "both"}, "masses must be one of"),
         ({"limit": 0}, "limit must be a whole number of at least 1"),
         ({"callback": 3}, "callback must be callable"),
         ({"tiling": 8}, "tiling must be an instance of Tiling"),
-        ({"tol": 0.0}, "tol must be positive"),
+        ({"tol": 0.0}, "tol must be a positive"),
     ],
 )
 def test_bad_input(options, message):
@@ -290,7 +289,10 @@ def peak(beta, low, high):
 
 
 def at(*betas):
-    return [SimpleNamespace(beta=beta) for beta in betas]
+    found = [object.__new__(cv.Transition) for _ in betas]
+    for transition, beta in zip(found, betas, strict=True):
+        object.__setattr__(transition, "beta", beta)
+    return found
 
 
 def test_matching_peaks():

@@ -236,7 +236,7 @@ def test_bad_input():
     with pytest.raises(ValueError, match=r'leave it out, affinities=\("posterior",\)'):
         cv.compare_spectral(binary)
     assert set(cv.compare_spectral(binary, 2, ("posterior",)).ari) == {"posterior"}
-    with pytest.raises(ValueError, match="all points coincide"):
+    with pytest.raises(ValueError, match="all points of x coincide"):
         cv.first_split(np.ones((4, 2)))
 
 
