@@ -12,23 +12,25 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 @contextlib.contextmanager
 def deferred_interrupts() -> Iterator[None]:
-    """Delay SIGINT and SIGTERM until the end of the block, where their own handlers are then called.
+    """Delay SIGINT and SIGTERM until the end of the block, where what they would have done is then done.
 
-    A signal that Python does not handle, such as SIGTERM by default, is not delayed. Python calls handlers in the main
-    thread alone; in any other thread the block is entered as it is.
+    A signal that is ignored stays ignored. Python calls handlers in the main thread alone; in any other thread the block
+    is entered as it is.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     arrived: list[int] = []
-    handlers = {number: handler for number in _SIGNALS if callable(handler := signal.getsignal(number))}
+    handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+    handlers = {number: handler for number, handler in handlers.items() if handler not in (signal.SIG_IGN, None)}
     try:
         for number in handlers:
             signal.signal(number, lambda number, frame: arrived.append(number))
         yield
     finally:
-        # SIGINT, whose handler raises, comes last: all handlers are restored before anything is raised.
+        # All handlers are restored before a signal is raised, and SIGINT, whose handler raises, comes last.
         for number, handler in handlers.items():
             signal.signal(number, handler)
-        for number in dict.fromkeys(arrived):
-            signal.raise_signal(number)
+        for number in handlers:
+            if number in arrived:
+                signal.raise_signal(number)

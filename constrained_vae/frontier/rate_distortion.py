@@ -20,7 +20,7 @@ from .._utils.checks import (
     check_time_limit,
     check_vector,
 )
-from .._utils.files import write_npz
+from .._utils.writing import write_npz
 from ..data.rows import RowBlocks
 from ..objectives.elbo import ELBO
 from ..problems.posterior import energies
