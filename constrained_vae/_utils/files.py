@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -37,11 +36,6 @@ def read_npz(
     if not isinstance(header, dict) or header.get("kind") != kind:
         raise ValueError(f"{path} does not hold a saved {description or kind}")
     return header, arrays
-
-
-def without_addresses(text: str) -> str:
-    """The text of a repr without memory addresses, which differ from run to run."""
-    return re.sub(r" at 0x[0-9a-f]+", "", text)
 
 
 def read_points(path: Path) -> dict[str, Any]:

@@ -14,8 +14,8 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 def deferred_interrupts() -> Iterator[None]:
     """Delay SIGINT and SIGTERM until the end of the block, where what they would have done is then done.
 
-    A signal that is ignored stays ignored. Python calls handlers in the main thread alone; in any other thread the block
-    is entered as it is.
+    A signal that is ignored stays ignored. Python handles signals in the main thread alone; in any other thread the
+    block is entered as it is.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -1,8 +1,9 @@
 """The one way in which files are written: a file is replaced as a whole, or stays what it was.
 
 A draft is written beside the file, forced to the disk, and then replaces the file in one step. Ctrl-C and SIGTERM wait
-until the step is done. A process that is killed (SIGKILL, a power failure) can leave a draft, `.constrained-vae-*.part`,
-which nothing reads and which may be deleted.
+until this is done. A process that is killed (SIGKILL, a power failure) can leave a draft `.constrained-vae-*.part`,
+which nothing reads and which may be deleted. So can SIGTERM, if it ends a process while a thread other than the main
+one writes.
 """
 
 from __future__ import annotations
@@ -54,9 +55,9 @@ def whole_file(path: str | bytes | PathLike[Any]) -> Iterator[IO[bytes]]:
     _sync_folder(os.path.dirname(target))
 
 
-def check_writable(path: str | bytes | PathLike[Any]) -> None:
-    """Raise now what `whole_file` would raise before anything is written."""
-    target = _target(path)
+def check_writable(path: str | bytes | PathLike[Any], name: str) -> None:
+    """Raise now what `whole_file` would raise before anything is written; the name is that of the argument."""
+    target = _target(path, name)
     if not _is_special(target):
         with deferred_interrupts(), _draft(target) as (file, draft):
             file.close()
@@ -82,19 +83,19 @@ def write_picture(path: str | bytes | PathLike[Any], figure: Any, dpi: int = 200
         figure.savefig(file, format=os.path.splitext(os.fsdecode(path))[1][1:], dpi=dpi)
 
 
-def _target(path: Any) -> str:
+def _target(path: Any, name: str = "path") -> str:
     """The file that a path stands for, after symbolic links."""
     try:
-        name = os.fsdecode(path)
+        text = os.fsdecode(path)
     except TypeError:
-        name = ""
-    if not name or "\0" in name:
-        raise ValueError(f"path must be the path of a file, such as 'result.npz', got {path!r}")
-    if os.path.abspath(name).startswith(_OPEN_FILES):
-        return name
-    target = os.path.realpath(name)
+        text = ""
+    if not text or "\0" in text:
+        raise ValueError(f"{name} must be the path of a file, such as 'result.npz', got {path!r}")
+    if os.path.abspath(text).startswith(_OPEN_FILES):
+        return text
+    target = os.path.realpath(text)
     if os.path.islink(target):
-        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), name)
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), text)
     return target
 
 

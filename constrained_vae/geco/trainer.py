@@ -107,12 +107,14 @@ def train(
     dtype : {float64, float32}
         Type of the arrays of the network; by default float64.
     checkpoint : path, optional
-        File for the state of training, written every `checkpoint_every` steps and at the end.
+        File for the state of training, written every `checkpoint_every` steps and at the end. If it cannot be written
+        (the disk is full), training goes on and the next write tries again.
     checkpoint_every : int
         Steps between two checkpoints.
     resume : Run or path, optional
-        Run or checkpoint to continue, with the same data and settings. The result has the same bits as without the
-        interruption.
+        Run or checkpoint to continue, with the same data and settings, which are compared by their contents; of
+        features and classifiers that are functions of your own, only the names are. The result has the same bits as
+        without the interruption.
     progress : bool
         Show a progress bar with D, KL and lambda.
     callback : callable, optional
@@ -128,11 +130,14 @@ def train(
     ------
     ValueError
         For bad input.
+    OSError
+        If `checkpoint` cannot be written where it is, before the first step; or if `resume` cannot be read.
 
     Warns
     -----
     UserWarning
-        If a threshold is above the variance of the data, or below the smallest error of a linear code of this size.
+        If a threshold is above the variance of the data, or below the smallest error of a linear code of this size. If
+        a checkpoint cannot be written: the first one that fails, and the last one.
     NotConvergedWarning
         If a constraint is unreachable, or a loss is not finite.
 
@@ -184,18 +189,15 @@ def train(
         sigma=check_positive(sigma, "sigma"),
     )
     settings = checkpoints.settings(training, host, objective, beta, constraints)
+    file = checkpoints.Checkpoint(checkpoint, settings, training)
     if resume is not None:
         source = (resume.settings, resume.state) if isinstance(resume, Run) else resume
         training.restore(*checkpoints.state_of(source, settings))
     else:
         _warn_of_thresholds(host, constraints, floors, latent_dim, hidden)
 
-    def write() -> None:
-        if checkpoint is not None:
-            checkpoints.write(checkpoint, settings, training)
-
-    stopped = _loop(training, steps, write, checkpoint_every, progress, callback)
-    write()
+    stopped = _loop(training, steps, file, checkpoint_every, progress, callback)
+    file.write(last=True, stacklevel=2)
     history = training.history(constraints)
     run = Run(
         x=host,
@@ -214,7 +216,7 @@ def train(
 def _loop(
     training: Training,
     steps: int,
-    write: Callable[[], None],
+    file: checkpoints.Checkpoint,
     every: int,
     progress: bool,
     callback: Callable[[int, dict[str, float]], Any] | None,
@@ -232,7 +234,7 @@ def _loop(
                     shown = {"D": "distortion", "KL": "kl", **multipliers}
                     bar.set_postfix({name: f"{row[column]:.4g}" for name, column in shown.items()}, refresh=False)
                 if training.steps % every == 0:
-                    write()
+                    file.write(stacklevel=3)
                 if callback and callback(training.steps, row):
                     return f"stopped by the callback at step {training.steps}"
         except KeyboardInterrupt:

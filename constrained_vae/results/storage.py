@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from .._utils.files import read_npz, without_addresses
+from .._utils.files import read_npz
+from .._utils.fingerprints import without_addresses
 from .._utils.writing import write_npz
 from ..data.frame import Frame
 from ..latent.tiling import Tiling

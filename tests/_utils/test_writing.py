@@ -15,6 +15,8 @@ import pytest
 
 from constrained_vae._utils.writing import check_writable, whole_file, write_npz, write_picture, write_text
 
+WRITERS = {"path": lambda path: write_text(path, "new"), "out": lambda path: check_writable(path, "out")}
+
 
 @pytest.fixture
 def old(tmp_path):
@@ -46,8 +48,8 @@ def test_names_of_every_kind(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("path", [None, 3, "", "a\0b", b"", 1.5, []])
 def test_what_is_not_a_path_is_refused(path):
-    for write in (check_writable, lambda path: write_text(path, "new")):
-        with pytest.raises(ValueError, match="path must be the path of a file, such as 'result.npz', got"):
+    for name, write in WRITERS.items():
+        with pytest.raises(ValueError, match=rf"^{name} must be the path of a file, such as 'result\.npz', got"):
             write(path)
 
 
@@ -140,15 +142,15 @@ def test_a_draft_is_new_and_its_name_cannot_be_foreseen(old, monkeypatch):
 
 
 def test_what_cannot_be_replaced_is_refused_at_once(old):
-    for write in (check_writable, lambda path: write_text(path, "new")):
+    for write in WRITERS.values():
         with pytest.raises(IsADirectoryError, match=str(old.parent)):
             write(old.parent)
         with pytest.raises(FileNotFoundError, match=r"nowhere/file\.npz'$"):
             write(old.parent / "nowhere" / "file.npz")
         with pytest.raises(NotADirectoryError, match=r"file\.json/file\.npz'$"):
             write(old / "file.npz")
-    check_writable(old)
-    check_writable(old.with_name("new"))
+    check_writable(old, "out")
+    check_writable(old.with_name("new"), "out")
     only(old, "old")
 
 
