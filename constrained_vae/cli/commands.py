@@ -1,4 +1,8 @@
-"""The commands of the command line: functions of options and data that return an `Outcome`."""
+"""The commands of the command line.
+
+A command is a function of options and data that computes, and returns a function without arguments that makes the
+`Outcome`. A signal ends the first and leaves a part of the result; the second is not disturbed.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ import numpy as np
 from .._utils import tables
 from .._utils.writing import write_npz
 from ..datasets import DataSet
-from ..frontier.rate_distortion import rate_distortion
+from ..frontier.rate_distortion import RateDistortionCurve, rate_distortion
 from ..latent.tiling import Tiling
 from ..multipliers.dual import solve_constrained
 from ..objectives.constraints import RE
@@ -22,13 +26,15 @@ from ..objectives.elbo import ELBO
 from ..phases.branch import Branch
 from ..phases.criticality import first_critical_beta
 from ..phases.sweep import sweep as sweep_betas
-from ..phases.transitions import transitions as find_transitions
+from ..phases.transitions import Transitions, transitions as find_transitions
 from ..results.fixed_point import FixedPoint
 from ..solvers.solve import solve as solve_fixed_point
 from .values import beta_grid, hidden_widths, pair
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from ..geco.runs import Run
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,10 +47,12 @@ class Outcome:
     columns: Mapping[str, Any]  # of the JSON file
     facts: Mapping[str, Any] = field(default_factory=dict)
     converged: bool = True
-    interrupted: bool = False
 
 
-def solve(args: argparse.Namespace, data: DataSet) -> Outcome:
+Described = Callable[[], Outcome]
+
+
+def solve(args: argparse.Namespace, data: DataSet) -> Described:
     """One fixed point, at a temperature or for a threshold."""
     solution: FixedPoint
     if args.kappa is None:
@@ -53,6 +61,10 @@ def solve(args: argparse.Namespace, data: DataSet) -> Outcome:
         raise ValueError("--sigma and --likelihood belong to --beta: under --kappa the squared error has a multiplier")
     else:
         solution = solve_constrained(data.x, RE(args.kappa), **_solver(args, data))
+    return lambda: _of_solution(args, solution)
+
+
+def _of_solution(args: argparse.Namespace, solution: Any) -> Outcome:
     sites = solution.distinct
     names = ("beta", "rate", "distortion", "free_energy", "marginal_kl", "residual", "error_estimate", "n_maps")
     facts = {name: getattr(solution, name) for name in names}
@@ -68,15 +80,20 @@ def solve(args: argparse.Namespace, data: DataSet) -> Outcome:
     )
 
 
-def sweep(args: argparse.Namespace, data: DataSet) -> Outcome:
+def sweep(args: argparse.Namespace, data: DataSet) -> Described:
     """The solutions along a range of temperatures."""
-    objective = _objective(args)
+    betas, objective = beta_grid(args.betas), _objective(args)
     branch = sweep_betas(
-        data.x, objective, betas=beta_grid(args.betas), direction=args.direction, seed=args.seed, **_solver(args, data)
+        data.x, objective, betas=betas, direction=args.direction, seed=args.seed, **_solver(args, data)
     )
     assert isinstance(branch, Branch)  # of one direction
     if not len(branch):
         raise KeyboardInterrupt
+    return lambda: _of_branch(args, data, branch)
+
+
+def _of_branch(args: argparse.Namespace, data: DataSet, branch: Branch) -> Outcome:
+    objective = _objective(args)
     first = first_critical_beta(data.x, objective, weights=data.weights, backend=args.backend)
     peaks = [float(peak) for peak in branch.peaks()] if len(branch) >= 5 else []
     low, high = branch.betas.min(), branch.betas.max()
@@ -97,10 +114,14 @@ def sweep(args: argparse.Namespace, data: DataSet) -> Outcome:
     )
 
 
-def transitions(args: argparse.Namespace, data: DataSet) -> Outcome:
+def transitions(args: argparse.Namespace, data: DataSet) -> Described:
     """The exact critical temperatures."""
     beta_range = None if args.betas is None else pair(args.betas, "--betas wants LOW:HIGH")
     found = find_transitions(data.x, _objective(args), beta_range, limit=args.limit, **_solver(args, data))
+    return lambda: _of_transitions(found)
+
+
+def _of_transitions(found: Transitions) -> Outcome:
     names = ("beta", "kind", "n_before", "n_after", "predicted", "skewness", "excess_kurtosis", "heating_end")
     columns = {name: [getattr(t, name) for t in found] for name in (*names, "crossing", "jump", "direction")}
 
@@ -124,7 +145,7 @@ def transitions(args: argparse.Namespace, data: DataSet) -> Outcome:
     )
 
 
-def frontier(args: argparse.Namespace, data: DataSet) -> Outcome:
+def frontier(args: argparse.Namespace, data: DataSet) -> Described:
     """The rate-distortion function, and the distance of a model from it."""
     model = None if args.model is None else pair(args.model, "--model wants RATE:DISTORTION")
     if model is not None and not all(0 <= value < math.inf for value in model):
@@ -139,6 +160,10 @@ def frontier(args: argparse.Namespace, data: DataSet) -> Outcome:
         backend=args.backend,
         progress=not args.quiet,
     )
+    return lambda: _of_curve(args, curve, model)
+
+
+def _of_curve(args: argparse.Namespace, curve: RateDistortionCurve, model: tuple[float, float] | None) -> Outcome:
     text, facts = f"{curve}\n{tables.as_text(curve._columns)}", {}
     if model is not None:
         excess = curve.excess(*model)
@@ -154,7 +179,7 @@ def frontier(args: argparse.Namespace, data: DataSet) -> Outcome:
     return Outcome(text, curve.save, draw, curve._columns, facts)
 
 
-def train(args: argparse.Namespace, data: DataSet) -> Outcome:
+def train(args: argparse.Namespace, data: DataSet) -> Described:
     """A trained model."""
     from .. import geco
 
@@ -177,6 +202,10 @@ def train(args: argparse.Namespace, data: DataSet) -> Outcome:
     )
     if not len(run.history):
         raise KeyboardInterrupt
+    return lambda: _of_run(run)
+
+
+def _of_run(run: Run) -> Outcome:
     seen, report = run.evaluation, run.report
     return Outcome(
         text=f"{run}\nrate {seen.rate:.6g} nats, distortion {seen.distortion:.6g} on the training data",
@@ -190,7 +219,6 @@ def train(args: argparse.Namespace, data: DataSet) -> Outcome:
             "report": {name: asdict(found) for name, found in report.items()},
         },
         converged=run.stopped == "finished" and all(found.status in ("met", "slack") for found in report.values()),
-        interrupted=run.stopped.startswith("interrupted"),
     )
 
 

@@ -1,18 +1,81 @@
-"""How a command ends: exit codes and the messages for them, shared by the command line and the figures.
+"""How a command ends, for the command line and the figures: signals, files, output, exit codes and their messages.
 
 This module imports nothing heavy, so that `--help` is fast.
 """
 
 from __future__ import annotations
 
+import codecs
+import contextlib
+import os
+import signal
 import sys
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any, Self, TextIO
 
-DONE, NOT_CONVERGED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+DONE, NOT_CONVERGED, BAD_INPUT, NOT_WRITTEN = 0, 1, 2, 3
+_SIGNALLED = 128  # and the number of the signal: 130 after Ctrl-C, 143 after SIGTERM
 
-EXPECTED = (ValueError, OSError, ImportError, KeyboardInterrupt)  # what `explained` turns into a message and a code
+_EXPECTED = (ValueError, OSError, ImportError, KeyboardInterrupt)  # what one line on the standard error explains
+
+_ASCII = {"…": "...", "β": "beta", "λ": "lambda", "κ": "kappa", "σ": "sigma", "ψ": "psi", "–": "-", "−": "-", "×": "x"}
 
 
-def explained(prog: str, error: BaseException, result: str) -> int:
+class Signals:
+    """Ctrl-C and SIGTERM while a command runs: all are noted, and the first one ends a computation.
+
+    As a context it handles the signals, other than those that the caller of the process has ignored.
+    """
+
+    def __init__(self) -> None:
+        self.numbers: list[int] = []
+        self._raising = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():  # no other can handle signals
+            for number in (signal.SIGINT, signal.SIGTERM):
+                if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                    self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    @property
+    def code(self) -> int:
+        """The exit code after an interruption."""
+        return _SIGNALLED + (self.numbers or [signal.SIGINT])[0]
+
+    @contextlib.contextmanager
+    def raised(self) -> Iterator[None]:
+        """In the block, the next signal raises KeyboardInterrupt; those after it do not disturb what is still done."""
+        self._raising = True
+        try:
+            yield
+        finally:
+            self._raising = False
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.numbers.append(number)
+        if self._raising:
+            self._raising = False
+            raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def computing(signals: Signals) -> Iterator[None]:
+    """A block that computes: signals raise KeyboardInterrupt in it, also those that arrived before."""
+    with signals.raised():
+        if signals.numbers:
+            raise KeyboardInterrupt
+        yield
+
+
+def explained(prog: str, error: BaseException, result: str, signals: Signals) -> int:
     """Print in one line why a command has no result; return the exit code.
 
     Parameters
@@ -20,20 +83,61 @@ def explained(prog: str, error: BaseException, result: str) -> int:
     prog : str
         Name of the command.
     error : BaseException
-        One of `EXPECTED`.
+        What ended the command. It is raised again if it is neither bad input nor the consequence of a signal: a signal
+        in the middle of an import can end in any error.
     result : str
         What the command does with a result, such as "write".
+    signals : Signals
+        The signals of the command.
     """
-    interrupted = isinstance(error, KeyboardInterrupt)
-    text = f"interrupted before there was anything to {result}" if interrupted else one_line(error)
-    print(f"{prog}: {text}", file=sys.stderr)
-    return INTERRUPTED if interrupted else BAD_INPUT
+    if signals.numbers or isinstance(error, KeyboardInterrupt):
+        say(f"{prog}: interrupted before there was anything to {result}", sys.stderr)
+        return signals.code
+    if not isinstance(error, _EXPECTED):
+        raise error
+    say(f"{prog}: {one_line(error)}", sys.stderr)
+    return BAD_INPUT
 
 
-def partial(prog: str) -> int:
-    """Print that Ctrl-C ended a command early and that its results are incomplete; return the exit code."""
-    print(f"{prog}: interrupted: this is what had been computed", file=sys.stderr)
-    return INTERRUPTED
+def written(prog: str, path: object, write: Callable[[], object]) -> bool:
+    """Whether a function has written its file; if it fails, one line says why, and the command goes on."""
+    try:
+        write()
+    except Exception as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else one_line(error)
+        kind = "" if isinstance(error, (OSError, ValueError)) else f"{type(error).__name__}: "
+        say(f"{prog}: {path} was not written: {kind}{reason}", sys.stderr)
+        return False
+    return True
+
+
+def printed(prog: str, text: str, signals: Signals) -> bool:
+    """Print on the standard output; False, and one line, if it fails.
+
+    It is no failure if nobody reads on: the standard output is closed, or its reader has ended, as `head` does. Here
+    Ctrl-C ends a reader that does not go on.
+    """
+    try:
+        with signals.raised():
+            say(text, sys.stdout)
+            flush()
+    except (BrokenPipeError, KeyboardInterrupt):
+        return True
+    except (OSError, ValueError) as error:
+        say(f"{prog}: the result could not be printed: {one_line(error)}", sys.stderr)
+        return False
+    return True
+
+
+def ended(prog: str, whole: bool, converged: bool, signals: Signals) -> int:
+    """The exit code of a command with a result, whole if every file is written and the text is printed."""
+    if signals.numbers:
+        say(f"{prog}: interrupted: this is what had been computed", sys.stderr)
+    if not whole:
+        return NOT_WRITTEN
+    if signals.numbers:
+        return signals.code
+    return DONE if converged else NOT_CONVERGED
 
 
 def one_line(message: object) -> str:
@@ -41,3 +145,77 @@ def one_line(message: object) -> str:
     if isinstance(message, OSError) and message.filename is not None:
         message = f"{message.filename}: {message.strerror}"
     return " ".join(str(message).split())
+
+
+# --- output -----------------------------------------------------------------------------------------------------------
+
+
+def say(text: str, stream: TextIO | None) -> None:
+    """Print a line; characters that the stream does not have are replaced."""
+    if stream is not None:  # None: it is closed
+        print(_encodable(text, stream), file=stream)
+
+
+def flush() -> None:
+    """Flush the standard output; if that fails, the interpreter shall not try again at its end, and complain."""
+    _flush(sys.stdout)
+
+
+@contextlib.contextmanager
+def tolerant_errors() -> Iterator[None]:
+    """In the block, text that the standard error cannot take is dropped, so that no message ends a computation."""
+    stream = sys.stderr
+    try:
+        with contextlib.redirect_stderr(_Dropping(stream)):
+            yield
+    finally:
+        with contextlib.suppress(OSError, ValueError):
+            _flush(stream)
+
+
+class _Dropping:
+    """A stream that drops what cannot be written."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        if self._stream is not None:
+            with contextlib.suppress(OSError, ValueError):
+                self._stream.write(_encodable(text, self._stream))
+        return len(text)
+
+    def flush(self) -> None:
+        if self._stream is not None:
+            with contextlib.suppress(OSError, ValueError):
+                self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _flush(stream: TextIO | None) -> None:
+    if stream is None:
+        return
+    try:
+        stream.flush()
+    except OSError:
+        with contextlib.suppress(OSError):
+            if any(stream is own for own in (sys.__stdout__, sys.__stderr__)):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        raise
+
+
+def _encodable(text: str, stream: TextIO) -> str:
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return text.encode(encoding, "constrained_vae").decode(encoding)
+
+
+def _replaced(error: UnicodeError) -> tuple[str, int]:
+    """A handler of errors for `str.encode`: our own characters in ASCII, and a question mark for any other."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(_ASCII.get(letter, "?") for letter in error.object[error.start : error.end]), error.end
+
+
+codecs.register_error("constrained_vae", _replaced)

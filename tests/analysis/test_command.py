@@ -34,10 +34,10 @@ def test_writes_picture_arrays_and_table(drawn, tmp_path, figure):
     assert not settings["interrupted"]
     assert settings.get("converged", True)
     assert text.startswith(figure.table(arrays))
-    assert text.splitlines()[-3:] == [f"wrote {out}.{suffix}" for suffix in ("png", "pdf", "npz")]
+    assert text.splitlines()[-3:] == [f"wrote {out}.{suffix}" for suffix in ("npz", "png", "pdf")]
     # The picture is a function of the arrays alone, and changes none of them: these are read-only.
     with coarse(layout=True):
-        _command.write(tmp_path / "again", arrays, settings, figure.draw)
+        _command.write("name", tmp_path / "again", arrays, settings, figure.draw)
     assert (tmp_path / "again.png").read_bytes() == out.with_suffix(".png").read_bytes()
 
 
@@ -45,7 +45,7 @@ def test_writes_picture_arrays_and_table(drawn, tmp_path, figure):
 def test_the_whole_picture(drawn, tmp_path, figure):
     """In all its pixels, and for a page; one figure stands for all, which differ in what they draw."""
     _, arrays, settings, _ = drawn(figure)
-    _command.write(tmp_path / "sub" / "whole", arrays, settings, figure.draw)
+    _command.write("name", tmp_path / "sub" / "whole", arrays, settings, figure.draw)
     png, pdf = ((tmp_path / "sub" / f"whole.{suffix}").read_bytes() for suffix in ("png", "pdf"))
     assert png.startswith(b"\x89PNG")
     assert pdf.startswith(b"%PDF")
