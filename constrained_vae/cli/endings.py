@@ -24,7 +24,7 @@ _ASCII = {"…": "...", "β": "beta", "λ": "lambda", "κ": "kappa", "σ": "sigm
 
 
 class Signals:
-    """Ctrl-C and SIGTERM while a command runs: all are noted, and the first one ends a computation.
+    """Ctrl-C and SIGTERM while a command runs: all are noted, and one of them ends a computation.
 
     As a context it handles the signals, other than those that the caller of the process has ignored.
     """
@@ -52,7 +52,10 @@ class Signals:
 
     @contextlib.contextmanager
     def raised(self) -> Iterator[None]:
-        """In the block, the next signal raises KeyboardInterrupt; those after it do not disturb what is still done."""
+        """In the block, a signal raises KeyboardInterrupt.
+
+        The second one does not, so that a key that is pressed twice leaves in peace what follows from the first one.
+        """
         self._raising = True
         try:
             yield
@@ -61,8 +64,7 @@ class Signals:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.numbers.append(number)
-        if self._raising:
-            self._raising = False
+        if self._raising and len(self.numbers) != 2:
             raise KeyboardInterrupt
 
 
