@@ -16,6 +16,7 @@ from types import FrameType
 from typing import Any, Self, TextIO
 
 DONE, NOT_CONVERGED, BAD_INPUT, NOT_WRITTEN = 0, 1, 2, 3
+_AGAIN = 0.01  # seconds until a signal is sent once more
 _SIGNALLED = 128  # and the number of the signal: 130 after Ctrl-C, 143 after SIGTERM
 
 _EXPECTED = (ValueError, OSError, ImportError, KeyboardInterrupt)  # what one line on the standard error explains
@@ -39,11 +40,15 @@ class Signals:
             for number in (signal.SIGINT, signal.SIGTERM):
                 if signal.getsignal(number) not in (signal.SIG_IGN, None):
                     self._before[number] = signal.signal(number, self._note)
+        if self._before:
+            self._hook, sys.unraisablehook = sys.unraisablehook, self._again
         return self
 
     def __exit__(self, *error: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        if self._before:
+            sys.unraisablehook = self._hook
 
     @property
     def code(self) -> int:
@@ -66,6 +71,13 @@ class Signals:
         self.numbers.append(number)
         if self._raising and len(self.numbers) != 2:
             raise KeyboardInterrupt
+
+    def _again(self, lost: sys.UnraisableHookArgs) -> None:
+        """Send a signal once more whose KeyboardInterrupt Python had to drop, such as that of a method `__del__`."""
+        if isinstance(lost.exc_value, KeyboardInterrupt) and self.numbers:
+            threading.Timer(_AGAIN, signal.raise_signal, [self.numbers.pop()]).start()
+        else:
+            self._hook(lost)
 
 
 @contextlib.contextmanager

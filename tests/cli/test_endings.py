@@ -2,6 +2,8 @@
 
 import io
 import signal
+import sys
+import time
 
 import pytest
 
@@ -19,6 +21,25 @@ def test_a_key_that_is_pressed_twice_interrupts_once():
         signal.raise_signal(signal.SIGTERM)  # outside of the block it is noted alone
     assert signals.numbers == [signal.SIGINT, *3 * [signal.SIGTERM]]
     assert signals.code == 130
+
+
+def test_a_signal_that_a_destructor_has_swallowed_comes_again(capsys):
+    class Swallows:
+        def __del__(self):
+            signal.raise_signal(signal.SIGTERM)
+
+    def swallowed(swallows):
+        del swallows
+        for _ in range(1000):
+            time.sleep(0.01)
+
+    hook = sys.unraisablehook
+    with endings.Signals() as signals:
+        with pytest.raises(KeyboardInterrupt), endings.computing(signals):
+            swallowed(Swallows())
+        assert signals.numbers == [signal.SIGTERM]
+    assert sys.unraisablehook is hook
+    assert capsys.readouterr().err == ""
 
 
 def test_a_signal_before_the_computation_ends_it():
