@@ -41,7 +41,7 @@ def counted(found):
         print(f"{count:4} {case:20} {number:8} exit {code:4} {'new' if new else 'old'} file, {drafts} drafts")
 
 
-@pytest.mark.parametrize("numbers", [(1, 8, 3, 3), slow((2, 100, 50, 50))], ids=str)
+@pytest.mark.parametrize("numbers", [(1, 4, 2, 2), slow((2, 100, 50, 50))], ids=str)
 def test_savers(numbers):
     found = trials("savers", *numbers)
     counted(found)
@@ -54,7 +54,7 @@ def test_savers(numbers):
 
 @pytest.mark.parametrize(
     ("kind", "numbers"),
-    [("commands", (1, 5, 3, 1)), slow("commands", (2, 80, 40, 50)), slow("figures", (2, 6, 4, 4))],
+    [("commands", (1, 4, 2, 1)), slow("commands", (2, 80, 40, 50)), slow("figures", (2, 6, 4, 4))],
 )
 def test_commands(kind, numbers):
     found = trials(kind, *numbers)
@@ -71,7 +71,7 @@ def test_commands(kind, numbers):
         assert trial["new"] == (NOTHING not in trial["text"]), trial
 
 
-@pytest.mark.parametrize("count", [2, slow(40)])
+@pytest.mark.parametrize("count", [1, slow(40)])
 def test_a_program_that_has_just_begun(tmp_path, count):
     """Also while modules are imported there is one line, and no traceback."""
     rng = random.Random(count)
@@ -82,7 +82,6 @@ def test_a_program_that_has_just_begun(tmp_path, count):
         time.sleep(rng.uniform(0.15, 0.8))  # before that Python itself begins, and says what it likes
         process.send_signal(number)
         _, said = process.communicate()
-        # Python ends by SIGINT itself, which shells call 130, where this met the text of an import that exec() ran.
-        assert process.returncode in (128 + number, 0, *[-number] * (number == signal.SIGINT)), said
+        assert process.returncode in (128 + number, 0), said
         assert said.count("\n") == (process.returncode != 0), said
         assert out.exists() == (NOTHING not in said)

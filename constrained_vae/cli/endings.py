@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Any, Self, TextIO
 
 DONE, NOT_CONVERGED, BAD_INPUT, NOT_WRITTEN = 0, 1, 2, 3
-_AGAIN = 0.01  # seconds until a signal is sent once more
+_LATER = 0.01  # seconds until a signal is sent once more
 _SIGNALLED = 128  # and the number of the signal: 130 after Ctrl-C, 143 after SIGTERM
 
 _EXPECTED = (ValueError, OSError, ImportError, KeyboardInterrupt)  # what one line on the standard error explains
@@ -34,6 +34,7 @@ class Signals:
         self.numbers: list[int] = []
         self._raising = False
         self._before: dict[int, Any] = {}
+        self._repeat: threading.Timer | None = None
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():  # no other can handle signals
@@ -41,10 +42,13 @@ class Signals:
                 if signal.getsignal(number) not in (signal.SIG_IGN, None):
                     self._before[number] = signal.signal(number, self._note)
         if self._before:
-            self._hook, sys.unraisablehook = sys.unraisablehook, self._again
+            self._hook, sys.unraisablehook = sys.unraisablehook, self._unraised
         return self
 
     def __exit__(self, *error: object) -> None:
+        if self._repeat is not None:
+            self._repeat.cancel()
+            self._repeat.join()
         for number, handler in self._before.items():
             signal.signal(number, handler)
         if self._before:
@@ -68,16 +72,33 @@ class Signals:
             self._raising = False
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.numbers.append(number)
-        if self._raising and len(self.numbers) != 2:
+        if self._repeat is None:
+            self.numbers.append(number)
+        self._repeat = None
+        if not self._raising or len(self.numbers) == 2:
+            return
+        if _importing(frame):  # a module that is half imported breaks the next import of it, with another error
+            self._later(number)
+        else:
             raise KeyboardInterrupt
 
-    def _again(self, lost: sys.UnraisableHookArgs) -> None:
-        """Send a signal once more whose KeyboardInterrupt Python had to drop, such as that of a method `__del__`."""
+    def _later(self, number: int) -> None:
+        """Send a signal once more."""
+        self._repeat = threading.Timer(_LATER, signal.raise_signal, [number])
+        self._repeat.start()
+
+    def _unraised(self, lost: sys.UnraisableHookArgs) -> None:
+        """Send a signal once more whose KeyboardInterrupt Python has dropped, such as that in a method `__del__`."""
         if isinstance(lost.exc_value, KeyboardInterrupt) and self.numbers:
-            threading.Timer(_AGAIN, signal.raise_signal, [self.numbers.pop()]).start()
+            self._later(self.numbers[-1])
         else:
             self._hook(lost)
+
+
+def _importing(frame: FrameType | None) -> bool:
+    while frame is not None and not frame.f_code.co_filename.startswith("<frozen importlib"):
+        frame = frame.f_back
+    return frame is not None
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """Signals of a command, and its messages."""
 
+import importlib
 import io
 import signal
 import sys
@@ -40,6 +41,21 @@ def test_a_signal_that_a_destructor_has_swallowed_comes_again(capsys):
         assert signals.numbers == [signal.SIGTERM]
     assert sys.unraisablehook is hook
     assert capsys.readouterr().err == ""
+
+
+def test_an_import_is_finished_first(tmp_path, monkeypatch):
+    def imported_and_on():
+        importlib.import_module("slowly")
+        for _ in range(1000):
+            time.sleep(0.01)
+
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "slowly.py").write_text("import signal\nsignal.raise_signal(signal.SIGTERM)\ndone = True\n")
+    with endings.Signals() as signals:
+        with pytest.raises(KeyboardInterrupt), endings.computing(signals):
+            imported_and_on()
+        assert signals.numbers == [signal.SIGTERM]
+    assert sys.modules["slowly"].done
 
 
 def test_a_signal_before_the_computation_ends_it():

@@ -27,7 +27,6 @@ from typing import Any
 import numpy as np
 
 import constrained_vae as cv
-from analysis import figure3
 from constrained_vae import geco
 from constrained_vae._utils.writing import write_picture, write_text
 from constrained_vae.cli import main as cli
@@ -141,6 +140,8 @@ def command(name: str, *arguments: str) -> Callable[[Path], int]:
 
 def figures() -> Iterator[Case]:
     """One figure, whose shell is that of all."""
+    from analysis import figure3
+
     options = ["--data", "four_clusters", "--n", "40", "--steps", "60", "--kappa", "0.5", "--quiet"]
 
     def work(path: Path) -> int:
