@@ -153,9 +153,8 @@ def printed(prog: str, text: str, signals: Signals) -> bool:
     Ctrl-C ends a reader that does not go on.
     """
     try:
-        with signals.raised():
+        with signals.raised(), _discarding(sys.stdout):
             say(text, sys.stdout)
-            flush()
     except (BrokenPipeError, KeyboardInterrupt):
         return True
     except (OSError, ValueError) as error:
@@ -192,8 +191,9 @@ def say(text: str, stream: TextIO | None) -> None:
 
 
 def flush() -> None:
-    """Flush the standard output; if that fails, the interpreter shall not try again at its end, and complain."""
-    _flush(sys.stdout)
+    """Flush the standard output, and drop what it cannot take."""
+    with contextlib.suppress(OSError), _discarding(sys.stdout):
+        pass
 
 
 @contextlib.contextmanager
@@ -204,8 +204,8 @@ def tolerant_errors() -> Iterator[None]:
         with contextlib.redirect_stderr(_Dropping(stream)):
             yield
     finally:
-        with contextlib.suppress(OSError, ValueError):
-            _flush(stream)
+        with contextlib.suppress(OSError, ValueError), _discarding(stream):
+            pass
 
 
 class _Dropping:
@@ -229,14 +229,16 @@ class _Dropping:
         return getattr(self._stream, name)
 
 
-def _flush(stream: TextIO | None) -> None:
-    if stream is None:
-        return
+@contextlib.contextmanager
+def _discarding(stream: TextIO | None) -> Iterator[None]:
+    """A block that prints, and flushes; if that fails, the interpreter shall not try again at its end, and complain."""
     try:
-        stream.flush()
+        yield
+        if stream is not None:
+            stream.flush()
     except OSError:
         with contextlib.suppress(OSError):
-            if any(stream is own for own in (sys.__stdout__, sys.__stderr__)):
+            if stream is not None and any(stream is own for own in (sys.__stdout__, sys.__stderr__)):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         raise
 

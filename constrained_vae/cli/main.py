@@ -12,7 +12,7 @@ import argparse
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -49,8 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             args = _parser().parse_args(argv)
         finally:
-            with suppress(OSError):
-                endings.flush()  # of --help
+            endings.flush()  # of --help
         return _run(args, f"constrained-vae {args.command}", signals)
 
 

@@ -18,6 +18,7 @@ import pytest
 import constrained_vae as cv
 from constrained_vae.backends import reference
 from constrained_vae.cli import commands, main as cli, output
+from tests.helpers.marks import slow
 
 SMALL = ["--tiles", "2", "--backend", "reference", "--quiet"]
 COMMANDS = {
@@ -426,15 +427,26 @@ def test_an_output_in_ascii(tmp_path, monkeypatch):
     assert text.endswith(f"wrote {tmp_path}/beta.npz\n")
 
 
-def test_as_a_program_whose_output_nobody_reads(tmp_path):
+@pytest.mark.parametrize(
+    ("arguments", "buffered"),
+    [
+        (["solve", *COMMANDS["solve"], "--out"], True),
+        slow(["solve", *COMMANDS["solve"], "--out"], False),
+        (["--help"], True),
+    ],
+)
+def test_as_a_program_whose_output_nobody_reads(tmp_path, arguments, buffered):
     """Nor does the interpreter complain at its end."""
-    command = [sys.executable, "-m", "constrained_vae", "solve", *COMMANDS["solve"], "--out", tmp_path / "s.npz"]
+    more = [tmp_path / "s.npz"] if arguments[-1] == "--out" else []
+    command = [sys.executable, "-m", "constrained_vae", *arguments, *more]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "" if buffered else "1"}
     reader, writer = os.pipe()
     os.close(reader)
-    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, cwd=ROOT, check=False)
+    done = subprocess.run(command, stdout=writer, stderr=-1, cwd=ROOT, env=environment, check=False)
     os.close(writer)
     assert (done.returncode, done.stderr) == (0, b"")
-    assert cv.FixedPoint.load(tmp_path / "s.npz").converged
+    for path in more:
+        assert cv.FixedPoint.load(path).converged
 
 
 # --- help -------------------------------------------------------------------------------------------------------------
