@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 import constrained_vae as cv
 from constrained_vae._utils.writing import check_writable, write_npz, write_picture
 from constrained_vae.cli import endings
+from constrained_vae.cli.signals import Signals
 
 Arrays = dict[str, np.ndarray]
 Computed = tuple[Arrays, dict[str, Any]]  # every array of a figure, and the settings it was computed with
@@ -67,18 +68,18 @@ def run(
     Bad input, and Ctrl-C before there is anything to draw, end in one line on the standard error. The exit codes are
     those of the command line.
     """
-    with endings.tolerant_errors(), endings.Signals() as signals:
+    with endings.tolerant_errors(), Signals() as signals:
         try:
-            with endings.computing(signals):
+            with signals.computing():
                 out.parent.mkdir(parents=True, exist_ok=True)
                 check_writable(f"{out}.npz", "--out")
                 arrays, settings = compute()
         except BaseException as error:
             return endings.explained(name, error, "draw", signals)
         files = write(name, out, arrays, settings, draw)
-        lines = [table(arrays), *(f"wrote {path}" for path, there in files.items() if there)]
-        whole = endings.printed(name, "\n".join(lines), signals) and all(files.values())
-        return endings.ended(name, whole, True, signals)
+        names = [f"wrote {path}" for path, there in files.items() if there]
+        printed = endings.printed(name, lambda: "\n".join([table(arrays), *names]), signals)
+        return endings.ended(name, printed and all(files.values()), True, signals)
 
 
 def write(

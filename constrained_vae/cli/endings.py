@@ -1,4 +1,4 @@
-"""How a command ends, for the command line and the figures: signals, files, output, exit codes and their messages.
+"""How a command ends, for the command line and the figures: files, output, exit codes and their messages.
 
 This module imports nothing heavy, so that `--help` is fast.
 """
@@ -8,106 +8,17 @@ from __future__ import annotations
 import codecs
 import contextlib
 import os
-import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator
-from types import FrameType
-from typing import Any, Self, TextIO
+from typing import Any, TextIO
 
-DONE, NOT_CONVERGED, BAD_INPUT, NOT_WRITTEN = 0, 1, 2, 3
-_LATER = 0.01  # seconds until a signal is sent once more
-_SIGNALLED = 128  # and the number of the signal: 130 after Ctrl-C, 143 after SIGTERM
+from .signals import Signals
+
+DONE, NOT_CONVERGED, BAD_INPUT, NOT_WRITTEN = 0, 1, 2, 3  # others: `Signals.code`
 
 _EXPECTED = (ValueError, OSError, ImportError, KeyboardInterrupt)  # what one line on the standard error explains
 
 _ASCII = {"…": "...", "β": "beta", "λ": "lambda", "κ": "kappa", "σ": "sigma", "ψ": "psi", "–": "-", "−": "-", "×": "x"}
-
-
-class Signals:
-    """Ctrl-C and SIGTERM while a command runs: all are noted, and one of them ends a computation.
-
-    As a context it handles the signals, other than those that the caller of the process has ignored.
-    """
-
-    def __init__(self) -> None:
-        self.numbers: list[int] = []
-        self._raising = False
-        self._before: dict[int, Any] = {}
-        self._repeat: threading.Timer | None = None
-
-    def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():  # no other can handle signals
-            for number in (signal.SIGINT, signal.SIGTERM):
-                if signal.getsignal(number) not in (signal.SIG_IGN, None):
-                    self._before[number] = signal.signal(number, self._note)
-        if self._before:
-            self._hook, sys.unraisablehook = sys.unraisablehook, self._unraised
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._repeat is not None:
-            self._repeat.cancel()
-            self._repeat.join()
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        if self._before:
-            sys.unraisablehook = self._hook
-
-    @property
-    def code(self) -> int:
-        """The exit code after an interruption."""
-        return _SIGNALLED + (self.numbers or [signal.SIGINT])[0]
-
-    @contextlib.contextmanager
-    def raised(self) -> Iterator[None]:
-        """In the block, a signal raises KeyboardInterrupt.
-
-        The second one does not, so that a key that is pressed twice leaves in peace what follows from the first one.
-        """
-        self._raising = True
-        try:
-            yield
-        finally:
-            self._raising = False
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if self._repeat is None:
-            self.numbers.append(number)
-        self._repeat = None
-        if not self._raising or len(self.numbers) == 2:
-            return
-        if _importing(frame):  # a module that is half imported breaks the next import of it, with another error
-            self._later(number)
-        else:
-            raise KeyboardInterrupt
-
-    def _later(self, number: int) -> None:
-        """Send a signal once more."""
-        self._repeat = threading.Timer(_LATER, signal.raise_signal, [number])
-        self._repeat.start()
-
-    def _unraised(self, lost: sys.UnraisableHookArgs) -> None:
-        """Send a signal once more whose KeyboardInterrupt Python has dropped, such as that in a method `__del__`."""
-        if isinstance(lost.exc_value, KeyboardInterrupt) and self.numbers:
-            self._later(self.numbers[-1])
-        else:
-            self._hook(lost)
-
-
-def _importing(frame: FrameType | None) -> bool:
-    while frame is not None and not frame.f_code.co_filename.startswith("<frozen importlib"):
-        frame = frame.f_back
-    return frame is not None
-
-
-@contextlib.contextmanager
-def computing(signals: Signals) -> Iterator[None]:
-    """A block that computes: signals raise KeyboardInterrupt in it, also those that arrived before."""
-    with signals.raised():
-        if signals.numbers:
-            raise KeyboardInterrupt
-        yield
 
 
 def explained(prog: str, error: BaseException, result: str, signals: Signals) -> int:
@@ -139,26 +50,25 @@ def written(prog: str, path: object, write: Callable[[], object]) -> bool:
     try:
         write()
     except Exception as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else one_line(error)
-        kind = "" if isinstance(error, (OSError, ValueError)) else f"{type(error).__name__}: "
-        say(f"{prog}: {path} was not written: {kind}{reason}", sys.stderr)
+        say(f"{prog}: {path} was not written: {_reason(error)}", sys.stderr)
         return False
     return True
 
 
-def printed(prog: str, text: str, signals: Signals) -> bool:
-    """Print on the standard output; False, and one line, if it fails.
+def printed(prog: str, text: Callable[[], str], signals: Signals) -> bool:
+    """Print what a function returns on the standard output; False, and one line, if it fails.
 
-    It is no failure if nobody reads on: the standard output is closed, or its reader has ended, as `head` does. Here
-    Ctrl-C ends a reader that does not go on.
+    It is no failure if nobody reads on: the standard output is closed, or its reader has ended, as `head` does. Ctrl-C
+    ends the wait for a reader.
     """
     try:
+        lines = text()
         with signals.raised(), _discarding(sys.stdout):
-            say(text, sys.stdout)
+            say(lines, sys.stdout)
     except (BrokenPipeError, KeyboardInterrupt):
         return True
-    except (OSError, ValueError) as error:
-        say(f"{prog}: the result could not be printed: {one_line(error)}", sys.stderr)
+    except Exception as error:
+        say(f"{prog}: the result could not be printed: {_reason(error)}", sys.stderr)
         return False
     return True
 
@@ -179,6 +89,13 @@ def one_line(message: object) -> str:
     if isinstance(message, OSError) and message.filename is not None:
         message = f"{message.filename}: {message.strerror}"
     return " ".join(str(message).split())
+
+
+def _reason(error: Exception) -> str:
+    """What has failed in one step of several, in one line."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return one_line(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {one_line(error)}"
 
 
 # --- output -----------------------------------------------------------------------------------------------------------

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from .. import __version__
 from . import endings
+from .signals import Signals
 
 if TYPE_CHECKING:
-    from .commands import Described
+    from .commands import Outcome
 
 _DATA = "a data set by name (four_clusters, digits, ...), or a .npy, .npz or .csv file with a point per row"
 _BETAS = "LOW:HIGH:COUNT temperatures, evenly spaced in log beta"
@@ -45,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     SystemExit
         After `--help` and `--version`, and if the options are invalid (code 2).
     """
-    with endings.tolerant_errors(), endings.Signals() as signals:
+    with endings.tolerant_errors(), Signals() as signals:
         try:
             args = _parser().parse_args(argv)
         finally:
@@ -53,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(args, f"constrained-vae {args.command}", signals)
 
 
-def _run(args: argparse.Namespace, prog: str, signals: endings.Signals) -> int:
+def _run(args: argparse.Namespace, prog: str, signals: Signals) -> int:
     """Run the command of the parsed arguments; the exit code."""
     try:
         with _printing_warnings(prog) as kinds:
@@ -61,26 +62,24 @@ def _run(args: argparse.Namespace, prog: str, signals: endings.Signals) -> int:
             from ..results.status import NotConvergedWarning
             from . import commands, output
 
-            with endings.computing(signals):
+            with signals.computing():
                 data = find(args.data, seed=args.seed)
                 output.check(args.out, args.plot)
-                described: Described = getattr(commands, args.command)(args, data)
-            interrupted = bool(signals.numbers)
-            outcome = described()
+                outcome: Outcome = getattr(commands, args.command)(args, data)
     except BaseException as error:
         return endings.explained(prog, error, "write", signals)
     converged = outcome.converged and not any(issubclass(kind, NotConvergedWarning) for kind in kinds)
+    ending = {"converged": converged, "interrupted": bool(signals.numbers)}
     if len(kinds) > _LISTED:
         endings.say(f"{prog}: and {len(kinds) - _LISTED} more warnings", sys.stderr)
-    ending = {"converged": converged, "interrupted": interrupted}
     steps = {
         args.out: lambda: output.save(args, data, outcome, ending),
         args.plot: lambda: output.draw(args.plot, outcome),
     }
     files = {path: endings.written(prog, path, step) for path, step in steps.items() if path is not None}
-    lines = [outcome.text, *(f"wrote {path}" for path, there in files.items() if there)]
-    whole = endings.printed(prog, "\n".join(lines), signals) and all(files.values())
-    return endings.ended(prog, whole, converged, signals)
+    names = [f"wrote {path}" for path, there in files.items() if there]
+    printed = endings.printed(prog, lambda: "\n".join([outcome.text(), *names]), signals)
+    return endings.ended(prog, printed and all(files.values()), converged, signals)
 
 
 # --- warnings ---------------------------------------------------------------------------------------------------------

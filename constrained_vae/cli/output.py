@@ -41,7 +41,7 @@ def save(args: argparse.Namespace, data: DataSet, outcome: Outcome, ending: dict
     about = {"name": data.name, "n_points": data.x.shape[0], "dim": data.x.shape[1]}
     options = {name: v for name, v in vars(args).items() if name not in ("command", "out", "plot", "quiet")}
     head = {"command": args.command, "version": __version__, "data_set": about, "options": options}
-    everything = {**head, **ending, **outcome.facts, "columns": outcome.columns}
+    everything = {**head, **ending, **outcome.facts(), "columns": outcome.columns()}
     write_text(args.out, json.dumps(_plain(everything), indent=1, allow_nan=False) + "\n")
 
 

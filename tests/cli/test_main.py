@@ -318,11 +318,10 @@ def test_sigterm_is_treated_like_ctrl_c(tmp_path, capsys, monkeypatch):
     assert capsys.readouterr().err == "constrained-vae sweep: interrupted: this is what had been computed\n"
 
 
-@pytest.mark.parametrize("moment", ["described", "written", "drawn"])
+@pytest.mark.parametrize("moment", ["written", "drawn", "described"])
 def test_a_signal_after_the_computation_loses_nothing(tmp_path, capsys, monkeypatch, moment):
-    place, name = {"described": (commands, "_of_solution"), "written": (output, "save"), "drawn": (output, "draw")}[
-        moment
-    ]
+    places = {"written": (output, "save"), "drawn": (output, "draw"), "described": (commands.tables, "as_text")}
+    place, name = places[moment]
     original = getattr(place, name)
 
     def pressed(*arguments):
@@ -377,6 +376,18 @@ def test_a_picture_that_fails_loses_nothing_else(tmp_path, capsys, monkeypatch):
     assert cv.FixedPoint.load(tmp_path / "s.npz").converged
 
 
+def test_a_description_that_fails_loses_nothing_else(tmp_path, capsys, monkeypatch):
+    def fail(*arguments, **options):
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(commands, "first_critical_beta", fail)
+    assert run("sweep", *COMMANDS["sweep"], "--out", tmp_path / "b.npz") == 3
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err == "constrained-vae sweep: the result could not be printed: MemoryError: no room\n"
+    assert len(cv.Branch.load(tmp_path / "b.npz")) == 12
+
+
 @pytest.fixture
 def unread():
     """A standard output that nobody reads."""
@@ -413,7 +424,7 @@ def test_a_full_output_is_one_line_and_the_file_is_there(tmp_path, capsys, monke
     with pytest.raises(OSError, match="No space"):
         stream.close()
     assert capsys.readouterr().err == (
-        "constrained-vae solve: the result could not be printed: [Errno 28] No space left on device\n"
+        "constrained-vae solve: the result could not be printed: No space left on device\n"
     )
     assert cv.FixedPoint.load(tmp_path / "s.npz").converged
 
