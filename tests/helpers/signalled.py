@@ -70,6 +70,7 @@ def savers() -> Iterator[Case]:
     branches = [cv.sweep(X, betas=betas, **OPTIONS) for betas in ([9.0, 1.0], [8.0, 2.0, 0.5])]
     curves = [cv.rate_distortion(X, betas, backend="reference") for betas in ([9.0, 1.0], [8.0, 2.0])]
     runs = [train(steps=20, learning_rate=rate) for rate in (1e-3, 2e-3)]
+    figure(1).savefig(io.BytesIO())  # imports what a picture needs
     yield saver("FixedPoint", [s.save for s in solutions], cv.FixedPoint.load)
     yield saver("Branch", [b.save for b in branches], cv.Branch.load)
     yield saver("RateDistortionCurve", [c.save for c in curves], cv.RateDistortionCurve.load)
