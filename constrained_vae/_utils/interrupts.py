@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+Result = TypeVar("Result")
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -34,3 +37,19 @@ def deferred_interrupts() -> Iterator[None]:
         for number in handlers:
             if number in arrived:
                 signal.raise_signal(number)
+
+
+def finished(result: Callable[[], Result]) -> tuple[Result, bool]:
+    """What a function returns, without being disturbed by Ctrl-C, and whether Ctrl-C was pressed meanwhile.
+
+    For results that are there when an iteration has ended, and only have to be put together.
+    """
+    made: list[Result] = []
+    try:
+        with deferred_interrupts():
+            made.append(result())
+    except KeyboardInterrupt:
+        if not made:
+            raise
+        return made[0], True
+    return made[0], False

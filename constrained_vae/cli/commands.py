@@ -44,7 +44,7 @@ class Outcome:
     text: Callable[[], str]
     columns: Callable[[], Mapping[str, Any]]
     facts: Callable[[], Mapping[str, Any]]
-    converged: bool = True
+    converged: Callable[[], bool] = lambda: True
 
 
 def solve(args: argparse.Namespace, data: DataSet) -> Outcome:
@@ -73,7 +73,7 @@ def solve(args: argparse.Namespace, data: DataSet) -> Outcome:
         text=lambda: f"{solution}\n{tables.as_text(solution._columns)}",
         columns=columns,
         facts=facts,
-        converged=solution.converged,
+        converged=lambda: bool(solution.converged),
     )
 
 
@@ -102,7 +102,7 @@ def sweep(args: argparse.Namespace, data: DataSet) -> Outcome:
         first = f"first critical beta {facts()['first_critical_beta']:.9g}"
         return f"{branch}\n{tables.as_text(branch._columns)}\n{first}; highest peaks at {peaks}"
 
-    return Outcome(branch.save, draw, text, lambda: branch._columns, facts, branch.converged)
+    return Outcome(branch.save, draw, text, lambda: branch._columns, facts, lambda: branch.converged)
 
 
 def transitions(args: argparse.Namespace, data: DataSet) -> Outcome:
@@ -196,13 +196,16 @@ def train(args: argparse.Namespace, data: DataSet) -> Outcome:
         seen, report = run.evaluation, {name: asdict(found) for name, found in run.report.items()}
         return {"stopped": run.stopped, "rate": seen.rate, "distortion": seen.distortion, "report": report}
 
+    def converged() -> bool:
+        return run.stopped == "finished" and all(found.status in ("met", "slack") for found in run.report.values())
+
     return Outcome(
         save=run.save,
         draw=lambda ax: _plotting().training(run.history, ax),
         text=text,
         columns=lambda: {name: run.history.column(name) for name in run.history.columns},
         facts=facts,
-        converged=run.stopped == "finished" and all(found.status in ("met", "slack") for found in run.report.values()),
+        converged=converged,
     )
 
 

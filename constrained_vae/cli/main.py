@@ -68,7 +68,7 @@ def _run(args: argparse.Namespace, prog: str, signals: Signals) -> int:
                 outcome: Outcome = getattr(commands, args.command)(args, data)
     except BaseException as error:
         return endings.explained(prog, error, "write", signals)
-    converged = outcome.converged and not any(issubclass(kind, NotConvergedWarning) for kind in kinds)
+    converged = outcome.converged() and not any(issubclass(kind, NotConvergedWarning) for kind in kinds)
     ending = {"converged": converged, "interrupted": bool(signals.numbers)}
     if len(kinds) > _LISTED:
         endings.say(f"{prog}: and {len(kinds) - _LISTED} more warnings", sys.stderr)

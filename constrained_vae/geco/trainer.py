@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from os import PathLike
 from typing import Any
 
@@ -22,7 +23,7 @@ from .._utils.checks import (
     check_weights,
 )
 from .._utils.device import array_namespace
-from .._utils.interrupts import deferred_interrupts
+from .._utils.interrupts import deferred_interrupts, finished
 from ..data.frame import Frame
 from ..data.rows import check_radius, standard_frame
 from ..objectives.constraints import RE, Constraint
@@ -40,6 +41,7 @@ from .training import NotFiniteError, Training
 OBJECTIVES = ("geco", "elbo", "beta", "annealed")
 _BATCH = 128
 _RATE, _RATE_OF_WIDTH = 5e-3, 0.2  # default learning rate: at most the first, and the second over the width
+_INTERRUPTED = "interrupted at step {}"
 _SHOWN = 50  # steps between two updates of the progress bar
 
 
@@ -197,18 +199,24 @@ def train(
         _warn_of_thresholds(host, constraints, floors, latent_dim, hidden)
 
     stopped = _loop(training, steps, file, checkpoint_every, progress, callback)
-    file.write(last=True, stacklevel=2)
-    history = training.history(constraints)
-    run = Run(
-        x=host,
-        constraints=constraints,
-        model=training.model,
-        history=history,
-        settings=settings,
-        state=training.state(),
-        stopped=stopped,
-        report=make_report(training, history, constraints, floors),
-    )
+
+    def result() -> Run:
+        file.write(last=True, stacklevel=4)
+        history = training.history(constraints)
+        return Run(
+            x=host,
+            constraints=constraints,
+            model=training.model,
+            history=history,
+            settings=settings,
+            state=training.state(),
+            stopped=stopped,
+            report=make_report(training, history, constraints, floors),
+        )
+
+    run, pressed = finished(result)
+    if pressed:
+        run = replace(run, stopped=_INTERRUPTED.format(training.steps))
     _warn_of_failures(run)
     return run
 
@@ -238,7 +246,7 @@ def _loop(
                 if callback and callback(training.steps, row):
                     return f"stopped by the callback at step {training.steps}"
         except KeyboardInterrupt:
-            return f"interrupted at step {training.steps}"
+            return _INTERRUPTED.format(training.steps)
         except NotFiniteError as error:
             return f"not finite at step {training.steps}: {error}; the model is that of the step before"
     return "finished"

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import importlib
 import io
 import itertools
 import json
@@ -27,6 +28,7 @@ COMMANDS = {
     "transitions": ["two_points", "--betas", "0.2:1.5", *SMALL],
     "frontier": ["two_points", "--betas", "0.2:0.9:4", "--backend", "reference", "--quiet"],
 }
+TRAIN = ["two_points", "--kappa", "0.8", "--latent", "1", "--hidden", "linear", "--quiet", "--steps", "40"]
 ROOT = Path(cv.__file__).parents[1]
 POINTS = np.array([[-1.0], [1.0]])
 
@@ -335,6 +337,33 @@ def test_a_signal_after_the_computation_loses_nothing(tmp_path, capsys, monkeypa
     said = capsys.readouterr()
     assert said.out.endswith(f"wrote {out}\nwrote {plot}\n")
     assert said.err == "constrained-vae solve: interrupted: this is what had been computed\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "module", "name"),
+    [
+        ("solve", "solvers.loop", "package"),
+        ("frontier", "frontier.rate_distortion", "_curve"),
+        ("train", "geco.trainer", "make_report"),
+    ],
+)
+def test_ctrl_c_while_a_result_is_put_together_loses_nothing(tmp_path, monkeypatch, command, module, name):
+    place = importlib.import_module(f"constrained_vae.{module}")
+    original = getattr(place, name)
+
+    def pressed(*arguments):
+        monkeypatch.undo()
+        signal.raise_signal(signal.SIGINT)
+        return original(*arguments)
+
+    monkeypatch.setattr(place, name, pressed)
+    arguments = {**COMMANDS, "train": TRAIN}[command]
+    assert run(command, *arguments, "--out", tmp_path / "part.json") == 130
+    part = read(tmp_path / "part.json")
+    assert part["interrupted"]
+    assert part.get("stopped", "interrupted at step 40") == "interrupted at step 40"
+    assert part.get("status", "INTERRUPTED") == "INTERRUPTED"
+    assert part["columns"]
 
 
 def test_ctrl_c_at_once_has_nothing_to_write(tmp_path, capsys, monkeypatch):
