@@ -92,6 +92,6 @@ def write(
     steps: dict[str, Callable[[str], None]] = {
         f"{out}.npz": lambda path: write_npz(path, None, everything),
         f"{out}.png": lambda path: write_picture(path, figure()),
-        f"{out}.pdf": lambda path: write_picture(path, figure()),
+        f"{out}.pdf": lambda path: write_picture(path, figure(), dpi="figure"),
     }
     return {path: endings.written(name, path, functools.partial(step, path)) for path, step in steps.items()}

@@ -77,7 +77,7 @@ def write_text(path: str | bytes | PathLike[Any], text: str) -> None:
         file.write(text.encode())
 
 
-def write_picture(path: str | bytes | PathLike[Any], figure: Any, dpi: int = 200) -> None:
+def write_picture(path: str | bytes | PathLike[Any], figure: Any, dpi: int | str = 200) -> None:
     """Write a Matplotlib figure; the suffix of the path names the format."""
     with whole_file(path) as file:
         figure.savefig(file, format=os.path.splitext(os.fsdecode(path))[1][1:], dpi=dpi)
