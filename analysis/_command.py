@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,9 @@ from matplotlib.figure import Figure
 
 import constrained_vae as cv
 from constrained_vae._utils.defaults import N_TILES
+from constrained_vae._utils.writing import check_writable, write_npz, write_picture
 from constrained_vae.cli import endings
+from constrained_vae.cli.signals import Signals
 
 Arrays = dict[str, np.ndarray]
 Computed = tuple[Arrays, dict[str, Any]]  # every array of a figure, and the settings it was computed with
@@ -63,24 +66,33 @@ def run(
 ) -> int:
     """Compute a figure, write its files, print its table and the names of the files; the exit code.
 
-    Bad input, and Ctrl-C before there is anything to draw, end in one line on the standard error.
+    Bad input, and Ctrl-C before there is anything to draw, end in one line on the standard error. The exit codes are
+    those of the command line.
     """
-    try:
-        arrays, settings = compute()
-    except endings.EXPECTED as error:
-        return endings.explained(name, error, "draw")
-    write(out, arrays, settings, draw)
-    print(table(arrays))
-    for suffix in ("png", "pdf", "npz"):
-        print(f"wrote {out}.{suffix}")
-    return endings.partial(name) if settings["interrupted"] else endings.DONE
+    with endings.tolerant_errors(), Signals() as signals:
+        try:
+            with signals.computing():
+                out.parent.mkdir(parents=True, exist_ok=True)
+                check_writable(f"{out}.npz", "--out")
+                arrays, settings = compute()
+        except BaseException as error:
+            return endings.explained(name, error, "draw", signals)
+        files = write(name, out, arrays, settings, draw)
+        names = [f"wrote {path}" for path, there in files.items() if there]
+        printed = endings.printed(name, lambda: "\n".join([table(arrays), *names]), signals)
+        return endings.ended(name, printed and all(files.values()), True, signals)
 
 
-def write(out: Path, arrays: Arrays, settings: dict[str, Any], draw: Callable[[Arrays], Figure]) -> None:
-    """Write the PNG, the PDF, and the arrays with their settings."""
+def write(
+    name: str, out: Path, arrays: Arrays, settings: dict[str, Any], draw: Callable[[Arrays], Figure]
+) -> dict[str, bool]:
+    """Write the arrays with their settings, the PNG and the PDF; every path, and whether it was written."""
     out.parent.mkdir(parents=True, exist_ok=True)
     everything: dict[str, Any] = {"settings": np.array(json.dumps(settings)), **arrays}
-    np.savez_compressed(f"{out}.npz", **everything)
-    figure = draw(arrays)
-    figure.savefig(f"{out}.png", dpi=200)
-    figure.savefig(f"{out}.pdf")
+    figure = functools.cache(lambda: draw(arrays))
+    steps: dict[str, Callable[[str], None]] = {
+        f"{out}.npz": lambda path: write_npz(path, None, everything),
+        f"{out}.png": lambda path: write_picture(path, figure()),
+        f"{out}.pdf": lambda path: write_picture(path, figure(), dpi="figure"),
+    }
+    return {path: endings.written(name, path, functools.partial(step, path)) for path, step in steps.items()}

@@ -23,6 +23,8 @@ from typing import Any
 
 import numpy as np
 
+from constrained_vae._utils.writing import write_picture, write_text
+
 from ._methods import METHODS
 from ._process import elsewhere
 
@@ -197,8 +199,8 @@ def write(out: Path, results: dict[str, Any]) -> None:
 
     for folder in ("results", "figures"):
         (out / folder).mkdir(parents=True, exist_ok=True)
-    (out / "results" / "map.json").write_text(json.dumps(results, indent=1) + "\n")
-    draw(results).savefig(out / "figures" / "map.png", dpi=200)
+    write_text(out / "results" / "map.json", json.dumps(results, indent=1) + "\n")
+    write_picture(out / "figures" / "map.png", draw(results))
 
 
 def machine() -> dict[str, Any]:

@@ -16,6 +16,7 @@ from unittest import mock
 
 import numpy as np
 
+from constrained_vae._utils.writing import write_text
 from constrained_vae.backends import numba, pruning
 
 from ._methods import wall_clock
@@ -84,7 +85,7 @@ def main() -> None:
                 )
     if args.out:
         results = {"machine": machine(), "versions": versions(), "pruning": records}
-        args.out.write_text(json.dumps(results, indent=1) + "\n")
+        write_text(args.out, json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

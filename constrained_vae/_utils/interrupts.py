@@ -5,30 +5,51 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+Result = TypeVar("Result")
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 @contextlib.contextmanager
 def deferred_interrupts() -> Iterator[None]:
-    """Delay SIGINT and SIGTERM until the end of the block, where their own handlers are then called.
+    """Delay SIGINT and SIGTERM until the end of the block, where what they would have done is then done.
 
-    A signal that Python does not handle, such as SIGTERM by default, is not delayed. Python calls handlers in the main
-    thread alone; in any other thread the block is entered as it is.
+    A signal that is ignored stays ignored. Python handles signals in the main thread alone; in any other thread the
+    block is entered as it is.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     arrived: list[int] = []
-    handlers = {number: handler for number in _SIGNALS if callable(handler := signal.getsignal(number))}
+    handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+    handlers = {number: handler for number, handler in handlers.items() if handler not in (signal.SIG_IGN, None)}
     try:
         for number in handlers:
             signal.signal(number, lambda number, frame: arrived.append(number))
         yield
     finally:
-        # SIGINT, whose handler raises, comes last: all handlers are restored before anything is raised.
+        # All handlers are restored before a signal is raised, and SIGINT, whose handler raises, comes last.
         for number, handler in handlers.items():
             signal.signal(number, handler)
-        for received in dict.fromkeys(arrived):
-            signal.raise_signal(received)
+        for number in handlers:
+            if number in arrived:
+                signal.raise_signal(number)
+
+
+def finished(result: Callable[[], Result]) -> tuple[Result, bool]:
+    """What a function returns, without being disturbed by Ctrl-C, and whether Ctrl-C was pressed meanwhile.
+
+    For results that are there when an iteration has ended, and only have to be put together.
+    """
+    made: list[Result] = []
+    try:
+        with deferred_interrupts():
+            made.append(result())
+    except KeyboardInterrupt:
+        if not made:
+            raise
+        return made[0], True
+    return made[0], False

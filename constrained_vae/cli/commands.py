@@ -1,11 +1,15 @@
-"""The commands of the command line: functions of options and data that return an `Outcome`."""
+"""The commands of the command line: functions of options and data that compute, and return an `Outcome`.
+
+A signal ends what they compute. What an outcome describes is computed when it is asked for, after the file is saved.
+"""
 
 from __future__ import annotations
 
 import argparse
+import functools
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +17,7 @@ import numpy as np
 
 from .._utils import tables
 from .._utils.checks import shown
-from .._utils.files import write_npz
+from .._utils.writing import write_npz
 from ..datasets import DataSet
 from ..frontier.rate_distortion import rate_distortion
 from ..multipliers.dual import solve_constrained
@@ -33,15 +37,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """Result of a command: a text to print, and functions that write and draw the result."""
+    """Result of a command: functions that save it, draw it, and describe it in the JSON file and in print."""
 
-    text: str
     save: Callable[[Path], None]
     draw: Callable[[Axes], Axes]
-    columns: Mapping[str, Any]  # of the JSON file
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    converged: bool = True
-    interrupted: bool = False
+    text: Callable[[], str]
+    columns: Callable[[], Mapping[str, Any]]
+    facts: Callable[[], Mapping[str, Any]]
+    converged: Callable[[], bool] = lambda: True
 
 
 def solve(args: argparse.Namespace, data: DataSet) -> Outcome:
@@ -53,59 +56,66 @@ def solve(args: argparse.Namespace, data: DataSet) -> Outcome:
         raise ValueError("--sigma and --likelihood belong to --beta: under --kappa the squared error has a multiplier")
     else:
         solution = solve_constrained(data.x, RE(args.kappa), **_solver(args, data))
-    sites = solution.distinct
-    names = ("beta", "rate", "distortion", "free_energy", "marginal_kl", "residual", "error_estimate", "n_maps")
-    facts = {name: getattr(solution, name) for name in names}
-    if args.kappa is not None:
-        facts |= {"multipliers": solution.multipliers, "constraint_values": solution.constraint_values}
+
+    def columns() -> Mapping[str, Any]:
+        sites = solution.distinct
+        return {"reconstruction": sites.decoder, "prior_mass": sites.masses, "posterior_mass": sites.marginal}
+
+    def facts() -> Mapping[str, Any]:
+        names = ("beta", "rate", "distortion", "free_energy", "marginal_kl", "residual", "error_estimate", "n_maps")
+        met = () if args.kappa is None else ("multipliers", "constraint_values")
+        found = {name: getattr(solution, name) for name in (*names, *met, "labels")}
+        return {**found, "status": solution.status.name}
+
     return Outcome(
-        text=f"{solution}\n{tables.as_text(solution._columns)}",
         save=solution.save,
         draw=lambda ax: _plotting().reconstructions(solution, ax),
-        columns={"reconstruction": sites.decoder, "prior_mass": sites.masses, "posterior_mass": sites.marginal},
-        facts={**facts, "status": solution.status.name, "labels": solution.labels},
-        converged=solution.converged,
+        text=lambda: f"{solution}\n{tables.as_text(solution._columns)}",
+        columns=columns,
+        facts=facts,
+        converged=lambda: bool(solution.converged),
     )
 
 
 def sweep(args: argparse.Namespace, data: DataSet) -> Outcome:
     """The solutions along a range of temperatures."""
-    objective = _objective(args)
+    betas, objective = beta_grid(args.betas), _objective(args)
     branch = sweep_betas(
-        data.x, objective, betas=beta_grid(args.betas), direction=args.direction, seed=args.seed, **_solver(args, data)
+        data.x, objective, betas=betas, direction=args.direction, seed=args.seed, **_solver(args, data)
     )
     assert isinstance(branch, Branch)  # of one direction
     if not len(branch):
         raise KeyboardInterrupt
-    first = first_critical_beta(data.x, objective, weights=data.weights, backend=args.backend)
-    peaks = [float(peak) for peak in branch.peaks()] if len(branch) >= 5 else []
-    low, high = branch.betas.min(), branch.betas.max()
+
+    @functools.cache
+    def facts() -> dict[str, Any]:
+        first = first_critical_beta(data.x, objective, weights=data.weights, backend=args.backend)
+        return {"first_critical_beta": first, "peaks": [*map(float, branch.peaks())] if len(branch) >= 5 else []}
 
     def draw(ax: Axes) -> Axes:
-        order = branch.betas.argsort()
-        critical = [first] if low <= first <= high else []
-        return _plotting().distortion(branch.betas[order], branch.distortion[order], critical, peaks, ax)
+        order, first = branch.betas.argsort(), facts()["first_critical_beta"]
+        critical = [first] if branch.betas.min() <= first <= branch.betas.max() else []
+        return _plotting().distortion(branch.betas[order], branch.distortion[order], critical, facts()["peaks"], ax)
 
-    return Outcome(
-        text=f"{branch}\n{tables.as_text(branch._columns)}\n"
-        f"first critical beta {first:.9g}; highest peaks at {', '.join(f'{beta:.4g}' for beta in peaks) or 'none'}",
-        save=branch.save,
-        draw=draw,
-        columns=branch._columns,
-        facts={"first_critical_beta": first, "peaks": peaks},
-        converged=branch.converged,
-    )
+    def text() -> str:
+        peaks = ", ".join(f"{beta:.4g}" for beta in facts()["peaks"]) or "none"
+        first = f"first critical beta {facts()['first_critical_beta']:.9g}"
+        return f"{branch}\n{tables.as_text(branch._columns)}\n{first}; highest peaks at {peaks}"
+
+    return Outcome(branch.save, draw, text, lambda: branch._columns, facts, lambda: branch.converged)
 
 
 def transitions(args: argparse.Namespace, data: DataSet) -> Outcome:
     """The exact critical temperatures."""
     beta_range = None if args.betas is None else pair(args.betas, "--betas wants LOW:HIGH")
     found = find_transitions(data.x, _objective(args), beta_range, limit=args.limit, **_solver(args, data))
-    names = ("beta", "kind", "n_before", "n_after", "predicted", "skewness", "excess_kurtosis", "heating_end")
-    columns = {name: [getattr(t, name) for t in found] for name in (*names, "crossing", "jump", "direction")}
+
+    def columns() -> Mapping[str, list[Any]]:
+        names = ("beta", "kind", "n_before", "n_after", "predicted", "skewness", "excess_kurtosis", "heating_end")
+        return {name: [getattr(t, name) for t in found] for name in (*names, "crossing", "jump", "direction")}
 
     def save(path: Path) -> None:
-        arrays = {name: np.array(["" if v is None else v for v in values]) for name, values in columns.items()}
+        arrays = {name: np.array(["" if v is None else v for v in values]) for name, values in columns().items()}
         write_npz(path, None, arrays)
 
     def draw(ax: Axes) -> Axes:
@@ -114,14 +124,11 @@ def transitions(args: argparse.Namespace, data: DataSet) -> Outcome:
         ax.set_title("no transitions")
         return ax
 
-    return Outcome(
-        text="\n".join([*map(repr, found)] or ["no transitions"])
-        + f"\ncomplete down to beta={found.complete_to:.6g}: {found.ended}",
-        save=save,
-        draw=draw,
-        columns=columns,
-        facts={"complete_to": found.complete_to, "ended": found.ended},
-    )
+    def text() -> str:
+        listed = "\n".join(map(repr, found)) or "no transitions"
+        return f"{listed}\ncomplete down to beta={found.complete_to:.6g}: {found.ended}"
+
+    return Outcome(save, draw, text, columns, lambda: {"complete_to": found.complete_to, "ended": found.ended})
 
 
 def frontier(args: argparse.Namespace, data: DataSet) -> Outcome:
@@ -139,19 +146,22 @@ def frontier(args: argparse.Namespace, data: DataSet) -> Outcome:
         backend=args.backend,
         progress=not args.quiet,
     )
-    text, facts = f"{curve}\n{tables.as_text(curve._columns)}", {}
-    if model is not None:
-        excess = curve.excess(*model)
-        how = "" if excess.rigorous else " (heuristic bound)"
-        text += f"\nthe model is {excess.least:.6g} to {excess.most:.6g} nats above the frontier{how}"
-        facts = {"excess": asdict(excess)}
+    excess = None if model is None else curve.excess(*model)
 
     def draw(ax: Axes) -> Axes:
         models = {} if model is None else {"the model": np.array(model[::-1])}
         unit = {"unit": "nats"} if args.likelihood == "bernoulli" else {}
         return _plotting().rate_distortion(curve, models, ax=ax, **unit)
 
-    return Outcome(text, curve.save, draw, curve._columns, facts)
+    def text() -> str:
+        table = f"{curve}\n{tables.as_text(curve._columns)}"
+        if excess is None:
+            return table
+        how = "" if excess.rigorous else " (heuristic bound)"
+        return f"{table}\nthe model is {excess.least:.6g} to {excess.most:.6g} nats above the frontier{how}"
+
+    facts = {} if excess is None else {"excess": asdict(excess)}
+    return Outcome(curve.save, draw, text, lambda: curve._columns, lambda: facts)
 
 
 def train(args: argparse.Namespace, data: DataSet) -> Outcome:
@@ -177,20 +187,25 @@ def train(args: argparse.Namespace, data: DataSet) -> Outcome:
     )
     if not len(run.history):
         raise KeyboardInterrupt
-    seen, report = run.evaluation, run.report
+
+    def text() -> str:
+        seen = run.evaluation
+        return f"{run}\nrate {seen.rate:.6g} nats, distortion {seen.distortion:.6g} on the training data"
+
+    def facts() -> Mapping[str, Any]:
+        seen, report = run.evaluation, {name: asdict(found) for name, found in run.report.items()}
+        return {"stopped": run.stopped, "rate": seen.rate, "distortion": seen.distortion, "report": report}
+
+    def converged() -> bool:
+        return run.stopped == "finished" and all(found.status in ("met", "slack") for found in run.report.values())
+
     return Outcome(
-        text=f"{run}\nrate {seen.rate:.6g} nats, distortion {seen.distortion:.6g} on the training data",
         save=run.save,
         draw=lambda ax: _plotting().training(run.history, ax),
-        columns={name: run.history.column(name) for name in run.history.columns},
-        facts={
-            "stopped": run.stopped,
-            "rate": seen.rate,
-            "distortion": seen.distortion,
-            "report": {name: asdict(found) for name, found in report.items()},
-        },
-        converged=run.stopped == "finished" and all(found.status in ("met", "slack") for found in report.values()),
-        interrupted=run.stopped.startswith("interrupted"),
+        text=text,
+        columns=lambda: {name: run.history.column(name) for name in run.history.columns},
+        facts=facts,
+        converged=converged,
     )
 
 

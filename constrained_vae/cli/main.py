@@ -1,19 +1,17 @@
 """The command line `constrained-vae` with the commands solve, sweep, transitions, frontier and train.
 
-Exit codes: 0 done, 1 not converged, 2 bad input, 130 interrupted (results up to then are written). Modules that are
-slow to import are imported when a command runs, so that `--help` is fast.
+A command computes, then writes the file, then draws the picture, and prints at last; none of the three needs another
+one. Exit codes: 0 done; 1 not converged; 2 bad input; 3 computed, but the file, the picture or the text could not be
+written; 130 and 143 interrupted by Ctrl-C or SIGTERM (results up to then are written). Modules that are slow to import
+are imported when a command runs, so that `--help` is fast.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import math
-import os
-import signal
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -21,9 +19,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from .. import __version__
 from .._utils.defaults import N_TILES
 from . import endings
+from .signals import Signals
 
 if TYPE_CHECKING:
-    from ..datasets import DataSet
     from .commands import Outcome
 
 _DATA = "a data set by name (four_clusters, digits, ...), or a .npy, .npz or .csv file with a point per row"
@@ -49,85 +47,43 @@ def main(argv: Sequence[str] | None = None) -> int:
     SystemExit
         After `--help` and `--version`, and if the options are invalid (code 2).
     """
-    args = _parser().parse_args(argv)
-    prog = f"constrained-vae {args.command}"
+    with endings.tolerant_errors(), Signals() as signals:
+        try:
+            args = _parser().parse_args(argv)
+        finally:
+            endings.flush()  # of --help
+        return _run(args, f"constrained-vae {args.command}", signals)
+
+
+def _run(args: argparse.Namespace, prog: str, signals: Signals) -> int:
+    """Run the command of the parsed arguments; the exit code."""
     try:
-        with _noting_ctrl_c() as pressed, _printing_warnings(prog) as kinds:
+        with _printing_warnings(prog) as kinds:
             from ..datasets import find
             from ..results.status import NotConvergedWarning
-            from . import commands
+            from . import commands, output
 
-            data = find(args.data, seed=args.seed)
-            _check_paths(args.out, args.plot)
-            outcome: Outcome = getattr(commands, args.command)(args, data)
-        converged = outcome.converged and not any(issubclass(kind, NotConvergedWarning) for kind in kinds)
-        interrupted = outcome.interrupted or bool(pressed)
-        if len(kinds) > _LISTED:
-            print(f"{prog}: and {len(kinds) - _LISTED} more warnings", file=sys.stderr)
-        _publish(args, data, outcome, {"converged": converged, "interrupted": interrupted})
-    except endings.EXPECTED as error:
-        return endings.explained(prog, error, "write")
-    if interrupted:
-        return endings.partial(prog)
-    return endings.DONE if converged else endings.NOT_CONVERGED
-
-
-# --- files, output and warnings ---------------------------------------------------------------------------------------
-
-
-def _check_paths(out: Path | None, plot: Path | None) -> None:
-    """Make the folders of the output files, and raise ValueError now if a file cannot be written later."""
-    if out is not None and out.suffix not in (".npz", ".json"):
-        raise ValueError(f"--out must be a .npz or .json file, got {out}")
-    if plot is not None:
-        from matplotlib.figure import Figure
-
-        kinds = Figure().canvas.get_supported_filetypes()
-        if plot.suffix[1:] not in kinds:
-            raise ValueError(f"--plot must be a file of one of the types {', '.join(sorted(kinds))}, got {plot}")
-    for path in (out, plot):
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # A .npz file is first written as a draft in the same folder.
-            places = [path] * path.exists() + [path.parent] * (path.suffix == ".npz" or not path.exists())
-            if path.is_dir() or not all(os.access(place, os.W_OK) for place in places):
-                raise ValueError(f"{path} cannot be written")
+            with signals.computing():
+                data = find(args.data, seed=args.seed)
+                output.check(args.out, args.plot)
+                outcome: Outcome = getattr(commands, args.command)(args, data)
+    except BaseException as error:
+        return endings.explained(prog, error, "write", signals)
+    converged = outcome.converged() and not any(issubclass(kind, NotConvergedWarning) for kind in kinds)
+    ending = {"converged": converged, "interrupted": bool(signals.numbers)}
+    if len(kinds) > _LISTED:
+        endings.say(f"{prog}: and {len(kinds) - _LISTED} more warnings", sys.stderr)
+    steps = {
+        args.out: lambda: output.save(args, data, outcome, ending),
+        args.plot: lambda: output.draw(args.plot, outcome),
+    }
+    files = {path: endings.written(prog, path, step) for path, step in steps.items() if path is not None}
+    names = [f"wrote {path}" for path, there in files.items() if there]
+    printed = endings.printed(prog, lambda: "\n".join([outcome.text(), *names]), signals)
+    return endings.ended(prog, printed and all(files.values()), converged, signals)
 
 
-def _publish(args: argparse.Namespace, data: DataSet, outcome: Outcome, ending: dict[str, bool]) -> None:
-    """Print the results, write the file and draw the picture."""
-    print(outcome.text)
-    if args.out is not None and args.out.suffix == ".npz":
-        outcome.save(args.out)
-    elif args.out is not None:
-        about = {"name": data.name, "n_points": data.x.shape[0], "dim": data.x.shape[1]}
-        options = {name: v for name, v in vars(args).items() if name not in ("command", "out", "plot", "quiet")}
-        head = {"command": args.command, "version": __version__, "data_set": about, "options": options}
-        everything = {**head, **ending, **outcome.facts, "columns": outcome.columns}
-        args.out.write_text(json.dumps(_plain(everything), indent=1, allow_nan=False) + "\n")
-    if args.plot is not None:
-        from matplotlib.figure import Figure
-
-        ax = outcome.draw(Figure(figsize=(5, 3.5), layout="constrained").subplots())
-        if ax.get_legend_handles_labels()[1]:
-            ax.legend(frameon=False, fontsize="small")
-        assert isinstance(ax.figure, Figure)
-        ax.figure.savefig(args.plot, dpi=200)
-    for path in filter(None, (args.out, args.plot)):
-        print(f"wrote {path}")
-
-
-def _plain(value: Any) -> Any:
-    """The value with types that JSON has; numbers that are not finite become None."""
-    if hasattr(value, "tolist"):
-        value = value.tolist()
-    if isinstance(value, Mapping):
-        return {name: _plain(part) for name, part in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(part) for part in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return str(value) if isinstance(value, Path) else value
+# --- warnings ---------------------------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -146,22 +102,6 @@ def _printing_warnings(prog: str) -> Iterator[list[type[Warning]]]:
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = show  # type: ignore[assignment]
         yield kinds
-
-
-@contextmanager
-def _noting_ctrl_c() -> Iterator[list[int]]:
-    """Let Ctrl-C end the computation, which returns its results so far; the list is not empty if it was pressed."""
-    pressed: list[int] = []
-
-    def handle(number: int, frame: Any) -> None:
-        pressed.append(number)
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGINT, handle)
-    try:
-        yield pressed
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 # --- options ----------------------------------------------------------------------------------------------------------

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from os import PathLike
 from typing import Any, cast
 
@@ -23,7 +23,8 @@ from .._utils.checks import (
     check_vector,
     finite_array,
 )
-from .._utils.files import write_npz
+from .._utils.interrupts import finished
+from .._utils.writing import write_npz
 from ..data.rows import RowBlocks
 from ..objectives.elbo import ELBO
 from ..problems.posterior import energies
@@ -328,6 +329,16 @@ def rate_distortion(
     except KeyboardInterrupt:
         if not solutions or on_failure == "raise":
             raise
+    curve, pressed = finished(lambda: _curve(problem, solutions, events, complete))
+    if pressed and on_failure == "raise":
+        raise KeyboardInterrupt
+    return replace(curve, complete=complete and not pressed)
+
+
+def _curve(
+    problem: Problem, solutions: Sequence[CertifiedFixedPoint], events: Sequence[SupportChange], complete: bool
+) -> RateDistortionCurve:
+    """The curve through certified solutions."""
     lam = np.array([cast(ELBO, s.objective).multiplier for s in solutions])
     return RateDistortionCurve(
         betas=np.array([s.beta for s in solutions]),

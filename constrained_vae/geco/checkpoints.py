@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import warnings
+from dataclasses import dataclass
 from os import PathLike
 from typing import Any
 
-import numpy as np
-
 from .._utils.arrays import FloatArray
-from .._utils.files import read_npz, without_addresses, write_npz
+from .._utils.files import read_npz
+from .._utils.fingerprints import fingerprint, without_addresses
+from .._utils.writing import check_writable, write_npz
 from ..objectives.constraints import Constraint
 from .multiplier import Multiplier
 from .training import Training
@@ -27,11 +29,12 @@ def settings(
     learned = {t.name: repr(t.multiplier) for t in training.terms if isinstance(t.multiplier, Multiplier)}
     return {
         "shape": list(x.shape),
-        "data": [float(x.sum(dtype=np.float64)), float(np.square(x, dtype=np.float64).sum())],
+        "data": fingerprint(x),
         "objective": objective,
         "beta": repr(beta),
         "sigma": training.sigma,
         "constraints": [without_addresses(repr(constraint)) for constraint in constraints],
+        "contents": {constraint.name: fingerprint(constraint) for constraint in constraints},
         "multipliers": {name: without_addresses(text) for name, text in learned.items()},
         "latent_dim": model.latent_dim,
         "hidden": list(model.hidden),
@@ -44,9 +47,35 @@ def settings(
     }
 
 
-def write(path: str | PathLike[str], settings: dict[str, Any], training: Training) -> None:
-    """Write the present state of training to a file."""
-    save(path, settings, training.state())
+@dataclass
+class Checkpoint:
+    """A file that a training run writes now and then; without a path it writes nothing.
+
+    A file that cannot be written when training begins raises OSError. Later it does not end a training that is in
+    memory: the first failure is warned of, and the next write tries again.
+    """
+
+    path: str | PathLike[str] | None
+    settings: dict[str, Any]
+    training: Training
+    warned: bool = False
+
+    def __post_init__(self) -> None:
+        if self.path is not None:
+            check_writable(self.path, "checkpoint")
+
+    def write(self, *, last: bool = False, stacklevel: int) -> None:
+        """Write the present state; the last failure is warned of in any case."""
+        if self.path is None:
+            return
+        try:
+            save(self.path, self.settings, self.training.state())
+        except OSError as error:
+            if last or not self.warned:
+                then = "the result has the state all the same: save it elsewhere" if last else "training goes on"
+                text = f"the checkpoint of step {self.training.steps} was not written ({error}); {then}"
+                warnings.warn(text, stacklevel=stacklevel + 1)
+            self.warned = True
 
 
 def save(path: str | PathLike[str], settings: dict[str, Any], state: State) -> None:
@@ -60,7 +89,8 @@ def state_of(source: tuple[dict[str, Any], State] | str | PathLike[str], wanted:
     found, state = _read(source) if isinstance(source, (str, os.PathLike)) else source
     different = [name for name in wanted if found.get(name) != wanted[name]]
     if different:
-        listed = ", ".join(f"{name} {wanted[name]} (was {found.get(name)})" for name in different)
+        told = {"data": "other data", "contents": "other arrays in the constraints"}  # of which nobody reads a SHA-256
+        listed = ", ".join(told.get(name) or f"{name} {wanted[name]} (was {found.get(name)})" for name in different)
         raise ValueError(f"resume wants the data and settings of before, got {listed}")
     return state
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from os import PathLike
 from typing import Any
 
@@ -27,7 +28,7 @@ from .._utils.checks import (
     shown,
 )
 from .._utils.device import array_namespace
-from .._utils.interrupts import deferred_interrupts
+from .._utils.interrupts import deferred_interrupts, finished
 from ..data.frame import Frame
 from ..data.rows import check_radius, standard_frame
 from ..objectives.constraints import RE, Constraint
@@ -45,6 +46,7 @@ from .training import NotFiniteError, Training
 OBJECTIVES = ("geco", "elbo", "beta", "annealed")
 _BATCH = 128
 _RATE, _RATE_OF_WIDTH = 5e-3, 0.2  # default learning rate: at most the first, and the second over the width
+_INTERRUPTED = "interrupted at step {}"
 _SHOWN = 50  # steps between two updates of the progress bar
 
 
@@ -112,12 +114,14 @@ def train(
     dtype : {float64, float32}
         Type of the arrays of the network; by default float64.
     checkpoint : path, optional
-        File for the state of training, written every `checkpoint_every` steps and at the end.
+        File for the state of training, written every `checkpoint_every` steps and at the end. If it cannot be written
+        (the disk is full), training goes on and the next write tries again.
     checkpoint_every : int
         Steps between two checkpoints.
     resume : Run or path, optional
-        Run or checkpoint to continue, with the same data and settings. The result has the same bits as without the
-        interruption.
+        Run or checkpoint to continue, with the same data and settings, which are compared by their contents; of
+        features and classifiers that are functions of your own, only the names are. The result has the same bits as
+        without the interruption.
     progress : bool
         Show a progress bar with D, KL and lambda.
     callback : callable, optional
@@ -133,11 +137,14 @@ def train(
     ------
     ValueError
         For bad input.
+    OSError
+        If `checkpoint` cannot be written where it is, before the first step; or if `resume` cannot be read.
 
     Warns
     -----
     UserWarning
-        If a threshold is above the variance of the data, or below the smallest error of a linear code of this size.
+        If a threshold is above the variance of the data, or below the smallest error of a linear code of this size. If
+        a checkpoint cannot be written: the first one that fails, and the last one.
     NotConvergedWarning
         If a constraint is unreachable, or a loss is not finite.
 
@@ -190,29 +197,32 @@ def train(
         sigma=check_positive(sigma, "sigma"),
     )
     settings = checkpoints.settings(training, host, objective, beta, constraints)
+    file = checkpoints.Checkpoint(checkpoint, settings, training)
     if resume is not None:
         source = (resume.settings, resume.state) if isinstance(resume, Run) else check_path(resume, "resume")
         training.restore(*checkpoints.state_of(source, settings))
     else:
         _warn_of_thresholds(host, constraints, floors, latent_dim, hidden)
 
-    def write() -> None:
-        if checkpoint is not None:
-            checkpoints.write(checkpoint, settings, training)
+    stopped = _loop(training, steps, file, checkpoint_every, progress, callback)
 
-    stopped = _loop(training, steps, write, checkpoint_every, progress, callback)
-    write()
-    history = training.history(constraints)
-    run = Run(
-        x=host,
-        constraints=constraints,
-        model=training.model,
-        history=history,
-        settings=settings,
-        state=training.state(),
-        stopped=stopped,
-        report=make_report(training, history, constraints, floors),
-    )
+    def result() -> Run:
+        file.write(last=True, stacklevel=4)
+        history = training.history(constraints)
+        return Run(
+            x=host,
+            constraints=constraints,
+            model=training.model,
+            history=history,
+            settings=settings,
+            state=training.state(),
+            stopped=stopped,
+            report=make_report(training, history, constraints, floors),
+        )
+
+    run, pressed = finished(result)
+    if pressed:
+        run = replace(run, stopped=_INTERRUPTED.format(training.steps))
     _warn_of_failures(run)
     return run
 
@@ -220,7 +230,7 @@ def train(
 def _loop(
     training: Training,
     steps: int,
-    write: Callable[[], None],
+    file: checkpoints.Checkpoint,
     every: int,
     progress: bool,
     callback: Callable[[int, dict[str, float]], Any] | None,
@@ -235,14 +245,14 @@ def _loop(
                     row = dict(zip(columns, training.step(), strict=True))
                 bar.update()
                 if training.steps % _SHOWN == 0:
-                    shown = {"D": "distortion", "KL": "kl", **multipliers}
-                    bar.set_postfix({name: f"{row[column]:.4g}" for name, column in shown.items()}, refresh=False)
+                    postfix = {"D": "distortion", "KL": "kl", **multipliers}
+                    bar.set_postfix({name: f"{row[column]:.4g}" for name, column in postfix.items()}, refresh=False)
                 if training.steps % every == 0:
-                    write()
+                    file.write(stacklevel=3)
                 if asks_to_stop(callback, training.steps, row):
                     return f"stopped by the callback at step {training.steps}"
         except KeyboardInterrupt:
-            return f"interrupted at step {training.steps}"
+            return _INTERRUPTED.format(training.steps)
         except NotFiniteError as error:
             return f"not finite at step {training.steps}: {error}; the model is that of the step before"
     return "finished"

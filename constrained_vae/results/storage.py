@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from .._utils.files import read_npz, without_addresses, write_npz
+from .._utils.files import read_npz
+from .._utils.fingerprints import without_addresses
+from .._utils.writing import write_npz
 from ..data.frame import Frame
 from ..latent.tiling import Tiling
 from ..objectives.base import Objective

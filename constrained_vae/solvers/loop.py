@@ -12,11 +12,14 @@ the host, and are updated when an iteration has converged.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from tqdm.auto import tqdm
 
 from .._utils.arrays import Array
 from .._utils.device import to_host
+from .._utils.interrupts import finished
 from ..equations import Expectations
 from ..latent.sites import Sites
 from ..latent.tiling import Tiling
@@ -61,10 +64,23 @@ def iterate(
         raise ValueError(
             f"the free energy of the start is not finite: check the scale of {problem.objective} and of the data"
         )
-    found = it.current_sites()
-    error = max(it.error, it.convergence.rounding)
-    solution = package(problem, tiling, found, it.point, it.recorder, error, it.condition, status)
-    return solution, found, it.condition
+    return ended(it, problem, tiling, status)
+
+
+def ended(
+    it: Iteration, problem: Problem, tiling: Tiling, status: Status
+) -> tuple[FixedPoint, Sites, SplitCondition | None]:
+    """The result of an iteration; Ctrl-C leaves it as it is, with the status of an interruption."""
+
+    def result() -> tuple[FixedPoint, Sites]:
+        assert it.point is not None
+        sites, error = it.current_sites(), max(it.error, it.convergence.rounding)
+        return package(problem, tiling, sites, it.point, it.recorder, error, it.condition, status), sites
+
+    (solution, sites), pressed = finished(result)
+    if pressed:
+        solution = replace(solution, status=Status.INTERRUPTED)
+    return solution, sites, it.condition
 
 
 def run(it: Iteration, predicted: Sites | None) -> Status:

@@ -1,9 +1,11 @@
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
 
-from constrained_vae._utils.interrupts import deferred_interrupts
+from constrained_vae._utils.interrupts import deferred_interrupts, finished
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -58,3 +60,30 @@ def test_in_another_thread_the_block_is_entered_as_it_is():
     thread.start()
     thread.join()
     assert ran == [signal.default_int_handler]
+
+
+def test_sigterm_by_default_ends_the_process_after_the_block():
+    code = (
+        "import signal\n"
+        "from constrained_vae._utils.interrupts import deferred_interrupts\n"
+        "with deferred_interrupts():\n"
+        "    signal.raise_signal(signal.SIGTERM)\n"
+        "    print('block', flush=True)\n"
+        "print('after')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (-signal.SIGTERM, "block\n")
+
+
+def test_a_result_is_finished_and_ctrl_c_is_told():
+    def pressed(fail):
+        signal.raise_signal(signal.SIGINT)
+        return 1 / (not fail)
+
+    assert finished(lambda: 2) == (2, False)
+    assert finished(lambda: pressed(False)) == (1, True)
+    with pytest.raises(KeyboardInterrupt):
+        finished(lambda: pressed(True))
+    with pytest.raises(ZeroDivisionError):
+        finished(lambda: 1 / 0)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -1,6 +1,7 @@
 """The protocol that all figures keep: what their commands write, print, refuse, and how they end."""
 
 import argparse
+import signal
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -34,10 +35,10 @@ def test_writes_picture_arrays_and_table(drawn, tmp_path, figure):
     assert not settings["interrupted"]
     assert settings.get("converged", True)
     assert text.startswith(figure.table(arrays))
-    assert text.splitlines()[-3:] == [f"wrote {out}.{suffix}" for suffix in ("png", "pdf", "npz")]
+    assert text.splitlines()[-3:] == [f"wrote {out}.{suffix}" for suffix in ("npz", "png", "pdf")]
     # The picture is a function of the arrays alone, and changes none of them: these are read-only.
     with coarse(layout=True):
-        _command.write(tmp_path / "again", arrays, settings, figure.draw)
+        _command.write("name", tmp_path / "again", arrays, settings, figure.draw)
     assert (tmp_path / "again.png").read_bytes() == out.with_suffix(".png").read_bytes()
 
 
@@ -45,7 +46,7 @@ def test_writes_picture_arrays_and_table(drawn, tmp_path, figure):
 def test_the_whole_picture(drawn, tmp_path, figure):
     """In all its pixels, and for a page; one figure stands for all, which differ in what they draw."""
     _, arrays, settings, _ = drawn(figure)
-    _command.write(tmp_path / "sub" / "whole", arrays, settings, figure.draw)
+    _command.write("name", tmp_path / "sub" / "whole", arrays, settings, figure.draw)
     png, pdf = ((tmp_path / "sub" / f"whole.{suffix}").read_bytes() for suffix in ("png", "pdf"))
     assert png.startswith(b"\x89PNG")
     assert pdf.startswith(b"%PDF")
@@ -166,25 +167,52 @@ def test_bad_input_is_one_line_and_exit_2(tmp_path, capsys, figure, options, wor
     assert error.count("\n") == 1
 
 
-@pytest.mark.parametrize("interrupted", [False, True])
-def test_a_computation_that_ends_early(tmp_path, capsys, interrupted):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("some", [False, True])
+def test_a_computation_that_ends_early(tmp_path, capsys, number, code, some):
     """With something to draw it is drawn and the exit code says so; without, a line says so."""
 
     def compute():
-        if not interrupted:
-            raise KeyboardInterrupt
+        try:
+            signal.raise_signal(number)
+        except KeyboardInterrupt:
+            if not some:
+                raise
         return {"x": np.arange(3.0)}, {"interrupted": True}
 
     status = _command.run("name", compute, tmp_path / "figure", lambda arrays: plt.figure(), lambda arrays: "a table")
-    assert status == 130
+    assert status == code
     out, error = capsys.readouterr()
-    if interrupted:
+    if some:
         assert error == "name: interrupted: this is what had been computed\n"
         assert out.startswith("a table\n")
         assert read(tmp_path / "figure")[1] == {"interrupted": True}
     else:
         assert error == "name: interrupted before there was anything to draw\n"
         assert (out, list(tmp_path.iterdir())) == ("", [])
+
+
+def test_a_picture_that_fails_loses_nothing_else(tmp_path, capsys):
+    def draw(arrays):
+        raise ValueError("no ink")
+
+    out = tmp_path / "figure"
+    status = _command.run("name", lambda: ({"x": np.arange(3.0)}, {}), out, draw, lambda arrays: "a table")
+    assert status == 3
+    said = capsys.readouterr()
+    assert said.out == f"a table\nwrote {out}.npz\n"
+    assert said.err == "".join(f"name: {out}.{suffix} was not written: no ink\n" for suffix in ("png", "pdf"))
+    np.testing.assert_array_equal(read(out)[0]["x"], np.arange(3.0))
+
+
+def test_a_folder_that_cannot_be_made_is_refused_before_anything_is_computed(tmp_path, capsys):
+    def compute():
+        raise AssertionError
+
+    (tmp_path / "file").write_text("text")
+    out = tmp_path / "file" / "figure"
+    assert _command.run("name", compute, out, lambda arrays: plt.figure(), lambda arrays: "a table") == 2
+    assert capsys.readouterr().err == f"name: {tmp_path / 'file'}: File exists\n"
 
 
 def test_every_figure_is_here():

@@ -1,7 +1,12 @@
 """The command line from outside: what it writes, its exit codes, bad input in one line, Ctrl-C."""
 
+import contextlib
+import errno
+import importlib
+import io
 import itertools
 import json
+import os
 import shlex
 import signal
 import subprocess
@@ -13,7 +18,8 @@ import pytest
 
 import constrained_vae as cv
 from constrained_vae.backends import reference
-from constrained_vae.cli import commands, main as cli
+from constrained_vae.cli import commands, main as cli, output
+from tests.helpers.marks import slow
 
 SMALL = ["--n-tiles", "2", "--backend", "reference", "--quiet"]
 COMMANDS = {
@@ -22,6 +28,8 @@ COMMANDS = {
     "transitions": ["two_points", "--betas", "0.2:1.5", *SMALL],
     "frontier": ["two_points", "--betas", "0.2:0.9:4", "--backend", "reference", "--quiet"],
 }
+TRAIN = ["two_points", "--kappa", "0.8", "--latent", "1", "--hidden", "linear", "--quiet", "--steps", "40"]
+ROOT = Path(cv.__file__).parents[1]
 POINTS = np.array([[-1.0], [1.0]])
 
 
@@ -42,14 +50,14 @@ def read(path):
     return json.loads(path.read_text(), parse_constant=refuse)
 
 
-def pressed_at(monkeypatch, call):
-    """Press Ctrl-C in that evaluation of the map; the list grows with each."""
+def pressed_at(monkeypatch, call, number=signal.SIGINT):
+    """Press Ctrl-C, or send another signal, in that evaluation of the map; the list grows with each."""
     original, calls = reference.expectations, []
 
     def expectations(*arguments):
         calls.append(None)
         if len(calls) == call:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(number)
         return original(*arguments)
 
     monkeypatch.setattr(reference, "expectations", expectations)
@@ -303,11 +311,182 @@ def test_ctrl_c_writes_what_there_is(tmp_path, capsys, monkeypatch, command):
         assert 0 < len(part["columns"]["beta"]) < len(whole["columns"]["beta"])
 
 
+def test_sigterm_is_treated_like_ctrl_c(tmp_path, capsys, monkeypatch):
+    before = signal.getsignal(signal.SIGTERM)
+    pressed_at(monkeypatch, 30, signal.SIGTERM)
+    assert run("sweep", *COMMANDS["sweep"], "--out", tmp_path / "b.npz") == 143
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert 0 < len(cv.Branch.load(tmp_path / "b.npz")) < 12
+    assert capsys.readouterr().err == "constrained-vae sweep: interrupted: this is what had been computed\n"
+
+
+@pytest.mark.parametrize("moment", ["written", "drawn", "described"])
+def test_a_signal_after_the_computation_loses_nothing(tmp_path, capsys, monkeypatch, moment):
+    places = {"written": (output, "save"), "drawn": (output, "draw"), "described": (commands.tables, "as_text")}
+    place, name = places[moment]
+    original = getattr(place, name)
+
+    def pressed(*arguments):
+        signal.raise_signal(signal.SIGINT)
+        return original(*arguments)
+
+    monkeypatch.setattr(place, name, pressed)
+    out, plot = tmp_path / "s.json", tmp_path / "s.png"
+    assert run("solve", *COMMANDS["solve"], "--out", out, "--plot", plot) == 130
+    assert (read(out)["converged"], read(out)["interrupted"]) == (True, False)
+    said = capsys.readouterr()
+    assert said.out.endswith(f"wrote {out}\nwrote {plot}\n")
+    assert said.err == "constrained-vae solve: interrupted: this is what had been computed\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "module", "name"),
+    [
+        ("solve", "solvers.loop", "package"),
+        ("frontier", "frontier.rate_distortion", "_curve"),
+        ("train", "geco.trainer", "make_report"),
+    ],
+)
+def test_ctrl_c_while_a_result_is_put_together_loses_nothing(tmp_path, monkeypatch, command, module, name):
+    place = importlib.import_module(f"constrained_vae.{module}")
+    original = getattr(place, name)
+
+    def pressed(*arguments):
+        monkeypatch.undo()
+        signal.raise_signal(signal.SIGINT)
+        return original(*arguments)
+
+    monkeypatch.setattr(place, name, pressed)
+    arguments = {**COMMANDS, "train": TRAIN}[command]
+    assert run(command, *arguments, "--out", tmp_path / "part.json") == 130
+    part = read(tmp_path / "part.json")
+    assert part["interrupted"]
+    assert part.get("stopped", "interrupted at step 40") == "interrupted at step 40"
+    assert part.get("status", "INTERRUPTED") == "INTERRUPTED"
+    assert part["columns"]
+
+
 def test_ctrl_c_at_once_has_nothing_to_write(tmp_path, capsys, monkeypatch):
     pressed_at(monkeypatch, 1)
     assert run("sweep", *COMMANDS["sweep"], "--out", tmp_path / "b.npz") == 130
     assert "before there was anything to write" in capsys.readouterr().err
     assert not (tmp_path / "b.npz").exists()
+
+
+# --- files, pictures and output that fail -----------------------------------------------------------------------------
+
+
+def test_a_full_disk_keeps_the_old_file_and_prints_the_result(tmp_path, capsys, monkeypatch):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    for name in ("s.npz", "s.json"):
+        (tmp_path / name).write_text("old")
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", full)
+            assert run("solve", *COMMANDS["solve"], "--out", tmp_path / name) == 3
+        said = capsys.readouterr()
+        assert "FixedPoint(" in said.out
+        assert "wrote" not in said.out
+        assert said.err == f"constrained-vae solve: {tmp_path / name} was not written: No space left on device\n"
+        assert (tmp_path / name).read_text() == "old"
+    assert sorted(os.listdir(tmp_path)) == ["s.json", "s.npz"]
+
+
+def test_a_picture_that_fails_loses_nothing_else(tmp_path, capsys, monkeypatch):
+    def fail(*arguments):
+        raise RuntimeError("no\nink")
+
+    monkeypatch.setattr(output, "draw", fail)
+    assert run("solve", *COMMANDS["solve"], "--out", tmp_path / "s.npz", "--plot", tmp_path / "s.png") == 3
+    said = capsys.readouterr()
+    assert said.err == f"constrained-vae solve: {tmp_path / 's.png'} was not written: RuntimeError: no ink\n"
+    assert said.out.endswith(f"wrote {tmp_path / 's.npz'}\n")
+    assert cv.FixedPoint.load(tmp_path / "s.npz").converged
+
+
+def test_a_description_that_fails_loses_nothing_else(tmp_path, capsys, monkeypatch):
+    def fail(*arguments, **options):
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(commands, "first_critical_beta", fail)
+    assert run("sweep", *COMMANDS["sweep"], "--out", tmp_path / "b.npz") == 3
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err == "constrained-vae sweep: the result could not be printed: MemoryError: no room\n"
+    assert len(cv.Branch.load(tmp_path / "b.npz")) == 12
+
+
+@pytest.fixture
+def unread():
+    """A standard output that nobody reads."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    stream = os.fdopen(writer, "w")
+    yield stream
+    with contextlib.suppress(BrokenPipeError):
+        stream.close()
+
+
+def test_a_reader_that_has_ended_is_no_failure(tmp_path, capsys, monkeypatch, unread):
+    for stream in (unread, None):
+        monkeypatch.setattr(sys, "stdout", stream)
+        out = tmp_path / f"{stream is None}.npz"
+        assert run("solve", *COMMANDS["solve"], "--out", out) == 0
+        assert cv.FixedPoint.load(out).converged
+    assert capsys.readouterr().err == ""
+
+
+def test_a_standard_error_that_fails_ends_nothing(tmp_path, monkeypatch, unread):
+    for stream in (unread, None):
+        monkeypatch.setattr(sys, "stderr", stream)
+        options = [option for option in COMMANDS["sweep"] if option != "--quiet"]
+        assert run("sweep", *options, "--max-maps", "2", "--out", tmp_path / "b.npz") == 1
+        assert len(cv.Branch.load(tmp_path / "b.npz")) == 12
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_output_is_one_line_and_the_file_is_there(tmp_path, capsys, monkeypatch):
+    stream = open("/dev/full", "w")
+    monkeypatch.setattr(sys, "stdout", stream)
+    assert run("solve", *COMMANDS["solve"], "--out", tmp_path / "s.npz") == 3
+    with pytest.raises(OSError, match="No space"):
+        stream.close()
+    assert capsys.readouterr().err == (
+        "constrained-vae solve: the result could not be printed: No space left on device\n"
+    )
+    assert cv.FixedPoint.load(tmp_path / "s.npz").converged
+
+
+def test_an_output_in_ascii(tmp_path, monkeypatch):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", stream)
+    assert run("sweep", *COMMANDS["sweep"][:2], "0.2:1.5:13", *SMALL, "--out", tmp_path / "β.npz") == 0
+    text = stream.buffer.getvalue().decode("ascii")
+    assert "..." in text.split()
+    assert text.endswith(f"wrote {tmp_path}/beta.npz\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "buffered"),
+    [
+        (["solve", *COMMANDS["solve"], "--out"], True),
+        slow(["solve", *COMMANDS["solve"], "--out"], False),
+        (["--help"], True),
+    ],
+)
+def test_as_a_program_whose_output_nobody_reads(tmp_path, arguments, buffered):
+    """Nor does the interpreter complain at its end."""
+    more = [tmp_path / "s.npz"] if arguments[-1] == "--out" else []
+    command = [sys.executable, "-m", "constrained_vae", *arguments, *more]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "" if buffered else "1"}
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(command, stdout=writer, stderr=-1, cwd=ROOT, env=environment, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, b"")
+    for path in more:
+        assert cv.FixedPoint.load(path).converged
 
 
 # --- help -------------------------------------------------------------------------------------------------------------
@@ -326,10 +505,9 @@ def test_help_has_an_example_that_is_understood(capsys, command):
 
 def test_as_a_program():
     """In a process of its own: the version, the codes, and nothing heavy loaded for the sake of help."""
-    root = Path(cv.__file__).parents[1]
 
     def process(*arguments):
-        return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, cwd=root, check=False)
+        return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, cwd=ROOT, check=False)
 
     done = process("-m", "constrained_vae", "--version")
     assert (done.returncode, done.stdout) == (0, f"constrained-vae {cv.__version__}\n")
@@ -345,7 +523,7 @@ def test_as_a_program():
 
 def test_the_entry_point_is_this():
     tomllib = pytest.importorskip("tomllib")
-    project = tomllib.loads((Path(cv.__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert project["scripts"] == {"constrained-vae": "constrained_vae.cli.main:main"}
 
 
@@ -358,7 +536,7 @@ def test_grids():
 
 
 def test_the_commands_of_the_guide_are_understood():
-    text = (Path(cv.__file__).parents[1] / "docs" / "guide.md").read_text()
+    text = (ROOT / "docs" / "guide.md").read_text()
     lines = [line for line in text.splitlines() if line.startswith("constrained-vae ")]
     commands = {cli._parser().parse_args(shlex.split(line, comments=True)[1:]).command for line in lines}
     assert commands == {*COMMANDS, "train"}

@@ -171,6 +171,56 @@ def test_checkpoints_are_written_on_the_way(tmp_path):
     assert [found.name for found in tmp_path.iterdir()] == ["state.npz"]
 
 
+@pytest.mark.parametrize("where", ["nowhere/state.npz", "."])
+def test_a_checkpoint_that_cannot_be_written_is_refused_before_the_first_step(tmp_path, where):
+    def never(step, row):
+        raise AssertionError(step)
+
+    with pytest.raises(OSError, match=str(tmp_path)):
+        run(cv.RE(1.0), checkpoint=tmp_path / where, callback=never)
+    with pytest.raises(ValueError, match=r"checkpoint must be the path of a file, such as .*, got 3"):
+        run(cv.RE(1.0), checkpoint=3, callback=never)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("comes_back", [False, True])
+def test_a_checkpoint_that_fails_does_not_end_training(tmp_path, comes_back):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+
+    def change(step, row):
+        if step == 5:
+            folder.rmdir()
+        if step == 25 and comes_back:
+            folder.mkdir()
+
+    with pytest.warns(UserWarning, match="checkpoint of step") as warned:
+        found = run(cv.RE(1.0), checkpoint=folder / "state.npz", checkpoint_every=10, callback=change)
+    same(found, run(cv.RE(1.0)))
+    first, *last = (str(warning.message) for warning in warned)
+    assert first.startswith("the checkpoint of step 10 was not written ([Errno 2] No such file or directory: '")
+    assert first.endswith("; training goes on")
+    assert {warning.filename for warning in warned} == {__file__}
+    if comes_back:
+        assert last == []
+        same(run(cv.RE(1.0), resume=folder / "state.npz"), found)
+    else:
+        (text,) = last
+        assert text.startswith("the checkpoint of step 30 was not written")
+        assert text.endswith("the result has the state all the same: save it elsewhere")
+
+
+def test_trainings_with_one_checkpoint_do_not_meet(tmp_path):
+    from concurrent.futures import ThreadPoolExecutor
+
+    options = {"checkpoint": tmp_path / "state.npz", "checkpoint_every": 1}
+    with ThreadPoolExecutor(2) as pool:
+        runs = [pool.submit(run, cv.RE(1.0), seed=seed, **options) for seed in range(2)]
+    for seed, found in enumerate(runs):
+        same(found.result(), run(cv.RE(1.0), seed=seed))
+    assert os.listdir(tmp_path) == ["state.npz"]
+
+
 def test_interrupted_runs_give_what_there_is():
     def interrupt(step, row):
         if step == 12:
@@ -234,6 +284,25 @@ def test_resuming_something_else(tmp_path):
     np.savez(tmp_path / "other.npz", a=1)
     with pytest.raises(ValueError, match="does not hold a saved state of training"):
         run(cv.RE(1.0), resume=tmp_path / "other.npz")
+
+
+def test_contents_of_data_and_constraints_belong_to_the_settings(tmp_path):
+    """A matrix, labels, a classifier or the order of the rows: what prints alike is not the same."""
+    labels = (DATA.x[:, 0] > 0).astype(int)
+    one, other = (cv.ClassProbabilities(slope * np.eye(2, 3), np.zeros(2)) for slope in (1.0, 2.0))
+    swapped = DATA.x[[1, 0, *range(2, len(DATA.x))]]
+    for before, after, words in (
+        ({"constraints": cv.FRE(0.5, np.eye(3))}, {"constraints": cv.FRE(0.5, 3 * np.eye(3))}, "other arrays"),
+        ({"constraints": cv.CLA(0.5, one, labels)}, {"constraints": cv.CLA(0.5, one, 1 - labels)}, "other arrays"),
+        ({"constraints": cv.CLA(0.5, one, labels)}, {"constraints": cv.CLA(0.5, other, labels)}, "other arrays"),
+        ({"constraints": cv.RE(1.0)}, {"constraints": cv.RE(1.0), "x": swapped}, "other data"),
+    ):
+        half = run(**before, steps=5)
+        half.save(tmp_path / "half.npz")
+        for source in (half, tmp_path / "half.npz"):
+            with pytest.raises(ValueError, match=f"resume wants the data and settings of before, got {words}"):
+                run(**after, resume=source)
+        same(run(**before, resume=tmp_path / "half.npz"), run(**before))
 
 
 def test_a_number_that_is_not_finite_stops_and_keeps_the_last_good_state():

@@ -79,11 +79,11 @@ def coarse(layout: bool = False) -> Iterator[None]:
     """Pictures are rendered, so that what cannot be drawn fails, but in few pixels, as PNG alone, and not laid out."""
     savefig = Figure.savefig
 
-    def save(figure, path, **options):
-        if str(path).endswith(".png"):
+    def save(figure, file, *, format, **options):
+        if format == "png":
             if not layout:
                 figure.set_layout_engine("none")
-            savefig(figure, path, **{**options, "dpi": 20})
+            savefig(figure, file, format=format, **{**options, "dpi": 20})
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Figure, "savefig", save)
