@@ -31,6 +31,7 @@ from scipy import linalg, special
 
 from ._utils.checks import check_count, check_non_negative, check_positive
 from ._utils.files import read_points
+from ._utils.interrupts import deferred_interrupts
 
 __all__ = [
     "DataSet",
@@ -208,7 +209,8 @@ def gaussian(eigenvalues: Sequence[float] = (1.0,), n: int | None = None, seed: 
     >>> gaussian((4.0, 2.0), n=100)
     DataSet('gaussian', N=400, D=2, critical_beta=4)
     """
-    from scipy.stats import qmc  # a slow import
+    with deferred_interrupts():
+        from scipy.stats import qmc  # a slow import
 
     ell = np.array(eigenvalues, dtype=np.float64)
     if ell.ndim != 1 or not 1 <= ell.size <= 8:
@@ -287,7 +289,8 @@ def moons(n: int = 300, noise: float = 0.05, seed: int = 0) -> DataSet:
     >>> moons(100)
     DataSet('moons', N=100, D=2)
     """
-    from sklearn.datasets import make_moons
+    with deferred_interrupts():
+        from sklearn.datasets import make_moons
 
     x, labels = make_moons(check_count(n, "n", 2), shuffle=False)
     return _noisy(x, "moons", labels, noise, seed)
@@ -301,7 +304,8 @@ def digits(n: int | None = None) -> DataSet:
     >>> digits(100).image_shape
     (8, 8)
     """
-    from sklearn.datasets import load_digits
+    with deferred_interrupts():
+        from sklearn.datasets import load_digits
 
     x, labels = load_digits(return_X_y=True)
     n = len(x) if n is None else check_count(n, "n")
