@@ -10,11 +10,12 @@ from typing import Any, ParamSpec, TypeVar
 
 from .interrupts import deferred_interrupts
 
-_P, _T = ParamSpec("_P"), TypeVar("_T")
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
-_lock = threading.Lock()  # round every change of these two
-_calls: dict[object, int] = {}  # the calls of `single_threaded` that run, in any thread, and their threads
-_threads: dict[Any, int] = {}  # while there is such a call: the libraries, and their numbers of threads before
+_lock = threading.Lock()  # held for every change of these two
+_calls: dict[object, int] = {}  # the running calls of `single_threaded`, and in which thread each of them runs
+_limited: dict[tuple[Any, int | None], int] = {}  # numbers of threads before the limit, by library and `_scope`
 
 
 def single_threaded(function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
@@ -30,8 +31,9 @@ def single_threaded(function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwa
     finally:
         try:
             _leave(call)
-        finally:  # Ctrl-C may have ended the first attempt at any place
+        except BaseException:  # Ctrl-C comes at any place, even before the first line
             _leave(call)
+            raise
 
 
 @functools.cache
@@ -49,30 +51,49 @@ def _enter(call: object, libraries: tuple[Any, ...]) -> None:
     with _lock:
         _calls[call] = threading.get_ident()
         for library in libraries:
-            if library not in _threads:
-                _threads[library] = library.get_num_threads()
-                library.set_num_threads(1)
+            key = library, _scope(library)
+            if key not in _limited:
+                _limited[key] = library.get_num_threads()
+                _set_threads(library, 1)
 
 
 def _leave(call: object) -> None:
-    """Remove a call, if it is registered; without any call the numbers of threads are restored."""
+    """Remove a call, if it is registered, and restore the libraries that no other call needs."""
     with _lock:
         _calls.pop(call, None)
-        _restore_if_unused()
+        _restore()
 
 
-def _restore_if_unused() -> None:
-    if not _calls:
-        for library, n in list(_threads.items()):
-            library.set_num_threads(n)
-            del _threads[library]
+def _restore() -> None:
+    """Restore the libraries that this thread can restore and no call needs."""
+    here, busy = threading.get_ident(), set(_calls.values())
+    for (library, scope), n in list(_limited.items()):
+        if (scope is None and not busy) or (scope == here and here not in busy):
+            _set_threads(library, n)
+            del _limited[library, scope]
+
+
+def _scope(library: Any) -> int | None:
+    """The thread to which a limit applies; None if it applies to the whole process, as it usually does."""
+    own = library.internal_api == "mkl" or getattr(library, "threading_layer", None) == "openmp"
+    return threading.get_ident() if own else None
+
+
+def _set_threads(library: Any, n: int) -> None:
+    """Set a number of threads; since version 3.8 threadpoolctl ignores all Python threads but the first that does so."""
+    release = getattr(library, "clear_controlling_thread", lambda force=False: None)
+    release(force=True)
+    library.set_num_threads(n)
+    release()
 
 
 def _after_fork() -> None:
     """In the child: forget the calls of other threads, which do not exist there."""
     for call in [call for call, thread in _calls.items() if thread != threading.get_ident()]:
         del _calls[call]
-    _restore_if_unused()
+    for key in [key for key in _limited if key[1] not in (None, threading.get_ident())]:
+        del _limited[key]
+    _restore()
     _lock.release()
 
 
