@@ -127,8 +127,12 @@ _threads_were_lost = False  # whether this process was forked from one with thre
 @functools.cache
 def _turn() -> contextlib.AbstractContextManager[Any]:
     """What a call waits for: Numba's threading layer "workqueue" aborts the process if two threads enter it at once."""
-    with deferred_interrupts():
-        numba.get_num_threads()  # launches the threads; before that the layer is unknown
+    try:
+        with deferred_interrupts():
+            numba.get_num_threads()  # launches the threads; before that the layer is unknown
+    except ValueError as error:
+        layer = numba.config.THREADING_LAYER
+        raise ValueError(f"NUMBA_THREADING_LAYER must name a layer that is installed, got {layer!r}: unset it") from error
     return _one_at_a_time if numba.threading_layer() == "workqueue" else contextlib.nullcontext()
 
 

@@ -84,6 +84,7 @@ def test_ctrl_c_at_any_place_restores_the_threads():
     assert interrupted > 100
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # Python 3.12 warns of forks beside threads
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
 @pytest.mark.parametrize("inside", [False, True])
 def test_a_fork_does_not_inherit_the_calls_of_other_threads(inside):
