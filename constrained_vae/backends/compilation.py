@@ -132,7 +132,9 @@ def _turn() -> contextlib.AbstractContextManager[Any]:
             numba.get_num_threads()  # launches the threads; before that the layer is unknown
     except ValueError as error:
         layer = numba.config.THREADING_LAYER
-        raise ValueError(f"NUMBA_THREADING_LAYER must name a layer that is installed, got {layer!r}: unset it") from error
+        raise ValueError(
+            f"NUMBA_THREADING_LAYER must name a layer that is installed, got {layer!r}: unset it"
+        ) from error
     return _one_at_a_time if numba.threading_layer() == "workqueue" else contextlib.nullcontext()
 
 

@@ -15,7 +15,9 @@ answer = 42
 def test_ctrl_c_during_an_import_is_raised_after_it(tmp_path, monkeypatch):
     package = tmp_path / "lazy_example"
     package.mkdir()
-    attach = "from constrained_vae._utils.lazy import attach\n__getattr__, __dir__, __all__ = attach(__name__, __file__)"
+    attach = (
+        "from constrained_vae._utils.lazy import attach\n__getattr__, __dir__, __all__ = attach(__name__, __file__)"
+    )
     (package / "__init__.py").write_text(attach)
     (package / "__init__.pyi").write_text("from .module import answer as answer")
     (package / "module.py").write_text(SOURCE)
