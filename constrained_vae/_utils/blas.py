@@ -80,7 +80,7 @@ def _scope(library: Any) -> int | None:
 
 
 def _set_threads(library: Any, n: int) -> None:
-    """Set a number of threads; since version 3.8 threadpoolctl ignores all Python threads but the first that does so."""
+    """Set a number of threads from any Python thread: threadpoolctl 3.8 ignores all but the first one that does so."""
     release = getattr(library, "clear_controlling_thread", lambda force=False: None)
     release(force=True)
     library.set_num_threads(n)

@@ -26,11 +26,11 @@ def test_ctrl_c_during_an_import_is_raised_after_it(tmp_path, monkeypatch):
         example = importlib.import_module("lazy_example")
         assert example.__all__ == ["answer"]
         with pytest.raises(KeyboardInterrupt):
-            example.answer
+            _ = example.answer
         assert sys.modules["lazy_example.module"].answer == 42
         assert example.answer == 42
         with pytest.raises(AttributeError):
-            example.question
+            _ = example.question
     finally:
         for name in ("lazy_example", "lazy_example.module"):
             sys.modules.pop(name, None)

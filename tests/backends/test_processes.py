@@ -150,41 +150,38 @@ print(bits(), {library["num_threads"] for library in threadpoolctl.threadpool_in
 """
 
 
+def first_call(folder, delay=None):
+    """What a session prints, or its error, if Ctrl-C comes after a delay in seconds; and how long it took."""
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-c", "\n".join(["LARGE = False", SESSION, INTERRUPTED])],
+        env=environment(NUMBA_CACHE_DIR=str(folder), OPENBLAS_NUM_THREADS="2"),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "ready\n"
+    started = time.monotonic()
+    if delay is not None:
+        time.sleep(delay)
+        process.send_signal(signal.SIGINT)
+    out, error = process.communicate("", timeout=100)
+    return out if process.returncode == 0 else error[-500:], time.monotonic() - started
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("cache", ["cold", "warm"])
 def test_ctrl_c_at_any_time_of_the_first_call_leaves_a_usable_session(cache, tmp_path):
-    code = "\n".join(["LARGE = False", SESSION, INTERRUPTED])
-    draw, broken, expected = random.Random(cache), [], None
-    for n in range(31):
-        folder = tmp_path / ("warm" if cache == "warm" else str(n))
-        variables = environment(NUMBA_CACHE_DIR=str(folder), OPENBLAS_NUM_THREADS="2")
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-c", code],
-            env=variables,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert process.stdout.readline() == "ready\n"
-        if n:
-            time.sleep(draw.uniform(0, duration))
-            process.send_signal(signal.SIGINT)
-        started = time.monotonic()
-        out, error = process.communicate("", timeout=100)
-        if not n:  # without Ctrl-C, which tells how long a first call takes, and its bits
-            expected = out
-            if cache == "warm":
-                out, _ = subprocess.Popen(
-                    process.args, env=variables, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
-                ).communicate()
-            duration = time.monotonic() - started
-            assert "{2}" in expected
-        if out != expected:
-            broken.append(error[-500:])
+    expected, duration = first_call(tmp_path / "cache")
+    assert "{2}" in expected
+    if cache == "warm":
+        _, duration = first_call(tmp_path / "cache")
+    draw = random.Random(cache)
+    for n in range(30):
+        folder = tmp_path / ("cache" if cache == "warm" else str(n))
+        assert first_call(folder, draw.uniform(0, duration))[0] == expected
         if cache == "cold":
             shutil.rmtree(folder, ignore_errors=True)
-    assert broken == []
 
 
 def package_copy(folder):
