@@ -55,15 +55,25 @@ def environment(**variables):
     return os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore::DeprecationWarning"} | variables
 
 
-def session(*codes, large=False, prefix=(), timeout=100, **variables):
+def session(*codes, large=False, prefix=(), timeout=60, **variables):
     """What a session prints that runs the codes."""
     code = "\n".join([f"LARGE = {large}", SESSION, *codes])
     command = [*prefix, sys.executable, "-P", "-c", code]
-    done = subprocess.run(
-        command, env=environment(**variables), capture_output=True, text=True, timeout=timeout, check=False
+    process = subprocess.Popen(
+        command,
+        env=environment(**variables),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
+    try:
+        out, error = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)  # with its children, which may be what it waits for
+        raise
+    assert process.returncode == 0, error[-3000:]
+    return out
 
 
 def has_layer(name):
