@@ -12,7 +12,7 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 import constrained_vae as cv
 from analysis import _command
-from constrained_vae._utils.blas import single_threaded_blas
+from constrained_vae._utils.blas import single_threaded
 
 KAPPAS = (0.06, 0.08, 0.1, 0.125, 0.175)  # root mean squares per pixel, of the paper
 COLORS = {"GECO": "black", "ELBO": "#0072B2", "annealed": "#D55E00", "exact": "0.55"}  # of Okabe and Ito
@@ -72,8 +72,7 @@ def trained(x: np.ndarray, constraint: cv.Constraint, *, keep: bool = False, **o
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        with single_threaded_blas():  # there are many small products
-            run = cv.geco.train(x, constraint, **options)
+        run = single_threaded(cv.geco.train, x, constraint, **options)  # there are many small products
     if run.stopped.startswith("interrupted") and not (keep and len(run.history)):
         raise KeyboardInterrupt
     return run

@@ -37,7 +37,7 @@ from tqdm.auto import tqdm
 import constrained_vae as cv
 from analysis import _command
 from analysis._spectral_picture import STYLES, draw
-from constrained_vae._utils.blas import single_threaded_blas
+from constrained_vae._utils.blas import single_threaded
 
 SETS = ("four_clusters", "rings", "moons", "digits")
 METHODS = ("solution", "posterior", "rbf", "kmeans", "mixture", "feature space")
@@ -216,9 +216,9 @@ def in_feature_space(distances: np.ndarray, width: float, classes: int, options:
 def kernel_features(distances: np.ndarray, width: float) -> np.ndarray:
     """Coordinates of kernel PCA with eigenvalues above rounding errors, in descending order of the eigenvalues."""
     gram = np.exp(-0.5 * (distances / width) ** 2)
-    with single_threaded_blas():
-        pca = KernelPCA(None, kernel="precomputed", eigen_solver="dense").fit(gram)
-        return np.ascontiguousarray(pca.transform(gram)[:, pca.eigenvalues_ > _RANK * pca.eigenvalues_[0]])
+    pca = single_threaded(KernelPCA(None, kernel="precomputed", eigen_solver="dense").fit, gram)
+    coordinates = single_threaded(pca.transform, gram)
+    return np.ascontiguousarray(coordinates[:, pca.eigenvalues_ > _RANK * pca.eigenvalues_[0]])
 
 
 def kernel_agreement(features: np.ndarray) -> float:
@@ -230,10 +230,10 @@ def kernel_agreement(features: np.ndarray) -> float:
 
 def _on_kernel(distances: np.ndarray, width: float, classes: int, seed: int) -> np.ndarray:
     """Partition by spectral clustering on the same kernel."""
-    with warnings.catch_warnings(), single_threaded_blas():
+    with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Graph is not fully connected", UserWarning)
         cluster = SpectralClustering(classes, affinity="precomputed", random_state=seed)
-        return np.asarray(cluster.fit_predict(np.exp(-0.5 * (distances / width) ** 2)))
+        return np.asarray(single_threaded(cluster.fit_predict, np.exp(-0.5 * (distances / width) ** 2)))
 
 
 def _plane(x: np.ndarray) -> np.ndarray:

@@ -6,11 +6,11 @@ CuPy, scikit-learn nor matplotlib. `__init__.pyi` lists the names.
 
 import importlib.metadata
 
-import lazy_loader
+from ._utils.lazy import attach as _attach
 
 __version__ = importlib.metadata.version("constrained-vae")
 
-__getattr__, _names, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, _names, __all__ = _attach(__name__, __file__)
 
 
 def __dir__() -> list[str]:

@@ -44,6 +44,7 @@ from ._utils.checks import (
     shown,
 )
 from ._utils.files import read_points
+from ._utils.interrupts import deferred_interrupts
 
 _MOST_POINTS = 2**24  # of a toy set
 _MOST_CORNERS = 2**13  # of a simplex, which has nearly as many dimensions
@@ -225,7 +226,8 @@ def gaussian(eigenvalues: Sequence[float] = (1.0,), n: int | None = None, seed: 
     >>> gaussian((4.0, 2.0), n=100)
     DataSet('gaussian', N=400, D=2, critical_beta=4)
     """
-    from scipy.stats import qmc  # a slow import
+    with deferred_interrupts():
+        from scipy.stats import qmc  # a slow import
 
     ell = check_vector(eigenvalues, "eigenvalues")
     if ell.size > 8:
@@ -309,7 +311,8 @@ def moons(n: int = 300, noise: float = 0.05, seed: int = 0) -> DataSet:
     >>> moons(100)
     DataSet('moons', N=100, D=2)
     """
-    from sklearn.datasets import make_moons
+    with deferred_interrupts():
+        from sklearn.datasets import make_moons
 
     x, labels = make_moons(check_count(n, "n", 2, _MOST_POINTS), shuffle=False)
     return _noisy(x, "moons", labels, noise, seed)
@@ -323,7 +326,8 @@ def digits(n: int | None = None) -> DataSet:
     >>> digits(100).image_shape
     (8, 8)
     """
-    from sklearn.datasets import load_digits
+    with deferred_interrupts():
+        from sklearn.datasets import load_digits
 
     x, labels = load_digits(return_X_y=True)
     n = len(x) if n is None else check_count(n, "n", most=len(x))

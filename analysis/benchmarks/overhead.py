@@ -17,7 +17,7 @@ import numba
 import numpy as np
 
 import constrained_vae as cv
-from constrained_vae._utils.blas import single_threaded_blas
+from constrained_vae._utils.blas import single_threaded
 from constrained_vae.backends import numba as kernels
 from constrained_vae.equations import log_masses
 from constrained_vae.latent.sites import Sites
@@ -34,9 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=101, help="number of measurements (default 101)")
     rounds = parser.parse_args(argv).rounds
     numba.set_num_threads(1)
-    with single_threaded_blas():
-        for accelerate, (kernel, a_map, ratio) in measure(rounds).items():
-            print(f"{accelerate:>8}: kernel {kernel:.1f} us, map {a_map:.1f} us, {ratio:.2f} times its kernel")
+    for accelerate, (kernel, a_map, ratio) in single_threaded(measure, rounds).items():
+        print(f"{accelerate:>8}: kernel {kernel:.1f} us, map {a_map:.1f} us, {ratio:.2f} times its kernel")
     return 0
 
 

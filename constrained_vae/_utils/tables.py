@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from .interrupts import deferred_interrupts
+
 Columns = Mapping[str, Any]  # arrays or sequences of the same length, by their names
 
 _SHOWN = 12  # rows that are shown; a longer table shows only its first and last rows
@@ -37,7 +39,8 @@ def as_text(columns: Columns) -> str:
 def as_frame(columns: Columns) -> Any:
     """A pandas data frame; ImportError where pandas is not installed."""
     try:
-        import pandas
+        with deferred_interrupts():
+            import pandas
     except ImportError as error:
         raise ImportError("to_frame() needs the package pandas, which is not installed: pip install pandas") from error
     return pandas.DataFrame(dict(columns))

@@ -20,6 +20,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from .checks import check_path
 from .interrupts import deferred_interrupts
 
 _OPEN_FILES = ("/dev/stdin", "/dev/stdout", "/dev/stderr", "/dev/fd/", "/proc/")  # names of files that are open already
@@ -85,12 +86,7 @@ def write_picture(path: str | bytes | PathLike[Any], figure: Any, dpi: int | str
 
 def _target(path: Any, name: str = "path") -> str:
     """The file that a path stands for, after symbolic links."""
-    try:
-        text = os.fsdecode(path)
-    except TypeError:
-        text = ""
-    if not text or "\0" in text:
-        raise ValueError(f"{name} must be the path of a file, such as 'result.npz', got {path!r}")
+    text = str(check_path(path, name))
     if os.path.abspath(text).startswith(_OPEN_FILES):
         return text
     target = os.path.realpath(text)

@@ -41,12 +41,13 @@ import importlib.util
 from types import ModuleType
 
 from .._utils.checks import check_choice
+from .._utils.interrupts import deferred_interrupts
 
 NAMES = ("reference", "numba", "cupy")
 
 
 class BackendNotAvailableError(ImportError):
-    """The library or the device of the requested backend is missing.
+    """The library or the device of the requested backend is missing or switched off.
 
     Examples
     --------
@@ -75,7 +76,7 @@ def get_backend(name: str = "auto") -> ModuleType:
     ValueError
         If there is no backend of that name.
     BackendNotAvailableError
-        If CuPy is not installed, or finds no GPU.
+        If CuPy is not installed or finds no GPU, or Numba is told not to compile.
 
     Examples
     --------
@@ -85,9 +86,20 @@ def get_backend(name: str = "auto") -> ModuleType:
     name = check_choice(name, "backend", ("auto", *NAMES))
     if name == "auto":
         name = "numba"
-    if name == "cupy" and (trouble := _cupy_trouble()):
-        raise BackendNotAvailableError(trouble)
-    return importlib.import_module(f".{name}", __name__)
+    with deferred_interrupts():  # a library whose import was cut short cannot be imported again
+        trouble = _TROUBLES[name]() if name in _TROUBLES else None
+        if trouble is not None:
+            raise BackendNotAvailableError(trouble)
+        return importlib.import_module(f".{name}", __name__)
+
+
+def _numba_trouble() -> str | None:
+    """The reason why the Numba backend cannot run, as a sentence; None if it can."""
+    import numba
+
+    if numba.config.DISABLE_JIT:
+        return "Numba compiles nothing where NUMBA_DISABLE_JIT=1 is set: unset it, or choose backend='reference'"
+    return None
 
 
 def _cupy_trouble() -> str | None:
@@ -104,3 +116,6 @@ def _cupy_trouble() -> str | None:
     except cupy.cuda.runtime.CUDARuntimeError as error:
         return f"CuPy finds no usable GPU ({error}): choose backend='numba'"
     return None if count else "CuPy finds no GPU: choose backend='numba'"
+
+
+_TROUBLES = {"numba": _numba_trouble, "cupy": _cupy_trouble}

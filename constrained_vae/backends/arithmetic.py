@@ -1,8 +1,7 @@
-"""Compiler settings of the Numba kernels, and their elementary operations, written so that loops are vectorised."""
+"""Elementary operations of the Numba kernels, written so that loops are vectorised."""
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
 from decimal import Decimal
@@ -14,8 +13,6 @@ from numba import njit, types
 from numba.extending import intrinsic, overload
 
 from .._utils.arrays import Array
-
-jit = functools.partial(njit, cache=True, nogil=True, error_model="numpy")
 
 
 def frozen(array: Array, real: type) -> Array:

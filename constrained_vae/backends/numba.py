@@ -28,11 +28,12 @@ import numpy as np
 from numba import prange
 
 from .._utils.arrays import Array
-from .._utils.blas import single_threaded_blas
+from .._utils.blas import single_threaded
 from .._utils.device import check_on_host
 from ..equations import Expectations
 from . import pruning
-from .arithmetic import add, exp, frozen, jit, maximum, multiply_add
+from .arithmetic import add, exp, frozen, maximum, multiply_add
+from .compilation import ParallelKernel, jit
 
 _FEW = 8  # largest S of `_few`; differences cost as much as matrix products at S = 5 and 1.1 times as much at S = 8
 _SORTED_STATISTICS = 4  # largest S for which rows are sorted; at S = 5 pruning gains only a factor 1.4 to 2
@@ -89,8 +90,7 @@ def expectations(
     if phi.shape[1] <= _FEW:
         mass, sums, totals = _with_few(phi, s, rho, v, b, log_pi, quadratic)
     else:
-        with single_threaded_blas():
-            mass, sums, totals = _with_many(phi, s, rho, v, b, log_pi)
+        mass, sums, totals = single_threaded(_with_many, phi, s, rho, v, b, log_pi)
     free_energy, energy = totals[0].tolist() if len(totals) == 1 else totals.sum(axis=0).tolist()
     return Expectations(mass.astype(real), sums.astype(real, order="C", copy=False), free_energy, energy)
 
@@ -203,7 +203,7 @@ def _shared_arrays(N: int, K: int, S: int, real: type) -> tuple[Arrays, Array, A
     return tuple(np.empty(shape, real) for shape in shapes), np.zeros(K), np.zeros((K, S)), np.zeros((teams, 2))
 
 
-@jit()
+@jit
 def _few_alone(
     phi: Array, s: Array, rho: Array, v: Array, b: Array, log_pi: Array, lam: float
 ) -> tuple[Array, Array, float, float]:
@@ -224,7 +224,7 @@ def _few_alone(
     return mass, found, totals[0], totals[1]
 
 
-@jit(parallel=True)
+@ParallelKernel
 def _few_parallel(
     phi: Array, s: Array, rho: Array, tiles: Array, b: Array, log_pi: Array, lam: float, sums: Array, totals: Array
 ) -> None:
@@ -234,7 +234,7 @@ def _few_parallel(
         _few(phi[i:j], s[i:j], rho[i:j], tiles, b, log_pi, lam, sums[c], totals[c])
 
 
-@jit(parallel=True)
+@ParallelKernel
 def _many_parallel(data: Arrays, tiles: Arrays, scratch: Arrays, sums: Array, totals: Array) -> None:
     (phi, s, rho), (q, scaled, product) = data, scratch
     N, chunks = len(phi), len(totals)
@@ -243,7 +243,7 @@ def _many_parallel(data: Arrays, tiles: Arrays, scratch: Arrays, sums: Array, to
         _many((phi[i:j], s[i:j], rho[i:j]), tiles, (q[c], scaled[c], product[c]), sums[c], totals[c])
 
 
-@jit()
+@jit
 def _few(
     phi: Array, s: Array, rho: Array, tiles: Array, b: Array, log_pi: Array, lam: float, sums: Array, totals: Array
 ) -> None:
@@ -289,7 +289,7 @@ def _few(
                 sums[d, a] += multiply_add(w3, q[3, a], multiply_add(w2, q[2, a], two))
 
 
-@jit()
+@jit
 def _many(data: Arrays, tiles: Arrays, scratch: Arrays, sums: Array, totals: Array) -> None:
     """Like `_few`; tiles are v (S, K), b, log pi; scratch is q (rows, K), scaled (rows, S + 1), product (S + 1, K)."""
     (phi, s, rho), (v, b, log_pi), (q, scaled, product) = data, tiles, scratch
@@ -312,7 +312,7 @@ def _many(data: Arrays, tiles: Arrays, scratch: Arrays, sums: Array, totals: Arr
                 sums[d, a] += product[d, a]
 
 
-@jit(parallel=True)
+@ParallelKernel
 def _shared(data: Arrays, tiles: Arrays, scratch: Arrays, mass: Array, sums: Array, totals: Array) -> None:
     """Add all rows into mass (K,) and sums (K, S); each task owns some tiles, each team some rows of every block.
 
@@ -336,13 +336,13 @@ def _shared(data: Arrays, tiles: Arrays, scratch: Arrays, mass: Array, sums: Arr
                 _encode_rows(s[start:stop], rho[start:stop], b, log_pi, q, size, i, j, H[team], totals[team])
 
 
-@jit()
+@jit
 def _multiply_piece(phi: Array, v: Array, q: Array) -> None:
     n, k = len(phi), len(v)
     np.dot(phi, v.T, q[: n * k].reshape(n, k))
 
 
-@jit()
+@jit
 def _encode_rows(
     s: Array, rho: Array, b: Array, log_pi: Array, q: Array, size: int, first: int, last: int, H: Array, totals: Array
 ) -> None:
@@ -362,7 +362,7 @@ def _encode_rows(
                 part[t] = factor * entries[t]
 
 
-@jit()
+@jit
 def _spend_piece(phi: Array, q: Array, product: Array, mass: Array, sums: Array) -> None:
     """Add rho_i q_ia to the mass (k,), and rho_i q_ia phi_i to the sums (k, S), of the tiles of a piece."""
     n, (k, S) = len(phi), sums.shape
@@ -376,7 +376,7 @@ def _spend_piece(phi: Array, q: Array, product: Array, mass: Array, sums: Array)
             sums[a, d] += product[a, d]
 
 
-@jit()
+@jit
 def _encode(H: Array, log_pi: Array, rho: float, totals: Array) -> Any:
     """One row of (T1): replace H_a by q_a Z / e^t, t the largest of log pi_a - H_a, and return rho e^t / Z.
 

@@ -34,7 +34,8 @@ import numpy as np
 from numba import prange
 
 from .._utils.arrays import Array
-from .arithmetic import add, exp, frozen, jit, maximum, multiply_add
+from .arithmetic import add, exp, frozen, maximum, multiply_add
+from .compilation import ParallelKernel, jit
 
 _RUN = 64  # rows per run; a multiple of the length of the longest vector register
 _GROUP = 8  # runs per group, whose common box is searched first
@@ -170,7 +171,7 @@ def _pruned(phi: Array, rho: Array, tiles: Array, log_pi: Array, lam: Any) -> tu
         result[:, wanted] = sums.sum(axis=0)[:, wanted]
 
 
-@jit()
+@jit
 def _cost(phi: Array, rho: Array, tiles: Array, log_pi: Array, lam: float, limits: Array, samples: int) -> float:
     """Share of the pairs (row, tile) that is kept, from evenly spaced runs; recomputed pairs count more."""
     (N, S), K = phi.shape, len(log_pi)
@@ -184,7 +185,7 @@ def _cost(phi: Array, rho: Array, tiles: Array, log_pi: Array, lam: float, limit
     return cost / (samples * K)
 
 
-@jit(parallel=True)
+@ParallelKernel
 def _chunks_parallel(
     phi: Array,
     rho: Array,
@@ -201,7 +202,7 @@ def _chunks_parallel(
         _chunk(np.int64(c), len(totals), phi, rho, tiles, log_pi, lam, limits, wanted, sums[c], totals[c])
 
 
-@jit()
+@jit
 def _chunk(
     c: int,
     chunks: int,
@@ -243,7 +244,7 @@ def _chunk(
                 _run(phi[i:end], rho[i:end], tiles, log_pi, lam, run[:m], wanted, q, sums, totals)
 
 
-@jit()
+@jit
 def _any(flags: Array, indices: Array) -> bool:
     for a in indices:
         if flags[a]:
@@ -251,7 +252,7 @@ def _any(flags: Array, indices: Array) -> bool:
     return False
 
 
-@jit()
+@jit
 def _surround(phi: Array, box: Array) -> None:
     """Write the bounding box of the rows: lower ends to box[0], upper ends to box[1]."""
     for d in range(phi.shape[1]):
@@ -261,7 +262,7 @@ def _surround(phi: Array, box: Array) -> None:
         box[0, d], box[1, d] = low, high
 
 
-@jit()
+@jit
 def _search(box: Array, tiles: Array, log_pi: Array, lam: float, limits: Array, scratch: Array, kept: Array) -> int:
     """The number n of tiles with gap_a >= limit_a; kept[:n] are their numbers. A tile whose gap is NaN is kept, too.
 
@@ -303,7 +304,7 @@ def _search(box: Array, tiles: Array, log_pi: Array, lam: float, limits: Array, 
     return n
 
 
-@jit()
+@jit
 def _run(
     phi: Array,
     rho: Array,
@@ -370,7 +371,7 @@ def _run(
             sums[d, a] += total
 
 
-@jit()
+@jit
 def _energies(x: Array, tiles: Array, a: int, lam: float, H: Array) -> None:
     """Write H_ia = lambda ||phi_i - psi_a||^2 of 64 rows x (S, 64) and one tile to H (64,)."""
     for i in range(len(H)):

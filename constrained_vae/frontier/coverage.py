@@ -16,7 +16,7 @@ from scipy.spatial.distance import cdist
 
 from .._utils import memory
 from .._utils.arrays import FloatArray
-from .._utils.blas import single_threaded_blas
+from .._utils.blas import single_threaded
 from ..data.prepared import Block
 from ..equations import is_steep
 from ..latent.sites import coincident
@@ -131,8 +131,8 @@ class Coverage:
             )
             return slope * np.asarray(ahead - behind) / (2 * _COORDINATE_STEP)  # coordinates are transformed one by one
 
-        with single_threaded_blas():
-            u = minimise(value, gradient, np.asarray(objective.coordinates(psi)), objective.stiffness, flat=_SLOPE_TOL)
+        start = np.asarray(objective.coordinates(psi))
+        u = single_threaded(minimise, value, gradient, start, objective.stiffness, flat=_SLOPE_TOL)
         psi = np.concatenate([self._distinct(np.asarray(objective.reconstructions(u)), _SAME), first])
         heights = self(psi)
         if heights[:-1].max() >= heights[-1]:  # as nearly always

@@ -8,7 +8,7 @@ from scipy.optimize import nnls
 
 from .. import equations
 from .._utils.arrays import FloatArray
-from .._utils.blas import single_threaded_blas
+from .._utils.blas import single_threaded
 
 _MAX_STEPS = 50  # Newton steps and plain steps together
 _STEEP = 100.0  # a plain step, which multiplies masses by c, is the better one for a mass with so large a c
@@ -65,9 +65,7 @@ def best_masses(energies: FloatArray, rho: FloatArray, masses: FloatArray, tol: 
         system = np.zeros((len(S) + 1, len(masses) + 1))  # the last column is the right-hand side
         system[:-1, :-1], system[-1] = root * (S - 2), 1.0
         try:
-            with single_threaded_blas():
-                short = np.asarray(np.linalg.qr(system, mode="r")) if len(system) > 2 * len(masses) else system
-                target = nnls(short[:, :-1], short[:, -1])[0]
+            target = single_threaded(_non_negative, system)
         except RuntimeError:  # it did not converge
             target = plain(masses)
         target /= target.sum()
@@ -79,6 +77,14 @@ def best_masses(energies: FloatArray, rho: FloatArray, masses: FloatArray, tol: 
         masses = masses + step * (target - masses)
     kept = np.where(_useful(G, rho, masses), masses, 0.0)
     return kept / kept.sum()
+
+
+def _non_negative(system: FloatArray) -> FloatArray:
+    """The non-negative solution of a system by least squares; the last column is the right-hand side."""
+    rows, columns = system.shape
+    short = np.asarray(np.linalg.qr(system, mode="r")) if rows > 2 * (columns - 1) else system
+    solution: FloatArray = nnls(short[:, :-1], short[:, -1])[0]
+    return solution
 
 
 def _useful(G: FloatArray, rho: FloatArray, masses: FloatArray) -> npt.NDArray[np.bool_]:

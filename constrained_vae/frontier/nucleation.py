@@ -11,7 +11,7 @@ from numpy.polynomial.polynomial import polyval
 from scipy.optimize import brentq, minimize
 
 from .._utils.arrays import FloatArray
-from .._utils.blas import single_threaded_blas
+from .._utils.blas import single_threaded
 from ..data.prepared import Block
 from ..data.rows import RowBlocks
 from ..objectives.elbo import ELBO
@@ -183,8 +183,9 @@ class _Unity:
 
         bounds = np.stack(self.bounds, axis=1) / unit
         options = {"ftol": 1e-16, "gtol": 1e-12, "maxiter": 1000}
-        with single_threaded_blas():
-            result = minimize(negative, shift / unit, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
+        result = single_threaded(
+            minimize, negative, shift / unit, jac=True, method="L-BFGS-B", bounds=bounds, options=options
+        )
         return float(np.exp(-result.fun))
 
     def __call__(self, shift: FloatArray) -> tuple[float, FloatArray]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from .. import equations
 from .._utils.arrays import Array, FloatArray
-from .._utils.blas import single_threaded_blas
+from .._utils.blas import single_threaded
 from .._utils.checks import check_instance, check_non_negative, check_positive, check_vector, shown
 from .._utils.device import array_namespace, to_host
 from ..data.frame import Frame
@@ -280,8 +280,8 @@ class FramedLagrangian:
         low, high = self.bounds
         start = psi[alive].clip(low, high)
         known = None if inverse is None or boxed else to_host(inverse)[alive]
-        with single_threaded_blas():  # there are many small products, which several threads make slower
-            image[alive] = minimise(*self._inner(target), start, self.stiffness, (low, high), known)
+        # There are many small products, which several threads make slower.
+        image[alive] = single_threaded(minimise, *self._inner(target), start, self.stiffness, (low, high), known)
         return xp.asarray(image)
 
     def _inner(self, target: FloatArray) -> tuple[Values, Values]:

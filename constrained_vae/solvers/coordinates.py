@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .._utils.arrays import Array, FloatArray
-from .._utils.blas import single_threaded_blas
+from .._utils.blas import single_threaded
 from .._utils.device import to_host
 from ..equations import Expectations
 from ..objectives.base import FramedObjective
@@ -103,8 +103,7 @@ def roots(
     A = curvatures(objective, mass, sums, psi)
     held = _held(objective, psi)
     _clear(A, held)
-    with single_threaded_blas():
-        values, vectors = np.linalg.eigh(A)
+    values, vectors = single_threaded(np.linalg.eigh, A)
     values = np.maximum(values, _FLAT_TOL * np.maximum(values[:, -1:], objective.stiffness * _FLAT_TOL))[:, None]
     root, inverse = ((vectors * values**power) @ vectors.transpose(0, 2, 1) for power in (0.5, -0.5))
     return _clear(root, held), _clear(inverse, held)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .._utils.arrays import Array, FloatArray
-from .._utils.blas import single_threaded_blas
+from .._utils.blas import single_threaded
 from .._utils.device import to_host
 from ..results.status import Status
 from . import saddles
@@ -111,8 +111,7 @@ class Quadratic:
             order = np.arange(n).reshape(k, dim + 1)
             order = np.concatenate([order[:, :dim].ravel(), order[:, dim]])
             jacobian = jacobian[np.ix_(order, order)]
-        with single_threaded_blas():
-            values, vectors = np.linalg.eigh(np.eye(n) - jacobian)
+        values, vectors = single_threaded(np.linalg.eigh, np.eye(n) - jacobian)
         return cls(values, vectors, np.sqrt(to_host(point.vectors[2])))
 
     def along(self, r: Array) -> FloatArray:

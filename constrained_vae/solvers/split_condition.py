@@ -8,7 +8,6 @@ slopes B = Cov_w(d H).
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +15,7 @@ import numpy.typing as npt
 from scipy.sparse.linalg import LinearOperator, eigsh
 
 from .._utils.arrays import Array, FloatArray
-from .._utils.blas import single_threaded_blas
+from .._utils.blas import single_threaded
 from .._utils.device import array_namespace, to_host
 from ..data.prepared import Block, tree_sum
 from ..objectives.decoder_update import readout_slopes
@@ -114,8 +113,8 @@ def _general(
         slopes = readout_slopes(objective.readout, psi[some])
         mean = sums[some] / mass[some, None]
         B = problem.total(_slope_covariances, psi, log_masses, some, slopes, mean)
-        with single_threaded_blas():
-            values, vectors = np.linalg.eigh(inverse @ (to_host(B) / mass[some, None, None]) @ inverse)
+        covariances = inverse @ (to_host(B) / mass[some, None, None]) @ inverse
+        values, vectors = single_threaded(np.linalg.eigh, covariances)
         top[some] = values[:, -1].clip(0)
         deviations[some] = np.sqrt(top[some])[:, None] * (inverse @ vectors[:, :, -1:])[:, :, 0]
     among = top if may_split is None else np.where(may_split, top, 0.0)
@@ -149,12 +148,11 @@ def _dense(
         part = slice(start, start + group)
         white = whitening[part]
         # For many small matrices several threads are slower, because they wait for each other.
-        with (
-            single_threaded_blas() if len(problem.data) * dim**2 < _SINGLE_THREAD_PRODUCTS else contextlib.nullcontext()
-        ):
+        if len(problem.data) * dim**2 < _SINGLE_THREAD_PRODUCTS:
+            covariances = single_threaded(_covariances, problem, psi, log_masses, part)
+        else:
             covariances = _covariances(problem, psi, log_masses, part)
-        with single_threaded_blas():
-            values, vectors = np.linalg.eigh(white[:, :, None] * covariances * white[:, None, :])
+        values, vectors = single_threaded(np.linalg.eigh, white[:, :, None] * covariances * white[:, None, :])
         top[part], axes[part] = values[:, -1], vectors[:, :, -1]
     among = np.where(eligible, top, 0.0)
     site = int(among.argmax())

@@ -9,6 +9,6 @@ Examples
 (2, (3, 3))
 """
 
-import lazy_loader
+from .._utils.lazy import attach as _attach
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = _attach(__name__, __file__)

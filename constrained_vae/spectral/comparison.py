@@ -13,8 +13,9 @@ import numpy.typing as npt
 from tqdm.auto import tqdm
 
 from .._utils.arrays import FloatArray
-from .._utils.blas import single_threaded_blas
+from .._utils.blas import single_threaded
 from .._utils.checks import check_count, check_flag, check_moderate, check_names, check_seed, check_sequence, shown
+from .._utils.interrupts import deferred_interrupts
 from ..phases.branch import Branch
 from ..results.fixed_point import FixedPoint
 from ..results.status import NotConvergedWarning
@@ -106,14 +107,16 @@ class SpectralComparison:
     @cached_property
     def contingency(self) -> dict[str, npt.NDArray[np.int64]]:
         """Contingency tables: points per cluster of the solution (rows) and of another partition or class ("truth")."""
-        from sklearn.metrics.cluster import contingency_matrix
+        with deferred_interrupts():
+            from sklearn.metrics.cluster import contingency_matrix
 
         others = {name: labels for name, labels in self.partitions.items() if name != "solution"}
         others |= {} if self.labels is None else {"truth": self.labels}
         return {name: contingency_matrix(self.partitions["solution"], other) for name, other in others.items()}
 
     def _scores(self, score: str, reference: npt.NDArray[Any], names: tuple[str, ...]) -> dict[str, float]:
-        from sklearn import metrics
+        with deferred_interrupts():
+            from sklearn import metrics
 
         def of(labels: npt.NDArray[np.intp]) -> float:
             return np.nan if labels[0] == _UNDETERMINED else float(getattr(metrics, score)(reference, labels))
@@ -334,16 +337,16 @@ def compare_spectral(
         distinct = len(s.distinct)
         k = min(distinct, n) if n_clusters is None else n_clusters
         partitions = {"solution": s.labels}
-        with single_threaded_blas():  # threads that wait for each other would be many times slower
-            for name in names:
-                partitions[name], count = _spectral(name, s, k, seed)
-                if partitions[name][0] == _UNDETERMINED:
-                    in_pieces.append(f"the {name} affinity at beta={s.beta:.6g} ({count} pieces for {k} clusters)")
-            if k not in baselines:
-                baselines[k] = {name: _baseline(name, s, k, seed) for name in _BASELINES}
+        for name in names:
+            partitions[name], count = _spectral(name, s, k, seed)
+            if partitions[name][0] == _UNDETERMINED:
+                in_pieces.append(f"the {name} affinity at beta={s.beta:.6g} ({count} pieces for {k} clusters)")
+        if k not in baselines:
+            baselines[k] = {name: _baseline(name, s, k, seed) for name in _BASELINES}
         return SpectralComparison(s.beta, distinct, k, names, partitions | baselines[k], spectrum(s), classes)
 
-    found = tuple(compare(s) for s in tqdm(solutions, disable=not progress, desc="comparing", unit="beta"))
+    bar = tqdm(solutions, disable=not progress, desc="comparing", unit="beta")
+    found = tuple(single_threaded(compare, s) for s in bar)  # threads that wait for each other would be much slower
     if in_pieces:
         more = f" and {len(in_pieces) - 2} more" if len(in_pieces) > 2 else ""
         warnings.warn(
@@ -369,7 +372,8 @@ def multiplier(solution: FixedPoint) -> float | None:
 
 def _spectral(name: str, solution: FixedPoint, k: int, seed: int) -> tuple[npt.NDArray[np.intp], int]:
     """Partition by spectral clustering, -1 for every point if it is not determined, and the number of pieces."""
-    from sklearn.metrics.pairwise import rbf_kernel
+    with deferred_interrupts():
+        from sklearn.metrics.pairwise import rbf_kernel
 
     n = len(solution.weights)
     if k in (1, n):  # one cluster, or one per point
@@ -383,8 +387,9 @@ def _spectral(name: str, solution: FixedPoint, k: int, seed: int) -> tuple[npt.N
 
 def _baseline(name: str, solution: FixedPoint, k: int, seed: int) -> npt.NDArray[np.intp]:
     """Partition by k-means with the data weights, or by a mixture of Gaussians with full covariances without them."""
-    from sklearn.cluster import KMeans
-    from sklearn.mixture import GaussianMixture
+    with deferred_interrupts():
+        from sklearn.cluster import KMeans
+        from sklearn.mixture import GaussianMixture
 
     x = np.asarray(solution.x, dtype=np.float64)
     if name == "kmeans":

@@ -12,6 +12,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import eigsh
 
 from .._utils.arrays import FloatArray
+from .._utils.interrupts import deferred_interrupts
 
 _EPS = float(np.finfo(np.float64).eps)
 _MAX_DENSE = 500  # size of a piece up to which all of its eigenvalues are computed
@@ -63,7 +64,8 @@ def spectral_partition(affinity: FloatArray, k: int, seed: int) -> npt.NDArray[n
 
 def _connected(affinity: FloatArray, k: int, seed: int) -> npt.NDArray[np.intp] | None:
     """Partition of a connected graph; None if the eigenvalues k and k + 1 are equal."""
-    from sklearn.cluster import KMeans, SpectralClustering
+    with deferred_interrupts():
+        from sklearn.cluster import KMeans, SpectralClustering
 
     n = len(affinity)
     if k in (1, n):  # one cluster, or one per point

@@ -13,7 +13,7 @@ from scipy.sparse.linalg import LinearOperator
 
 from .._utils import memory
 from .._utils.arrays import FloatArray
-from .._utils.blas import single_threaded_blas
+from .._utils.blas import single_threaded
 from .._utils.checks import TooLargeError, check_count, check_instance, check_vector
 from ..data.prepared import Block, tree_sum
 from ..problems.posterior import Tiles, posterior
@@ -101,8 +101,8 @@ def spectrum(solution: FixedPoint) -> FloatArray:
     The function makes one pass over the data, for the symmetric form of the k x k matrix w^T q.
     """
     matrix = _symmetric(_tied(solution))[0]
-    with single_threaded_blas():  # several threads are up to sixty times slower on a busy machine
-        return eigh(matrix, eigvals_only=True)[::-1]
+    # Several threads are up to sixty times slower on a busy machine.
+    return single_threaded(eigh, matrix, eigvals_only=True)[::-1]
 
 
 def eigengap(eigenvalues: FloatArray) -> int:
@@ -138,8 +138,7 @@ def embedding(solution: FixedPoint, n_components: int | None = None) -> FloatArr
     matrix, mass = _symmetric(tied)
     # A walk in pieces has the eigenvalue 1 several times: the constant vector, which is known, is lifted above them.
     constant = np.sqrt(mass[mass > 0] / mass.sum())
-    with single_threaded_blas():
-        values, vectors = eigh(matrix + np.outer(constant, constant))
+    values, vectors = single_threaded(eigh, matrix + np.outer(constant, constant))
     values, vectors = values[::-1], vectors[:, ::-1]
     values[0] -= 1
     n = eigengap(values) if n_components is None else check_count(n_components, "n_components")

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from constrained_vae._utils.blas import _libraries
 from constrained_vae.backends import BackendNotAvailableError, get_backend, numba as kernels
 from constrained_vae.testing import Naive, naive_bernoulli, naive_expectations, naive_jacobian
 from tests.helpers.linear_form import FORMS, assert_close, assert_identical, make
@@ -333,14 +332,6 @@ def test_one_compiled_kernel_serves_read_only_and_writable_inputs():
     problem.solve("numba")
     dtypes = [str(signature[0].dtype) for signature in kernels._few.signatures]
     assert len(dtypes) == len(set(dtypes))
-
-
-def test_the_limit_on_matrix_threads_is_lifted_again():
-    problem = make("gaussian", 9, 50, 5, 10)
-    with _libraries().limit(limits=2):
-        before = _libraries().info()
-        problem.solve("numba")
-        assert _libraries().info() == before
 
 
 def test_naive_jacobian_is_the_derivative_of_the_map():

@@ -319,7 +319,7 @@ def test_inputs_may_be_read_only_and_are_left_alone():
 
 def test_one_compiled_kernel_serves_all_inputs_of_a_precision():
     make(16, 200, 5, 2, 1.0).pruned()
-    dtypes = [str(signature[0].dtype) for signature in pruning._chunks_parallel.signatures]
+    dtypes = [str(signature[0].dtype) for signature in pruning._chunks_parallel.in_threads.signatures]
     assert len(dtypes) == len(set(dtypes))
 
 

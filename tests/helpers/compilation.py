@@ -20,10 +20,10 @@ def sums():
             kernels.expectations(*make("linear", 0, N, K, S).astype(dtype).arguments)
         for function in (
             kernels._few_alone,
-            kernels._few_parallel,
+            kernels._few_parallel.in_threads,
             kernels._many,
-            kernels._many_parallel,
-            kernels._shared,
+            kernels._many_parallel.in_threads,
+            kernels._shared.in_threads,
         ):
             assert any(str(dtype.__name__) in str(signature) for signature in function.signatures)
 
