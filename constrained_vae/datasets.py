@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg, special
 
+from ._utils.arrays import PickledByFields
 from ._utils.checks import check_count, check_non_negative, check_positive
 from ._utils.files import read_points
 
@@ -49,7 +50,7 @@ __all__ = [
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class DataSet:
+class DataSet(PickledByFields):
     """Data points with their weights, labels and other known properties; the arrays are read-only copies.
 
     Attributes

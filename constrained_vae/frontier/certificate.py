@@ -85,7 +85,7 @@ def certify(solution: FixedPoint) -> Certificate:
     Raises
     ------
     ValueError
-        If `solution` is not a FixedPoint.
+        If `solution` is not a FixedPoint, or its decoder is not finite.
 
     Examples
     --------
@@ -94,6 +94,8 @@ def certify(solution: FixedPoint) -> Certificate:
     True
     """
     check_instance(solution, "solution", FixedPoint, "solve(x)")
+    if not np.isfinite(solution.decoder).all():
+        raise ValueError("solution must have finite reconstructions, but its decoder holds NaN or infinite numbers")
     problem, data = solution.problem, DataPasses(solution.problem)
     sites = Sites.of_tiles(solution.code[0], solution.tiling.masses)  # exactly coincident tiles
     found, coverage, tops, _ = data.look(sites.decoder, sites.masses)
@@ -195,6 +197,8 @@ class DataPasses:
     def proven(self, certificate: Certificate, coverage: Coverage, peaks: FloatArray, accuracy: float) -> Certificate:
         """The certificate with a proven bound, if branch and bound finds one (T14)."""
         if self.x.shape[1] > _MAX_PROOF_DIM or self.problem.framed.quadratic is None:
+            return certificate
+        if certificate.rounding > 1 + np.log(len(self.x)):  # F* is from 0 to log N: there is nothing to prove
             return certificate
         bound, top = coverage.bound(self.x, peaks, accuracy)
         if not np.isfinite(bound):

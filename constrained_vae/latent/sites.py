@@ -169,6 +169,7 @@ def coincident(decoder: FloatArray, tolerance: float) -> npt.NDArray[np.intp]:
         left = np.sort(run)
         while len(left) > 1:
             near = np.square(decoder[left] - decoder[left[0]]).sum(axis=1) <= tolerance**2
+            near[0] = True  # also where the row, or the tolerance, is not a number
             leader[left[near]] = left[0]
             left = left[~near]
     return np.unique(leader, return_inverse=True)[1].astype(np.intp, copy=False)

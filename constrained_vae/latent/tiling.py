@@ -8,13 +8,13 @@ import numpy as np
 from scipy.special import ndtri
 from scipy.stats import qmc
 
-from .._utils.arrays import FloatArray
+from .._utils.arrays import FloatArray, PickledByFields
 from .._utils.checks import check_count, check_masses
 from .._utils.defaults import N_TILES
 
 
 @dataclass(frozen=True, eq=False)
-class Tiling:
+class Tiling(PickledByFields):
     """A partition of the latent space into K tiles Omega_a, on each of which the decoder is constant.
 
     The solution depends on the masses only. The positions are for pictures and for smooth initial decoders.
