@@ -31,7 +31,8 @@ from scipy import linalg, special
 
 from ._utils.arrays import PickledByFields
 from ._utils.checks import check_count, check_non_negative, check_positive
-from ._utils.files import read_points
+from ._utils.files import naming
+from ._utils.points import read_points
 
 __all__ = [
     "DataSet",
@@ -409,4 +410,5 @@ def load(path: str | PathLike[str]) -> DataSet:
     path = Path(path)
     arrays = read_points(path)
     x = arrays.pop("x")
-    return DataSet(x[:, None] if x.ndim == 1 else x, path.stem, **arrays)
+    with naming(str(path)):
+        return DataSet(x[:, None] if x.ndim == 1 else x, path.stem, **arrays)

@@ -326,12 +326,10 @@ class FixedPoint(PickledByFields):
         Raises
         ------
         ValueError
-            If the file does not contain a solution, or the objective is missing or another one.
+            If the file does not contain a solution, is damaged or from a newer version, or if the objective is missing
+            or another one. F is compared with that of the arrays, unless this takes long.
         """
-        solution = FixedPoint(**storage.load(path, "FixedPoint", objective)[0])
-        if objective is not None:
-            storage.check_free_energy(path, solution.free_energy, solution.recomputed_free_energy())
-        return solution
+        return storage.load(path, "FixedPoint", FixedPoint, objective)[0][0]
 
 
 def _free_energy(block: Block, tiles: Tiles) -> Array:
