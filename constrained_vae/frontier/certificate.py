@@ -198,8 +198,6 @@ class DataPasses:
         """The certificate with a proven bound, if branch and bound finds one (T14)."""
         if self.x.shape[1] > _MAX_PROOF_DIM or self.problem.framed.quadratic is None:
             return certificate
-        if not certificate.rounding <= 1 + np.log(len(self.x)):  # F* is from 0 to log N: nothing can be proven
-            return certificate
         bound, top = coverage.bound(self.x, peaks, accuracy)
         if not np.isfinite(bound):
             return certificate

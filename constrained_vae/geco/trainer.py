@@ -186,7 +186,7 @@ def train(
     settings = checkpoints.settings(training, host, objective, beta, constraints)
     if resume is not None:
         source = (resume.settings, resume.state) if isinstance(resume, Run) else resume
-        training.restore(*checkpoints.state_of(source, settings))
+        checkpoints.restore(training, source, settings)
     else:
         _warn_of_thresholds(host, constraints, floors, latent_dim, hidden)
 

@@ -24,7 +24,7 @@ def test_other_files_are_refused(tmp_path):
     (tmp_path / "text").write_text("text")
     for name in ("plain", "list", "thing", "text"):
         with pytest.raises(ValueError, match=f"{name} does not hold a saved state of things$"):
-            read_npz(tmp_path / name, "other", "state of things")
+            read_npz(tmp_path / name, "other", )
     with pytest.raises(FileNotFoundError):
         read_npz(tmp_path / "nowhere", "thing")
 
