@@ -21,6 +21,7 @@ import numpy as np
 from . import memory
 from .checks import TooLargeError
 
+_LONGEST = 400  # characters of a message about a file, or of a value in it
 FORMAT = 1  # of the headers that are written; a file with another number is refused
 NUMBERS = "biuf"  # kinds of the types of real numbers
 
@@ -90,7 +91,13 @@ def naming(start: str) -> Iterator[None]:
         yield
     except ValueError as error:
         named = TooLargeError if isinstance(error, TooLargeError) else ValueError
-        raise named(f"{start}: {error}") from None
+        raise named(f"{start}: {one_line(error)}") from None
+
+
+def one_line(value: Any) -> str:
+    """A value, of which a file may be the source, as one line of text that is not too long."""
+    text = " ".join(str(value).split())
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def entry(record: Any, name: str, kind: type) -> Any:

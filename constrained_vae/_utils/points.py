@@ -34,6 +34,9 @@ def read_points(path: Path) -> dict[str, Any]:
         arrays = read(file)
         for name, array in arrays.items():
             _check_finite(array, name)
+        labels = np.asarray(arrays.get("labels", ()), dtype=np.float64)
+        if not (np.abs(labels) < 2**53).all() or (labels != np.rint(labels)).any():
+            raise ValueError("labels must be whole numbers")
     return arrays
 
 

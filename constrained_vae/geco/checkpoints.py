@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .._utils.arrays import FloatArray
-from .._utils.files import FORMAT, entry, naming, read_npz, without_addresses, write_npz
+from .._utils.files import FORMAT, entry, naming, one_line, read_npz, without_addresses, write_npz
 from ..objectives.constraints import Constraint
 from .multiplier import Multiplier
 from .training import Training
@@ -63,8 +63,9 @@ def restore(
     found, (arrays, numbers) = source if isinstance(source, tuple) else _read(source)
     different = [key for key in wanted if found.get(key) != wanted[key]]
     if different:
-        listed = ", ".join(f"{key} {wanted[key]} (was {found.get(key)})" for key in different)
-        raise ValueError(f"resume wants the data and settings of before, got {' '.join(listed.split())}")
+        listed = ", ".join(f"{key} {wanted[key]} (was {one_line(found.get(key))})" for key in different)
+        of = "" if isinstance(source, tuple) else f", in {source}"
+        raise ValueError(f"resume wants the data and settings of before, got {listed}{of}")
     with naming(f"{name} does not hold a saved {_KIND}"):
         training.restore(arrays, numbers)
 

@@ -17,7 +17,7 @@ from ..objectives.constraints import RE, Constraint
 from ..objectives.elbo import ELBO
 from ..objectives.energies import CrossEntropy
 from .adam import Adam
-from .history import History, column_name, make_history
+from .history import History, column_name, columns_of, make_history
 from .loss_terms import Term
 from .multiplier import Multiplier
 from .networks import VAE
@@ -233,6 +233,9 @@ class Training:
             raise ValueError(f"history must have {steps} steps of {len(self.columns)} numbers, got {history.shape}")
         if np.isnan(history[:, known]).any() or not np.isfinite(history[:, :2]).all():  # an average begins with NaN
             raise ValueError("history must hold numbers, got NaN or an infinite loss")
+        multipliers = [self.columns.index(column) for column in columns_of("multiplier", self.columns).values()]
+        if not (history[:, multipliers] > 0).all():
+            raise ValueError("history must hold positive multipliers")
         if set(learned) != set(self._learned):
             raise ValueError(f"multipliers must be of {sorted(self._learned)}, got {sorted(learned)}")
         for name, multiplier in self._learned.items():

@@ -163,6 +163,8 @@ def _check_objective(**fields: Any) -> None:
         raise ValueError(f"the objective has {objective.labelled} labels, the file {len(x)} points")
     if len(fields["expected"]) != len(getattr(objective, "named_multipliers", ())):
         raise ValueError(f"expected must have a value for every constraint, got {fields['expected']}")
+    if not (np.abs(frame.inward(fields["decoder"])) < np.sqrt(np.finfo(np.float64).max)).all():
+        raise ValueError("decoder must be near the data, so that squared distances are finite")
     framed, energy, F = objective.in_frame(frame), fields["energy"], fields["free_energy"]
     slack = _slack(F, framed, frame)
     if not F - energy >= -slack:
@@ -188,7 +190,8 @@ def _check_free_energies(solutions: Sequence[Any], given: bool) -> None:
     """
     work = solutions[0].decoder.size * len(solutions[0].x)
     for solution in solutions[::-1][: max(_CHEAP // work, given)]:
-        saved, recomputed = solution.free_energy, solution.recomputed_free_energy()
+        with np.errstate(all="ignore"):  # of a decoder that is out of the range of the objective: F is not finite
+            saved, recomputed = solution.free_energy, solution.recomputed_free_energy()
         if not abs(recomputed - saved) <= _slack(recomputed, solution.problem.framed, solution.frame):
             raise ValueError(
                 f"the free energy was {saved:.9g}, with its arrays and this objective it is {recomputed:.9g}: either "
