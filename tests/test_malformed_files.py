@@ -8,12 +8,14 @@ import contextlib
 import io
 import itertools
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import constrained_vae as cv
 from constrained_vae import datasets, geco
+from constrained_vae._utils import memory
 from constrained_vae.cli.main import main
 from constrained_vae.testing import naive_expectations
 from tests.helpers import mutations
@@ -158,4 +160,87 @@ def test_changed_files_are_refused_or_harmless(valid, tmp_path):
 
 @pytest.mark.slow
 def test_thousands_of_changed_files_are_refused_or_harmless(valid, tmp_path):
-    print(fuzz(valid, tmp_path, range(1000, 21000)))
+    print(fuzz(valid, tmp_path, range(1000, 4000)))
+
+
+def traced(call):
+    """What a call raises, and the peak of the memory that it takes, in bytes."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="does not hold a saved FixedPoint|must hold") as caught:
+            call()
+        return caught.value, tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_members_that_nobody_asks_for_are_not_read(valid, tmp_path):
+    """64 MB of zeros in a file of 70 kB."""
+    bomb = mutations.npy(np.zeros(2**23))
+    for name in ("other.npy", "../x.npy"):
+        (tmp_path / "bomb").write_bytes(mutations.packed(mutations.unpacked(valid["solution"]) | {name: bomb}))
+        tracemalloc.start()
+        check_solution(cv.FixedPoint.load(tmp_path / "bomb"))
+        assert tracemalloc.get_traced_memory()[1] < 2**22
+        tracemalloc.stop()
+
+
+def test_heads_that_do_not_fit_are_not_believed(valid, tmp_path):
+    members = mutations.unpacked(valid["solution"])
+    head = b"{'descr': '<f8', 'fortran_order': False, 'shape': (%s,), }\n"
+    for shape, body in ((b"1099511627776", b""), (b"8", bytes(2**25)), (b"2", b"")):  # 8 TB; 32 MB of zeros; too few
+        text = head % shape
+        members["decoder.npy"] = b"\x93NUMPY\x01\x00" + bytes([len(text), 0]) + text + body
+        (tmp_path / "file").write_bytes(mutations.packed(members))
+        error, peak = traced(lambda: cv.FixedPoint.load(tmp_path / "file"))
+        assert "decoder" in str(error)
+        assert "does not fit" in str(error)
+        assert peak < 2**22
+        (tmp_path / "x.npy").write_bytes(members["decoder.npy"])
+        assert traced(lambda: datasets.load(tmp_path / "x.npy"))[1] < 2**22
+
+
+@pytest.mark.parametrize("kind", ["solution", "archive", "array"])
+def test_no_more_is_read_than_there_is_memory(kind, valid, tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "physical", lambda: 200)
+    suffix, load, *_ = KINDS[kind]
+    (tmp_path / f"large{suffix}").write_bytes(valid[kind])
+    with pytest.raises(cv.TooLargeError, match=rf"large{suffix} .*: its arrays have 0\.0 GiB, the memory of this"):
+        load(tmp_path / f"large{suffix}")
+
+
+@pytest.mark.parametrize("kind", ["solution", "branch", "curve", "training"])
+def test_files_of_a_newer_version_are_refused(kind, valid, tmp_path):
+    for number, message in ((2, "format 2, this version reads format 1 .a newer version"), ("1", "format in its header")):
+        changed = mutations.with_header(valid[kind], lambda header, number=number: header | {"format": number})
+        (tmp_path / "file").write_bytes(changed)
+        with pytest.raises(ValueError, match=message):
+            KINDS[kind][1](tmp_path / "file")
+
+
+def test_the_command_line_says_what_is_wrong_with_a_file_in_one_line(valid, tmp_path, capsys):
+    """Files of data and states of training, changed in any way, end with exit code 2 and one line, or are harmless."""
+    common = ["--quiet"]
+    train = ["train", "two_points", "--latent", "1", "--hidden", "linear", "--kappa", "0.9", *common]
+    assert main([*train, "--steps", "4", "--out", str(tmp_path / "state.npz")]) in (0, 1)
+    valid = valid | {"state": (tmp_path / "state.npz").read_bytes()}
+    commands = {
+        kind: ["solve", str(tmp_path / f"file{KINDS[kind][0]}"), "--beta", "0.5", "--n-tiles", "2", *common]
+        for kind in ("archive", "array", "table")
+    }
+    commands["state"] = [*train, "--steps", "4", "--resume", str(tmp_path / "file.npz")]
+    capsys.readouterr()
+    changes = itertools.cycle([(kind, mutate) for kind in commands for mutate in (of_bytes, of_text, of_array, of_head)])
+    codes = []
+    for seed, (kind, mutate) in zip(range(64), changes, strict=False):
+        if (mutate is of_text) != (kind == "table"):
+            continue
+        path = next(part for part in commands[kind] if part.startswith(str(tmp_path)))
+        Path(path).write_bytes(mutate(valid[kind], np.random.default_rng(seed)))
+        codes.append(main(commands[kind]))
+        if codes[-1] == 2:
+            said = capsys.readouterr().err
+            assert path in said
+            assert said.count("\n") == 1
+    assert set(codes) <= {0, 1, 2}
+    assert codes.count(2) > len(codes) / 2

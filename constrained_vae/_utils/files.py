@@ -173,12 +173,11 @@ def read_array(stream: IO[bytes], size: int, name: str, kinds: str = NUMBERS) ->
         return array
 
 
-def check_size(size: int) -> None:
-    """Raise TooLargeError for so many bytes of arrays, if the machine has less memory."""
-    if size > memory.physical():
-        raise TooLargeError(
-            f"its arrays have {size / 2**30:.1f} GiB, the memory of this machine is {memory.physical() / 2**30:.1f} GiB"
-        )
+def check_size(size: int, instead: str = "") -> None:
+    """Raise TooLargeError for so many bytes of arrays, if the machine has less memory; the text says what to do."""
+    if size > (most := memory.physical()):
+        sizes = f"its arrays have {size / 2**30:.1f} GiB, the memory of this machine is {most / 2**30:.1f} GiB"
+        raise TooLargeError(sizes + instead)
 
 
 class _Refusal(ValueError):

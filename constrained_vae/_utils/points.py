@@ -42,7 +42,7 @@ def read_points(path: Path) -> dict[str, Any]:
 
 def _from_npy(file: IO[bytes]) -> dict[str, Any]:
     size = os.fstat(file.fileno()).st_size
-    check_size(size)
+    check_size(size, "; open it as a memory map, numpy.load(path, mmap_mode='r')")
     return {"x": read_array(file, size, "it")}
 
 
@@ -107,7 +107,7 @@ def _check_finite(array: np.ndarray, name: str) -> None:
         place = np.argwhere(~finite)[0] + 1
         named = dict(zip(("row", "column"), place, strict=False)) if array.ndim <= 2 else {"index": tuple(place)}
         where = ", ".join(f"{axis} {number}" for axis, number in named.items())
-        raise ValueError(f"{name} has {array[tuple(place - 1)]} at {where} (counted from 1)")
+        raise ValueError(f"{name} must be finite, got {array[tuple(place - 1)]} at {where} (counted from 1)")
 
 
 _READERS: dict[str, tuple[str, Callable[[IO[bytes]], dict[str, Any]]]] = {

@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from .._utils.arrays import FloatArray
+from .._utils.arrays import FloatArray, PickledByFields
 from ..equations import log_masses
 
 
 @dataclass(frozen=True, eq=False)
-class Sites:
+class Sites(PickledByFields):
     """Distinct reconstructions and the tiles that share them.
 
     Attributes

@@ -78,9 +78,11 @@ def load(
     header, arrays = read_npz(path, kind, _ARRAYS, _OPTIONAL)
     with naming(f"{path} does not hold a saved {kind}"):
         records = entry(header, "records", list)
+        if not records or (len(records) > 1 and not several):
+            raise ValueError(f"it must have one record{' or more' if several else ''}, got {len(records)}")
         if not several:
             arrays["decoder"], arrays["marginal"] = arrays["decoder"][None], arrays["marginal"][None]
-        _check_arrays(arrays, len(records) if several else 1)
+        _check_arrays(arrays, len(records))
         common = {
             "x": arrays["x"],
             "weights": arrays["weights"],
@@ -114,8 +116,8 @@ def _check_arrays(arrays: dict[str, np.ndarray], n: int) -> None:
     check_array(arrays["x"], "x", (None, None))
     check_array(arrays["decoder"], "decoder", (n, None, arrays["x"].shape[1]))
     (N, D), K = arrays["x"].shape, arrays["decoder"].shape[1]
-    if not N * D * K * n:
-        raise ValueError(f"it must have points, tiles and solutions, got {N} points, {K} tiles and {n} solutions")
+    if not N * D * K:
+        raise ValueError(f"it must have points and tiles, got {N} points of {D} dimensions and {K} tiles")
     for name, shape in (("weights", (N,)), ("masses", (n, K)), ("marginal", (n, K))):
         check_array(arrays[name], name, shape, 0.0)
         sums = arrays[name].sum(axis=-1, dtype=np.float64)

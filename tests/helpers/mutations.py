@@ -6,6 +6,7 @@ import io
 import json
 import struct
 import zipfile
+from collections.abc import Callable
 
 import numpy as np
 
@@ -204,3 +205,18 @@ def npy(array: np.ndarray) -> bytes:
     stream = io.BytesIO()
     np.lib.format.write_array(stream, np.asarray(array), allow_pickle=True)
     return stream.getvalue()
+
+
+def with_header(data: bytes, change: Callable[[dict], dict | None]) -> bytes:
+    """A .npz file whose header has gone through a function, which changes it or returns another one."""
+    members = unpacked(data)
+    header = json.loads(str(np.lib.format.read_array(io.BytesIO(members["header.npy"]))))
+    members["header.npy"] = npy(np.array(json.dumps(change(header) or header)))
+    return packed(members)
+
+
+def with_array(data: bytes, name: str, change: Callable[[np.ndarray], np.ndarray]) -> bytes:
+    """A .npz file of which one array has gone through a function."""
+    members = unpacked(data)
+    members[f"{name}.npy"] = npy(change(np.lib.format.read_array(io.BytesIO(members[f"{name}.npy"]))))
+    return packed(members)
