@@ -226,8 +226,7 @@ class Coverage:
             with np.errstate(divide="ignore"):
                 moments = (np.exp(np.minimum(np.log(u) + stiffness * rho * r, _MAX_EXPONENT)) * r**3).sum(axis=1)
             slopes = stiffness * np.linalg.norm(shift, axis=1)
-            with np.errstate(over="ignore"):  # an infinite bound proves nothing
-                parts.append((values, slopes, bends, 8 * stiffness * (stiffness * (stiffness * moments))))
+            parts.append((values, slopes, bends, 8 * stiffness**3 * moments))
         return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
 
 
@@ -247,7 +246,7 @@ def rounding_of_energies(block: Block, objective: FramedObjective, energies: Flo
     if objective.quadratic is None:
         terms = objective.stiffness * block.phi.shape[1]  # of the linear form, which cancel
         return 16 * _EPS * (1 + np.abs(size) + energies + terms)
-    found: FloatArray = _EPS * ((block.x.shape[1] + 4) * energies + 8 * np.sqrt(size * energies) + 16 * _EPS * size)
+    found: FloatArray = _EPS * ((block.x.shape[1] + 4) * energies + 8 * np.sqrt(size) * np.sqrt(energies) + 16 * _EPS * size)
     return found if is_steep(size, objective.quadratic) else found + 16 * _EPS * (size + energies)
 
 
