@@ -15,7 +15,7 @@ FloatArray = npt.NDArray[np.floating[Any]]
 
 
 class PickledByFields:
-    """Mixin of dataclasses: pickles and copies have the values of the fields alone, and read-only arrays stay read-only.
+    """Mixin of dataclasses: pickles and copies have the fields alone, and read-only arrays stay read-only.
 
     NumPy makes every array of a pickle or a deep copy writable. Cached properties, which may hold modules or views of
     the arrays, are computed anew when they are needed.

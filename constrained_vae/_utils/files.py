@@ -74,8 +74,8 @@ def read_npz(
         text = archive.read(["header"], kinds="U")["header"]
         with _parsing("its header is damaged"):
             header = json.loads(str(text))
-        if not isinstance(header, dict) or header.get("kind") != kind:
-            raise ValueError("its header is not that of such a file")
+        if (found := entry(header, "kind", str)) != kind:
+            raise ValueError(f"it is the file of a {found}")
         if (number := entry(header, "format", int)) != FORMAT:
             newer = "a newer version of constrained_vae wrote it" if number > FORMAT else "no version wrote that"
             raise ValueError(f"it has format {number}, this version reads format {FORMAT} ({newer})")
@@ -102,7 +102,7 @@ def one_line(value: Any) -> str:
 
 def entry(record: Any, name: str, kind: type) -> Any:
     """An entry of a header, or of a record in it, if it has this type; a float may be a whole number, but no bool."""
-    value = record.get(name) if isinstance(record, dict) else None
+    value: Any = record.get(name) if isinstance(record, dict) else None
     whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
     if whole and kind is float:
         return float(value)

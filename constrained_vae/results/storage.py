@@ -204,9 +204,7 @@ def _check_free_energies(solutions: Sequence[Any], given: bool) -> None:
 def _objective(settings: dict[str, Any], given: Objective | None) -> Objective:
     """The ELBO of a record, or the given objective if it has the settings of the record."""
     if settings.get("objective") == "ELBO" and given is None:
-        return ELBO(
-            entry(settings, "beta", float), entry(settings, "sigma", float), entry(settings, "likelihood", str)
-        )
+        return ELBO(entry(settings, "beta", float), entry(settings, "sigma", float), entry(settings, "likelihood", str))
     if given is None:
         raise ValueError(f"it was solved under {settings}, of which only a part is in the file: give objective=")
     given = given.at(entry(settings, "beta", float)) if "beta" in settings else given

@@ -100,7 +100,11 @@ def test_arrays_that_are_no_curve_are_refused_with_the_reason(tmp_path):
         ("rounding", lambda a: a[:-1], r"rounding must have the shape \(3,\), got \(2,\)"),
         ("n_sites", lambda a: a - 1, "n_sites must be at least 1, got 0"),
         ("ends", lambda a: a[0], r"ends must have the shape \(2, 2\)"),
-        ("event_kinds", lambda a: np.full(len(a), "birth"), "event_kinds must be of nucleation, split, loss, merger, got 'b"),
+        (
+            "event_kinds",
+            lambda a: np.full(len(a), "birth"),
+            "event_kinds must be of nucleation, split, loss, merger, got 'b",
+        ),
         ("event_betas", lambda a: a[:, ::-1], "event_betas must hold the lower temperature first"),
         ("event_places", lambda a: a[:-1], r"event_places must have the shape"),
     ):

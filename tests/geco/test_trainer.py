@@ -269,7 +269,9 @@ def test_a_damaged_state_is_refused_before_anything_changes(tmp_path):
             run(cv.RE(1.0), resume=tmp_path / "changed")
     early = half.state[1]["multipliers"]["RE"] | {"steps": 4}
     broken = replace(half, state=(half.state[0], half.state[1] | {"multipliers": {"RE": early}}))
-    with pytest.raises(ValueError, match="resume does not hold a saved state of training: the multiplier of RE must have 5"):
+    with pytest.raises(
+        ValueError, match="resume does not hold a saved state of training: the multiplier of RE must have 5"
+    ):
         run(cv.RE(1.0), resume=broken)
 
 

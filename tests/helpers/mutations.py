@@ -11,7 +11,22 @@ from collections.abc import Callable
 import numpy as np
 
 DEEP = "[" * 100_000 + "]" * 100_000  # JSON
-STRANGE = [None, True, -1, 0, 2**70, 1e308, float("nan"), float("inf"), "", "text\nof two lines", [], [[]], {}, "9" * 5000]
+STRANGE = [
+    None,
+    True,
+    -1,
+    0,
+    2**70,
+    1e308,
+    float("nan"),
+    float("inf"),
+    "",
+    "text\nof two lines",
+    [],
+    [[]],
+    {},
+    "9" * 5000,
+]
 
 
 def of_bytes(data: bytes, rng: np.random.Generator) -> bytes:
@@ -178,7 +193,11 @@ def of_text(data: bytes, rng: np.random.Generator) -> bytes:
         del row[column]
     elif kind == 4:
         rows.insert(int(rng.integers(len(rows) + 1)), [["a", "b"], [], ["# a remark"], ["1"] * 9][rng.integers(4)])
-    text = "\n".join(",".join(row) for row in rows) if kind < 5 else data.decode().replace(",", ["; ", "\t"][rng.integers(2)])
+    text = (
+        "\n".join(",".join(row) for row in rows)
+        if kind < 5
+        else data.decode().replace(",", ["; ", "\t"][rng.integers(2)])
+    )
     return text.encode(["utf-8", "utf-8-sig", "utf-16", "latin1"][rng.integers(4)])
 
 
