@@ -9,7 +9,6 @@ import math
 import os
 import re
 import reprlib
-import warnings
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
@@ -113,6 +112,9 @@ def entry(record: Any, name: str, kind: type) -> Any:
 
 def check_array(array: np.ndarray, name: str, shape: tuple[int | None, ...], least: float = -math.inf) -> None:
     """Raise ValueError unless an array is finite, at least `least`, and of this shape, of which None is any length."""
+    array = np.asarray(array)
+    if array.dtype.kind not in NUMBERS:
+        raise ValueError(f"{name} must hold real numbers, got {_kind(array.dtype)}")
     if len(shape) != array.ndim or any(n not in (None, m) for n, m in zip(shape, array.shape, strict=True)):
         wanted = str(shape).replace("None", "any")
         raise ValueError(f"{name} must have the shape {wanted}, got {array.shape}")
@@ -160,6 +162,9 @@ def open_archive(stream: IO[bytes]) -> Archive:
 def read_array(stream: IO[bytes], size: int, name: str, kinds: str = NUMBERS) -> np.ndarray:
     """The array of a .npy file of this size in bytes, whose head is checked before memory is allocated."""
     with _parsing(f"{name} is damaged"):
+        if _UNUSUAL.search(stream.read(_LONGEST_HEAD).partition(b"}")[0]):
+            raise _Refusal(f"the head of {name} is not as NumPy writes it")
+        stream.seek(0)
         read = _HEADS[np.lib.format.read_magic(stream)]
         shape, _, dtype = read(stream)
         body = size - stream.tell()
@@ -191,9 +196,7 @@ def _parsing(text: str) -> Iterator[None]:
     What zipfile, zlib, json and NumPy raise for damaged bytes is not documented, and differs between their versions.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of NumPy, about files of Python 2
-            yield
+        yield
     except (_Refusal, TooLargeError):
         raise
     except MemoryError:
@@ -209,6 +212,8 @@ def _kind(dtype: np.dtype[Any]) -> str:
     return names.get(dtype.kind, f"values of type {dtype}")
 
 
+_LONGEST_HEAD = 10_000  # bytes, as for NumPy
+_UNUSUAL = re.compile(rb"\\|\d[A-Za-z_]")  # in a head: what NumPy and Python warn of, and then may accept
 _HEADS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import warnings
 from collections.abc import Callable, Iterator
 from io import TextIOWrapper
 from pathlib import Path
@@ -58,11 +57,11 @@ def _from_npz(file: IO[bytes]) -> dict[str, Any]:
 def _from_csv(file: IO[bytes]) -> dict[str, Any]:
     with TextIOWrapper(file, encoding="utf-8-sig") as text:  # spreadsheets begin the file with a mark
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # of NumPy, about an empty file, which is refused later
+            if next(_cells(text), None) is not None:
+                text.seek(0)
                 x = np.loadtxt(text, delimiter=",", ndmin=2)
-            if x.size and np.isfinite(x).all():
-                return {"x": x}
+                if np.isfinite(x).all():
+                    return {"x": x}
         except UnicodeDecodeError:
             raise ValueError("it is no text in UTF-8") from None
         except ValueError:

@@ -239,14 +239,16 @@ def _check_arrays(arrays: Mapping[str, Any]) -> None:
     check_array(arrays["ends"], "ends", (2, 2), 0.0)
     betas, multipliers = arrays["betas"], arrays["multipliers"]
     if not n or (np.diff(betas) >= 0).any():
-        raise ValueError(f"betas must fall, one temperature at least, got {betas}")
+        raise ValueError(f"betas must fall, and there must be one at least, got {n}")
     products = betas * multipliers  # 1 / (2 sigma^2), or 1
     if (np.abs(products / products[0] - 1) > _SAME).any():
         raise ValueError("multipliers must be proportional to 1 / betas")
-    F = arrays["rate"] + multipliers * arrays["distortion"]
-    slack = _SAME * (1 + np.abs(F)) + arrays["rounding"]
-    if (multipliers * arrays["distortion"] < -slack).any() or (arrays["lower"] > F + slack).any():
-        raise ValueError("distortion must be at least 0, and lower at most rate + multiplier * distortion")
+    F, rounding = arrays["rate"] + multipliers * arrays["distortion"], arrays["rounding"]
+    slack = _SAME * (1 + np.abs(F))
+    if (multipliers * arrays["distortion"] < -slack - rounding).any():
+        raise ValueError("distortion must be at least 0")
+    if (arrays["lower"] + rounding > F + slack).any():
+        raise ValueError("lower + rounding must be at most rate + multiplier * distortion")
     if unknown := sorted(set(map(str, arrays["event_kinds"])) - set(KINDS)):
         raise ValueError(f"event_kinds must be of {', '.join(KINDS)}, got {unknown[0][:40]!r}")
     check_array(arrays["event_betas"], "event_betas", (m, 2) if m else (0,), _TINY)

@@ -29,7 +29,7 @@ class Tiling(PickledByFields):
     Raises
     ------
     ValueError
-        If masses are negative or do not sum to 1, or if there is not one position per mass.
+        If masses are negative or do not sum to 1, or if there is not one finite position per mass.
 
     Examples
     --------
@@ -48,6 +48,8 @@ class Tiling(PickledByFields):
             positions = np.array(self.positions, dtype=np.float64)
             if positions.ndim != 2 or len(positions) != len(masses):
                 raise ValueError(f"positions must have shape ({len(masses)}, dim), got {positions.shape}")
+            if not np.isfinite(positions).all():
+                raise ValueError("positions must be finite, got NaN or an infinite number")
             positions.setflags(write=False)
             object.__setattr__(self, "positions", positions)
 

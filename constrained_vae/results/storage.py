@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import reprlib
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from typing import Any, TypeVar
@@ -94,7 +93,7 @@ def load(
             {
                 **common,
                 **_numbers(record),
-                "objective": _objective(dict(entry(record, "objective", dict)), objective),
+                "objective": _objective(entry(record, "objective", dict), objective),
                 "tiling": Tiling(masses, arrays.get("positions")),
                 "decoder": decoder,
                 "marginal": marginal,
@@ -149,9 +148,7 @@ def _numbers(record: Any) -> dict[str, Any]:
 
 def _check_frame(x: FloatArray, weights: FloatArray, frame: Frame, objective: Objective) -> None:
     """Raise ValueError unless a frame is the one in which a problem with these data is solved."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of data with a large offset, as `solve` warns
-        true = standard_frame(x, weights) if objective.equivariant else Frame.identity(x.shape[1])
+    true = standard_frame(x, weights, warn=False) if objective.equivariant else Frame.identity(x.shape[1])
     shift = np.abs(frame.centre - true.centre).max()
     if not (abs(frame.scale / true.scale - 1) <= _SUM and shift <= _SUM * (true.scale + np.abs(true.centre).max())):
         raise ValueError("centre and scale are not those of the data")

@@ -95,8 +95,9 @@ def test_arrays_that_are_no_curve_are_refused_with_the_reason(tmp_path):
         ("multipliers", lambda a: a * [1, 2, 1], "multipliers must be proportional to 1 / betas"),
         ("distortion", lambda a: -a, "distortion must be at least 0"),
         ("rate", lambda a: a - 1, "rate must be at least 0"),
-        ("lower", lambda a: a + 0.1, r"lower at most rate \+ multiplier \* distortion"),
+        ("lower", lambda a: a + 0.1, r"lower \+ rounding must be at most rate \+ multiplier"),
         ("lower", lambda a: a * np.nan, "lower must be finite, got nan"),
+        ("rounding", lambda a: a + 1, r"lower \+ rounding must be at most"),
         ("rounding", lambda a: a[:-1], r"rounding must have the shape \(3,\), got \(2,\)"),
         ("n_sites", lambda a: a - 1, "n_sites must be at least 1, got 0"),
         ("ends", lambda a: a[0], r"ends must have the shape \(2, 2\)"),
@@ -115,7 +116,9 @@ def test_arrays_that_are_no_curve_are_refused_with_the_reason(tmp_path):
     curve.save(tmp_path / "curve")
     assert repr(cv.RateDistortionCurve.load(tmp_path / "curve")) == repr(curve)
     (tmp_path / "changed").write_bytes(with_array((tmp_path / "curve").read_bytes(), "lower", lambda a: a + 1))
-    with pytest.raises(ValueError, match=r"changed does not hold a saved RateDistortionCurve: .* lower at most"):
+    with pytest.raises(
+        ValueError, match=r"changed does not hold a saved RateDistortionCurve: lower \+ rounding must be at most"
+    ):
         cv.RateDistortionCurve.load(tmp_path / "changed")
 
 
