@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from scipy import linalg, special
 
 from ._utils import memory
+from ._utils.arrays import PickledByFields
 from ._utils.checks import (
     check_array,
     check_count,
@@ -43,8 +44,9 @@ from ._utils.checks import (
     check_vector,
     shown,
 )
-from ._utils.files import read_points
+from ._utils.files import naming
 from ._utils.interrupts import deferred_interrupts
+from ._utils.points import read_points
 
 _MOST_POINTS = 2**24  # of a toy set
 _MOST_CORNERS = 2**13  # of a simplex, which has nearly as many dimensions
@@ -67,7 +69,7 @@ __all__ = [
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class DataSet:
+class DataSet(PickledByFields):
     """Data points with their weights, labels and other known properties; the arrays are read-only copies.
 
     Attributes
@@ -445,4 +447,5 @@ def load(path: str | PathLike[str]) -> DataSet:
     path = check_path(path)
     arrays = read_points(path)
     x = arrays.pop("x")
-    return DataSet(x[:, None] if x.ndim == 1 else x, path.stem, **arrays)
+    with naming(str(path)):
+        return DataSet(x[:, None] if x.ndim == 1 else x, path.stem, **arrays)

@@ -205,7 +205,7 @@ class Rows:
         return self.frame.inward(np.concatenate(pieces))
 
 
-def standard_frame(x: FloatArray | RowBlocks, weights: FloatArray) -> Frame:
+def standard_frame(x: FloatArray | RowBlocks, weights: FloatArray, *, warn: bool = True) -> Frame:
     """The frame of the weighted mean and the root-mean-square radius of the data; the scale of coincident points is 1.
 
     The mean is computed twice, the second time about the first mean. Deviations are divided by the largest deviation
@@ -215,7 +215,7 @@ def standard_frame(x: FloatArray | RowBlocks, weights: FloatArray) -> Frame:
     -----
     UserWarning
         If the rounding of the data at their offset, eps times the largest coordinate of the mean, is above 1e-7 of the
-        radius.
+        radius, unless `warn` is False.
     """
 
     def blocks() -> Iterator[tuple[FloatArray, FloatArray]]:
@@ -233,7 +233,7 @@ def standard_frame(x: FloatArray | RowBlocks, weights: FloatArray) -> Frame:
     # Points that coincide up to the rounding of their mean have no radius.
     rounding = np.finfo(np.float64).eps * float(np.abs(centre).max())
     if largest <= 8 * rounding:
-        if any((block[rho > 0] != first).any() for block, rho in blocks()):
+        if warn and any((block[rho > 0] != first).any() for block, rho in blocks()):
             _warn_of_offset(centre, largest)
         return Frame(centre, 1.0)
     square = 0.0
@@ -246,7 +246,7 @@ def standard_frame(x: FloatArray | RowBlocks, weights: FloatArray) -> Frame:
             "weights are below 1e-100 of the largest"
         )
     scale = largest * float(np.sqrt(square))
-    if rounding > _MAX_ROUNDING * scale:
+    if warn and rounding > _MAX_ROUNDING * scale:
         _warn_of_offset(centre, scale)
     return Frame(centre, scale)
 

@@ -20,6 +20,7 @@ from .coverage import Coverage, rounding_of_energies
 from .hierarchy import group_means
 
 _MAX_PROOF_DIM = 2  # dimensions up to which a supremum is proven
+_MAX_STIFFNESS = 1e100  # of which the proof takes the cube
 _PROOF_TOL = 1e-8  # accuracy of that proof, in nats
 _ROUNDED = 64  # highest maxima of log c whose rounding is computed
 _EPS = float(np.finfo(np.float64).eps)
@@ -85,7 +86,7 @@ def certify(solution: FixedPoint) -> Certificate:
     Raises
     ------
     ValueError
-        If `solution` is not a FixedPoint.
+        If `solution` is not a FixedPoint, or its decoder is not finite.
 
     Examples
     --------
@@ -94,6 +95,8 @@ def certify(solution: FixedPoint) -> Certificate:
     True
     """
     check_instance(solution, "solution", FixedPoint, "solve(x)")
+    if not np.isfinite(solution.decoder).all():
+        raise ValueError("solution must have finite reconstructions, but its decoder holds NaN or infinite numbers")
     problem, data = solution.problem, DataPasses(solution.problem)
     sites = Sites.of_tiles(solution.code[0], solution.tiling.masses)  # exactly coincident tiles
     found, coverage, tops, _ = data.look(sites.decoder, sites.masses)
@@ -194,7 +197,8 @@ class DataPasses:
 
     def proven(self, certificate: Certificate, coverage: Coverage, peaks: FloatArray, accuracy: float) -> Certificate:
         """The certificate with a proven bound, if branch and bound finds one (T14)."""
-        if self.x.shape[1] > _MAX_PROOF_DIM or self.problem.framed.quadratic is None:
+        framed = self.problem.framed
+        if self.x.shape[1] > _MAX_PROOF_DIM or framed.quadratic is None or framed.stiffness > _MAX_STIFFNESS:
             return certificate
         bound, top = coverage.bound(self.x, peaks, accuracy)
         if not np.isfinite(bound):

@@ -246,7 +246,9 @@ def rounding_of_energies(block: Block, objective: FramedObjective, energies: Flo
     if objective.quadratic is None:
         terms = objective.stiffness * block.phi.shape[1]  # of the linear form, which cancel
         return 16 * _EPS * (1 + np.abs(size) + energies + terms)
-    found: FloatArray = _EPS * ((block.x.shape[1] + 4) * energies + 8 * np.sqrt(size * energies) + 16 * _EPS * size)
+    found: FloatArray = _EPS * (
+        (block.x.shape[1] + 4) * energies + 8 * np.sqrt(size) * np.sqrt(energies) + 16 * _EPS * size
+    )
     return found if is_steep(size, objective.quadratic) else found + 16 * _EPS * (size + energies)
 
 

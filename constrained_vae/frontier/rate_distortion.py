@@ -23,6 +23,7 @@ from .._utils.checks import (
     check_vector,
     finite_array,
 )
+from .._utils.files import FORMAT, check_contents, entry, naming, read_npz
 from .._utils.interrupts import finished
 from .._utils.writing import write_npz
 from ..data.rows import RowBlocks
@@ -35,11 +36,16 @@ from ..solvers.pose import check_on_failure
 from ..solvers.solve import report_failure
 from .nucleation import nucleation
 from .optimum import CertifiedFixedPoint, optimum
-from .support_changes import SupportChange, located
+from .support_changes import KINDS, SupportChange, located
 
 _GRID_SIZE = 40  # number of temperatures of the default grid
 _ENTROPY_SHARE = 0.95  # the default grid ends where the rate is this share of the entropy of the data
 _GRID_END_GAP = 1e-2  # gap, in nats, of the solutions that find the end of the default grid
+_KIND = "RateDistortionCurve"  # of the files
+_ARRAYS = ("betas", "multipliers", "distortion", "rate", "lower", "n_sites", "ends", "event_betas", "event_places")
+_BOUNDS = ("rigorous", "rounding")  # arrays of which a curve that knows nothing of them has zeros
+_SAME = 1e-6  # relative difference, in nats, up to which sums of rounded terms count as the same
+_TINY = float(np.finfo(np.float64).tiny)
 _SUPPORT_GAP = 1e-10  # gap, in nats, of solutions whose supports are compared: a split shows at about its square root
 
 
@@ -198,31 +204,62 @@ class RateDistortionCurve:
 
         Raises
         ------
-        KeyError
-            If an array is missing.
+        ValueError
+            If an array is missing, or the arrays are not those of a curve.
         """
-        n = len(arrays["betas"])
+        if missing := [name for name in (*_ARRAYS, "event_kinds", "complete") if name not in arrays]:
+            raise ValueError(f"the arrays of a curve must include {missing[0]!r}, got {', '.join(arrays) or 'none'}")
+        n = np.size(arrays["betas"])
         arrays = {"rigorous": np.zeros(n, dtype=bool), "rounding": np.zeros(n), **arrays}
-        known = {f.name: arrays[f.name] for f in fields(cls) if f.name not in ("events", "complete")}
+        _check_contentss(arrays)
         events = zip(arrays["event_kinds"], arrays["event_betas"], arrays["event_places"], strict=True)
         return cls(
-            **known,
+            **{name: arrays[name] for name in (*_ARRAYS[:-2], *_BOUNDS)},
             events=tuple(SupportChange(str(kind), float(low), float(high), y) for kind, (low, high), y in events),
             complete=bool(arrays["complete"]),
         )
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the curve to a .npz file; `RateDistortionCurve.load` reads it."""
-        write_npz(path, None, self.to_arrays())
+        arrays = self.to_arrays()
+        text = {"complete": self.complete, "event_kinds": arrays["event_kinds"].tolist()}
+        numbers = {name: array for name, array in arrays.items() if name not in text}
+        write_npz(path, {"kind": _KIND, "format": FORMAT, **text}, numbers)
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> RateDistortionCurve:
-        """Read a curve that `save` wrote; raises ValueError for any other file."""
-        try:
-            with np.load(path) as file:
-                return cls.from_arrays(file)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path} does not hold a saved RateDistortionCurve") from error
+        """Read a curve that `save` wrote; raises ValueError for any other file, and if it is damaged."""
+        header, arrays = read_npz(path, _KIND, (*_ARRAYS, *_BOUNDS))
+        with naming(f"{path} does not hold a saved {_KIND}"):
+            text = {"complete": entry(header, "complete", bool), "event_kinds": entry(header, "event_kinds", list)}
+            return cls.from_arrays({**arrays, **text})
+
+
+def _check_contentss(arrays: Mapping[str, Any]) -> None:
+    """Shapes, ranges and identities of the arrays of a curve."""
+    n, m = np.size(arrays["betas"]), len(arrays["event_kinds"])
+    least = {"betas": _TINY, "multipliers": _TINY, "n_sites": 1, "rate": 0.0, "rounding": 0.0}
+    for name in ("betas", "multipliers", "distortion", "rate", "lower", "rigorous", "rounding", "n_sites"):
+        check_contents(arrays[name], name, (n,), least.get(name, -np.inf))
+    check_contents(arrays["ends"], "ends", (2, 2), 0.0)
+    betas, multipliers = arrays["betas"], arrays["multipliers"]
+    if not n or (np.diff(betas) >= 0).any():
+        raise ValueError(f"betas must fall, and there must be one at least, got {n}")
+    products = betas * multipliers  # 1 / (2 sigma^2), or 1
+    if (np.abs(products / products[0] - 1) > _SAME).any():
+        raise ValueError("multipliers must be proportional to 1 / betas")
+    F, rounding = arrays["rate"] + multipliers * arrays["distortion"], arrays["rounding"]
+    slack = _SAME * (1 + np.abs(F))
+    if (multipliers * arrays["distortion"] < -slack - rounding).any():
+        raise ValueError("distortion must be at least 0")
+    if (arrays["lower"] + rounding > F + slack).any():
+        raise ValueError("lower + rounding must be at most rate + multiplier * distortion")
+    if unknown := sorted(set(map(str, arrays["event_kinds"])) - set(KINDS)):
+        raise ValueError(f"event_kinds must be of {', '.join(KINDS)}, got {unknown[0][:40]!r}")
+    check_contents(arrays["event_betas"], "event_betas", (m, 2) if m else (0,), _TINY)
+    check_contents(arrays["event_places"], "event_places", (m, None) if m else (0,))
+    if m and (arrays["event_betas"][:, 0] > arrays["event_betas"][:, 1]).any():
+        raise ValueError("event_betas must hold the lower temperature first")
 
 
 def _turns_up(a: FloatArray, b: FloatArray, c: FloatArray) -> bool:

@@ -12,6 +12,8 @@ from .._utils.arrays import FloatArray
 from ..latent.sites import Sites
 from ..results.fixed_point import FixedPoint
 
+KINDS = ("nucleation", "split", "loss", "merger")
+
 # In units of the resolution:
 _MAX_SHIFT = 1.0  # largest displacement of a reconstruction between two temperatures
 _MAX_HALVES_DISTANCE = 0.3  # largest distance between the halves of a reconstruction that has split

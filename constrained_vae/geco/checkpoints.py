@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any
 
 from .._utils.arrays import FloatArray
-from .._utils.files import read_npz
+from .._utils.files import FORMAT, entry, naming, one_line, read_npz
 from .._utils.fingerprints import fingerprint, without_addresses
 from .._utils.writing import check_writable, write_npz
 from ..objectives.constraints import Constraint
@@ -18,7 +17,8 @@ from .training import Training
 
 State = tuple[dict[str, FloatArray], dict[str, Any]]  # arrays, and what goes into the JSON header
 
-_KIND = "geco"  # of the files
+_KIND = "state of training"  # of the files
+_ARRAYS = ("parameters", "adam_mean", "adam_square", "history")
 
 
 def settings(
@@ -81,20 +81,28 @@ class Checkpoint:
 def save(path: str | PathLike[str], settings: dict[str, Any], state: State) -> None:
     """Write settings and a state to a .npz file."""
     arrays, numbers = state
-    write_npz(path, {"kind": _KIND, "format": 1, "settings": settings, "state": numbers}, arrays)
+    write_npz(path, {"kind": _KIND, "format": FORMAT, "settings": settings, "state": numbers}, arrays)
 
 
-def state_of(source: tuple[dict[str, Any], State] | str | PathLike[str], wanted: dict[str, Any]) -> State:
-    """The state from (settings, state) or from a file; ValueError if the settings differ from those wanted."""
-    found, state = _read(source) if isinstance(source, (str, os.PathLike)) else source
-    different = [name for name in wanted if found.get(name) != wanted[name]]
+def restore(
+    training: Training, source: tuple[dict[str, Any], State] | str | PathLike[str], wanted: dict[str, Any]
+) -> None:
+    """Continue from (settings, state) or from a file; ValueError if the settings differ, or the state is damaged."""
+    name = "resume" if isinstance(source, tuple) else source
+    found, (arrays, numbers) = source if isinstance(source, tuple) else _read(source)
+    different = [key for key in wanted if found.get(key) != wanted[key]]
     if different:
         told = {"data": "other data", "contents": "other arrays in the constraints"}  # of which nobody reads a SHA-256
-        listed = ", ".join(told.get(name) or f"{name} {wanted[name]} (was {found.get(name)})" for name in different)
-        raise ValueError(f"resume wants the data and settings of before, got {listed}")
-    return state
+        listed = ", ".join(
+            told.get(key) or f"{key} {wanted[key]} (was {one_line(found.get(key))})" for key in different
+        )
+        of = "" if isinstance(source, tuple) else f", in {source}"
+        raise ValueError(f"resume wants the data and settings of before, got {listed}{of}")
+    with naming(f"{name} does not hold a saved {_KIND}"):
+        training.restore(arrays, numbers)
 
 
 def _read(path: str | PathLike[str]) -> tuple[dict[str, Any], State]:
-    header, arrays = read_npz(path, _KIND, "state of training")
-    return header["settings"], (arrays, header["state"])
+    header, arrays = read_npz(path, _KIND, _ARRAYS)
+    with naming(f"{path} does not hold a saved {_KIND}"):
+        return entry(header, "settings", dict), (arrays, entry(header, "state", dict))

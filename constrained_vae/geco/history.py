@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .._utils.arrays import FloatArray
+from .._utils.arrays import FloatArray, PickledByFields
 from .._utils.checks import check_choice, check_positive
 from ..objectives.constraints import RE, Constraint
 
@@ -24,7 +24,7 @@ def columns_of(kind: str, columns: Sequence[str]) -> dict[str, str]:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class History:
+class History(PickledByFields):
     """Batch means at every step, measured before the network changes; in nats, units of x and of the constraints.
 
     Attributes

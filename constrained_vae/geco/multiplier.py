@@ -244,12 +244,16 @@ class Multiplier:
         Raises
         ------
         ValueError
-            If the names are not those of `state_dict`.
+            If the names or the values are not those of `state_dict`; the multiplier is then unchanged.
         """
-        try:
-            self._state = _State(**state)
-        except TypeError as error:
-            raise ValueError(f"state must be what state_dict() gave, got {sorted(state)}") from error
+        names = [f.name for f in fields(_State)]
+        if not isinstance(state, dict) or set(state) != set(names):
+            raise ValueError(f"state must be what state_dict() gave, with the names {', '.join(names)}, got {state!r}")
+        found = _State(**state)
+        for name, fits in found.fits(*map(math.log, self.bounds or (1.0, 1.0))).items():
+            if not fits:
+                raise ValueError(f"state must be what state_dict() gave, got {name} = {state[name]!r}")
+        self._state = found
 
 
 @dataclass
@@ -267,3 +271,22 @@ class _State:
     mean_energy: float = math.nan
     variance: float = 0.0
     covariance: float = 0.0
+
+    def fits(self, low: float, high: float) -> dict[str, bool]:
+        """Whether each of the numbers is one that training can give, for these bounds of log lambda."""
+        begun = self.average == self.average  # not NaN: the burn-in is over
+        known = dict.fromkeys(("log_value", "noise", "variance", "covariance"), True)
+        known |= dict.fromkeys(("average", "energy", "mean_log", "mean_energy"), begun)
+        fits = {name: _is(float, getattr(self, name), math.isfinite if k else math.isnan) for name, k in known.items()}
+        fits["log_value"] = _is(float, self.log_value, lambda value: low <= value <= high)
+        for name in ("noise", "variance"):
+            fits[name] = fits[name] and getattr(self, name) >= 0
+        fits["steps"] = _is(int, self.steps, lambda value: value >= 0)
+        fits["hit"] = _is(int, self.hit, lambda value: value in (-1, 0, 1))
+        fits["frozen"] = isinstance(self.frozen, bool)
+        return fits
+
+
+def _is(kind: type, value: Any, condition: Callable[[Any], bool]) -> bool:
+    """Whether a value has a type, is no bool, and satisfies a condition."""
+    return isinstance(value, kind) and not isinstance(value, bool) and condition(value)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from .._utils import memory
-from .._utils.arrays import Array, FloatArray
+from .._utils.arrays import Array, FloatArray, PickledByFields
 from .._utils.checks import check_choice, check_count, check_data, check_dtype, check_moderate, check_seed, shown
 from .._utils.device import array_namespace, to_host
 from ..data.frame import Frame
@@ -53,7 +53,7 @@ class Pass:
 
 
 @dataclass(frozen=True, eq=False)
-class VAE:
+class VAE(PickledByFields):
     """Architecture and parameters of a model; `initialised` makes a model with random weights.
 
     Attributes

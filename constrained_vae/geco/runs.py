@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .._utils.arrays import FloatArray
+from .._utils.arrays import FloatArray, PickledByFields
 from .._utils.checks import check_data, check_instance
 from ..frontier.rate_distortion import Excess, RateDistortionCurve
 from ..objectives.constraints import Constraint
@@ -60,7 +60,7 @@ class Placement:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Run:
+class Run(PickledByFields):
     """A trained model.
 
     Attributes

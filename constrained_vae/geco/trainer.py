@@ -200,7 +200,7 @@ def train(
     file = checkpoints.Checkpoint(checkpoint, settings, training)
     if resume is not None:
         source = (resume.settings, resume.state) if isinstance(resume, Run) else check_path(resume, "resume")
-        training.restore(*checkpoints.state_of(source, settings))
+        checkpoints.restore(training, source, settings)
     else:
         _warn_of_thresholds(host, constraints, floors, latent_dim, hidden)
 

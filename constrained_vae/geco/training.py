@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -11,11 +12,12 @@ import numpy as np
 
 from .._utils.arrays import Array, FloatArray
 from .._utils.device import array_namespace, numbers, to_host
+from .._utils.files import check_contents, entry
 from ..objectives.constraints import RE, Constraint
 from ..objectives.elbo import ELBO
 from ..objectives.energies import CrossEntropy
 from .adam import Adam
-from .history import History, column_name, make_history
+from .history import History, column_name, columns_of, make_history
 from .loss_terms import Term
 from .multiplier import Multiplier
 from .networks import VAE
@@ -86,6 +88,11 @@ class Training:
         self._gradient = self._xp.empty_like(self.model.parameters)
         self._epoch: int = -1
         self._order: Array = self._xp.empty(0, dtype=int)
+
+    @property
+    def _learned(self) -> dict[str, Multiplier]:
+        """The multipliers that change in training, by the names of their terms."""
+        return {term.name: term.multiplier for term in self.terms if isinstance(term.multiplier, Multiplier)}
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -198,18 +205,51 @@ class Training:
             "adam_square": to_host(self.adam.square).copy(),
             "history": np.array(self.rows, dtype=np.float64).reshape(len(self.rows), len(self.columns)),
         }
-        learned = {t.name: t.multiplier.state_dict() for t in self.terms if isinstance(t.multiplier, Multiplier)}
+        learned = {name: multiplier.state_dict() for name, multiplier in self._learned.items()}
         return arrays, {"steps": self.steps, "rng": self.rng.bit_generator.state, "multipliers": learned}
 
     def restore(self, arrays: dict[str, FloatArray], numbers: dict[str, Any]) -> None:
-        """Continue from a state."""
+        """Continue from a state; ValueError if it is not one of such a training, which is then unchanged."""
+        steps, rng, learned = self._checked(arrays, numbers)
         xp = self._xp
         self.model.parameters[...] = xp.asarray(arrays["parameters"])
         self.adam.mean[...] = xp.asarray(arrays["adam_mean"])
         self.adam.square[...] = xp.asarray(arrays["adam_square"])
-        self.adam.steps = self.steps = int(numbers["steps"])
+        self.adam.steps = self.steps = steps
         self.rows = arrays["history"].tolist()
-        self.rng.bit_generator.state = numbers["rng"]
-        for term in self.terms:
-            if isinstance(term.multiplier, Multiplier):
-                term.multiplier.load_state_dict(numbers["multipliers"][term.name])
+        self.rng.bit_generator.state = rng
+        for name, multiplier in self._learned.items():
+            multiplier.load_state_dict(learned[name])
+
+    def _checked(self, arrays: dict[str, FloatArray], numbers: dict[str, Any]) -> tuple[int, dict[str, Any], Any]:
+        """Steps, state of the random generator and states of the multipliers, if all of a state fits this training."""
+        for name, least in (("parameters", -np.inf), ("adam_mean", -np.inf), ("adam_square", 0.0)):
+            check_contents(arrays[name], name, self.model.parameters.shape, least)
+            if arrays[name].dtype != self.model.parameters.dtype:
+                raise ValueError(f"{name} must be of type {self.model.parameters.dtype}, got {arrays[name].dtype}")
+        steps, learned = entry(numbers, "steps", int), entry(numbers, "multipliers", dict)
+        history, known = arrays["history"], [not name.startswith(column_name("average", "")) for name in self.columns]
+        if steps < 0 or history.shape != (steps, len(self.columns)) or history.dtype != np.float64:
+            raise ValueError(f"history must have {steps} steps of {len(self.columns)} numbers, got {history.shape}")
+        if np.isnan(history[:, known]).any() or not np.isfinite(history[:, :2]).all():  # an average begins with NaN
+            raise ValueError("history must hold numbers, got NaN or an infinite loss")
+        multipliers = [self.columns.index(column) for column in columns_of("multiplier", self.columns).values()]
+        if not (history[:, multipliers] > 0).all():
+            raise ValueError("history must hold positive multipliers")
+        if set(learned) != set(self._learned):
+            raise ValueError(f"multipliers must be of {sorted(self._learned)}, got {sorted(learned)}")
+        for name, multiplier in self._learned.items():
+            multiplier.copy().load_state_dict(learned[name])
+            if learned[name]["steps"] < steps:
+                raise ValueError(f"the multiplier of {name} must have {steps} steps, got {learned[name]['steps']}")
+        return steps, _checked_generator(entry(numbers, "rng", dict)), learned
+
+
+def _checked_generator(state: dict[str, Any]) -> dict[str, Any]:
+    """The state of a random generator, if NumPy takes it and gives the same back."""
+    generator = np.random.default_rng(0).bit_generator
+    with contextlib.suppress(ValueError, TypeError, LookupError, ArithmeticError, AttributeError):
+        generator.state = state
+        if generator.state == state:
+            return state
+    raise ValueError("rng must be the state of the random generator")

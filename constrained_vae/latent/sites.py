@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from .._utils.arrays import FloatArray
+from .._utils.arrays import FloatArray, PickledByFields
 from ..equations import log_masses
 
 
 @dataclass(frozen=True, eq=False)
-class Sites:
+class Sites(PickledByFields):
     """Distinct reconstructions and the tiles that share them.
 
     Attributes
@@ -169,6 +169,7 @@ def coincident(decoder: FloatArray, tolerance: float) -> npt.NDArray[np.intp]:
         left = np.sort(run)
         while len(left) > 1:
             near = np.square(decoder[left] - decoder[left[0]]).sum(axis=1) <= tolerance**2
+            near[0] = True  # also where the row, or the tolerance, is not a number
             leader[left[near]] = left[0]
             left = left[~near]
     return np.unique(leader, return_inverse=True)[1].astype(np.intp, copy=False)

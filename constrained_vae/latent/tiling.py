@@ -9,13 +9,13 @@ from scipy.special import ndtri
 from scipy.stats import qmc
 
 from .._utils import memory
-from .._utils.arrays import FloatArray
+from .._utils.arrays import FloatArray, PickledByFields
 from .._utils.checks import check_array, check_count, check_masses, check_seed
 from .._utils.defaults import N_TILES
 
 
 @dataclass(frozen=True, eq=False)
-class Tiling:
+class Tiling(PickledByFields):
     """A partition of the latent space into K tiles Omega_a, on each of which the decoder is constant.
 
     The solution depends on the masses only. The positions are for pictures and for smooth initial decoders.
@@ -30,7 +30,7 @@ class Tiling:
     Raises
     ------
     ValueError
-        If masses are negative or do not sum to 1, or if there is not one position per mass.
+        If masses are negative or do not sum to 1, or if there is not one finite position per mass.
 
     Examples
     --------

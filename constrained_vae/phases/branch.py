@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from .._utils import tables
 from .._utils.arrays import FloatArray
-from .._utils.checks import check_positive
+from .._utils.checks import check_choice, check_positive
+from .._utils.files import naming
 from ..objectives.base import Objective
 from ..results import storage
 from ..results.fixed_point import FixedPoint
@@ -177,14 +178,12 @@ class Branch:
             raise ValueError("an empty branch has nothing to save")
         stacked = {name: np.stack([getattr(s, name) for s in self.solutions]) for name in ("decoder", "marginal")}
         first = self.solutions[0]
-        arrays = {**stacked, "x": first.x, "weights": first.weights, "direction": np.array(self.direction)}
-        storage.save(path, "Branch", [vars(s) for s in self.solutions], arrays)
+        arrays = {**stacked, "x": first.x, "weights": first.weights}
+        storage.save(path, "Branch", [vars(s) for s in self.solutions], arrays, direction=self.direction)
 
     @classmethod
     def load(cls, path: str | PathLike[str], objective: Objective | None = None) -> Branch:
         """Read a file written by `save`; `FixedPoint.load` explains `objective`."""
-        solutions = tuple(FixedPoint(**fields) for fields in storage.load(path, "Branch", objective))
-        if objective is not None:
-            storage.check_free_energy(path, solutions[-1].free_energy, solutions[-1].recomputed_free_energy())
-        with np.load(path) as file:
-            return cls(solutions, str(file["direction"]))
+        solutions, header = storage.load(path, "Branch", FixedPoint, objective, several=True)
+        with naming(f"{path} does not hold a saved Branch"):
+            return cls(tuple(solutions), check_choice(header.get("direction"), "direction", ("down", "up")))

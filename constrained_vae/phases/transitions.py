@@ -137,6 +137,10 @@ class Transitions(list[Transition]):
         super().__init__(found)
         self.complete_to, self.ended = complete_to, ended
 
+    def copy(self) -> Transitions:
+        """A shallow copy, which is as complete."""
+        return Transitions(self, self.complete_to, self.ended)
+
     def __repr__(self) -> str:
         return f"Transitions({super().__repr__()}, complete down to beta={self.complete_to:.6g}: {self.ended})"
 

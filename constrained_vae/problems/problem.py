@@ -158,9 +158,9 @@ class Problem:
         """E||x - psi||^2 in squared units of x, for any objective; one more pass unless it is the energy."""
         scale = self.data.frame.scale
         if self.framed.quadratic:
-            return float(expectations.energy) / self.framed.quadratic * scale**2
+            return max(float(expectations.energy), 0.0) / self.framed.quadratic * scale**2  # it may round below 0
         square, mass, sums = self.total(_second_moments, psi, log_masses)
-        return numbers(square + mass @ (psi * psi).sum(axis=1) - 2 * (sums * psi).sum())[0] * scale**2
+        return max(numbers(square + mass @ (psi * psi).sum(axis=1) - 2 * (sums * psi).sum())[0], 0.0) * scale**2
 
     @cached_property
     def collapsed(self) -> FloatArray:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from .. import equations
 from .._utils import memory, tables
-from .._utils.arrays import Array, FloatArray
+from .._utils.arrays import Array, FloatArray, PickledByFields
 from .._utils.checks import TooLargeError
 from ..data.frame import Frame
 from ..data.prepared import Block
@@ -54,7 +54,7 @@ class NotConvergedError(RuntimeError):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class FixedPoint:
+class FixedPoint(PickledByFields):
     """A solution of the fixed-point equations (T1)-(T2).
 
     Its own arrays are read-only. `x` is the array of the caller, not a copy: quantities that are computed later, such
@@ -139,10 +139,6 @@ class FixedPoint:
             if array is not None:
                 array.setflags(write=False)
 
-    def __getstate__(self) -> dict[str, Any]:
-        """The state without the cached problem, which contains a module and is made again when it is needed."""
-        return {name: value for name, value in self.__dict__.items() if name != "problem"}
-
     def __repr__(self) -> str:
         return (
             f"FixedPoint(beta={self.beta:.6g}, {len(self.distinct)} distinct of {len(self.tiling)} tiles, "
@@ -212,7 +208,7 @@ class FixedPoint:
     @property
     def tolerance(self) -> float:
         """Distance, in units of x, below which two reconstructions coincide."""
-        stiffness = self.problem.framed.stiffness / self.frame.scale**2
+        stiffness = self.problem.framed.stiffness / self.frame.scale / self.frame.scale
         return same_distance(self.frame.scale, stiffness, self.error_estimate)
 
     @cached_property
@@ -330,12 +326,10 @@ class FixedPoint:
         Raises
         ------
         ValueError
-            If the file does not contain a solution, or the objective is missing or another one.
+            If the file does not contain a solution, is damaged or from a newer version, or if the objective is missing
+            or another one. F is compared with that of the arrays, unless this takes long.
         """
-        solution = FixedPoint(**storage.load(path, "FixedPoint", objective)[0])
-        if objective is not None:
-            storage.check_free_energy(path, solution.free_energy, solution.recomputed_free_energy())
-        return solution
+        return storage.load(path, "FixedPoint", FixedPoint, objective)[0][0]
 
 
 def _free_energy(block: Block, tiles: Tiles) -> Array:

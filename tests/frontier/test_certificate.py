@@ -231,3 +231,9 @@ def test_the_equilateral_triangle_jumps():
     options = {"tiling": cv.Tiling.uniform(3), "masses": "free"}
     late = cv.solve(x, beta=end * (1 - 1e-4), start=0.4 * x, **options)
     assert len(late.distinct) == 3
+
+
+def test_a_stiffness_whose_cube_is_out_of_range_proves_nothing():
+    x = cv.datasets.four_clusters(5).x * 1e100
+    assert not cv.certify(cv.solve(x, beta=1.0, n_tiles=4, on_failure="return")).rigorous
+    assert cv.rate_distortion([[1e-100]], [0.5]).rate == [0.0]

@@ -8,6 +8,7 @@ import pytest
 import constrained_vae as cv
 from constrained_vae.backends import reference
 from tests.helpers.closed_forms import binary_entropy
+from tests.helpers.mutations import with_array
 
 
 @pytest.mark.parametrize("p", [0.5, 0.3, 0.1])
@@ -81,6 +82,44 @@ def test_models_are_placed(tmp_path):
     np.savez(tmp_path / "other.npz", a=1)
     with pytest.raises(ValueError, match="does not hold"):
         cv.RateDistortionCurve.load(tmp_path / "other.npz")
+
+
+def test_arrays_that_are_no_curve_are_refused_with_the_reason(tmp_path):
+    curve = cv.rate_distortion(cv.datasets.four_clusters(4).x, [12.0, 5.0, 0.4])
+    arrays = curve.to_arrays()
+    assert len(arrays["event_kinds"]) > 0
+    for name, change, message in (
+        ("betas", lambda a: a[::-1], "betas must fall"),
+        ("betas", lambda a: a[:0], r"multipliers must have the shape \(0,\), got \(3,\)"),
+        ("betas", lambda a: -a, "betas must be at least"),
+        ("multipliers", lambda a: a * [1, 2, 1], "multipliers must be proportional to 1 / betas"),
+        ("distortion", lambda a: -a, "distortion must be at least 0"),
+        ("rate", lambda a: a - 1, "rate must be at least 0"),
+        ("lower", lambda a: a + 0.1, r"lower \+ rounding must be at most rate \+ multiplier"),
+        ("lower", lambda a: a * np.nan, "lower must be finite, got nan"),
+        ("rounding", lambda a: a + 1, r"lower \+ rounding must be at most"),
+        ("rounding", lambda a: a[:-1], r"rounding must have the shape \(3,\), got \(2,\)"),
+        ("n_sites", lambda a: a - 1, "n_sites must be at least 1, got 0"),
+        ("ends", lambda a: a[0], r"ends must have the shape \(2, 2\)"),
+        (
+            "event_kinds",
+            lambda a: np.full(len(a), "birth"),
+            "event_kinds must be of nucleation, split, loss, merger, got 'b",
+        ),
+        ("event_betas", lambda a: a[:, ::-1], "event_betas must hold the lower temperature first"),
+        ("event_places", lambda a: a[:-1], r"event_places must have the shape"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            cv.RateDistortionCurve.from_arrays({**arrays, name: change(arrays[name])})
+    with pytest.raises(ValueError, match="the arrays of a curve must include 'lower', got betas, "):
+        cv.RateDistortionCurve.from_arrays({name: array for name, array in arrays.items() if name != "lower"})
+    curve.save(tmp_path / "curve")
+    assert repr(cv.RateDistortionCurve.load(tmp_path / "curve")) == repr(curve)
+    (tmp_path / "changed").write_bytes(with_array((tmp_path / "curve").read_bytes(), "lower", lambda a: a + 1))
+    with pytest.raises(
+        ValueError, match=r"changed does not hold a saved RateDistortionCurve: lower \+ rounding must be at most"
+    ):
+        cv.RateDistortionCurve.load(tmp_path / "changed")
 
 
 def test_bernoulli():

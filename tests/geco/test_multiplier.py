@@ -141,6 +141,34 @@ def test_a_state_goes_on_to_the_bit(rng):
         second.load_state_dict({"lambda": 1.0})
 
 
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_state_that_training_cannot_give_is_refused_and_changes_nothing(begun):
+    multiplier = Multiplier(1.0, burn_in=3)
+    drive(multiplier, [1.0] * (10 if begun else 2))
+    state = multiplier.state_dict()
+    changes = {
+        "log_value": [math.nan, 100.0, "0", 0],
+        "average": [math.nan if begun else 0.5, math.inf, None],
+        "energy": [math.nan if begun else 0.5],
+        "steps": [-1, 1.0, True],
+        "hit": [2, 0.0],
+        "frozen": [0, None],
+        "noise": [-1.0, math.nan],
+        "variance": [-1e-9],
+        "covariance": [math.inf],
+    }
+    for name, values in changes.items():
+        for value in values:
+            with pytest.raises(ValueError, match=r"state must be what state_dict\(\) gave, got ") as caught:
+                multiplier.load_state_dict({**state, name: value})
+            # All moving averages begin together; where one is alone, the message may name another.
+            assert name in str(caught.value) or name == "average"
+    for other in (None, {}, {**state, "more": 1.0}, {k: v for k, v in state.items() if k != "noise"}):
+        with pytest.raises(ValueError, match=r"state must be what state_dict\(\) gave, with the names log_value, "):
+            multiplier.load_state_dict(other)
+    assert str(multiplier.state_dict()) == str(state)
+
+
 @pytest.mark.parametrize("nu", [None, 0.02])
 def test_the_unit_of_the_constraint_is_a_unit(rng, nu):
     """A mean over D dimensions with nu D, lambda_0 D and scaled bounds is the sum (T20)."""

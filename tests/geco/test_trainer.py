@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import pytest
 import constrained_vae as cv
 from constrained_vae.geco import Multiplier, Ramp, train
 from tests.helpers.device import namespace as device_namespace, upload
+from tests.helpers.mutations import with_array, with_header
 
 DATA = cv.datasets.gaussian((4.0, 2.0, 0.5), n=32)  # 256 points, covariance exactly diag(4, 2, 0.5)
 SMALL = {"latent_dim": 2, "hidden": (8,), "steps": 30, "batch_size": 32}
@@ -178,7 +180,7 @@ def test_a_checkpoint_that_cannot_be_written_is_refused_before_the_first_step(tm
 
     with pytest.raises(OSError, match=str(tmp_path)):
         run(cv.RE(1.0), checkpoint=tmp_path / where, callback=never)
-    with pytest.raises(ValueError, match=r"checkpoint must be the path of a file, such as .*, got 3"):
+    with pytest.raises(ValueError, match=r"checkpoint must be the path of a file, got 3"):
         run(cv.RE(1.0), checkpoint=3, callback=never)
     assert list(tmp_path.iterdir()) == []
 
@@ -303,6 +305,43 @@ def test_contents_of_data_and_constraints_belong_to_the_settings(tmp_path):
             with pytest.raises(ValueError, match=f"resume wants the data and settings of before, got {words}"):
                 run(**after, resume=source)
         same(run(**before, resume=tmp_path / "half.npz"), run(**before))
+
+
+def test_a_damaged_state_is_refused_before_anything_changes(tmp_path):
+    half = run(cv.RE(1.0), steps=5)
+    half.save(tmp_path / "half")
+    data = (tmp_path / "half").read_bytes()
+    for name, change, message in (
+        ("parameters", lambda a: a[:1], "parameters must have the shape"),
+        ("parameters", lambda a: a * np.nan, "parameters must be finite"),
+        ("parameters", np.float32, "parameters must be of type float64, got float32"),
+        ("adam_mean", lambda a: np.append(a, 0.0), "adam_mean must have the shape"),
+        ("adam_square", lambda a: a - 1, "adam_square must be at least 0"),
+        ("history", lambda a: a[1:], "history must have 5 steps of 9 numbers, got"),
+        ("history", lambda a: -a, "history must hold positive multipliers"),
+        ("history", lambda a: a * np.nan, "history must hold numbers, got NaN"),
+    ):
+        (tmp_path / "changed").write_bytes(with_array(data, name, change))
+        with pytest.raises(ValueError, match=f"changed does not hold a saved state of training: {message}"):
+            run(cv.RE(1.0), resume=tmp_path / "changed")
+    for change, message in (
+        ({"steps": 6}, "history must have 6 steps"),
+        ({"steps": -1}, "history must have -1 steps"),
+        ({"steps": "5"}, "steps in its header must be of type int"),
+        ({"multipliers": {}}, r"multipliers must be of \['RE'\], got \[\]"),
+        ({"multipliers": {"RE": {}}}, r"state must be what state_dict\(\) gave"),
+        ({"rng": {}}, "rng must be the state of the random generator"),
+        ({"rng": half.state[1]["rng"] | {"uinteger": -1}}, "rng must be the state of the random generator"),
+    ):
+        (tmp_path / "changed").write_bytes(with_header(data, lambda header, more=change: header["state"].update(more)))
+        with pytest.raises(ValueError, match=f"changed does not hold a saved state of training: {message}"):
+            run(cv.RE(1.0), resume=tmp_path / "changed")
+    early = half.state[1]["multipliers"]["RE"] | {"steps": 4}
+    broken = replace(half, state=(half.state[0], half.state[1] | {"multipliers": {"RE": early}}))
+    with pytest.raises(
+        ValueError, match="resume does not hold a saved state of training: the multiplier of RE must have 5"
+    ):
+        run(cv.RE(1.0), resume=broken)
 
 
 def test_a_number_that_is_not_finite_stops_and_keeps_the_last_good_state():

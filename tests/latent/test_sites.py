@@ -81,6 +81,12 @@ def test_coincident_groups_in_order_of_their_first_member():
     np.testing.assert_array_equal(coincident(decoder, 1.0), [0, 1, 0, 2, 1])  # 1.8 is within reach of 0.9, not of 0
 
 
+@pytest.mark.parametrize("tolerance", [0.1, np.nan])
+def test_what_is_not_a_number_is_near_nothing(tolerance):
+    decoder = np.array([[0.0, np.nan], [0.0, 1.0], [np.nan, np.nan], [0.0, np.nan]])
+    np.testing.assert_array_equal(coincident(decoder, tolerance), [0, 1, 2, 3])
+
+
 @given(sites(least_tiles=2), st.data(), st.booleans())
 def test_splitting_conserves_masses_and_the_centroid(some, data, free):
     site = data.draw(st.integers(0, len(some) - 1))

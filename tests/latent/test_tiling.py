@@ -67,3 +67,8 @@ def test_one_tile_and_seeds():
     one, same, other = (Tiling.gaussian(16, 3, seed).positions for seed in (1, 1, 2))
     np.testing.assert_array_equal(one, same)
     assert not np.array_equal(one, other)
+
+
+def test_positions_are_finite():
+    with pytest.raises(ValueError, match="positions must be finite"):
+        Tiling([0.5, 0.5], [[0.0], [np.nan]])

@@ -227,3 +227,20 @@ def test_tied_tiles_are_the_same_solution():
     np.testing.assert_allclose(tied.encoder, sums, atol=1e-9)
     np.testing.assert_array_equal(np.concatenate(list(tied.encoder_blocks())), tied.encoder)
     assert tied.labels.tolist() == s.labels.tolist()
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_solution_that_is_not_finite_can_be_shown_and_is_not_certified(value):
+    """As after `dataclasses.replace` by hand; no file holds one."""
+    s = cv.solve([[-1.0], [1.0]], beta=0.5, n_tiles=4)
+    decoder = s.decoder.copy()
+    decoder[1] = value
+    for broken in (replace(s, decoder=decoder), replace(s, decoder=np.full_like(decoder, value))):
+        assert repr(broken).startswith("FixedPoint(beta=0.5, ")
+        assert broken._repr_html_()
+        assert len(broken.labels) == 2
+        with pytest.raises(ValueError, match="solution must have finite reconstructions"):
+            cv.certify(broken)
+    for name in ("free_energy", "energy", "distortion", "error_estimate"):
+        assert repr(replace(s, **{name: value})).startswith("FixedPoint(beta=0.5, ")
