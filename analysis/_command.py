@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,8 @@ def run(
                 arrays, settings = compute()
         except BaseException as error:
             return endings.explained(name, error, "draw", signals)
+        if settings["interrupted"] and not signals.numbers:
+            signals.numbers.append(signal.SIGINT)  # a KeyboardInterrupt that no signal has raised
         files = write(name, out, arrays, settings, draw)
         names = [f"wrote {path}" for path, there in files.items() if there]
         printed = endings.printed(name, lambda: "\n".join([table(arrays), *names]), signals)

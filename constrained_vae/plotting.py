@@ -76,6 +76,8 @@ def flow(points: FloatArray, paths: FloatArray, fixed_points: FloatArray, ax: Ax
     """
     points, fixed_points = _points(points, "points"), _points(fixed_points, "fixed_points")
     paths = _finite(paths, "paths", 3)
+    if paths.shape[2] != 2:
+        raise ValueError(f"paths must have shape (n, K, 2), got shape {paths.shape}")
     ax = _axes(ax)
     ax.plot(paths[:, :, 0], paths[:, :, 1], color=TRAJECTORY, lw=0.5, alpha=0.7, zorder=2)
     ax.scatter(points[:, 0], points[:, 1], s=5, color=DATA, alpha=0.6, linewidths=0, zorder=1, label="data")

@@ -15,6 +15,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from .._utils.checks import check_path
 from . import memory
 from .checks import TooLargeError
 
@@ -40,6 +41,7 @@ def read_npz(
     OSError
         If the file cannot be opened.
     """
+    path = check_path(path)
     with open(path, "rb") as stream, naming(f"{path} does not hold a saved {kind}"):
         archive = open_archive(stream)
         if "header" not in archive:
@@ -64,7 +66,7 @@ def naming(start: str) -> Iterator[None]:
         yield
     except ValueError as error:
         named = TooLargeError if isinstance(error, TooLargeError) else ValueError
-        raise named(f"{start}: {one_line(error)}") from None
+        raise named(f"{one_line(start)}: {one_line(error)}") from None
 
 
 def one_line(value: Any) -> str:

@@ -11,6 +11,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from .._utils.checks import shown
 from .files import check_size, naming, open_archive, read_array
 
 
@@ -27,7 +28,7 @@ def read_points(path: Path) -> dict[str, Any]:
         If the file cannot be read.
     """
     if path.suffix not in _READERS:
-        raise ValueError(f"{path} must be a .npy, .npz or .csv file")
+        raise ValueError(f"path must be that of a .npy, .npz or .csv file, got {shown(str(path))}")
     wanted, read = _READERS[path.suffix]
     with open(path, "rb") as file, naming(f"{path} must hold {wanted}"):
         arrays = read(file)

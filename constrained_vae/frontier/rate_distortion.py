@@ -22,6 +22,7 @@ from .._utils.checks import (
     check_time_limit,
     check_vector,
     finite_array,
+    shown,
 )
 from .._utils.files import FORMAT, check_contents, entry, naming, read_npz
 from .._utils.interrupts import finished
@@ -207,6 +208,8 @@ class RateDistortionCurve:
         ValueError
             If an array is missing, or the arrays are not those of a curve.
         """
+        if not isinstance(arrays, Mapping):
+            raise ValueError(f"arrays must be a dict of names and arrays, got {shown(arrays)}")
         if missing := [name for name in (*_ARRAYS, "event_kinds", "complete") if name not in arrays]:
             raise ValueError(f"the arrays of a curve must include {missing[0]!r}, got {', '.join(arrays) or 'none'}")
         n = np.size(arrays["betas"])

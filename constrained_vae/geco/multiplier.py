@@ -20,6 +20,7 @@ from .._utils.checks import (
     check_non_negative,
     check_number,
     check_positive,
+    shown,
 )
 
 Threshold = float | Callable[[int], float]
@@ -248,11 +249,13 @@ class Multiplier:
         """
         names = [f.name for f in fields(_State)]
         if not isinstance(state, dict) or set(state) != set(names):
-            raise ValueError(f"state must be what state_dict() gave, with the names {', '.join(names)}, got {state!r}")
+            raise ValueError(
+                f"state must be what state_dict() gave, with the names {', '.join(names)}, got {shown(state)}"
+            )
         found = _State(**state)
         for name, fits in found.fits(*map(math.log, self.bounds or (1.0, 1.0))).items():
             if not fits:
-                raise ValueError(f"state must be what state_dict() gave, got {name} = {state[name]!r}")
+                raise ValueError(f"state must be what state_dict() gave, got {name} = {shown(state[name])}")
         self._state = found
 
 

@@ -21,6 +21,7 @@ from .._utils.checks import (
     check_dtype,
     check_flag,
     check_instance,
+    check_number,
     check_path,
     check_positive,
     check_seed,
@@ -194,7 +195,7 @@ def train(
         batch_size=batch_size,
         learning_rate=check_positive(learning_rate, "learning_rate"),
         seed=seed,
-        sigma=check_positive(sigma, "sigma"),
+        sigma=check_number(sigma, "sigma", "positive, from 1e-120 to 1e120", lambda s: 1e-120 <= s <= 1e120),
     )
     settings = checkpoints.settings(training, host, objective, beta, constraints)
     file = checkpoints.Checkpoint(checkpoint, settings, training)

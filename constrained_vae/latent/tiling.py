@@ -10,7 +10,7 @@ from scipy.stats import qmc
 
 from .._utils import memory
 from .._utils.arrays import FloatArray, PickledByFields
-from .._utils.checks import check_array, check_count, check_masses, check_seed
+from .._utils.checks import check_array, check_count, check_masses, check_seed, shown
 from .._utils.defaults import N_TILES
 
 
@@ -75,7 +75,7 @@ class Tiling(PickledByFields):
         dim = check_count(dim, "dim")
         n_tiles = check_count(n_tiles, "n_tiles")
         if n_tiles * dim > memory.LARGEST:
-            raise ValueError(f"n_tiles times dim must be at most {memory.LARGEST}, got {n_tiles} and {dim}")
+            raise ValueError(f"n_tiles times dim must be at most {memory.LARGEST}, got {shown(n_tiles)} and {dim}")
         middle = (np.arange(n_tiles) + 0.5) / n_tiles
         if dim == 1:
             positions = ndtri(middle)[:, None]

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from .._utils.arrays import FloatArray
+from .._utils.checks import check_instance
 from .._utils.files import FORMAT, check_contents, entry, naming, read_npz
 from .._utils.fingerprints import without_addresses
 from .._utils.writing import write_npz
@@ -202,6 +203,8 @@ def _check_free_energies(solutions: Sequence[Any], given: bool) -> None:
 
 def _objective(settings: dict[str, Any], given: Objective | None) -> Objective:
     """The ELBO of a record, or the given objective if it has the settings of the record."""
+    if given is not None:
+        check_instance(given, "objective", Objective, "ELBO()")
     if settings.get("objective") == "ELBO" and given is None:
         return ELBO(entry(settings, "beta", float), entry(settings, "sigma", float), entry(settings, "likelihood", str))
     if given is None:

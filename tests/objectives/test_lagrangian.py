@@ -514,7 +514,7 @@ def test_a_solution_is_read_back_where_its_objective_is_given(tmp_path):
     m = mixture(1, ("RE", "CLA"))
     s, path = solve(m), tmp_path / "s.npz"
     s.save(path)
-    with pytest.raises(ValueError, match="more is needed than can be read back: give objective="):
+    with pytest.raises(ValueError, match="of which only a part is in the file: give objective="):
         cv.FixedPoint.load(path)
     for other in (m.lagrangian.constraints[:1], m.lagrangian.constraints[::-1]):
         with pytest.raises(ValueError, match=r"was solved under .* got the objective"):
