@@ -1,4 +1,4 @@
-"""Signals that ask a process to end (Ctrl-C, SIGTERM), delayed while something must not be left half done."""
+"""Signals that ask a process to end (Ctrl-C, SIGTERM, alarms), delayed while something must not be left half done."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from typing import TypeVar
 
 Result = TypeVar("Result")
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# An alarm is how programs limit the time of a call: its handler raises an error.
+_SIGNALS = (*([signal.SIGALRM] if hasattr(signal, "SIGALRM") else []), signal.SIGTERM, signal.SIGINT)
 
 
 @contextlib.contextmanager
 def deferred_interrupts() -> Iterator[None]:
-    """Delay SIGINT and SIGTERM until the end of the block, where what they would have done is then done.
+    """Delay SIGINT, SIGTERM and SIGALRM until the end of the block, where what they would have done is then done.
 
     A signal that is ignored stays ignored. Python handles signals in the main thread alone; in any other thread the
     block is entered as it is.

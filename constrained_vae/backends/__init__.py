@@ -36,8 +36,10 @@ Examples
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
+import sys
 from types import ModuleType
 
 from .._utils.checks import check_choice
@@ -86,7 +88,9 @@ def get_backend(name: str = "auto") -> ModuleType:
     name = check_choice(name, "backend", ("auto", *NAMES))
     if name == "auto":
         name = "numba"
-    with deferred_interrupts():  # a library whose import was cut short cannot be imported again
+    known = f"{__name__}.{name}" in sys.modules
+    # A library whose import was cut short cannot be imported again.
+    with contextlib.nullcontext() if known else deferred_interrupts():
         trouble = _TROUBLES[name]() if name in _TROUBLES else None
         if trouble is not None:
             raise BackendNotAvailableError(trouble)

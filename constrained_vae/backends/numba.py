@@ -85,8 +85,9 @@ def expectations(
     phi, s, rho = frozen(statistics, real), frozen(offset, real), frozen(weights, np.float64)
     b, log_pi = frozen(b, real), frozen(log_masses, real)
     if phi.shape[1] <= _FEW and phi.size * len(b) < _SMALL - 8 * len(phi) * len(b):
-        multiplier = real(quadratic or 0)
-        return Expectations(*_few_alone(phi, s, rho, frozen(v, real), b, log_pi, multiplier))
+        mass, sums = np.empty(len(b), real), np.empty((len(b), phi.shape[1]), real)
+        totals = _few_alone(phi, s, rho, frozen(v, real), b, log_pi, real(quadratic or 0), mass, sums)
+        return Expectations(mass, sums, *totals)
     if phi.shape[1] <= _FEW:
         mass, sums, totals = _with_few(phi, s, rho, v, b, log_pi, quadratic)
     else:
@@ -205,9 +206,12 @@ def _shared_arrays(N: int, K: int, S: int, real: type) -> tuple[Arrays, Array, A
 
 @jit
 def _few_alone(
-    phi: Array, s: Array, rho: Array, v: Array, b: Array, log_pi: Array, lam: float
-) -> tuple[Array, Array, float, float]:
-    """All rows on one thread, for small problems: mass (K,), sums (K, S), free energy and energy."""
+    phi: Array, s: Array, rho: Array, v: Array, b: Array, log_pi: Array, lam: float, mass: Array, found: Array
+) -> tuple[float, float]:
+    """All rows on one thread, for small problems: write mass (K,) and sums (K, S), return free energy and energy.
+
+    No array is returned: Numba makes one by a call into Python, in which it would lose a Ctrl-C.
+    """
     K, S = v.shape
     scale = 2 * lam if lam > 0 else phi.dtype.type(1)
     tiles = np.zeros((S + S % 2, K), phi.dtype)
@@ -216,12 +220,11 @@ def _few_alone(
             tiles[d, a] = v[a, d] / scale
     sums, totals = np.zeros((S + 1, K)), np.zeros(2)
     _few(phi, s, rho, tiles, b, log_pi, lam, sums, totals)
-    mass, found = np.empty(K, phi.dtype), np.empty((K, S), phi.dtype)
     for a in range(K):
         mass[a] = sums[S, a]
         for d in range(S):
             found[a, d] = sums[d, a]
-    return mass, found, totals[0], totals[1]
+    return totals[0], totals[1]
 
 
 @ParallelKernel

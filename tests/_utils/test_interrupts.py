@@ -5,10 +5,10 @@ import threading
 
 import pytest
 
-from constrained_vae._utils.interrupts import deferred_interrupts, finished
+from constrained_vae._utils.interrupts import _SIGNALS, deferred_interrupts, finished
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", _SIGNALS)
 def test_a_signal_is_delivered_once_after_the_block(number):
     seen = []
     before = signal.signal(number, lambda *_: seen.append("handled"))

@@ -1,6 +1,7 @@
 """Kernels are compiled as a whole, and kept on disk where that is possible."""
 
 import importlib
+import random
 import signal
 import sys
 import warnings
@@ -10,7 +11,8 @@ import pytest
 from numba.core.caching import CacheImpl
 
 from constrained_vae import backends
-from constrained_vae.backends import compilation
+from constrained_vae.backends import compilation, numba as kernels
+from tests.helpers.linear_form import make
 
 SOURCE = """
 import signal
@@ -115,6 +117,24 @@ def test_without_a_cache_kernels_are_compiled_with_one_warning(load, monkeypatch
         module = load()
         assert module.kernel(1) == module.parallel(1) == 3
     assert ["NUMBA_CACHE_DIR" in str(warning.message) for warning in caught] == [True]
+
+
+def test_ctrl_c_during_a_small_map_is_raised_as_such():
+    """Numba loses an exception in the Python functions that it calls itself, such as those that make a new array."""
+    arguments, draw, interrupted = make("linear", 0, 200, 60, 2).arguments, random.Random(0), 0
+    kernels.expectations(*arguments)
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        for _ in range(1000):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, draw.uniform(1e-6, 1e-4))
+                while True:
+                    kernels.expectations(*arguments)
+            except KeyboardInterrupt:
+                interrupted += 1
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert interrupted == 1000
 
 
 def test_without_compilation_the_backend_names_the_way_out(monkeypatch):
