@@ -78,7 +78,7 @@ def run(
                 arrays, settings = compute()
         except BaseException as error:
             return endings.explained(name, error, "draw", signals)
-        if settings["interrupted"] and not signals.numbers:
+        if settings.get("interrupted") and not signals.numbers:
             signals.numbers.append(signal.SIGINT)  # a KeyboardInterrupt that no signal has raised
         files = write(name, out, arrays, settings, draw)
         names = [f"wrote {path}" for path, there in files.items() if there]
