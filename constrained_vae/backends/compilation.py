@@ -1,6 +1,7 @@
 """How the CPU kernels are compiled by Numba, kept on disk, and run in several threads and after a fork.
 
-- Ctrl-C is delayed while Numba compiles, since Numba cannot go on after a compilation that was cut short.
+- Ctrl-C is delayed while Numba compiles, since Numba cannot go on after a compilation that was cut short. The time of
+  a compilation does not count towards a time limit.
 - A compiled kernel is kept in Numba's cache. The key of an entry includes the source of this file and of
   `arithmetic.py`, whose functions become a part of every kernel. Where no folder can be written, kernels are compiled
   anew in every session.
@@ -25,6 +26,7 @@ import numba
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.core.compiler_lock import global_compiler_lock
 
+from .._utils import deadline
 from .._utils.interrupts import deferred_interrupts
 
 _SOURCES = Path(__file__), Path(__file__).with_name("arithmetic.py")
@@ -36,7 +38,7 @@ def jit(function: Callable[..., Any], *, parallel: bool = False) -> Any:
     compile_for = kernel._compile_for_args  # called for types that have not been compiled yet, and for no others
 
     def uninterrupted(*args: Any, **kwargs: Any) -> Any:
-        with deferred_interrupts():
+        with deadline.paused(), deferred_interrupts():
             return compile_for(*args, **kwargs)
 
     kernel._compile_for_args = uninterrupted

@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from .._utils import memory
+from .._utils import deadline, memory
 from .._utils.arrays import Array, FloatArray
 from .._utils.device import to_host
 from .frame import Frame
@@ -138,11 +138,15 @@ class PreparedData:
         return _Anew(lambda: (part(block, *arrays) for block in self.blocks(columns)))
 
     def blocks(self, columns: int | None = None) -> Iterator[Block]:
-        """The blocks of a pass, in their order."""
+        """The blocks of a pass, in their order; raises `TimeUp` if the deadline has passed."""
         if self._resident is None:
-            return self._streamed(columns)
-        count = len(self) if columns is None else memory.rows_of_block(max(self.rows.dim, columns))
-        return self._resident.pieces(count)
+            blocks = self._streamed(columns)
+        else:
+            count = len(self) if columns is None else memory.rows_of_block(max(self.rows.dim, columns))
+            blocks = self._resident.pieces(count)
+        for block in blocks:
+            deadline.check()
+            yield block
 
     def whole(self) -> Block:
         """All rows of positive weight, as one block on the host."""
@@ -193,19 +197,24 @@ class PreparedData:
     @cached_property
     def mean(self) -> FloatArray:
         """Weighted mean of the data, (D,), in the frame; the collapsed reconstruction of every Bregman energy."""
-        return to_host(self.total(_mean)).astype(np.float64, copy=False)
+        return self._moment(_mean).astype(np.float64, copy=False)
 
     @cached_property
     def radius(self) -> float:
         """Root-mean-square distance of the data from their mean, in the frame; 1 for coincident points."""
         if self.standardised:
             return 1.0
-        return float(np.sqrt(float(to_host(self.total(_square, self.to_device(self.mean)))))) or 1.0
+        return float(np.sqrt(float(self._moment(_square, self.to_device(self.mean))))) or 1.0
 
     @cached_property
     def mean_statistic(self) -> FloatArray:
         """Weighted mean sum_i rho_i s_i of the second statistic: a number, or an array with one per constraint."""
-        return to_host(self.total(_mean_statistic))
+        return self._moment(_mean_statistic)
+
+    def _moment(self, part: Callable[..., Array], *arrays: Array) -> FloatArray:
+        """A sum on the host that every result needs, so that it is computed after a deadline, too."""
+        with deadline.finishing():
+            return to_host(self.total(part, *arrays))
 
 
 def _frozen(array: Array) -> Array:

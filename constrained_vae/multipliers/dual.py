@@ -10,7 +10,6 @@ several constraints, safeguarded Newton steps of the dual problem in log lambda 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
@@ -20,8 +19,9 @@ import numpy.typing as npt
 from scipy.optimize import minimize, nnls
 from tqdm.auto import tqdm
 
+from .._utils import deadline
 from .._utils.arrays import FloatArray
-from .._utils.checks import check_flag
+from .._utils.checks import check_flag, check_time_limit
 from .._utils.device import to_host
 from ..data.rows import RowBlocks
 from ..latent.sites import Sites
@@ -86,7 +86,7 @@ def solve_constrained(
     n_tiles, tiling, weights, masses, accelerate, tol, max_maps, backend, dtype
         As for `solve`; `max_maps` holds for each solution.
     time_limit : float, optional
-        Budget of the whole search in seconds.
+        Budget of the whole search in seconds, kept as in `solve`.
     progress : bool
         Show a progress bar.
     on_failure : {"warn", "raise", "return"}
@@ -127,15 +127,12 @@ def solve_constrained(
         dtype=dtype,
         on_failure=on_failure,
     )
-    options = Options(posed.free, accelerate, tol, max_maps, time_limit)
-    with tqdm(disable=not progress, desc="multipliers", unit=" solutions") as bar:
+    options = Options(posed.free, accelerate, tol, max_maps)
+    bar = tqdm(disable=not progress, desc="multipliers", unit=" solutions")
+    with deadline.within(check_time_limit(time_limit)), bar:
         solution = _Search(posed, options, bar).run()
     report_failure(solution, on_failure, stacklevel=3)
     return solution
-
-
-class _TimeUp(Exception):
-    pass
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -158,7 +155,6 @@ class _Search:
     scales: FloatArray = field(default_factory=lambda: np.empty(0))
     falls: int = 0  # number of steps with which the dual value fell
     unfinished: bool = False  # whether a solution of the search used up its budget
-    started: float = field(default_factory=time.monotonic)
 
     @property
     def problem(self) -> Problem:
@@ -186,7 +182,7 @@ class _Search:
             return self.package(*self.search(broken))
         except KeyboardInterrupt:
             return self.package(Status.INTERRUPTED)
-        except _TimeUp:
+        except deadline.TimeUp:
             return self.package(Status.BUDGET_USED)
 
     def search(self, broken: Any) -> tuple[Status, State | None]:
@@ -199,21 +195,13 @@ class _Search:
         return self.newton()
 
     def seen(self, state: State) -> None:
-        """Record a state; raises `_TimeUp` if the time is used up."""
+        """Record a state; raises `TimeUp` if the time is used up."""
         self.least = np.minimum(self.least, values(state))
         self.here = state
         self.bar.update()
         self.bar.set_postfix_str(f"violation {self.violation(state):.1e}", refresh=False)
         self.unfinished |= state.solution.status is Status.BUDGET_USED
-        if self.timed().time_limit == 0:
-            raise _TimeUp
-
-    def timed(self) -> Options:
-        """The options with the remaining time."""
-        limit = self.options.time_limit
-        if limit is None:
-            return self.options
-        return replace(self.options, time_limit=max(0.0, limit - (time.monotonic() - self.started)))
+        deadline.check()
 
     def sizes(self, state: State) -> FloatArray:
         """The units of the violations of the constraints, from a state at rate zero."""
@@ -239,8 +227,9 @@ class _Search:
         if given.anchor:
             return state
         known: dict[str, Any] = {"objective": zeros, "free_energy": 0.0, "energy": 0.0}
-        if len(given.constraints) > 1 and not (values(state) <= 0).all():
-            known |= self.one_for_all(state)
+        if len(given.constraints) > 1 and not (values(state) <= 0).all() and not deadline.passed():
+            with deadline.finishing():
+                known |= self.one_for_all(state)
         return replace(state, solution=replace(state.solution, **known))
 
     def one_for_all(self, state: State) -> dict[str, Any]:
@@ -288,7 +277,7 @@ class _Search:
             broken = np.ones_like(broken)  # the broken constraints alone have no minimiser
         direction = np.where(broken, 1 / self.scales, 0.0)
         ray = _Ray(given.constraints, direction, box=given.box, anchor=given.anchor)
-        path = Continuation(self.problem.at(ray), self.tiling, self.timed(), accuracy=1e-10)
+        path = Continuation(self.problem.at(ray), self.tiling, self.options, accuracy=1e-10)
         worst = np.flatnonzero(broken)
 
         def measure(state: State) -> float:
@@ -406,7 +395,7 @@ class _Search:
 
     def state(self, objective: Lagrangian, sites: Sites, split: bool = True) -> State:
         """The state at other multipliers, solved from given sites."""
-        options = replace(self.timed(), split=split)
+        options = replace(self.options, split=split)
         solution, sites, condition = iterate(self.problem.at(objective), self.tiling, sites, options)
         if solution.status is Status.INTERRUPTED:
             raise KeyboardInterrupt

@@ -14,6 +14,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
+from .._utils import deadline
 from .._utils.arrays import FloatArray
 
 _STEPS = 60  # largest number of Newton steps; about five are usual
@@ -50,7 +51,8 @@ def minimise(
         Approximate A^-1/2 of the curvatures A; steps are computed in coordinates scaled by it. It must not be combined
         with bounds.
     flat : float
-        Norm of the gradient, in root nats, at which a tile has converged; by default only rounding ends the iteration.
+        Norm of the gradient, in root nats, at which a tile has converged; by default only rounding, or a deadline, ends
+        the iteration.
     """
     (low, high), psi, k = bounds, psi.copy(), len(psi)
     # Steps are C s with |s| in root nats; C^T A C is approximately the identity.
@@ -62,7 +64,7 @@ def minimise(
         here, f0, g0 = psi[tiles], f[tiles], _free(psi[tiles], g[tiles], low, high)
         size = _norm(_times(C, tiles, g0))
         going = size > max(4 * _EPS * np.sqrt(scale), flat)
-        if not going.any():
+        if not going.any() or deadline.passed():
             break
         tiles, here, f0, g0, size = tiles[going], here[going], f0[going], g0[going], size[going]
         accuracy = np.clip(size / np.sqrt(scale), 1e-9, 0.1)
@@ -142,7 +144,7 @@ def _newton(
         d[going] = r[going] + (now / square[going])[:, None] * direction
         square[going] = now
         going = going[inside & (np.sqrt(now) > target[going])]
-        if not len(going):
+        if not len(going) or deadline.passed():
             break
     return p, -(p * (g + Hp / 2)).sum(axis=1)
 
@@ -165,6 +167,7 @@ def hessians(gradient: Values, psi: FloatArray, rows: int = 4096) -> FloatArray:
     k, dim = psi.shape
     found, group = np.empty((k, dim, dim)), max(1, rows // (4 * dim))
     for start in range(0, k, group):
+        deadline.check()
         part = np.arange(start, min(start + group, k))
         points, derivative = stencil(psi[part])
         slopes = gradient(points.reshape(-1, dim), part.repeat(4 * dim)).reshape(len(part), dim, 4, dim)
@@ -177,6 +180,7 @@ def readout_slopes(readout: Callable[[FloatArray], tuple[FloatArray, FloatArray]
     """Derivatives (k, S, D) of the part v of a readout."""
     found = []
     for point in psi:
+        deadline.check()
         points, derivative = stencil(point[None])
         v, _ = readout(points.reshape(-1, psi.shape[1]))
         found.append(derivative(v.reshape(1, psi.shape[1], 4, -1))[0].T)

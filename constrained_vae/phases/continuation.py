@@ -16,6 +16,7 @@ import numpy as np
 from scipy.interpolate import KroghInterpolator
 from scipy.optimize import brentq
 
+from .._utils import deadline
 from ..latent.sites import Sites
 from ..latent.tiling import Tiling
 from ..problems.problem import Problem
@@ -105,16 +106,33 @@ class Continuation:
 
     def collapsed(self, beta: float) -> State:
         """The state with all tiles at the mean: above the first transition, the branch that cooling follows."""
+        return self.solve(beta, self.mean)
+
+    @property
+    def mean(self) -> Sites:
+        """All tiles at the mean of the data."""
         mean = np.repeat(self.problem.data.mean[None], len(self.tiling), axis=0)
-        return self.solve(beta, Sites.of_tiles(mean, self.tiling.masses))
+        return Sites.of_tiles(mean, self.tiling.masses)
 
     def solve(self, beta: float, sites: Sites, predicted: Sites | None = None, split: bool = False) -> State:
-        """The state at a temperature, solved from given sites; sites may split only if `split` is true."""
+        """The state at a temperature, solved from given sites; sites may split only if `split` is true.
+
+        Raises `TimeUp` if the deadline passes before the solution has converged.
+        """
         options = replace(self.options, split=split)
         solution, sites, condition = iterate(self.problem_at(beta), self.tiling, sites, options, predicted)
         if solution.status is Status.INTERRUPTED:
             raise KeyboardInterrupt
+        if solution.status is Status.BUDGET_USED:
+            deadline.check()
         return State(beta, sites, solution, condition)
+
+    def unfinished(self, beta: float, sites: Sites) -> FixedPoint:
+        """What there is at a temperature when the time is up: the point after one map from given sites."""
+        options = replace(self.options, max_maps=1, split=False)
+        with deadline.finishing():
+            solution, *_ = iterate(self.problem_at(beta), self.tiling, sites, options)
+        return replace(solution, status=Status.BUDGET_USED)
 
     def problem_at(self, beta: float) -> Problem:
         """The problem at a temperature."""
@@ -164,6 +182,13 @@ class Continuation:
             if state.beta <= beta:  # the requested temperature is within _SPLIT_OFFSET of the transition
                 yield self.solve(beta, state.sites)
                 return
+
+    def way(self, state: State, beta: float, direction: str) -> Iterator[State]:
+        """The states from which the branch goes on, on the way to a temperature, the last of which is there."""
+        if direction == "up":
+            yield self.step(state, beta, split=True)
+        else:
+            yield from (event.after for event in self.cool(state, beta))
 
     def split(self, above: State, below: State) -> Split:
         """The transition between a stable and an unstable state, and the state after it."""

@@ -25,6 +25,7 @@ _MAX_STEP = 0.03  # longest step of log beta on the way to the next split
 _UNEXPLAINED = 2e-7, 3e-9  # an unexplained change, relative to D and to the variance, that is no jump
 _POINTS = 4, 6  # fewest and most states through which D is extrapolated
 _UNEXPLAINED_F = 1e-9  # the same for F, relative to 1 + |F|
+_EPS = float(np.finfo(np.float64).eps)
 _JUMP_STEP = 1e-8  # step of log beta below which a change is a jump
 _BESIDE = 1e-6  # relative distance from a jump of the states before and after it: at a jump convergence is slow
 
@@ -67,9 +68,9 @@ class Cooling:
     _slopes: WeakKeyDictionary[State, float] = field(default_factory=WeakKeyDictionary)
 
     def events(self, start: float, end: float) -> Iterator[Split | Jump | State]:
-        """Follow the branch down, in steps that are shorter near the next split."""
+        """Follow the branch down, in steps that are shorter near the next split, as far as energies are resolved."""
         state = self.branch.collapsed(start)
-        while state.beta > end:
+        while state.beta > end and self.resolved(state.beta):
             # The eigenvalue is proportional to 1 / beta if a reconstruction keeps its data, else it grows more slowly.
             step = np.clip(-1.01 * state.growth, _MAX_STEP / 10, _MAX_STEP)
             for step_or_split in self.branch.cool(state, max(end, state.beta * float(np.exp(-step)))):
@@ -83,6 +84,11 @@ class Cooling:
                 yield event
                 if found is not reached:
                     break
+
+    def resolved(self, beta: float) -> bool:
+        """Whether the rounding of energies, eps times those across the data, is below one nat at a temperature."""
+        problem = self.branch.problem_at(beta)
+        return _EPS * problem.framed.stiffness * problem.data.radius**2 < 1
 
     def smooth(self, hot: State, cold: State) -> State | Jump:
         """The first jump between two states, or the state at the end of the smooth branch from the hotter one.

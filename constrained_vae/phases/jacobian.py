@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse.linalg import LinearOperator, eigsh
 
-from .._utils import memory
+from .._utils import deadline, memory
 from .._utils.arrays import FloatArray
 from .._utils.checks import (
     TooLargeError,
@@ -240,6 +240,7 @@ class Jacobian:
 
     def _apply(self, vector: FloatArray) -> FloatArray:
         """J times a symmetrised displacement, log masses included, (k, D + 1)."""
+        deadline.check()
         form = self._symmetrised
         return tree_sum(form.expectation(x, encoder_change(rho, q, form.scores(x, vector))) for x, rho, q in self._kept)
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.cluster.hierarchy import linkage, to_tree
+from scipy.cluster.hierarchy import to_tree
 from tqdm.auto import tqdm
 
-from .._utils import memory
+from .._utils import deadline, memory
 from .._utils.arrays import FloatArray
 from .._utils.checks import (
     asks_to_stop,
@@ -20,15 +20,18 @@ from .._utils.checks import (
     check_count,
     check_flag,
     check_seed,
+    check_time_limit,
     check_vector,
     shown,
 )
+from .._utils.ward import ward_tree
 from ..data.rows import RowBlocks
 from ..data.sample import spanning_sample
 from ..latent.tiling import Tiling
 from ..objectives.base import Objective
 from ..problems.problem import Problem
 from ..results.fixed_point import FixedPoint
+from ..results.status import Status
 from ..solvers.options import Options
 from ..solvers.pose import pose
 from ..solvers.solve import initial_sites, report_failure
@@ -77,8 +80,8 @@ def sweep(
 
     Parameters
     ----------
-    x, sigma, n_tiles, tiling, weights, masses, accelerate, tol, max_maps, time_limit, backend, dtype, seed, on_failure
-        As for `solve`; `max_maps` and `time_limit` hold for each temperature.
+    x, sigma, n_tiles, tiling, weights, masses, accelerate, tol, max_maps, backend, dtype, seed, on_failure
+        As for `solve`; `max_maps` holds for each solution.
     objective : Objective, optional
         `ELBO()` by default; its beta is ignored.
     betas : (n,) array_like, optional
@@ -87,7 +90,10 @@ def sweep(
         Cooling, heating, or both. Heating without a start begins where cooling through the same grid ends.
     start : None, "data", (K, D) array_like, FixedPoint or Branch, optional
         Start of the first temperature; by default all tiles are at the mean. A branch of the same data and direction is
-        continued: the temperatures beyond its end are solved, and the result contains the given branch.
+        continued: the temperatures beyond its end are solved, and the result contains the given branch, apart from a
+        last solution that had used up its budget, which is solved again.
+    time_limit : float, optional
+        Budget of the whole sweep in seconds, kept as in `solve`.
     predict : bool
         Start each temperature after a step along the tangent of the branch (T11). This takes fewer maps, but more time
         if maps are fast.
@@ -100,7 +106,8 @@ def sweep(
     -------
     Branch, or (Branch, Branch) for "both"
         If the sweep is stopped or interrupted (Ctrl-C), the solutions so far. If heating did not begin, its branch is
-        empty.
+        empty. When the time is up, the last solution has the status BUDGET_USED: it is the point after one map at the
+        first temperature that was not reached.
 
     Raises
     ------
@@ -128,61 +135,70 @@ def sweep(
         dtype=dtype,
         on_failure=on_failure,
     )
-    problem, options = posed.problem, Options(posed.free, accelerate, tol, max_maps, time_limit)
-    grid = default_grid(problem) if betas is None else np.unique(check_vector(betas, "betas"))
-    problem.objective.at(float(grid[0]))  # raises ValueError for temperatures that are not positive
+    problem, options = posed.problem, Options(posed.free, accelerate, tol, max_maps)
+    grid = None if betas is None else np.unique(check_vector(betas, "betas"))
+    if grid is not None:
+        problem.objective.at(float(grid[0]))  # raises ValueError for temperatures that are not positive
     if isinstance(start, Branch) and (start.direction != direction or not len(start)):
         raise ValueError(
             f"a branch is continued in its own direction and from its last solution, got {shown(start)} for "
             f"direction={direction!r}: for another direction give one of its solutions as the start"
         )
 
-    def follow(direction: str, start: Any, callback: Callable[[Branch], Any] | None) -> Branch:
+    def follow(grid: FloatArray, direction: str, start: Any, callback: Callable[[Branch], Any] | None) -> Branch:
         path = Continuation(problem, posed.tiling, options, predict)
         order = grid[::-1] if direction == "down" else grid
         solutions: list[FixedPoint] = []
         state: State | None = None
         if isinstance(start, Branch):
-            solutions, end = list(start), start[-1]
-            order = order[order < end.beta] if direction == "down" else order[order > end.beta]
-            state = path.solve(end.beta, initial_sites(posed, end, seed))
+            solutions, start = list(start), start[-1]
+            if start.status is Status.BUDGET_USED:
+                solutions.pop()
+                start = solutions[-1] if solutions else None if direction == "down" else start
+            if solutions:
+                order = order[order < start.beta] if direction == "down" else order[order > start.beta]
         try:
             for beta in tqdm(order, disable=not progress, desc=f"sweep {direction}", unit="beta"):
                 beta = float(beta)
-                if state is None:
-                    state = first(path, beta, start)
-                elif direction == "up":
-                    state = path.step(state, beta, split=True)
-                else:
-                    for event in path.cool(state, beta):
-                        state = event.after
+                if state is None and solutions:
+                    state = path.solve(start.beta, initial_sites(posed, start, seed))
+                way = begun(path, beta, start) if state is None else path.way(state, beta, direction)
+                for reached in way:
+                    state = reached
+                assert state is not None  # a way has an end
                 report_failure(state.solution, on_failure, stacklevel=5)
                 solutions.append(state.solution)
                 if asks_to_stop(callback, Branch(tuple(solutions), direction)):
                     break
         except KeyboardInterrupt:
             pass
+        except deadline.TimeUp:
+            given = path.mean if start is None else initial_sites(posed, start, seed)
+            solutions.append(path.unfinished(beta, given if state is None else state.sites))
+            report_failure(solutions[-1], on_failure, stacklevel=5)
         return Branch(tuple(solutions), direction)
 
-    def first(path: Continuation, beta: float, start: Any) -> State:
-        """The state at the first temperature of a branch."""
+    def begun(path: Continuation, beta: float, start: Any) -> Iterator[State]:
+        """The states on the way to the first temperature of a branch, the last of which is there."""
         if start is not None:
-            return path.solve(beta, initial_sites(posed, start, seed), split=True)
+            yield path.solve(beta, initial_sites(posed, start, seed), split=True)
+            return
         top = critical_beta(problem)
-        if beta >= top:
-            return path.collapsed(beta)
-        state = path.collapsed(1.01 * top)
-        for event in path.cool(state, beta):  # all splits on the way, as in a longer sweep
-            state = event.after
-        return state
+        state = path.collapsed(beta if beta >= top else 1.01 * top)
+        yield state
+        if beta < top:
+            yield from path.way(state, beta, "down")  # all splits on the way, as in a longer sweep
 
-    if direction == "down":
-        return follow("down", start, callback)
-    if direction == "up" and start is not None:
-        return follow("up", start, callback)
-    down = follow("down", start, callback if direction == "both" else None)
-    up = follow("up", down[-1], callback) if len(down) == len(grid) else Branch((), "up")
-    return (down, up) if direction == "both" else up
+    with deadline.within(check_time_limit(time_limit)):
+        if grid is None:
+            with deadline.finishing():  # no result without a temperature
+                grid = default_grid(problem)
+        if direction == "down" or (direction == "up" and start is not None):
+            return follow(grid, direction, start, callback)
+        down = follow(grid, "down", start, callback if direction == "both" else None)
+        late = deadline.passed() and direction == "up"  # it ends at its first temperature
+        up = follow(grid, "up", down[-1], callback) if len(down) == len(grid) or late else Branch((), "up")
+        return (down, up) if direction == "both" else up
 
 
 def default_betas(
@@ -270,12 +286,12 @@ def _split_scales(problem: Problem) -> tuple[FloatArray, FloatArray]:
 
     if len(points) == 1:
         return np.ones(1), np.ones(1)
-    root = to_tree(linkage(points, "ward"))
+    root = to_tree(ward_tree(points))
     heap = [(-spread(root), 0, root)]
     weights = {root.get_id(): float(rho.sum())}
     scales: list[float] = []
     largest: list[float] = []
-    while heap and len(scales) < _MAX_SPLITS:
+    while heap and len(scales) < _MAX_SPLITS and not (scales and deadline.passed()):
         scale, _, node = heapq.heappop(heap)
         if scales and scale > -_COINCIDENT * scales[0]:
             break

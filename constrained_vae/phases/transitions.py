@@ -11,8 +11,18 @@ import numpy as np
 import numpy.typing as npt
 from tqdm.auto import tqdm
 
+from .._utils import deadline
 from .._utils.arrays import FloatArray
-from .._utils.checks import asks_to_stop, check_callable, check_count, check_flag, check_sequence, check_vector, shown
+from .._utils.checks import (
+    asks_to_stop,
+    check_callable,
+    check_count,
+    check_flag,
+    check_sequence,
+    check_time_limit,
+    check_vector,
+    shown,
+)
 from ..data.rows import RowBlocks
 from ..latent.tiling import Tiling
 from ..objectives.base import Objective
@@ -28,6 +38,11 @@ from .hysteresis import hysteresis
 from .peaks import Peak
 from .sweep import default_grid
 
+_EARLY = (
+    "interrupted",
+    "time_limit",
+    "precision of the arithmetic",
+)  # reasons for the end of a listing that is not as long as it was to be
 _BETA_TOL = 1e-11  # requested accuracy of log beta at a transition; the eigenvalue is as accurate as the solution
 
 
@@ -159,6 +174,7 @@ def transitions(
     accelerate: str = "lbfgs",
     tol: float = 1e-10,
     max_maps: int = 100_000,
+    time_limit: float | None = None,
     backend: str = "auto",
     progress: bool = False,
     callback: Callable[[list[Transition]], Any] | None = None,
@@ -181,6 +197,8 @@ def transitions(
         Lowest and highest temperature of interest; by default the range of `default_betas`.
     sigma, n_tiles, tiling, weights, masses, accelerate, tol, max_maps, backend
         As for `solve`; `max_maps` holds for each solution.
+    time_limit : float, optional
+        Budget of the whole search in seconds, kept as in `solve`.
     limit : int, optional
         Largest number of transitions.
     progress : bool
@@ -192,7 +210,8 @@ def transitions(
     -------
     Transitions
         A list of `Transition`. Its attribute `complete_to` is the temperature down to which it is complete, and `ended`
-        says why it ends there: at the end of the range, after `limit` transitions, by the callback or by Ctrl-C.
+        says why it ends there: at the end of the range, after `limit` transitions, by the callback, by the time limit,
+        by Ctrl-C, or where colder energies are rounding.
 
     Raises
     ------
@@ -203,7 +222,7 @@ def transitions(
     -----
     NotConvergedWarning
         If the error of a solution before or after a transition is too large, if the end of a split branch on heating
-        was not found, and after Ctrl-C.
+        was not found, and if the listing ends before the end of the range and `limit`.
 
     Examples
     --------
@@ -211,44 +230,68 @@ def transitions(
     [9.0]
     """
     check_callable(callback, "callback")
-    progress = check_flag(progress, "progress")
+    progress, time_limit = check_flag(progress, "progress"), check_time_limit(time_limit)
     if limit is not None:
         check_count(limit, "limit")
     posed = pose(
         x, objective, sigma=sigma, n_tiles=n_tiles, tiling=tiling, weights=weights, masses=masses, backend=backend
     )
     problem, options = posed.problem, Options(posed.free, accelerate, tol, max_maps)
-    first = critical_beta(problem)
-    if beta_range is None:
-        grid = default_grid(problem)
-        beta_range = float(grid[0]), float(grid[-1])
-    low, high = _check_range(beta_range)
-    found = Transitions([], low, "end of the range")
-    if not first > 0:  # all points coincide
-        return found
+    beta_range = None if beta_range is None else _check_range(beta_range)
     branch = Continuation(problem, posed.tiling, options, accuracy=_BETA_TOL)
-    start = beta = 1.01 * first
+    with deadline.within(time_limit):
+        with deadline.finishing():  # the range belongs to every result
+            first = critical_beta(problem)
+            if beta_range is None:
+                grid = default_grid(problem)
+                beta_range = float(grid[0]), float(grid[-1])
+        found = Transitions([], beta_range[0], "end of the range")
+        if first > 0:  # else all points coincide
+            _list(branch, 1.01 * first, beta_range, found, limit, callback, progress)
+    if found.ended in _EARLY:
+        found.ended += f"={time_limit:g}" if found.ended == "time_limit" else ""
+        text = f"{found.ended}: transitions below beta={found.complete_to:.6g} were not computed"
+        warnings.warn(text, NotConvergedWarning, stacklevel=2)
+    return found
+
+
+def _list(
+    branch: Continuation,
+    start: float,
+    beta_range: tuple[float, float],
+    found: Transitions,
+    limit: int | None,
+    callback: Callable[[list[Transition]], Any] | None,
+    progress: bool,
+) -> None:
+    """Append the transitions in a range, by cooling from a temperature above the first of them."""
+    low, high = beta_range
+    cooling, beta = Cooling(branch), start  # the listing is complete down to beta
     try:
         with tqdm(total=max(0.0, np.log(start / low)), disable=not progress, desc="cooling", unit=" log beta") as bar:
-            for event in Cooling(branch).events(start, low):
+            for event in cooling.events(start, low):
                 if isinstance(event, State):
                     beta = event.beta
                     bar.update(np.log(start / beta) - bar.n)
                     continue
-                beta = event.beta
                 _report(event.at)
                 _report(event.after)
+                if event.beta <= high:
+                    found.append(_transition(branch, event))
+                beta = event.beta
                 if beta > high:
                     continue
-                found.append(_transition(branch, event))
                 stopped = asks_to_stop(callback, list(found))
                 if stopped or len(found) == limit:
                     found.complete_to, found.ended = beta, "stopped by the callback" if stopped else f"limit={limit}"
                     break
+            else:
+                if not cooling.resolved(low):
+                    found.complete_to, found.ended = beta, "precision of the arithmetic"
     except KeyboardInterrupt:
         found.complete_to, found.ended = beta, "interrupted"
-        warnings.warn("interrupted: colder transitions were not computed", NotConvergedWarning, stacklevel=2)
-    return found
+    except deadline.TimeUp:
+        found.complete_to, found.ended = beta, "time_limit"
 
 
 def match_peaks(peaks: Sequence[Peak], found: Sequence[Transition]) -> npt.NDArray[np.intp]:

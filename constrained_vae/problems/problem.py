@@ -10,6 +10,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import numpy.typing as npt
 
+from .._utils import deadline
 from .._utils.arrays import Array, FloatArray
 from .._utils.checks import check_dtype, check_instance, check_weights
 from .._utils.device import numbers, to_host
@@ -164,12 +165,17 @@ class Problem:
 
     @cached_property
     def collapsed(self) -> FloatArray:
-        """The single reconstruction of all data, (D,), in the frame: the mean, or the minimiser by descent from it."""
+        """The single reconstruction of all data, (D,), in the frame: the mean, or the minimiser by descent from it.
+
+        It has no deadline, since all results of a search depend on it.
+        """
         mean = self.data.mean
         if self.bregman:
             return mean
         start = self.data.to_device(mean[None])
-        return to_host(self.updated_decoder(start, self.expectations(start, self.data.to_device(np.zeros(1)))))[0]
+        with deadline.within(None):
+            expectations = self.expectations(start, self.data.to_device(np.zeros(1)))
+            return to_host(self.updated_decoder(start, expectations))[0]
 
 
 def _expectations(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from .._utils import deadline
 from .._utils.arrays import Array
 from .._utils.device import numbers, to_host
 from ..equations import Expectations
@@ -105,11 +106,13 @@ class Iteration:
         return self.point
 
     def evaluate(self, psi: Array, log_masses: Array) -> Point:
-        """One map of the fixed-point equations; raises `Stopped` if a budget is used up."""
+        """One map of the fixed-point equations; raises `Stopped` or `TimeUp` if a budget is used up."""
         self.recorder.count()
         objective, drawn = self.problem.framed, self.whitened
         inverse = None if drawn is None else drawn.inverse
         expectations, updated = self.map(self.problem, psi, log_masses, inverse)
+        if not self.bregman:
+            deadline.check()  # an inner minimisation that was cut short says nothing about convergence
         return Point(objective, self.options.free, psi, log_masses, expectations, updated, drawn or objective)
 
     def evaluate_vector(self, u: Array) -> Point:

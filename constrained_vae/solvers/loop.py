@@ -17,6 +17,7 @@ from dataclasses import replace
 import numpy as np
 from tqdm.auto import tqdm
 
+from .._utils import deadline
 from .._utils.arrays import Array
 from .._utils.device import to_host
 from .._utils.interrupts import finished
@@ -77,7 +78,8 @@ def ended(
         sites, error = it.current_sites(), max(it.error, it.convergence.rounding)
         return package(problem, tiling, sites, it.point, it.recorder, error, it.condition, status), sites
 
-    (solution, sites), pressed = finished(result)
+    with deadline.finishing():
+        (solution, sites), pressed = finished(result)
     if pressed:
         solution = replace(solution, status=Status.INTERRUPTED)
     return solution, sites, it.condition
@@ -87,7 +89,9 @@ def run(it: Iteration, predicted: Sites | None) -> Status:
     """The outer loop: converge, settle the masses, tie coincident sites, and leave a saddle or end."""
     tol, saddle_left = it.convergence.tol, False
     try:
-        it.accept(it.evaluate_sites(it.sites))
+        with deadline.finishing():  # a result needs one map
+            it.accept(it.evaluate_sites(it.sites))
+        deadline.check()
         it.draw_coordinates()
         if predicted is not None:
             it.move_to(predicted, strictly=True)
@@ -105,11 +109,19 @@ def run(it: Iteration, predicted: Sites | None) -> Status:
                 break
     except Stopped as stop:
         return stop.status
+    except deadline.TimeUp:
+        return Status.BUDGET_USED
     except KeyboardInterrupt:
         return Status.INTERRUPTED
     finally:
         if it.point is not None and not np.isfinite(it.error):
             it.error = it.convergence.estimate(it.point, it.history)
+    with deadline.finishing():
+        return final_status(it, status, saddle_left)
+
+
+def final_status(it: Iteration, status: Status, saddle_left: bool) -> Status:
+    """The status of a point at which the loop has ended by itself."""
     if status is Status.CONVERGED and (it.error > it.convergence.tol or masses.rising(it)):
         return Status.CRITICAL
     if status is Status.CONVERGED and (to_host(it.here.expectations.mass) <= 0).any():

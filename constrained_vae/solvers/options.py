@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .._utils.arrays import FloatArray
-from .._utils.checks import check_callable, check_choice, check_count, check_flag, check_time_limit, check_tolerance
+from .._utils.checks import check_callable, check_choice, check_count, check_flag, check_tolerance
 from .acceleration import ACCELERATORS
 
 
@@ -52,7 +52,6 @@ class Options:
     accelerate: str = "lbfgs"
     tol: float = 1e-10
     max_maps: int = 100_000
-    time_limit: float | None = None
     callback: Callable[[Iterate], Any] | None = None
     record: bool = False
     progress: bool = False
@@ -63,7 +62,6 @@ class Options:
         checked = {
             "tol": check_tolerance(self.tol),
             "max_maps": check_count(self.max_maps, "max_maps"),
-            "time_limit": check_time_limit(self.time_limit),
             "record": check_flag(self.record, "record"),
             "progress": check_flag(self.progress, "progress"),
         }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .._utils import deadline
 from .._utils.arrays import FloatArray
 from .._utils.checks import asks_to_stop
 from .._utils.device import to_host
@@ -28,14 +28,13 @@ class Stopped(Exception):
 
 @dataclass(eq=False)
 class Recorder:
-    """Number of maps, trajectory and start time of one iteration; `bar` is a progress bar."""
+    """Number of maps and trajectory of one iteration; `bar` is a progress bar."""
 
     options: Options
     frame: Frame
     bar: Any
     n_maps: int = 0
     trajectory: list[FloatArray] = field(default_factory=list)
-    started: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
         options = self.options
@@ -43,12 +42,12 @@ class Recorder:
         self.reports = bool(options.progress or options.record or options.callback)
 
     def count(self, maps: int = 1) -> None:
-        """Count maps, or products with their Jacobian; raises `Stopped` if a budget is used up."""
+        """Count maps, or products with their Jacobian; raises `Stopped` or `TimeUp` if a budget is used up."""
         options = self.options
-        limit = options.time_limit
-        late = limit is not None and time.monotonic() - self.started >= limit
-        if self.n_maps > 0 and (late or self.n_maps + maps > options.max_maps):
-            raise Stopped(Status.BUDGET_USED)
+        if self.n_maps > 0:
+            deadline.check()
+            if self.n_maps + maps > options.max_maps:
+                raise Stopped(Status.BUDGET_USED)
         self.n_maps += maps
         if options.progress:
             self.bar.update(maps)

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .._utils.checks import check_choice, check_data, check_seed
+from .._utils import deadline
+from .._utils.checks import check_choice, check_data, check_seed, check_time_limit
 from ..data.rows import RowBlocks
 from ..latent.sites import Sites
 from ..latent.tiling import Tiling
@@ -83,7 +84,8 @@ def solve(
     max_maps : int
         Budget of evaluations of the map.
     time_limit : float, optional
-        Budget in seconds.
+        Budget in seconds. It is kept to within a pass over the data; imports and the compilation of kernels do not
+        count.
     backend : {"auto", "numba", "cupy", "reference"}
         Backend that computes.
     dtype : {float64, float32}, optional
@@ -133,9 +135,10 @@ def solve(
         dtype=dtype,
         on_failure=on_failure,
     )
-    options = Options(posed.free, accelerate, tol, max_maps, time_limit, callback, record, progress)
-    sites = initial_sites(posed, start, seed)
-    solution, *_ = iterate(posed.problem, posed.tiling, sites, options)
+    options = Options(posed.free, accelerate, tol, max_maps, callback, record, progress)
+    with deadline.within(check_time_limit(time_limit)):
+        sites = initial_sites(posed, start, seed)
+        solution, *_ = iterate(posed.problem, posed.tiling, sites, options)
     report_failure(solution, on_failure, stacklevel=3)
     return solution
 
@@ -173,7 +176,7 @@ def report_failure(solution: FixedPoint, on_failure: str, stacklevel: int) -> No
         raise KeyboardInterrupt
     if solution.converged or on_failure == "return":
         return
-    message = f"beta={solution.beta:.6g}: {solution.status.value} ({solution.accuracy})"
+    message = f"beta={solution.beta:.6g}: {solution.ending} ({solution.accuracy})"
     if on_failure == "raise":
         raise NotConvergedError(message, solution)
     warnings.warn(message, NotConvergedWarning, stacklevel=stacklevel)

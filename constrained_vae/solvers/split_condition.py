@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse.linalg import LinearOperator, eigsh
 
+from .._utils import deadline
 from .._utils.arrays import Array, FloatArray
 from .._utils.blas import single_threaded
 from .._utils.device import array_namespace, to_host
@@ -199,6 +200,7 @@ def _lanczos(
 
     def largest(among: npt.NDArray[np.bool_]) -> tuple[float, int, FloatArray]:
         def product(vector: FloatArray) -> FloatArray:
+            deadline.check()
             u = np.where(among[:, None], whitening * vector.reshape(k, dim), 0.0)
             axes = problem.data.to_device(u).T
             # Cov_a u_a = sum_i w_ia x_i (x_i . u_a) - psi_a (psi_a . u_a): two matrix products per block for all sites.

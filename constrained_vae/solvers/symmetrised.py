@@ -5,7 +5,7 @@ Unknowns are ordered by site: its D coordinates and, where masses are free, its 
 
 from __future__ import annotations
 
-from .._utils import memory
+from .._utils import deadline, memory
 from .._utils.arrays import Array
 from .._utils.device import array_namespace
 from ..data.prepared import Block, tree_sum
@@ -30,6 +30,7 @@ def dense_sums(x: Array, rho: Array, q: Array, psi: Array, stiffness: Array, unk
 
 
 def _dense_sums(x: Array, rho: Array, q: Array, psi: Array, stiffness: Array, unknowns: int) -> tuple[Array, Array]:
+    deadline.check()
     xp, (k, dim) = array_namespace(x), psi.shape
     scores = stiffness * (x[:, None] - psi)  # of unit displacements
     if unknowns > k * dim:  # the last is that of a log mass

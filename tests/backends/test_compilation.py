@@ -5,12 +5,14 @@ import random
 import signal
 import sys
 import warnings
+from types import SimpleNamespace
 
 import numba
 import pytest
 from numba.core.caching import CacheImpl
 
 from constrained_vae import backends
+from constrained_vae._utils import deadline
 from constrained_vae.backends import compilation, numba as kernels
 from tests.helpers.linear_form import make
 
@@ -56,6 +58,17 @@ def load(tmp_path, monkeypatch):
 
     yield loaded
     sys.modules.pop("kernels_example", None)
+
+
+def test_a_compilation_does_not_count_towards_a_time_limit(load, monkeypatch):
+    module, now = load(), [0.0]
+    monkeypatch.setattr(deadline, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    module.INTERRUPT = lambda: now.__setitem__(0, 10.0)
+    with deadline.within(1.0):
+        assert module.kernel(1) == 3
+        assert not deadline.passed()
+        now[0] = 11.0
+        assert deadline.passed()
 
 
 def test_ctrl_c_during_a_compilation_is_raised_after_it(load):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 import constrained_vae as cv
-from constrained_vae._utils import memory
+from constrained_vae._utils import deadline, memory
 from constrained_vae.backends import get_backend, reference
 from constrained_vae.data.prepared import PreparedData, tree_sum
 from constrained_vae.data.rows import RowBlocks
@@ -134,3 +134,22 @@ def test_a_backend_without_an_order_is_enough(rng):
     data = PreparedData(rows, SimpleNamespace(expectations=reference.expectations), problem_of(x).data.statistics, True)
     np.testing.assert_allclose(data.mean, 0, atol=1e-15)
     assert get_backend("reference") is reference
+
+
+def test_a_pass_ends_at_the_deadline(monkeypatch):
+    now, seen = [0.0], []
+    monkeypatch.setattr(deadline, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    data = Problem.make(np.arange(8.0)[:, None], None, None, "reference").data
+    columns = memory.BLOCK // 2  # two rows in a block
+
+    def part(block):
+        seen.append(len(block.x))
+        now[0] += 1
+        return block.x.sum(axis=0)
+
+    with deadline.within(1.5), pytest.raises(deadline.TimeUp):
+        data.total(part, columns=columns)
+    assert seen == [2, 2]
+    with deadline.within(0.0), deadline.finishing():
+        assert len(list(data.blocks(columns))) == 4
+        assert data.mean.shape == (1,)

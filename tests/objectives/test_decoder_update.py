@@ -6,6 +6,7 @@ from hypothesis import given, settings, strategies as st
 from scipy.optimize import minimize
 
 import constrained_vae as cv
+from constrained_vae._utils import deadline
 from constrained_vae.objectives.decoder_update import hessians, minimise, readout_slopes
 from constrained_vae.testing import EPS
 
@@ -25,6 +26,17 @@ def quadratics(rng, k, dim, spread=30.0):
         return np.einsum("nij,nj->ni", A[tiles], psi - c[tiles])
 
     return value, gradient, c, A
+
+
+def test_without_time_there_is_no_step():
+    value, gradient, _, _ = quadratics(np.random.default_rng(0), 3, 2)
+    start = np.ones((3, 2))
+    with deadline.within(0.0):
+        assert (minimise(value, gradient, start, 1.0) == start).all()
+        with pytest.raises(deadline.TimeUp):
+            hessians(gradient, start)
+        with pytest.raises(deadline.TimeUp):
+            readout_slopes(lambda psi: (psi, psi.sum(axis=1)), start)
 
 
 def rosenbrock(scale):

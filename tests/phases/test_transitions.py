@@ -232,7 +232,7 @@ def test_options_and_ends():
     def stop(found):
         raise KeyboardInterrupt
 
-    with pytest.warns(cv.NotConvergedWarning, match="interrupted: colder transitions"):
+    with pytest.warns(cv.NotConvergedWarning, match="interrupted: transitions below"):
         assert len(transitions(x, callback=stop, **some)) == 1
     assert [t.n_after for t in transitions(x, n_tiles=8)] == [2, 3, 4]  # the default range
     below = transitions(x, beta_range=(1.0, 2.0), n_tiles=8)
