@@ -285,7 +285,7 @@ def report(solution: FixedPoint, threshold: float = _HOLE_COVERAGE) -> Report:
         title=f"beta = {solution.beta:.6g}: {n} data points in {dim} dimension{'s' * (dim > 1)}, "
         f"{len(solution.tiling)} tiles",
         facts=(
-            ("status", solution.status.value),
+            ("status", solution.ending),
             ("rate", f"{solution.rate:.4g} nats"),
             ("distortion", f"{solution.distortion:.4g} (units of x^2)"),
             ("free energy", f"{solution.free_energy:.4g} nats"),

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from scipy.special import logsumexp
 
 from .. import equations
+from .._utils import deadline
 from .._utils.arrays import FloatArray
-from .._utils.checks import check_instance
+from .._utils.checks import check_instance, check_time_limit
 from ..data.prepared import Block
 from ..latent.sites import Sites
 from ..problems.posterior import Posterior, Tiles, energies, posterior
 from ..problems.problem import Problem
 from ..results.fixed_point import FixedPoint
+from ..results.status import NotConvergedWarning
 from ..solvers.convergence import Convergence
 from .coverage import Coverage, rounding_of_energies
 from .hierarchy import group_means
@@ -66,7 +70,7 @@ class Certificate:
         return f"Certificate(F={self.upper:.9g}, gap={self.gap:.2e} nats, {how})"
 
 
-def certify(solution: FixedPoint) -> Certificate:
+def certify(solution: FixedPoint, *, time_limit: float | None = None) -> Certificate:
     """Bound how far F of a solution is above the global optimum (T14).
 
     The solution need not have converged, and its masses may be fixed or free. F is computed anew in float64. The upper
@@ -77,16 +81,25 @@ def certify(solution: FixedPoint) -> Certificate:
     ----------
     solution : FixedPoint
         A solution of an `ELBO`.
+    time_limit : float, optional
+        Budget in seconds, kept as in `solve`.
 
     Returns
     -------
     Certificate
-        Bounds of the global optimum, in nats, and whether they are proven.
+        Bounds of the global optimum, in nats, and whether they are proven. If the time is up during the proof, they are
+        heuristic; if it is up before, the lower bound is proven and poor: c at any y is at most its sum with every
+        energy at its minimum.
 
     Raises
     ------
     ValueError
         If `solution` is not a FixedPoint, or its decoder is not finite.
+
+    Warns
+    -----
+    NotConvergedWarning
+        If the time is up.
 
     Examples
     --------
@@ -97,10 +110,17 @@ def certify(solution: FixedPoint) -> Certificate:
     check_instance(solution, "solution", FixedPoint, "solve(x)")
     if not np.isfinite(solution.decoder).all():
         raise ValueError("solution must have finite reconstructions, but its decoder holds NaN or infinite numbers")
+    time_limit = check_time_limit(time_limit)
     problem, data = solution.problem, DataPasses(solution.problem)
     sites = Sites.of_tiles(solution.code[0], solution.tiling.masses)  # exactly coincident tiles
-    found, coverage, tops, _ = data.look(sites.decoder, sites.masses)
-    found = data.proven(found, coverage, np.concatenate([sites.decoder, tops]), _PROOF_TOL)
+    found = None
+    try:
+        with deadline.within(time_limit):
+            found, coverage, tops, _ = data.look(sites.decoder, sites.masses)
+            found = data.proven(found, coverage, np.concatenate([sites.decoder, tops]), _PROOF_TOL)
+    except deadline.TimeUp:
+        found = found or data.glance(sites.decoder, sites.masses)
+        warnings.warn(f"time_limit={time_limit:g}: no better bound was found", NotConvergedWarning, stacklevel=2)
     difference = abs(solution.free_energy - found.upper)
     if not difference <= Convergence(problem, 0.0, True).slack(found.upper):
         return found
@@ -152,7 +172,7 @@ class DataPasses:
         energy = float(self.rho @ (q * np.where(q > 0, H, 0.0)).sum(axis=1))
         found = {"free_energy": float(equations.free_energy(log_Z, self.rho)), "energy": energy}
         quadratic = self.problem.framed.quadratic
-        if quadratic is None:
+        if not quadratic:  # none, or of multiplier zero
             return found
         energy = max(energy, 0.0)  # the linear form may round below 0
         return found | {"energy": energy, "distortion": energy / quadratic * scale**2}
@@ -177,6 +197,36 @@ class DataPasses:
         lower = upper - max(heights[0], 0.0) - rounding
         return Certificate(upper, lower, where, False, rounding), coverage, tops, heights
 
+    def glance(self, psi: FloatArray, masses: FloatArray) -> Certificate:
+        """A proven, poor certificate without a search: c(y) <= sum_i rho_i exp(-min H_i) / Z_i at every y.
+
+        `where` is the point of largest share in this sum. An energy that is not a Bregman divergence has no known
+        minimum, so that the lower bound is minus infinity.
+        """
+        found = self.posterior(psi, masses)
+        coverage, upper = self._coverage(found)
+        highest = coverage.log_shares - self.least_energies
+        bound, place = self.trivial_bound(coverage), self.x[highest.argmax()]
+        of_log_Z = self.rounding_of_log_partition(found)
+        rounding = float(self.rho @ of_log_Z + of_log_Z.max() + 8 * _EPS * (1 + abs(upper)))
+        where = self.problem.data.frame.outward(place)
+        return Certificate(upper, upper - bound - rounding, where, rounding <= bound < np.inf, rounding)
+
+    def trivial_bound(self, coverage: Coverage) -> float:
+        """log sum_i rho_i exp(-min H_i) / Z_i, or 0 if it is below."""
+        return max(float(logsumexp(coverage.log_shares - self.least_energies)), 0.0)
+
+    @cached_property
+    def least_energies(self) -> FloatArray:
+        """The energy of every point where it is its own reconstruction, (N,); minus infinity if that is no minimum."""
+        objective, block = self.problem.framed, self.block
+        if objective.quadratic is not None:
+            return np.zeros(len(block.rho))
+        if not self.problem.bregman:
+            return np.full(len(block.rho), -np.inf)
+        v, b = objective.readout(block.x)
+        return np.asarray(block.offset(objective) - b - (block.phi * v).sum(axis=1))
+
     def starts(self, psi: FloatArray, q: FloatArray) -> FloatArray:
         """Points (m, D) from which maxima of c are sought: reconstructions, data, and means of groups of both.
 
@@ -190,17 +240,22 @@ class DataPasses:
 
     def rounding(self, coverage: Coverage, found: Posterior, upper: float, points: FloatArray) -> float:
         """Rounding error of F and of log sup c, which is attained at one of some points (m, D), in nats."""
-        energies = (found.q * np.where(found.q > 0, found.energies, 0.0)).sum(axis=1)
-        of_energies = rounding_of_energies(self.block, coverage.objective, energies[:, None])[:, 0]
-        of_log_Z = of_energies + 8 * _EPS * (1 + np.abs(found.log_partition))
+        of_log_Z = self.rounding_of_log_partition(found)
         return float(self.rho @ of_log_Z + coverage.rounding(points, of_log_Z).max() + 8 * _EPS * (1 + abs(upper)))
+
+    def rounding_of_log_partition(self, found: Posterior) -> FloatArray:
+        """Rounding errors of log Z (N,), in nats."""
+        energies = (found.q * np.where(found.q > 0, found.energies, 0.0)).sum(axis=1)
+        of_energies = rounding_of_energies(self.block, self.problem.framed, energies[:, None])[:, 0]
+        return np.asarray(of_energies + 8 * _EPS * (1 + np.abs(found.log_partition)))
 
     def proven(self, certificate: Certificate, coverage: Coverage, peaks: FloatArray, accuracy: float) -> Certificate:
         """The certificate with a proven bound, if branch and bound finds one (T14)."""
         framed = self.problem.framed
         if self.x.shape[1] > _MAX_PROOF_DIM or framed.quadratic is None or framed.stiffness > _MAX_STIFFNESS:
             return certificate
-        bound, top = coverage.bound(self.x, peaks, accuracy)
+        trivial = self.trivial_bound(coverage)
+        bound, top = (trivial, peaks[0]) if trivial <= accuracy else coverage.bound(self.x, peaks, accuracy)
         if not np.isfinite(bound):
             return certificate
         bound, rounding = max(bound, 0.0), certificate.rounding

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist
 
-from .._utils import memory
+from .._utils import deadline, memory
 from .._utils.arrays import FloatArray
 from .._utils.blas import single_threaded
 from ..data.prepared import Block
@@ -36,6 +36,7 @@ _CLIMB_ENTRIES = 2**20  # for small data more points continue: their matrix with
 _SLOPE_TOL = 1e-7  # slope at a maximum, in root nats; log c is too low by about its square
 _COORDINATE_STEP = 1e-6  # step of differences of coordinates
 _MAX_BOXES = 2**22  # number of boxes after which branch and bound gives up
+_BATCH = 2**14  # number of boxes that are evaluated at a time
 _MAX_HALVINGS = 60  # number of halvings, of all axes together, after which branch and bound gives up
 _BALL_RADII = 2.0 ** -np.arange(0, 12, 0.5)  # in units of the resolution
 _MAX_EXPONENT = 500.0  # a bound with a larger exponent is of no use
@@ -82,12 +83,16 @@ class Coverage:
         return np.concatenate(found)
 
     def _blocks(self, psi: FloatArray) -> Iterator[FloatArray]:
-        """Logits (rows, N) of one block of points after the other, by differences where `energies` takes them."""
+        """Logits (rows, N) of one block of points after the other, by differences where `energies` takes them.
+
+        Raises `TimeUp` if the deadline passes.
+        """
         rows = memory.rows_of_block(len(self.log_shares))
         offset, (v, b) = self.block.offset(self.objective), self.objective.readout(psi)
         steep = is_steep(offset, self.objective.quadratic)
         shares = self.log_shares if steep else self.log_shares - offset
         for i in range(0, len(psi), rows):
+            deadline.check()
             part = slice(i, i + rows)
             if steep:
                 logits: FloatArray = cdist(psi[part], self.block.phi, "sqeuclidean")
@@ -168,18 +173,25 @@ class Coverage:
             side = span / 2**halvings
             r = np.linalg.norm(side) / 2
             if tree is not None:
-                distance, nearest = tree.query(low + side * (boxes + 0.5))
-                boxes = boxes[distance + r > radii[nearest]]
+                outside = []
+                for part in _batches(boxes):
+                    deadline.check()
+                    distance, nearest = tree.query(low + side * (part + 0.5))
+                    outside.append(distance + r > radii[nearest])
+                boxes = boxes[np.concatenate(outside)]
             count += len(boxes)
             if not len(boxes) or count > _MAX_BOXES:
                 break
-            at = (boxes[:, None] + corners).reshape(-1, dim)
             stride = np.cumprod(np.append(1, 2 ** halvings[:-1] + 1))
-            keys, index = np.unique(at @ stride, return_index=True, return_inverse=True)[1:]
-            heights = self(low + side * at[keys])
-            if heights.max() > height:
-                height, where = float(heights.max()), low + side * at[keys[heights.argmax()]]
-            boxes = boxes[heights[index].reshape(len(boxes), -1).max(axis=1) + lam * r * r > height + accuracy]
+            tops = []  # largest value at the corners of every box
+            for part in _batches(boxes):
+                at = (part[:, None] + corners).reshape(-1, dim)
+                keys, index = np.unique(at @ stride, return_index=True, return_inverse=True)[1:]
+                heights = self(low + side * at[keys])
+                if heights.max() > height:
+                    height, where = float(heights.max()), low + side * at[keys[heights.argmax()]]
+                tops.append(heights[index].reshape(len(part), -1).max(axis=1))
+            boxes = boxes[np.concatenate(tops) + lam * r * r > height + accuracy]
             long = side > side.max() / 2  # so that a box never becomes much longer than wide
             boxes = ((1 + long) * boxes[:, None] + _corners(long)).reshape(-1, dim)
             halvings += long
@@ -228,6 +240,11 @@ class Coverage:
             slopes = stiffness * np.linalg.norm(shift, axis=1)
             parts.append((values, slopes, bends, 8 * stiffness**3 * moments))
         return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
+
+
+def _batches(boxes: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
+    """Boxes (n, D) in batches, of which there is at least one; between them a proof looks at the deadline."""
+    return [boxes[i : i + _BATCH] for i in range(0, max(len(boxes), 1), _BATCH)]
 
 
 def _corners(axes: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.cluster.hierarchy import linkage
 
 from .._utils.arrays import FloatArray
+from .._utils.ward import ward_tree
 
 _MAX_LEAVES = 1500  # leaves of a tree, whose cost grows as their square
 
@@ -21,7 +21,7 @@ def group_means(points: FloatArray, weights: FloatArray) -> FloatArray:
     mass = np.empty(2 * n - 1)
     nodes[:n], mass[:n] = points[leaves], np.maximum(np.add.reduceat(weights, leaves), np.finfo(np.float64).tiny)
     if n > 1:
-        for j, (a, b) in enumerate(linkage(nodes[:n], "ward")[:, :2].astype(np.intp), start=n):
+        for j, (a, b) in enumerate(ward_tree(nodes[:n])[:, :2].astype(np.intp), start=n):
             mass[j] = mass[a] + mass[b]
             nodes[j] = nodes[a] + mass[b] / mass[j] * (nodes[b] - nodes[a])
     return nodes[n:]

@@ -7,6 +7,7 @@ import numpy.typing as npt
 from scipy.optimize import nnls
 
 from .. import equations
+from .._utils import deadline
 from .._utils.arrays import FloatArray
 from .._utils.blas import single_threaded
 
@@ -33,7 +34,7 @@ def best_masses(energies: FloatArray, rho: FloatArray, masses: FloatArray, tol: 
     masses : (k,) array
         Initial masses; those of new reconstructions are zero.
     tol : float
-        Accuracy of F, in nats.
+        Accuracy of F, in nats. When the deadline passes, the masses so far are returned.
 
     Returns
     -------
@@ -55,6 +56,8 @@ def best_masses(energies: FloatArray, rho: FloatArray, masses: FloatArray, tol: 
         trials = [(1 - share) * masses + share * new / new.sum() for share in new.mean() * _SHARES]
         masses = min([masses, *trials], key=value)
     for _ in range(_MAX_STEPS):
+        if deadline.passed():
+            break
         S = G / np.maximum(G @ masses, _LEAST_Z)[:, None]
         slope = rho @ S  # slope of -F, which is c; at the optimum it is at most 1, and 1 where the mass is positive
         if slope.max() - 1 <= tol:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import cast
 
 import numpy as np
@@ -10,13 +11,16 @@ import numpy.typing as npt
 from numpy.polynomial.polynomial import polyval
 from scipy.optimize import brentq, minimize
 
+from .._utils import deadline
 from .._utils.arrays import FloatArray
 from .._utils.blas import single_threaded
+from .._utils.checks import check_time_limit
 from ..data.prepared import Block
 from ..data.rows import RowBlocks
 from ..objectives.elbo import ELBO
 from ..phases.criticality import critical_beta
 from ..problems.problem import Problem
+from ..results.status import NotConvergedWarning
 from .certificate import collapsed_coverage
 
 _BETA_TOL = 1e-12  # relative rise of the temperature below which it is final
@@ -39,6 +43,7 @@ def nucleation_beta(
     *,
     sigma: float | None = None,
     weights: npt.ArrayLike | None = None,
+    time_limit: float | None = None,
     backend: str = "auto",
 ) -> float:
     """Temperature 1 / (2 sigma^2 lambda*) below which one reconstruction is not globally optimal (T16).
@@ -59,6 +64,8 @@ def nucleation_beta(
         Standard deviation of the Gaussian decoder, in units of x; short for an ELBO with it. 1 by default.
     weights : (N,) array_like, optional
         Data weights, uniform by default.
+    time_limit : float, optional
+        Budget in seconds, kept as in `solve`. When the time is up, the result is a lower bound.
     backend : {"auto", "numba", "cupy", "reference"}
         Backend that computes.
 
@@ -72,12 +79,18 @@ def nucleation_beta(
     ValueError
         For bad input, and if all points coincide, so that nucleation never happens.
 
+    Warns
+    -----
+    NotConvergedWarning
+        If the time is up.
+
     Examples
     --------
     >>> nucleation_beta([[-1.0], [1.0]], weights=[0.1, 0.9])  # 2 (1 - 2 p) / log((1 - p) / p) (docs/theory.md, 5)
     0.728191...
     """
-    return nucleation(Problem.make(x, objective, weights, backend, sigma=sigma, kind=ELBO))
+    problem = Problem.make(x, objective, weights, backend, sigma=sigma, kind=ELBO)
+    return _limited(problem, time_limit)[1]
 
 
 def hysteresis_interval(
@@ -86,6 +99,7 @@ def hysteresis_interval(
     *,
     sigma: float | None = None,
     weights: npt.ArrayLike | None = None,
+    time_limit: float | None = None,
     backend: str = "auto",
 ) -> tuple[float, float]:
     """The temperatures between which the collapsed solution is stable and not globally optimal (T13), (T16).
@@ -106,6 +120,8 @@ def hysteresis_interval(
         Standard deviation of the Gaussian decoder, in units of x; short for an ELBO with it. 1 by default.
     weights : (N,) array_like, optional
         Data weights, uniform by default.
+    time_limit : float, optional
+        Budget in seconds, kept as in `solve`. When the time is up, the result is a lower bound.
     backend : {"auto", "numba", "cupy", "reference"}
         Backend that computes.
 
@@ -119,37 +135,57 @@ def hysteresis_interval(
     ValueError
         For bad input, and if all points coincide.
 
+    Warns
+    -----
+    NotConvergedWarning
+        If the time is up. The upper temperature is then a lower bound of itself.
+
     Examples
     --------
     >>> hysteresis_interval([[-1.0], [1.0]], weights=[0.1, 0.9])
     (0.36, 0.728191...)
     """
     problem = Problem.make(x, objective, weights, backend, sigma=sigma, kind=ELBO)
-    return critical_beta(problem), nucleation(problem)
+    return _limited(problem, time_limit)
 
 
-def nucleation(problem: Problem) -> float:
-    """`nucleation_beta` of a problem.
+def _limited(problem: Problem, time_limit: float | None) -> tuple[float, float]:
+    """The critical temperature and the temperature of nucleation, with a warning if this is only a lower bound."""
+    time_limit = check_time_limit(time_limit)
+    with deadline.within(time_limit):
+        with deadline.finishing():
+            low = critical_beta(problem)
+        found, complete = nucleation(problem, low)
+    if not complete:
+        text = f"time_limit={time_limit:g}: nucleation happens at beta={found:.6g} or above"
+        warnings.warn(text, NotConvergedWarning, stacklevel=3)
+    return low, found
+
+
+def nucleation(problem: Problem, low: float) -> tuple[float, bool]:
+    """`nucleation_beta` of a problem with the critical temperature `low`, and whether the deadline left time for it.
 
     It is the supremum over y of the temperature b(y) at which c(y) = 1. Dinkelbach's method (1967, Management Science
     13) seeks maxima of c at a temperature, climbs from them to maxima of b, and takes the largest as the next
     temperature, until b no longer rises: where b(y) is larger than a temperature, c(y) exceeds 1 there.
     """
-    low = critical_beta(problem)
     if not low > 0:
         raise ValueError("all points of x coincide, so that one reconstruction is always optimal")
     beta, shift = low, _FIRST_SHIFT
-    for _ in range(_MAX_ROUNDS):
-        at = problem.at(problem.objective.at(beta * (1 - shift)))
-        coverage, block, starts = collapsed_coverage(at)
-        unity = _Unity(at, block)
-        tops, heights = coverage.maxima(starts)
-        tops = tops[heights > -_FLAT][:_MAX_TOPS]
-        found = at.objective.beta * max((unity.climbed(top) for top in tops), default=0.0)
-        if shift == 0 and found <= beta * (1 + _BETA_TOL):
-            break
-        beta, shift = max(beta, found), 0.0
-    return beta
+    try:
+        for _ in range(_MAX_ROUNDS):
+            at = problem.at(problem.objective.at(beta * (1 - shift)))
+            coverage, block, starts = collapsed_coverage(at)
+            unity = _Unity(at, block)
+            tops, heights = coverage.maxima(starts)
+            tops = tops[heights > -_FLAT][:_MAX_TOPS]
+            found = at.objective.beta * max((unity.climbed(top) for top in tops), default=0.0)
+            if shift == 0 and found <= beta * (1 + _BETA_TOL):
+                break
+            beta, shift = max(beta, found), 0.0
+    except deadline.TimeUp:
+        return beta, False
+    return beta, True
 
 
 class _Unity:
@@ -193,6 +229,7 @@ class _Unity:
 
         log b is minus infinity where c is below 1 at every temperature.
         """
+        deadline.check()
         a, d = self.relative(shift)
         if not 0 < d < a.max():
             return -np.inf, 0 * shift

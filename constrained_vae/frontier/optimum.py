@@ -7,7 +7,6 @@ distribution of reconstructions, so that its minimum has a certificate.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 from tqdm.auto import tqdm
 
+from .._utils import deadline
 from .._utils.arrays import FloatArray
-from .._utils.checks import check_flag, check_instance, check_positive, check_time_limit
+from .._utils.checks import check_count, check_flag, check_instance, check_positive, check_time_limit
 from ..data.rows import RowBlocks
 from ..latent.sites import Sites, coincident
 from ..latent.tiling import Tiling
@@ -29,12 +29,17 @@ from ..solvers.options import Options
 from ..solvers.pose import check_on_failure
 from ..solvers.solve import report_failure
 from .certificate import Certificate, DataPasses
+from .coverage import Coverage
 from .masses import best_masses
 
 _STEEPEST = 1e100  # lambda times the squared radius of the data
 _POLISH_MAPS = 60  # maps between two insertions
 _MAX_SITES = 4096  # reconstructions of a solution
 _MAX_IDLE_ROUNDS = 30  # rounds without a smaller gap after which the search ends
+_ENDINGS = {
+    Status.CONVERGED: "converged: the gap is met",
+    Status.BUDGET_USED: "stopped before the gap was met: raise time_limit or max_maps, or accept the gap",
+}
 _MERGE_DISTANCE = 0.03  # distance, in units of the resolution, below which reconstructions may be merged
 
 
@@ -60,6 +65,11 @@ class CertifiedFixedPoint(FixedPoint):
         """The gap, formatted for `repr` and warnings."""
         return f"gap {self.certificate.gap:.1e} nats{'' if self.certificate.rigorous else ' (heuristic)'}"
 
+    @property
+    def ending(self) -> str:
+        """How the search for the solution ended, and what to try if it failed, as text."""
+        return _ENDINGS.get(self.status, self.status.value)
+
     def __repr__(self) -> str:
         return f"Certified{super().__repr__()}"
 
@@ -73,7 +83,8 @@ def global_solution(
     gap: float = 1e-6,
     weights: npt.ArrayLike | None = None,
     start: FixedPoint | None = None,
-    time_limit: float = 60.0,
+    max_maps: int = 100_000,
+    time_limit: float | None = 60.0,
     backend: str = "auto",
     progress: bool = False,
     on_failure: str = "warn",
@@ -100,8 +111,11 @@ def global_solution(
         Data weights, uniform by default. Points of weight zero are ignored.
     start : FixedPoint, optional
         Initial solution, such as the optimum at a temperature nearby; by default one reconstruction of all data.
-    time_limit : float
-        Seconds after which the best solution so far is returned, with its gap.
+    max_maps : int
+        Budget of evaluations of the map, between insertions and at the end together.
+    time_limit : float, optional
+        Budget in seconds, proofs included, kept as in `solve`; None for no limit. The best solution so far is then
+        returned, with its gap.
     backend : {"auto", "numba", "cupy", "reference"}
         Backend that computes.
     progress : bool
@@ -129,14 +143,15 @@ def global_solution(
     """
     gap, progress = check_positive(gap, "gap"), check_flag(progress, "progress")
     check_on_failure(on_failure)
-    limit = check_time_limit(time_limit)
+    max_maps, time_limit = check_count(max_maps, "max_maps"), check_time_limit(time_limit)
     problem = Problem.make(x, objective, weights, backend, beta=beta, sigma=sigma)
     if start is not None:
         check_instance(start, "start", FixedPoint, "global_solution(x)")
         if start.decoder.shape[1] != problem.data.rows.dim:
             raise ValueError(f"start must have reconstructions of {problem.data.rows.dim} dimensions like x")
-    with tqdm(disable=not progress, desc=f"beta={problem.objective.beta:.4g}", unit=" rounds") as bar:
-        solution = optimum(problem, gap, np.inf if limit is None else limit, start, bar)
+    bar = tqdm(disable=not progress, desc=f"beta={problem.objective.beta:.4g}", unit=" rounds")
+    with deadline.within(time_limit), bar:
+        solution = optimum(problem, gap, max_maps, start, bar)
     report_failure(solution, on_failure, stacklevel=3)
     return solution
 
@@ -144,7 +159,7 @@ def global_solution(
 def optimum(
     problem: Problem,
     gap: float,
-    time_limit: float,
+    max_maps: int,
     start: FixedPoint | None = None,
     bar: Any = None,
     prove: bool = True,
@@ -156,10 +171,21 @@ def optimum(
             f"beta must be nearer to the squared radius of the data, whose ratio to 2 sigma^2 beta is {steep:.1e}: its "
             f"third power leaves the range of float64, got beta={problem.objective.beta:.3g}"
         )
-    search = _Search(problem, gap, time.monotonic() + time_limit, prove, bar)
+    search = _Search(problem, gap, max_maps, prove, bar)
     if start is None:
         return search.run(problem.collapsed[None], np.ones(1))
     return search.run(problem.data.frame.inward(start.distinct.decoder), start.distinct.masses)
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """Reconstructions (k, D) with masses (k,), and their certificate, coverage and maxima of c."""
+
+    certificate: Certificate
+    coverage: Coverage
+    tops: FloatArray
+    psi: FloatArray
+    masses: FloatArray
 
 
 @dataclass(eq=False)
@@ -168,59 +194,95 @@ class _Search:
 
     problem: Problem
     gap: float
-    deadline: float
+    max_maps: int
     prove: bool
     bar: Any
+    best: _Found | None = None
+    n_maps: int = 1  # of the result, which is evaluated at the end
 
     def __post_init__(self) -> None:
         self.data = DataPasses(self.problem)
 
     def run(self, psi: FloatArray, masses: FloatArray) -> CertifiedFixedPoint:
-        """Insert reconstructions, find masses and improve both until the gap is met or the time is used up."""
-        options, best, since = Options(free=True, split=False, tol=1e-9, max_maps=_POLISH_MAPS), None, 0
-        status = Status.BUDGET_USED
+        """Search until the gap is met, or a budget is used up."""
         try:
-            while True:
-                psi, masses = self.weighed(psi, masses)
-                # A proof takes longer than a search for maxima: it is tried when the search meets the gap.
-                certificate, coverage, tops, heights = self.data.look(psi, masses)
-                if self.prove and certificate.gap <= self.gap:
-                    certificate = self.data.proven(certificate, coverage, np.concatenate([psi, tops]), 0.1 * self.gap)
-                if self.bar is not None:
-                    self.bar.update()
-                    self.bar.set_postfix_str(f"{len(psi)} sites, gap {certificate.gap:.1e}", refresh=False)
-                if best is None or certificate.gap < best[0].gap:
-                    best, since = (certificate, coverage, tops, psi, masses), 0
-                else:
-                    since += 1
-                if certificate.gap <= self.gap:
-                    status = Status.CONVERGED
-                    break
-                if time.monotonic() > self.deadline or since > _MAX_IDLE_ROUNDS:
-                    break
-                new = tops[heights > 0.1 * self.gap]
-                if certificate.rigorous:  # the proof failed: it found a larger c than the search
-                    new = np.concatenate([self.problem.data.frame.inward(certificate.where[None]), new])
-                new = new[: max(_MAX_SITES - len(psi), 0)]
-                psi, masses = np.concatenate([psi, new]), np.append(masses, np.zeros(len(new)))
-                psi, masses = self.weighed(psi, masses)
-                psi, masses = self.merged(psi, masses)
-                sites = Sites(psi, np.arange(len(psi)), masses)
-                tiling = Tiling(masses / masses.sum())
-                solution, sites, _ = iterate(self.problem, tiling, sites, options)
-                if solution.status is Status.INTERRUPTED:
-                    raise KeyboardInterrupt
-                psi, masses = sites.decoder, sites.masses
+            status = self.searched(psi, masses)
+        except deadline.TimeUp:
+            status = Status.BUDGET_USED
         except KeyboardInterrupt:
-            if best is None:
+            if self.best is None:
                 raise
             status = Status.INTERRUPTED
-        certificate, coverage, tops, psi, masses = best
-        if self.prove and status is not Status.CONVERGED:
-            certificate = self.data.proven(certificate, coverage, np.concatenate([psi, tops]), 0.1 * self.gap)
-        sites, tiling = Sites(psi, np.arange(len(psi)), masses), Tiling(masses)
-        solution, *_ = iterate(self.problem, tiling, sites, replace(options, max_maps=1))
-        known = self.data.evaluated(psi, masses, solution.frame.scale)
+        with deadline.finishing():
+            if self.best is None:
+                return self.packaged(psi, masses, self.data.glance(psi, masses), status)
+            return self.packaged(self.best.psi, self.best.masses, self.best.certificate, status)
+
+    def searched(self, psi: FloatArray, masses: FloatArray) -> Status:
+        """Insert reconstructions, find masses and improve both; how it ended."""
+        since = 0
+        while True:
+            psi, masses = self.weighed(psi, masses)
+            certificate, coverage, tops, heights = self.data.look(psi, masses)
+            found = _Found(certificate, coverage, tops, psi, masses)
+            # A proof takes longer than a search for maxima: it is tried when the search meets the gap.
+            if certificate.gap <= self.gap:
+                found = self.proven(found)
+            certificate = found.certificate
+            if self.bar is not None:
+                self.bar.update()
+                self.bar.set_postfix_str(f"{len(psi)} sites, gap {certificate.gap:.1e}", refresh=False)
+            since = 0 if self.kept(found) else since + 1
+            if certificate.gap <= self.gap:
+                return Status.CONVERGED
+            if since > _MAX_IDLE_ROUNDS or self.n_maps >= self.max_maps:
+                assert self.best is not None  # the first round is kept
+                self.best = self.proven(self.best)
+                return Status.BUDGET_USED
+            new = tops[heights > 0.1 * self.gap]
+            if certificate.rigorous:  # the proof failed: it found a larger c than the search
+                new = np.concatenate([self.problem.data.frame.inward(certificate.where[None]), new])
+            new = new[: max(_MAX_SITES - len(psi), 0)]
+            psi, masses = np.concatenate([psi, new]), np.append(masses, np.zeros(len(new)))
+            psi, masses = self.weighed(psi, masses)
+            psi, masses = self.merged(psi, masses)
+            solution, sites = self.polished(psi, masses, min(_POLISH_MAPS, self.max_maps - self.n_maps))
+            self.n_maps += solution.n_maps
+            if solution.status is Status.INTERRUPTED:
+                raise KeyboardInterrupt
+            psi, masses = sites.decoder, sites.masses
+
+    def proven(self, found: _Found) -> _Found:
+        """The same with a proven bound, if it is to be proven and the proof ends; see `DataPasses.proven`."""
+        if not self.prove:
+            return found
+        try:
+            peaks = np.concatenate([found.psi, found.tops])
+            return replace(
+                found, certificate=self.data.proven(found.certificate, found.coverage, peaks, 0.1 * self.gap)
+            )
+        except deadline.TimeUp:
+            self.kept(found)
+            raise
+
+    def kept(self, found: _Found) -> bool:
+        """Keep what has the smallest gap so far; whether it was kept."""
+        better = self.best is None or found.certificate.gap < self.best.certificate.gap
+        self.best = found if better else self.best
+        return better
+
+    def polished(self, psi: FloatArray, masses: FloatArray, max_maps: int) -> tuple[FixedPoint, Sites]:
+        """The fixed point near reconstructions and masses, after some maps, and its sites."""
+        options = Options(free=True, split=False, tol=1e-9, max_maps=max_maps)
+        sites, tiling = Sites(psi, np.arange(len(psi)), masses), Tiling(masses / masses.sum())
+        return iterate(self.problem, tiling, sites, options)[:2]
+
+    def packaged(
+        self, psi: FloatArray, masses: FloatArray, certificate: Certificate, status: Status
+    ) -> CertifiedFixedPoint:
+        """The result."""
+        solution, _ = self.polished(psi, masses, 1)
+        known = self.data.evaluated(psi, masses, solution.frame.scale) | {"n_maps": self.n_maps}
         return solution.extended_as(CertifiedFixedPoint, status=status, certificate=certificate, **known)
 
     def weighed(self, psi: FloatArray, masses: FloatArray) -> tuple[FloatArray, FloatArray]:

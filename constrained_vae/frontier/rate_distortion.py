@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from os import PathLike
@@ -11,11 +12,12 @@ import numpy as np
 import numpy.typing as npt
 from tqdm.auto import tqdm
 
-from .._utils import tables
+from .._utils import deadline, tables
 from .._utils.arrays import FloatArray
 from .._utils.checks import (
     asks_to_stop,
     check_callable,
+    check_count,
     check_flag,
     check_non_negative,
     check_positive,
@@ -29,12 +31,14 @@ from .._utils.interrupts import finished
 from .._utils.writing import write_npz
 from ..data.rows import RowBlocks
 from ..objectives.elbo import ELBO
+from ..phases.criticality import critical_beta
 from ..problems.posterior import energies
 from ..problems.problem import Problem
-from ..results.fixed_point import FixedPoint
-from ..results.status import Status
+from ..results.fixed_point import FixedPoint, NotConvergedError
+from ..results.status import NotConvergedWarning, Status
 from ..solvers.pose import check_on_failure
 from ..solvers.solve import report_failure
+from .certificate import DataPasses
 from .nucleation import nucleation
 from .optimum import CertifiedFixedPoint, optimum
 from .support_changes import KINDS, SupportChange, located
@@ -104,7 +108,7 @@ class RateDistortionCurve:
         `rate_distortion`. Without it they are located between neighbours of the grid only, and the matching of
         reconstructions between neighbours is a guess.
     complete : bool
-        False if Ctrl-C or the callback ended the computation early.
+        False if Ctrl-C, the time limit or the callback ended the computation early.
 
     Examples
     --------
@@ -279,7 +283,8 @@ def rate_distortion(
     gap: float = 1e-6,
     locate: float | None = None,
     weights: npt.ArrayLike | None = None,
-    time_limit: float = 60.0,
+    max_maps: int = 100_000,
+    time_limit: float | None = None,
     backend: str = "auto",
     progress: bool = False,
     callback: Callable[[CertifiedFixedPoint], Any] | None = None,
@@ -303,10 +308,10 @@ def rate_distortion(
     locate : float, optional
         Relative accuracy in beta to which the changes of the support, `.events`, are located. Every change takes about
         15 more solutions. Two changes that cancel between neighbours of the grid are not found.
-    weights, backend, on_failure
-        As for `global_solution`.
-    time_limit : float
-        Budget of every temperature in seconds.
+    weights, max_maps, backend, on_failure
+        As for `global_solution`; `max_maps` holds for each solution.
+    time_limit : float, optional
+        Budget of the whole curve in seconds, kept as in `solve`.
     progress : bool
         Show a progress bar.
     callback : callable, optional
@@ -315,7 +320,8 @@ def rate_distortion(
     Returns
     -------
     RateDistortionCurve
-        The curve; after Ctrl-C, the part that was solved.
+        The curve; after Ctrl-C, or when the time is up, the part that was solved. If the default temperatures are not
+        known by then, it consists of the solutions of their search, whose gaps are up to 0.01 nats.
 
     Raises
     ------
@@ -332,40 +338,66 @@ def rate_distortion(
     check_callable(callback, "callback")
     progress = check_flag(progress, "progress")
     locate = None if locate is None else check_positive(locate, "locate")
-    gap, limit = check_positive(gap, "gap"), check_time_limit(time_limit)
+    gap, time_limit = check_positive(gap, "gap"), check_time_limit(time_limit)
+    max_maps = check_count(max_maps, "max_maps")
     problem = Problem.make(x, objective, weights, backend, beta=1.0, sigma=sigma, kind=ELBO)
     at = problem.objective.at
+    grid = None if betas is None else np.unique(check_vector(betas, "betas"))[::-1]
+    solutions: list[CertifiedFixedPoint] = []
+    events: list[SupportChange] = []
+    fine, complete = min(gap, _SUPPORT_GAP), False
 
     def solved(beta: float, gap: float, start: FixedPoint | None, prove: bool = True) -> CertifiedFixedPoint:
-        solution = optimum(problem.at(at(beta)), gap, np.inf if limit is None else limit, start, prove=prove)
+        solution = optimum(problem.at(at(beta)), gap, max_maps, start, prove=prove)
         if solution.status is Status.INTERRUPTED:
             raise KeyboardInterrupt
         return solution
 
-    if betas is None:
-        top = nucleation(problem)
-        enough = _ENTROPY_SHARE * _ends(problem)[1, 1]
-        bottom, rough = top, None
-        while rough is None or rough.rate < enough:
-            bottom /= 2
-            rough = solved(bottom, _GRID_END_GAP, rough, prove=False)
-        grid: FloatArray = np.geomspace(top, bottom, _GRID_SIZE)
-    else:
-        grid = np.unique(check_vector(betas, "betas"))[::-1]
-    solutions: list[CertifiedFixedPoint] = []
-    events: list[SupportChange] = []
-    fine, complete = min(gap, _SUPPORT_GAP), False
+    def compared(beta: float, start: FixedPoint) -> CertifiedFixedPoint:
+        """A solution whose support is compared; raises `TimeUp` instead of returning an unfinished one."""
+        deadline.check()
+        solution = solved(beta, fine, start, prove=False)
+        deadline.check()
+        return solution
+
+    def default_grid() -> FloatArray:
+        """Down to a rate of nearly the entropy; the solutions on the way are those of a curve that ends here."""
+        with deadline.finishing():
+            top, enough = critical_beta(problem), _ENTROPY_SHARE * _ends(problem)[1, 1]
+        top, _ = nucleation(problem, top)
+        bottom = top
+        with tqdm(disable=not progress, desc="end of the temperatures", unit="beta") as bar:
+            while not solutions or solutions[-1].rate < enough:
+                if solutions:
+                    deadline.check()
+                bottom /= 2
+                solutions.append(solved(bottom, _GRID_END_GAP, solutions[-1] if solutions else None, prove=False))
+                bar.update()
+        deadline.check()
+        solutions.clear()
+        return np.geomspace(top, bottom, _GRID_SIZE)
+
     try:
-        for beta in tqdm(grid, disable=not progress, desc="rate-distortion", unit="beta"):
-            start = solutions[-1] if solutions else None
-            solutions.append(solved(float(beta), gap if locate is None else fine, start))
-            report_failure(solutions[-1], on_failure, stacklevel=3)
-            if start is not None:
-                events += located(start, solutions[-1], lambda b, s: solved(b, fine, s, prove=False), locate or np.inf)
-            if asks_to_stop(callback, solutions[-1]):
-                break
-        else:
-            complete = True
+        with deadline.within(time_limit):
+            grid = default_grid() if grid is None else grid
+            for beta in tqdm(grid, disable=not progress, desc="rate-distortion", unit="beta"):
+                start = solutions[-1] if solutions else None
+                if start is not None:
+                    deadline.check()
+                solutions.append(solved(float(beta), gap if locate is None else fine, start))
+                report_failure(solutions[-1], on_failure, stacklevel=3)
+                if start is not None:
+                    events += located(start, solutions[-1], compared, locate or np.inf)
+                if asks_to_stop(callback, solutions[-1]):
+                    break
+            else:
+                complete = solutions[-1].converged or not deadline.passed()
+    except deadline.TimeUp:
+        text = f"time_limit={time_limit:g}: the curve ends at beta={solutions[-1].beta:.6g}"
+        if on_failure == "raise":
+            raise NotConvergedError(text, solutions[-1]) from None
+        if on_failure == "warn":
+            warnings.warn(text, NotConvergedWarning, stacklevel=2)
     except KeyboardInterrupt:
         if not solutions or on_failure == "raise":
             raise
@@ -397,14 +429,12 @@ def _curve(
 
 def _ends(problem: Problem) -> FloatArray:
     """Distortion and rate without any code, and of the code that identifies every distinct point."""
-    block, objective = problem.data.whole(), problem.framed
+    data, objective = DataPasses(problem), problem.framed
+    block = data.block
     lam = cast(ELBO, problem.objective).multiplier
     none = block.rho @ energies(block, objective, *objective.readout(problem.data.mean[None]))[:, 0]
-    every = 0.0  # of a squared error
-    if objective.quadratic is None:
-        own_v, own_b = objective.readout(block.x)
-        every = block.rho @ (block.offset(objective) - own_b - (block.phi * own_v).sum(axis=1))
+    every = float(block.rho @ data.least_energies)
     _, index = np.unique(block.x, axis=0, return_inverse=True)
     p = np.bincount(index.ravel(), block.rho)
     entropy = max(float(-p @ np.log(p)), 0.0)
-    return np.array([[float(none) / lam, 0.0], [max(float(every) / lam, 0.0), entropy]])
+    return np.array([[float(none) / lam, 0.0], [max(every / lam, 0.0), entropy]])

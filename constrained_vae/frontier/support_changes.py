@@ -14,6 +14,7 @@ from ..results.fixed_point import FixedPoint
 
 KINDS = ("nucleation", "split", "loss", "merger")
 
+_LEAST_ACCURACY = 1e-14  # relative width of an interval that still has a middle
 # In units of the resolution:
 _MAX_SHIFT = 1.0  # largest displacement of a reconstruction between two temperatures
 _MAX_HALVES_DISTANCE = 0.3  # largest distance between the halves of a reconstruction that has split
@@ -81,7 +82,7 @@ def located(
 ) -> list[SupportChange]:
     """The changes between two optima, hottest first, by halving of intervals down to a relative width `accuracy`."""
     found = changes(hot, cold)
-    if not found or hot.beta <= cold.beta * (1 + accuracy):
+    if not found or hot.beta <= cold.beta * (1 + max(accuracy, _LEAST_ACCURACY)):
         return found
     middle = solve(float(np.sqrt(hot.beta) * np.sqrt(cold.beta)), hot)
     return located(hot, middle, solve, accuracy) + located(middle, cold, solve, accuracy)

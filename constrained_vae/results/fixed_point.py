@@ -166,6 +166,11 @@ class FixedPoint(PickledByFields):
         return f"error {self.error_estimate:.1e}"
 
     @property
+    def ending(self) -> str:
+        """How the search for the solution ended, and what to try if it failed, as text."""
+        return self.status.value
+
+    @property
     def beta(self) -> float:
         """Temperature of the objective."""
         return self.objective.beta

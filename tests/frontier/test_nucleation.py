@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 import constrained_vae as cv
+from constrained_vae._utils import deadline
+from constrained_vae.frontier.coverage import Coverage
 from constrained_vae.testing import nucleation_theta, unequal_points
 
 # From symmetry, where c is flat to rounding, to a minority that rounding hides from the covariance.
@@ -65,3 +69,19 @@ def test_one_hot_data(dim):
         log_c = np.logaddexp(2 * lam * own - np.log(dim), 2 * lam * other + np.log1p(-1 / dim)) - lam * d
         low, high = np.where(log_c > 0, low, lam), np.where(log_c > 0, lam, high)
     assert cv.nucleation_beta(np.eye(dim)) == pytest.approx(float((1 / (2 * low)).max()), rel=1e-7)
+
+
+def test_climbs_look_at_the_deadline(monkeypatch):
+    """The search for maxima takes all of the time, and the climbs end at once: what is left is the lower bound."""
+    x, now = np.array([[-1.0], [1.0], [4.5]]), [0.0]
+    monkeypatch.setattr(deadline, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    maxima = Coverage.maxima
+
+    def slow(self, starts):
+        found = maxima(self, starts)
+        now[0] = 2.0
+        return found
+
+    monkeypatch.setattr(Coverage, "maxima", slow)
+    with pytest.warns(cv.NotConvergedWarning, match="time_limit=1: nucleation happens at beta=.* or above"):
+        assert cv.nucleation_beta(x, time_limit=1.0) == cv.first_critical_beta(x)
