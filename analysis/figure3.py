@@ -110,7 +110,7 @@ def frontier(data: cv.datasets.DataSet, kappa: float, progress: bool) -> cv.Rate
             data.x,
             np.geomspace(top, min(_COLDEST * kappa**2, top / 2), _count(data)),
             gap=_GAP if data.x.shape[1] <= 2 else _WIDE,
-            time_limit=10.0,
+            time_limit=10.0 * _count(data),
             progress=progress,
             on_failure="return",
         )

@@ -59,6 +59,8 @@ class FixedPointVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
         Tolerance on the error estimate, relative to the root-mean-square radius of the data.
     max_maps : int
         Budget of evaluations of the map.
+    time_limit : float, optional
+        Budget of a fit in seconds, kept as in `solve`.
     backend : {"auto", "numba", "cupy", "reference"}
         Backend that computes.
     random_state : int, RandomState or None
@@ -103,6 +105,7 @@ class FixedPointVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
         start: str = "mean",
         tol: float = 1e-10,
         max_maps: int = 100_000,
+        time_limit: float | None = None,
         backend: str = "auto",
         random_state: Any = 0,
     ) -> None:
@@ -114,6 +117,7 @@ class FixedPointVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
         self.start = start
         self.tol = tol
         self.max_maps = max_maps
+        self.time_limit = time_limit
         self.backend = backend
         self.random_state = random_state
 
@@ -142,7 +146,7 @@ class FixedPointVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
         Warns
         -----
         NotConvergedWarning
-            If the tolerance is not reached.
+            If the tolerance is not reached, or the time is up.
         """
         X = self._validated(X, reset=True)
         check_choice(self.start, "start", (*_START_ARGUMENTS, "anneal"))
@@ -152,6 +156,7 @@ class FixedPointVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
             "masses": self.masses,
             "tol": self.tol,
             "max_maps": self.max_maps,
+            "time_limit": self.time_limit,
             "backend": self.backend,
             "seed": int(_generator(self.random_state).randint(2**31 - 1)),
             "on_failure": "return",

@@ -180,6 +180,7 @@ def train(args: argparse.Namespace, data: DataSet) -> Outcome:
         sigma=args.sigma,
         likelihood=args.likelihood,
         steps=args.steps,
+        time_limit=args.time_limit,
         seed=args.seed,
         resume=args.resume,
         progress=not args.quiet,
@@ -215,7 +216,7 @@ def _objective(args: argparse.Namespace) -> ELBO:
 
 def _solver(args: argparse.Namespace, data: DataSet) -> dict[str, Any]:
     """Keyword arguments that all solvers of fixed points take."""
-    own = {name: getattr(args, name) for name in ("masses", "tol", "max_maps", "backend")}
+    own = {name: getattr(args, name) for name in ("masses", "tol", "max_maps", "time_limit", "backend")}
     return {"n_tiles": args.n_tiles, "weights": data.weights, "progress": not args.quiet, **own}
 
 

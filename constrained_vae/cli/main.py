@@ -134,6 +134,7 @@ def _parser() -> _Parser:
     solver.add_argument("--masses", choices=("fixed", "free"), default="fixed", help="prior masses of the tiles")
     solver.add_argument("--tol", type=float, default=1e-10, help="relative tolerance (%(default)s)")
     solver.add_argument("--max-maps", type=int, default=100_000, help="budget of maps for every solution (%(default)s)")
+    solver.add_argument("--time-limit", type=float, help="seconds after which what there is is written; code 1")
 
     result = _Parser(prog="constrained-vae", description="Exact theory of beta-VAEs and constrained VAEs.")
     result.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
@@ -168,7 +169,7 @@ def _parser() -> _Parser:
     made = command("frontier", "the rate-distortion function, certified", example, backend)
     made.add_argument("--betas", help=f"{_BETAS}; by default from nucleation to 0.95 of the entropy")
     made.add_argument("--gap", type=float, default=1e-6, help="largest difference of the bounds, in nats (%(default)s)")
-    made.add_argument("--time-limit", type=float, default=60.0, help="seconds per temperature (%(default)s)")
+    made.add_argument("--time-limit", type=float, help="seconds after which what there is is written; code 1")
     made.add_argument("--model", metavar="RATE:DISTORTION", help="a trained model, to compare with the frontier")
 
     made = command("train", "GECO, or a beta-VAE", "four_clusters --kappa 0.5 --steps 5000 --out run.npz")
@@ -179,5 +180,6 @@ def _parser() -> _Parser:
     made.add_argument("--latent", type=int, default=2, help="dimension of the latent space (%(default)s)")
     made.add_argument("--hidden", default="64,64", help="widths of the hidden layers, or linear (%(default)s)")
     made.add_argument("--steps", type=int, default=20_000, help="total number of steps (%(default)s)")
+    made.add_argument("--time-limit", type=float, help="seconds after which what there is is written; code 1")
     made.add_argument("--resume", metavar="FILE", help="continue from a file that --out has written")
     return result

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
+from .._utils import deadline
 from .._utils.arrays import FloatArray
 from .._utils.checks import (
     asks_to_stop,
@@ -25,6 +26,7 @@ from .._utils.checks import (
     check_path,
     check_positive,
     check_seed,
+    check_time_limit,
     check_weights,
     shown,
 )
@@ -64,6 +66,7 @@ def train(
     sigma: float = 1.0,
     multipliers: Mapping[str, Multiplier] | None = None,
     steps: int = 20_000,
+    time_limit: float | None = None,
     batch_size: int | None = None,
     learning_rate: float | None = None,
     seed: int = 0,
@@ -104,6 +107,8 @@ def train(
         or a given nu. They are copied. By default lambda starts at 1, and nu follows from the damping rule.
     steps : int
         Total number of steps, including the steps before `resume`.
+    time_limit : float, optional
+        Budget of the training loop in seconds; it ends after the step in which the time is up, and can be resumed.
     batch_size : int, optional
         By default 128, or the number of points if this is smaller.
     learning_rate : float, optional
@@ -132,7 +137,8 @@ def train(
     Returns
     -------
     Run
-        Model, history and report; up to the last step after Ctrl-C, or if a loss is not finite (with a warning).
+        Model, history and report; up to the last step after Ctrl-C, and, with a warning, if the time is up or a loss is
+        not finite.
 
     Raises
     ------
@@ -147,7 +153,7 @@ def train(
         If a threshold is above the variance of the data, or below the smallest error of a linear code of this size. If
         a checkpoint cannot be written: the first one that fails, and the last one.
     NotConvergedWarning
-        If a constraint is unreachable, or a loss is not finite.
+        If a constraint is unreachable, a loss is not finite, or the time is up.
 
     Examples
     --------
@@ -173,7 +179,7 @@ def train(
         raise ValueError(f"batch_size must be at most {len(host)}, the number of points, got {batch_size}")
     steps, seed = check_count(steps, "steps", 0), check_seed(seed)
     checkpoint_every = check_count(checkpoint_every, "checkpoint_every")
-    progress = check_flag(progress, "progress")
+    progress, time_limit = check_flag(progress, "progress"), check_time_limit(time_limit)
     check_callable(callback, "callback")
     if learning_rate is None:
         learning_rate = min(_RATE, _RATE_OF_WIDTH / max(check_hidden(hidden), default=1))
@@ -205,7 +211,8 @@ def train(
     else:
         _warn_of_thresholds(host, constraints, floors, latent_dim, hidden)
 
-    stopped = _loop(training, steps, file, checkpoint_every, progress, callback)
+    with deadline.within(time_limit):
+        stopped = _loop(training, steps, file, checkpoint_every, progress, callback)
 
     def result() -> Run:
         file.write(last=True, stacklevel=4)
@@ -252,6 +259,8 @@ def _loop(
                     file.write(stacklevel=3)
                 if asks_to_stop(callback, training.steps, row):
                     return f"stopped by the callback at step {training.steps}"
+                if deadline.passed() and training.steps < steps:
+                    return f"time limit at step {training.steps}"
         except KeyboardInterrupt:
             return _INTERRUPTED.format(training.steps)
         except NotFiniteError as error:
@@ -341,7 +350,7 @@ def _warn_of_thresholds(
 
 
 def _warn_of_failures(run: Run) -> None:
-    if run.stopped.startswith("not finite"):
+    if run.stopped.startswith(("not finite", "time limit")):
         warnings.warn(f"training: {run.stopped}", NotConvergedWarning, stacklevel=3)
     for found in run.report.values():
         if found.status == "unreachable":

@@ -12,9 +12,19 @@ import numpy as np
 import numpy.typing as npt
 from tqdm.auto import tqdm
 
+from .._utils import deadline
 from .._utils.arrays import FloatArray
 from .._utils.blas import single_threaded
-from .._utils.checks import check_count, check_flag, check_moderate, check_names, check_seed, check_sequence, shown
+from .._utils.checks import (
+    check_count,
+    check_flag,
+    check_moderate,
+    check_names,
+    check_seed,
+    check_sequence,
+    check_time_limit,
+    shown,
+)
 from .._utils.interrupts import deferred_interrupts
 from ..phases.branch import Branch
 from ..results.fixed_point import FixedPoint
@@ -44,8 +54,8 @@ class SpectralComparison:
         Affinities of the spectral clusterings.
     partitions : dict of (N,) int arrays
         Partitions with the names "solution" (the distinct reconstruction of largest posterior mass), the names of the
-        affinities, "kmeans" and "mixture". A spectral partition that the affinity does not determine is -1 everywhere,
-        and its scores are NaN.
+        affinities, "kmeans" and "mixture". A spectral partition that the affinity does not determine, or one for which
+        there was no time, is -1 everywhere, and its scores are NaN.
     eigenvalues : (k,) array
         Non-zero eigenvalues of the walk P, descending (T18).
     labels : (N,) array or None
@@ -230,6 +240,7 @@ def compare_spectral(
     *,
     labels: Any = None,
     seed: int = 0,
+    time_limit: float | None = None,
     progress: bool = False,
 ) -> SpectralComparison: ...
 @overload
@@ -240,6 +251,7 @@ def compare_spectral(
     *,
     labels: Any = None,
     seed: int = 0,
+    time_limit: float | None = None,
     progress: bool = False,
 ) -> BranchComparison: ...
 def compare_spectral(
@@ -249,6 +261,7 @@ def compare_spectral(
     *,
     labels: Any = None,
     seed: int = 0,
+    time_limit: float | None = None,
     progress: bool = False,
 ) -> SpectralComparison | BranchComparison:
     """Compare the partition of a solution, or of every solution of a branch, with clusterings by scikit-learn (T18).
@@ -269,13 +282,16 @@ def compare_spectral(
         True classes, with which every partition is compared.
     seed : int
         Seed of the clusterings.
+    time_limit : float, optional
+        Budget in seconds, which is looked at between two clusterings; their imports do not count.
     progress : bool
         Show a progress bar over a branch.
 
     Returns
     -------
     SpectralComparison or BranchComparison
-        A BranchComparison for a branch, with scores at every temperature.
+        A BranchComparison for a branch, with scores at every temperature. When the time is up, further clusterings are
+        left out, as if they were not determined, and so are further temperatures.
 
     Raises
     ------
@@ -287,7 +303,7 @@ def compare_spectral(
     Warns
     -----
     NotConvergedWarning
-        If a solution has not converged; its partition is that of the last point.
+        If a solution has not converged, its partition is that of the last point; and if the time is up.
     UserWarning
         If an affinity does not determine the clusters, because its graph is in more pieces up to rounding, or the
         eigenvalue of the last cluster is equal to the next one.
@@ -326,9 +342,10 @@ def compare_spectral(
     if classes is not None and classes.dtype.kind == "f":
         check_moderate(classes, "labels")
     seed, progress = check_seed(seed), check_flag(progress, "progress")
+    time_limit = check_time_limit(time_limit)
     for s in solutions:
         if not s.converged:
-            text = f"the solution at beta={s.beta:.6g} has not converged, {s.status.value}"
+            text = f"the solution at beta={s.beta:.6g} has not converged, {s.ending}"
             warnings.warn(text, NotConvergedWarning, stacklevel=2)
     baselines: dict[int, dict[str, npt.NDArray[np.intp]]] = {}  # by number of clusters, on which alone they depend
     in_pieces: list[str] = []
@@ -339,14 +356,22 @@ def compare_spectral(
         partitions = {"solution": s.labels}
         for name in names:
             partitions[name], count = _spectral(name, s, k, seed)
-            if partitions[name][0] == _UNDETERMINED:
+            if partitions[name][0] == _UNDETERMINED and count:
                 in_pieces.append(f"the {name} affinity at beta={s.beta:.6g} ({count} pieces for {k} clusters)")
         if k not in baselines:
             baselines[k] = {name: _baseline(name, s, k, seed) for name in _BASELINES}
         return SpectralComparison(s.beta, distinct, k, names, partitions | baselines[k], spectrum(s), classes)
 
-    bar = tqdm(solutions, disable=not progress, desc="comparing", unit="beta")
-    found = tuple(single_threaded(compare, s) for s in bar)  # threads that wait for each other would be much slower
+    found: list[SpectralComparison] = []
+    with deadline.within(time_limit), tqdm(solutions, disable=not progress, desc="comparing", unit="beta") as bar:
+        for s in bar:
+            if found and deadline.passed():
+                break
+            with deadline.finishing():  # the first comparison is always made, if only of the solution itself
+                found.append(single_threaded(compare, s))  # threads that wait for each other would be much slower
+    if len(found) < len(solutions) or found[-1].partitions[_BASELINES[-1]][0] == _UNDETERMINED:
+        text = f"time_limit={time_limit:g}: clusterings were left out from beta={found[-1].beta:.6g} on"
+        warnings.warn(text, NotConvergedWarning, stacklevel=2)
     if in_pieces:
         more = f" and {len(in_pieces) - 2} more" if len(in_pieces) > 2 else ""
         warnings.warn(
@@ -354,7 +379,7 @@ def compare_spectral(
             f"{', '.join(in_pieces[:2])}{more}; give that n_clusters, or take a higher beta",
             stacklevel=2,
         )
-    return found[0] if isinstance(solution, FixedPoint) else BranchComparison(found)
+    return found[0] if isinstance(solution, FixedPoint) else BranchComparison(tuple(found))
 
 
 def multiplier(solution: FixedPoint) -> float | None:
@@ -371,11 +396,16 @@ def multiplier(solution: FixedPoint) -> float | None:
 
 
 def _spectral(name: str, solution: FixedPoint, k: int, seed: int) -> tuple[npt.NDArray[np.intp], int]:
-    """Partition by spectral clustering, -1 for every point if it is not determined, and the number of pieces."""
-    with deferred_interrupts():
+    """Partition by spectral clustering, -1 for every point if it is not determined, and the number of pieces.
+
+    Without time left the number is 0.
+    """
+    with deadline.paused(), deferred_interrupts():
         from sklearn.metrics.pairwise import rbf_kernel
 
     n = len(solution.weights)
+    if deadline.passed():
+        return np.full(n, _UNDETERMINED), 0
     if k in (1, n):  # one cluster, or one per point
         return np.arange(n) * (k > 1), 1
     graph = (
@@ -386,11 +416,16 @@ def _spectral(name: str, solution: FixedPoint, k: int, seed: int) -> tuple[npt.N
 
 
 def _baseline(name: str, solution: FixedPoint, k: int, seed: int) -> npt.NDArray[np.intp]:
-    """Partition by k-means with the data weights, or by a mixture of Gaussians with full covariances without them."""
-    with deferred_interrupts():
+    """Partition by k-means with the data weights, or by a mixture of Gaussians with full covariances without them.
+
+    It is -1 for every point without time left.
+    """
+    with deadline.paused(), deferred_interrupts():
         from sklearn.cluster import KMeans
         from sklearn.mixture import GaussianMixture
 
+    if deadline.passed():
+        return np.full(len(solution.weights), _UNDETERMINED)
     x = np.asarray(solution.x, dtype=np.float64)
     if name == "kmeans":
         return (

@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -214,6 +215,14 @@ def test_without_convergence_the_code_is_1_and_results_are_written(tmp_path, cap
     assert run("sweep", *COMMANDS["sweep"], "--max-maps", "2", "--out", tmp_path / "b.npz") == 1
     assert len(cv.Branch.load(tmp_path / "b.npz")) == 12
     assert capsys.readouterr().err.count("\n") <= 6  # of many warnings only the first are printed
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, "train"])
+def test_without_time_the_code_is_1_and_results_are_written(command, tmp_path, capsys):
+    given = TRAIN if command == "train" else COMMANDS[command]
+    assert run(command, *given, "--time-limit", "0", "--out", tmp_path / "found.json") == 1
+    assert re.search("time.limit", capsys.readouterr().err)
+    assert not read(tmp_path / "found.json")["converged"]
 
 
 @pytest.mark.parametrize(
