@@ -111,6 +111,8 @@ class Multiplier:
         self.burn_in = check_count(self.burn_in, "burn_in", 0)
         if self.bounds is None:
             cost = self.threshold_at(0) or 1.0
+            if _NATS[1] / cost == math.inf:
+                raise ValueError(f"threshold must be 0 or at least 1e-300, got {cost}")
             self.bounds = min(_NATS[0] / cost, self.initial), max(_NATS[1] / cost, self.initial)
         low, high = (check_positive(bound, "bounds") for bound in check_array(self.bounds, "bounds", (2,)))
         if not low <= self.initial <= high:

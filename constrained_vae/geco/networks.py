@@ -17,7 +17,16 @@ import numpy as np
 
 from .._utils import memory
 from .._utils.arrays import Array, FloatArray, PickledByFields
-from .._utils.checks import check_choice, check_count, check_data, check_dtype, check_moderate, check_seed, shown
+from .._utils.checks import (
+    TooLargeError,
+    check_choice,
+    check_count,
+    check_data,
+    check_dtype,
+    check_moderate,
+    check_seed,
+    shown,
+)
 from .._utils.device import array_namespace, to_host
 from ..data.frame import Frame
 from ..data.rows import check_reach
@@ -86,6 +95,11 @@ class VAE(PickledByFields):
         object.__setattr__(self, "hidden", check_hidden(self.hidden))
         check_choice(self.activation, "activation", ACTIVATIONS)
         check_choice(self.likelihood, "likelihood", LIKELIHOODS)
+        if (count := sum((n_in + 1) * n_out for n_in, n_out in self.shapes)) > memory.LARGEST:
+            raise TooLargeError(
+                f"latent_dim and hidden must give at most {memory.LARGEST} parameters, got {shown(count)} of "
+                f"latent_dim={shown(self.latent_dim)} and hidden={shown(self.hidden)}: give smaller numbers"
+            )
 
     @classmethod
     def initialised(

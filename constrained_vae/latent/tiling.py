@@ -72,7 +72,7 @@ class Tiling(PickledByFields):
         spiral with the golden angle, whose radii are the Rayleigh quantiles. In more dimensions they are a scrambled
         quasi-random (Sobol) set, mapped by the normal quantile function.
         """
-        dim = check_count(dim, "dim")
+        dim, seed = check_count(dim, "dim"), check_seed(seed)
         n_tiles = check_count(n_tiles, "n_tiles")
         if n_tiles * dim > memory.LARGEST:
             raise ValueError(f"n_tiles times dim must be at most {memory.LARGEST}, got {shown(n_tiles)} and {dim}")
@@ -83,7 +83,7 @@ class Tiling(PickledByFields):
             radius, angle = np.sqrt(-2 * np.log1p(-middle)), np.arange(n_tiles) * np.pi * (3 - np.sqrt(5))
             positions = np.column_stack([radius * np.cos(angle), radius * np.sin(angle)])
         else:
-            points = qmc.Sobol(dim, seed=np.random.default_rng(check_seed(seed))).random_base2(
+            points = qmc.Sobol(dim, seed=np.random.default_rng(seed)).random_base2(
                 max(1, int(n_tiles - 1).bit_length())
             )
             positions = ndtri(np.clip(points[:n_tiles], 1e-12, 1 - 1e-12))

@@ -409,7 +409,8 @@ def doors(folder):
         **{
             f"plotting.{name}": (
                 getattr(cv.plotting, name),
-                arguments | ({} if name == "principal_axes" else {"ax": lambda: plt.figure(1).gca()}),
+                arguments
+                | ({} if name == "principal_axes" else {"ax": lambda: plt.figure(1, clear=True).add_subplot()}),
             )
             for name, arguments in PICTURES.items()
         },
