@@ -30,7 +30,6 @@ from ._utils.checks import (
     check_data,
     check_instance,
     check_moderate,
-    check_positive,
     check_sequence,
     check_text,
     check_weights,
@@ -368,7 +367,7 @@ def hysteresis(
     ax.plot(*heating.T, color=HEATING, lw=1.4, label="heating")
     ax.plot(*cooling.T, "--", color=COOLING, lw=1.4, label="cooling")
     if heating_end is not None:
-        heating_end = check_positive(heating_end, "heating_end")
+        (heating_end,) = _temperatures([heating_end], "heating_end")
         style: dict[str, Any] = {"marker": CARETUPBASE, "ms": 6, "clip_on": False, "ls": "none", "zorder": 4}
         ax.plot(heating_end, 0, color=HEATING, transform=ax.get_xaxis_transform(), label="heating ends", **style)
     ax.set_ylabel(r"$\mathrm{E}\,\|x-\psi\|^2$  (units of $x^2$)")

@@ -143,7 +143,7 @@ def refusal(error, hostile):
     if not place.filename.startswith(PACKAGE):
         return f"is raised elsewhere: {where}"
     words = set(re.findall(r"\w+", text))
-    if "path" in hostile and re.search(r"does not hold|must hold", text):
+    if {"path", "resume"} & set(hostile) and re.search(r"does not hold|must hold", text):
         return None  # the message begins with the file
     synonyms = {
         "weights": {"x"},

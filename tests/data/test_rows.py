@@ -173,3 +173,17 @@ def test_bad_parts_are_refused(options, message):
     good = {"x": np.ones((4, 2)), "decoder": np.ones((3, 2)), "objective": cv.ELBO()}
     with pytest.raises(ValueError, match=re.escape(message)):
         cv.block_expectations(**(good | options))
+
+
+def test_values_that_change_between_passes_are_noticed():
+    """A pass whose rows are permuted, or differ in one bit, is refused; the division into blocks may change."""
+    x = np.arange(12.0).reshape(6, 2)
+    passes = [[x], [x[:2], x[2:]], [x[::-1]], [np.nextafter(x, 99)]]
+    blocks = RowBlocks(lambda: passes[0])
+    for later in passes[:2]:
+        passes[0] = later
+        np.testing.assert_array_equal(np.concatenate(list(blocks)), x)
+    for later in passes[2:]:
+        passes[0] = later
+        with pytest.raises(ValueError, match="must give the same rows in every pass"):
+            list(blocks)
