@@ -242,11 +242,7 @@ def test_training_is_drawn_step_by_step():
     np.testing.assert_array_equal(curves[r"$\lambda$ of RE"], run.history.multipliers["RE"])
 
 
-PICTURES = [
-    getattr(plotting, name)
-    for name, thing in vars(plotting).items()
-    if inspect.isfunction(thing) and thing.__module__ == plotting.__name__ and name[0] != "_"
-]
+PICTURES = [getattr(plotting, name) for name in plotting.__all__]
 
 
 @pytest.mark.parametrize("picture", PICTURES, ids=lambda picture: picture.__name__)

@@ -1,0 +1,100 @@
+"""Pictures of training, and of models beside the rate-distortion function."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import cycle
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from .._utils.arrays import FloatArray
+from .._utils.checks import (
+    check_instance,
+    check_text,
+    real_array,
+    shown,
+)
+from ..frontier.rate_distortion import RateDistortionCurve
+from .arguments import (
+    axes_or_new,
+    literal,
+    table,
+)
+from .style import (
+    BAND,
+    CURVE,
+    MODELS,
+)
+
+_BAND_POINTS = 400  # distortions at which a band is drawn, in addition to those that were solved
+
+
+def training(history: Any, ax: Axes | None = None) -> Axes:
+    """Distortion, KL and multipliers against the steps of training.
+
+    Parameters
+    ----------
+    history : History
+        Attribute `history` of the result of `geco.train`.
+    ax : Axes, optional
+        Axes to draw on; new Axes by default.
+    """
+    ax = axes_or_new(ax)
+    if not hasattr(history, "multipliers"):
+        raise ValueError(f"history must be the history of a run, such as train(x, ...).history, got {shown(history)}")
+    curves = {r"distortion (units of $x^2$)": history.distortion, "KL (nats)": history.kl}
+    curves |= {rf"$\lambda$ of {literal(name)}": values for name, values in history.multipliers.items()}
+    for color, (label, values) in zip(cycle([CURVE, *MODELS]), curves.items()):
+        ax.plot(np.arange(len(history)), values, color=color, lw=0.8, label=label)
+    ax.set(yscale="log", xlabel="step")
+    return ax
+
+
+def rate_distortion(
+    curve: RateDistortionCurve,
+    models: Mapping[str, FloatArray] | None = None,
+    unit: str = "units of $x^2$",
+    ax: Axes | None = None,
+) -> Axes:
+    """Rate-distortion function of a data set between certified bounds, with models of the same data (T22).
+
+    The line is the upper bound, which some code attains. The band extends from the upper to the lower bound; no code is
+    below the band. If some of its bounds are not proven, its label says that it is heuristic.
+
+    Parameters
+    ----------
+    curve : RateDistortionCurve
+        Result of `rate_distortion`, in nats.
+    models : mapping of str to (n, 2) array, optional
+        Names of models, and their points (distortion, rate in nats).
+    unit : str
+        Unit of the distortion, for the label of the axis; with a Bernoulli decoder it is nats.
+    ax : Axes, optional
+        Axes to draw on; new Axes by default.
+
+    Examples
+    --------
+    >>> import constrained_vae as cv
+    >>> curve = cv.rate_distortion([[-1.0], [1.0]], betas=[0.9, 0.5])
+    >>> rate_distortion(curve, {"a model": np.array([0.5, 0.7])}).get_ylabel()
+    'rate $R$  (nats)'
+    """
+    check_instance(curve, "curve", RateDistortionCurve, "rate_distortion(x)")
+    check_text(unit, "unit")
+    if models is not None and not isinstance(models, Mapping):
+        raise ValueError(f"models must be a dict of names and points (distortion, rate), got {shown(models)}")
+    ax = axes_or_new(ax)
+    solved = curve.distortion[curve.distortion > 0]
+    D = np.union1d(np.geomspace(solved.min(), max(solved.max(), curve.ends[0, 0]), _BAND_POINTS), solved)
+    above = curve.bound_above(D)
+    band = "certified band" if curve.rigorous.all() else "heuristic band"
+    ax.fill_between(D, curve.bound_below(D), above, color=BAND, lw=0, zorder=2, label=band)
+    ax.plot(D, above, color=CURVE, lw=1.2, zorder=3, label="frontier $R(D)$")
+    for number, (name, points) in enumerate((models or {}).items()):
+        marker: dict[str, Any] = {"marker": "os^Dv"[number % 5], "color": MODELS[number % len(MODELS)], "ls": "none"}
+        points = table(np.atleast_2d(real_array(points, f"models[{name!r}]", "points")), f"models[{name!r}]")
+        ax.plot(*points.T, **marker, ms=3, zorder=4, label=literal(name))
+    ax.set(xscale="log", xlabel=f"distortion $D$  ({unit})", ylabel="rate $R$  (nats)")
+    return ax
