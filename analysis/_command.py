@@ -74,7 +74,8 @@ def run(
         try:
             with signals.computing():
                 out.parent.mkdir(parents=True, exist_ok=True)
-                check_writable(f"{out}.npz", "--out")
+                for suffix in ("npz", "png", "pdf"):
+                    check_writable(f"{out}.{suffix}", "--out")
                 arrays, settings = compute()
         except BaseException as error:
             return endings.explained(name, error, "draw", signals)
@@ -82,7 +83,7 @@ def run(
             signals.numbers.append(signal.SIGINT)  # a KeyboardInterrupt that no signal has raised
         files = write(name, out, arrays, settings, draw)
         names = [f"wrote {path}" for path, there in files.items() if there]
-        printed = endings.printed(name, lambda: "\n".join([table(arrays), *names]), signals)
+        printed = endings.printed(name, lambda: table(arrays), names, signals)
         return endings.ended(name, printed and all(files.values()), True, signals)
 
 

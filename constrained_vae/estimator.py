@@ -149,10 +149,11 @@ class FixedPointVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
             If the tolerance is not reached, or the time is up.
         """
         X = self._validated(X, reset=True)
+        rho = check_weights(sample_weight, len(X), "sample_weight")
         check_choice(self.start, "start", (*_START_ARGUMENTS, "anneal"))
         common: dict[str, Any] = {
             "n_tiles": self.n_tiles,
-            "weights": sample_weight,
+            "weights": rho,
             "masses": self.masses,
             "tol": self.tol,
             "max_maps": self.max_maps,
@@ -263,7 +264,7 @@ class FixedPointVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
         """
         check_is_fitted(self)
         X = self._validated(X)
-        rho = check_weights(sample_weight, len(X))
+        rho = check_weights(sample_weight, len(X), "sample_weight")
         s = self.solution_
         problem = s.problem.on(X, rho)
         unit = problem.at(s.objective.at(1.0))
@@ -295,7 +296,7 @@ def _generator(random_state: Any) -> np.random.RandomState:
 
 
 def _refuse_odd(X: Any) -> None:
-    """Raise ValueError for what scikit-learn would convert without a word; everything else it refuses itself."""
+    """Raise ValueError for what scikit-learn would convert silently; everything else it refuses itself."""
     try:
         array = np.asarray(X)
     except Exception:

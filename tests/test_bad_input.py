@@ -128,11 +128,11 @@ OPTIONS = {
     "dtype unknown": (lambda: solve(dtype="float12"), "dtype must be float64 or float32, got 'float12'"),
     "tol zero": (
         lambda: solve(tol=0.0),
-        "tol must be a positive number of at most 0.01, relative to the radius of the data, got 0.0",
+        "tol must be positive and at most 0.01, since it is relative, got 0.0",
     ),
     "tol negative": (
         lambda: sweep(tol=-1e-9),
-        "tol must be a positive number of at most 0.01, relative to the radius of the data, got -1e-09",
+        "tol must be positive and at most 0.01, since it is relative, got -1e-09",
     ),
     "max_maps zero": (lambda: solve(max_maps=0), "max_maps must be a whole number of at least 1, got 0"),
     "max_maps fraction": (lambda: solve(max_maps=1e3), "max_maps must be a whole number of at least 1, got 1000.0"),

@@ -247,7 +247,7 @@ def test_bad_input(data):
     vae.fit(data.x)
     with pytest.raises(ValueError, match="one mass for each of the 3 reconstructions"):
         vae.inverse_transform(np.ones((1, 2)))
-    with pytest.raises(ValueError, match="weights must have one entry per data point"):
+    with pytest.raises(ValueError, match="sample_weight must have one entry per data point"):
         vae.fit(data.x, sample_weight=np.ones(3))
     with pytest.raises(ValueError, match="weights must be non-negative"):
         vae.score(data.x, sample_weight=-np.ones(len(data.x)))

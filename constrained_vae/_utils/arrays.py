@@ -9,8 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 Array: TypeAlias = npt.NDArray[Any]  # of NumPy, or of CuPy, whose arrays have the same methods
-
-
 FloatArray = npt.NDArray[np.floating[Any]]
 
 

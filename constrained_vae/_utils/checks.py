@@ -74,10 +74,10 @@ def check_time_limit(value: Any) -> float | None:
     return check_number(value, "time_limit", "a number of seconds, at least 0", lambda number: number >= 0)
 
 
-def check_tolerance(value: Any) -> float:
+def check_tolerance(value: Any, name: str = "tol") -> float:
     """A relative tolerance, positive and at most 1e-2."""
-    wanted = f"a positive number of at most {_LOOSEST:g}, relative to the radius of the data"
-    return check_number(value, "tol", wanted, lambda number: 0 < number <= _LOOSEST)
+    wanted = f"positive and at most {_LOOSEST:g}, since it is relative"
+    return check_number(value, name, wanted, lambda number: 0 < number <= _LOOSEST)
 
 
 def check_count(value: Any, name: str, least: int = 1, most: int | None = None) -> int:
@@ -119,9 +119,13 @@ def check_text(value: Any, name: str) -> str:
 
 def check_path(value: Any, name: str = "path") -> Path:
     """The path of a file; numbers, which would be open files, are refused."""
-    if not isinstance(value, (str, bytes, os.PathLike)) or not os.fspath(value) or "\0" in str(value):
+    try:
+        text = os.fsdecode(value)
+    except Exception:
+        text = ""
+    if not text or "\0" in text:
         raise ValueError(f"{name} must be the path of a file, got {shown(value)}")
-    return Path(os.fsdecode(value))
+    return Path(text)
 
 
 def check_image_shape(value: Any, size: int | None = None) -> tuple[int, ...]:
@@ -189,7 +193,10 @@ def _scalar(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return value.item() if value.ndim == 0 and value.dtype.kind in "biuf" else value
     foreign = not isinstance(value, (np.generic, type)) and hasattr(value, "item") and getattr(value, "ndim", 1) == 0
-    return value.item() if foreign else value
+    try:
+        return value.item() if foreign else value
+    except Exception:  # of a class of the caller's
+        return value
 
 
 def _is_number(value: Any, kind: type) -> bool:
@@ -225,9 +232,7 @@ def real_array(values: Any, name: str, wanted: str) -> FloatArray:
 
     values = _on_host(values)
     if isinstance(values, np.ma.MaskedArray):
-        raise ValueError(
-            f"{name} must not be masked: drop the masked points, fill in values, or give them the weight 0"
-        )
+        raise ValueError(f"{name} must not be masked: fill in values, or drop those points")
     if isinstance(values, (str, bytes, dict, set, frozenset)) or hasattr(values, "tocoo"):
         raise refused(f"{shown(values)}{': make it dense with .toarray()' if hasattr(values, 'tocoo') else ''}")
     try:
@@ -318,15 +323,15 @@ def check_vector(values: Any, name: str) -> FloatArray:
     return check_array(values, name, (None,))
 
 
-def check_weights(weights: Any, n: int) -> FloatArray:
+def check_weights(weights: Any, n: int, name: str = "weights") -> FloatArray:
     """Data weights rho (N,): non-negative, normalised to sum 1; uniform if None."""
     if weights is None:
         return np.full(n, 1.0 / n)
-    array = check_vector(weights, "weights")
+    array = check_vector(weights, name)
     if len(array) != n:
-        raise ValueError(f"weights must have one entry per data point, got {len(array)} for {n} points")
+        raise ValueError(f"{name} must have one entry per data point, got {len(array)} for {n} points")
     if (array < 0).any() or not array.any():
-        raise ValueError("weights must be non-negative with a positive sum, got a negative entry or all zeros")
+        raise ValueError(f"{name} must be non-negative with a positive sum, got a negative entry or all zeros")
     array = array / array.max()  # so that the sum of huge or tiny weights is finite and positive
     return array / array.sum()
 
@@ -346,14 +351,21 @@ def check_masses(masses: Any) -> FloatArray:
 
 
 def check_names(values: Any, name: str) -> np.ndarray[Any, np.dtype[Any]]:
-    """Names of classes, (n,): numbers, truth values or texts."""
+    """Names of classes, (n,): numbers, truth values or texts, all of one kind; finite, and none missing."""
     try:
         array = np.array(_on_host(values))
+        if array.dtype.kind in "OT" and array.ndim == 1:  # columns of a data frame
+            kinds = {next((kind for kind in (str, bool, numbers.Real) if isinstance(v, kind)), None) for v in array}
+            array = np.array(array.tolist()) if len(kinds) == 1 and None not in kinds else np.empty(0)
     except Exception:
-        array = np.empty(0, dtype=object)
+        array = np.empty(0)
     if np.ma.isMaskedArray(values) or array.dtype.kind not in "biufUS" or array.ndim != 1 or not len(array):
-        raise ValueError(f"{name} must be a vector of classes, numbers or texts, not masked, got {shown(values)}")
-    return array
+        raise ValueError(
+            f"{name} must be a vector of classes, all numbers or all texts, none missing, got {shown(values)}"
+        )
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise ValueError(f"{name} must be finite, got {array[~np.isfinite(array)][0]}")
+    return check_moderate(array, name) if array.dtype.kind == "f" else array
 
 
 def check_labels(labels: Any, n: int) -> np.ndarray[Any, np.dtype[np.int64]]:

@@ -15,9 +15,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from .._utils.checks import check_path
 from . import memory
-from .checks import TooLargeError
+from .checks import TooLargeError, check_path
 
 _LONGEST = 400  # characters of a message about a file, or of a value in it
 FORMAT = 1  # of the headers that are written; a file with another number is refused

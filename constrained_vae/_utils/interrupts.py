@@ -6,7 +6,7 @@ import contextlib
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 Result = TypeVar("Result")
 
@@ -28,16 +28,30 @@ def deferred_interrupts() -> Iterator[None]:
     handlers = {number: signal.getsignal(number) for number in _SIGNALS}
     handlers = {number: handler for number, handler in handlers.items() if handler not in (signal.SIG_IGN, None)}
     try:
-        for number in handlers:
-            signal.signal(number, lambda number, frame: arrived.append(number))
+        _install(dict.fromkeys(handlers, lambda number, frame: arrived.append(number)))
         yield
     finally:
-        # All handlers are restored before a signal is raised, and SIGINT, whose handler raises, comes last.
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        for number in handlers:
-            if number in arrived:
-                signal.raise_signal(number)
+        try:
+            _install(handlers)
+        except BaseException:  # one that is restored has raised before the others are
+            _install(handlers)
+            raise
+        finally:
+            _raise([number for number in handlers if number in arrived])
+
+
+def _install(handlers: dict[signal.Signals, Any]) -> None:
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def _raise(numbers: list[signal.Signals]) -> None:
+    """Raise signals one after the other, also if the handler of one raises an error."""
+    if numbers:
+        try:
+            signal.raise_signal(numbers[0])
+        finally:
+            _raise(numbers[1:])
 
 
 def finished(result: Callable[[], Result]) -> tuple[Result, bool]:

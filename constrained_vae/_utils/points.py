@@ -11,7 +11,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from .._utils.checks import shown
+from .checks import shown
 from .files import check_size, naming, open_archive, read_array
 
 
@@ -56,15 +56,14 @@ def _from_npz(file: IO[bytes]) -> dict[str, Any]:
 
 
 def _from_csv(file: IO[bytes]) -> dict[str, Any]:
-    with TextIOWrapper(file, encoding="utf-8-sig") as text:  # spreadsheets begin the file with a mark
+    # Spreadsheets begin the file with a mark; comments may have any encoding.
+    with TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape") as text:
         try:
             if next(_cells(text), None) is not None:
                 text.seek(0)
                 x = np.loadtxt(text, delimiter=",", ndmin=2)
                 if np.isfinite(x).all():
                     return {"x": x}
-        except UnicodeDecodeError:
-            raise ValueError("it is no text in UTF-8") from None
         except ValueError:
             pass  # of NumPy, which counts neither comments nor empty lines
         text.seek(0)

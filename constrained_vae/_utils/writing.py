@@ -125,7 +125,9 @@ def _draft(target: str) -> Iterator[tuple[IO[bytes], str]]:
 
 def _mode(target: str) -> int | None:
     """The permissions of an existing file, None where there is none; OSError if it cannot be written."""
-    if not os.path.exists(target):
+    try:
+        os.stat(target)
+    except FileNotFoundError:
         return None
     with open(target, "r+b") as file:  # changes nothing
         return stat.S_IMODE(os.fstat(file.fileno()).st_mode)

@@ -9,7 +9,7 @@ import codecs
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TextIO
 
 from .signals import Signals
@@ -49,22 +49,27 @@ def written(prog: str, path: object, write: Callable[[], object]) -> bool:
     """Whether a function has written its file; if it fails, one line says why, and the command goes on."""
     try:
         write()
+    except KeyboardInterrupt:  # the picture: files are written without being disturbed
+        say(f"{prog}: interrupted: {path} was not written", sys.stderr)
+        return False
     except Exception as error:
         say(f"{prog}: {path} was not written: {_reason(error)}", sys.stderr)
         return False
     return True
 
 
-def printed(prog: str, text: Callable[[], str], signals: Signals) -> bool:
-    """Print what a function returns on the standard output; False, and one line, if it fails.
+def printed(prog: str, text: Callable[[], str], names: Sequence[str], signals: Signals) -> bool:
+    """Print what a function returns, and names of files, on the standard output; False, and one line, if it fails.
 
     It is no failure if nobody reads on: the standard output is closed, or its reader has ended, as `head` does. Ctrl-C
-    ends the wait for a reader.
+    ends the computation of the text and the wait for a reader.
     """
+    lines = list(names)
     try:
-        lines = text()
+        with contextlib.suppress(KeyboardInterrupt), signals.raised():
+            lines.insert(0, text())
         with signals.raised(), _discarding(sys.stdout):
-            say(lines, sys.stdout)
+            say("\n".join(lines), sys.stdout)
     except (BrokenPipeError, KeyboardInterrupt):
         return True
     except Exception as error:

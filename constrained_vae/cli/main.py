@@ -9,6 +9,7 @@ are imported when a command runs, so that `--help` is fast.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -22,6 +23,7 @@ from . import endings
 from .signals import Signals
 
 if TYPE_CHECKING:
+    from ..datasets import DataSet
     from .commands import Outcome
 
 _DATA = "a data set by name (four_clusters, digits, ...), or a .npy, .npz or .csv file with a point per row"
@@ -57,8 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace, prog: str, signals: Signals) -> int:
     """Run the command of the parsed arguments; the exit code."""
-    try:
-        with _printing_warnings(prog) as kinds:
+    with contextlib.ExitStack() as stack:
+        try:
+            kinds = stack.enter_context(_printing_warnings(prog))
             from ..datasets import find
             from ..results.status import NotConvergedWarning
             from . import commands, output
@@ -67,20 +70,36 @@ def _run(args: argparse.Namespace, prog: str, signals: Signals) -> int:
                 data = find(args.data, seed=args.seed)
                 output.check(args.out, args.plot)
                 outcome: Outcome = getattr(commands, args.command)(args, data)
-    except BaseException as error:
-        return endings.explained(prog, error, "write", signals)
-    converged = outcome.converged() and not any(issubclass(kind, NotConvergedWarning) for kind in kinds)
-    ending = {"converged": converged, "interrupted": bool(signals.numbers)}
-    if len(kinds) > _LISTED:
-        endings.say(f"{prog}: and {len(kinds) - _LISTED} more warnings", sys.stderr)
+        except BaseException as error:
+            return endings.explained(prog, error, "write", signals)
+        converged = outcome.converged() and not any(issubclass(kind, NotConvergedWarning) for kind in kinds)
+        whole = _publish(
+            args, prog, data, outcome, {"converged": converged, "interrupted": bool(signals.numbers)}, signals
+        )
+        if len(kinds) > _LISTED:
+            endings.say(f"{prog}: and {len(kinds) - _LISTED} more warnings", sys.stderr)
+    return endings.ended(prog, whole, converged, signals)
+
+
+def _publish(
+    args: argparse.Namespace,
+    prog: str,
+    data: DataSet,
+    outcome: Outcome,
+    ending: dict[str, bool],
+    signals: Signals,
+) -> bool:
+    """Write the file, draw the picture and print the text; whether all of it is done."""
+    from . import output
+
     steps = {
-        args.out: lambda: output.save(args, data, outcome, ending),
-        args.plot: lambda: output.draw(args.plot, outcome),
+        args.out: lambda: output.save(args, data, outcome, ending, signals),
+        args.plot: lambda: output.draw(args.plot, outcome, signals),
     }
     files = {path: endings.written(prog, path, step) for path, step in steps.items() if path is not None}
     names = [f"wrote {path}" for path, there in files.items() if there]
-    printed = endings.printed(prog, lambda: "\n".join([outcome.text(), *names]), signals)
-    return endings.ended(prog, printed and all(files.values()), converged, signals)
+    printed = endings.printed(prog, outcome.text, names, signals)
+    return printed and all(files.values())
 
 
 # --- warnings ---------------------------------------------------------------------------------------------------------

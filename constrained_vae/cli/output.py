@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from .. import __version__
 from .._utils.writing import check_writable, write_picture, write_text
 from ..datasets import DataSet
 from .commands import Outcome
+from .signals import Signals
 
 
 def check(out: Path | None, plot: Path | None) -> None:
@@ -33,23 +35,27 @@ def check(out: Path | None, plot: Path | None) -> None:
                 raise ValueError(f"{path} is a device or a pipe: give --out and --plot a file")
 
 
-def save(args: argparse.Namespace, data: DataSet, outcome: Outcome, ending: dict[str, bool]) -> None:
-    """Write the file of results."""
+def save(args: argparse.Namespace, data: DataSet, outcome: Outcome, ending: dict[str, bool], signals: Signals) -> None:
+    """Write the file of results; a signal cuts short what describes them, but not the file."""
     if args.out.suffix == ".npz":
         outcome.save(args.out)
         return
     about = {"name": data.name, "n_points": data.x.shape[0], "dim": data.x.shape[1]}
     options = {name: v for name, v in vars(args).items() if name not in ("command", "out", "plot", "quiet")}
     head = {"command": args.command, "version": __version__, "data_set": about, "options": options}
-    everything = {**head, **ending, **outcome.facts(), "columns": outcome.columns()}
+    facts: Mapping[str, Any] = {}
+    with contextlib.suppress(KeyboardInterrupt), signals.raised():
+        facts = outcome.facts()  # some need a pass over the data
+    everything = {**head, **ending, **facts, "columns": outcome.columns()}
     write_text(args.out, json.dumps(_plain(everything), indent=1, allow_nan=False) + "\n")
 
 
-def draw(path: Path, outcome: Outcome) -> None:
-    """Draw the picture."""
+def draw(path: Path, outcome: Outcome, signals: Signals) -> None:
+    """Draw the picture; a signal raises KeyboardInterrupt."""
     from matplotlib.figure import Figure
 
-    ax = outcome.draw(Figure(figsize=(5, 3.5), layout="constrained").subplots())
+    with signals.raised():
+        ax = outcome.draw(Figure(figsize=(5, 3.5), layout="constrained").subplots())
     if ax.get_legend_handles_labels()[1]:
         ax.legend(frameon=False, fontsize="small")
     write_picture(path, ax.figure)

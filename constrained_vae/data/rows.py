@@ -264,14 +264,14 @@ def check_radius(frame: Frame) -> Frame:
     return frame
 
 
-def check_reach(x: FloatArray | RowBlocks, frame: Frame) -> None:
+def check_reach(x: FloatArray | RowBlocks, frame: Frame, name: str = "x") -> None:
     """Raise ValueError if a point is so far from the data of the frame that energies are not representable."""
     for rows, block in blocks_of(x):
         with np.errstate(over="ignore"):
             far = np.abs(np.asarray(block, dtype=np.float64) - frame.centre).max(axis=1) > _REACH * frame.scale
         if far.any():
             raise ValueError(
-                f"x must lie within {_REACH:.0e} radii of the data, got a point outside at row "
+                f"{name} must lie within {_REACH:.0e} radii of the data, got a point outside at row "
                 f"{rows.start + int(np.flatnonzero(far)[0])}: drop such rows"
             )
 

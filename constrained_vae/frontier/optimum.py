@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from .._utils import deadline
 from .._utils.arrays import FloatArray
-from .._utils.checks import check_count, check_flag, check_instance, check_positive, check_time_limit
+from .._utils.checks import check_count, check_flag, check_instance, check_number, check_time_limit
 from ..data.rows import RowBlocks
 from ..latent.sites import Sites, coincident
 from ..latent.tiling import Tiling
@@ -141,7 +141,10 @@ def global_solution(
     >>> len(s.distinct), round(s.free_energy, 6), s.certificate.gap < 1e-6
     (2, 0.673476, True)
     """
-    gap, progress = check_positive(gap, "gap"), check_flag(progress, "progress")
+    gap, progress = (
+        check_number(gap, "gap", "positive, and at most 1 nat", lambda nats: 0 < nats <= 1),
+        check_flag(progress, "progress"),
+    )
     check_on_failure(on_failure)
     max_maps, time_limit = check_count(max_maps, "max_maps"), check_time_limit(time_limit)
     problem = Problem.make(x, objective, weights, backend, beta=beta, sigma=sigma)

@@ -20,8 +20,9 @@ from .._utils.checks import (
     check_count,
     check_flag,
     check_non_negative,
-    check_positive,
+    check_number,
     check_time_limit,
+    check_tolerance,
     check_vector,
     finite_array,
     shown,
@@ -218,7 +219,7 @@ class RateDistortionCurve:
             raise ValueError(f"the arrays of a curve must include {missing[0]!r}, got {', '.join(arrays) or 'none'}")
         n = np.size(arrays["betas"])
         arrays = {"rigorous": np.zeros(n, dtype=bool), "rounding": np.zeros(n), **arrays}
-        _check_contentss(arrays)
+        _check_arrays(arrays)
         events = zip(arrays["event_kinds"], arrays["event_betas"], arrays["event_places"], strict=True)
         return cls(
             **{name: arrays[name] for name in (*_ARRAYS[:-2], *_BOUNDS)},
@@ -242,7 +243,7 @@ class RateDistortionCurve:
             return cls.from_arrays({**arrays, **text})
 
 
-def _check_contentss(arrays: Mapping[str, Any]) -> None:
+def _check_arrays(arrays: Mapping[str, Any]) -> None:
     """Shapes, ranges and identities of the arrays of a curve."""
     n, m = np.size(arrays["betas"]), len(arrays["event_kinds"])
     least = {"betas": _TINY, "multipliers": _TINY, "n_sites": 1, "rate": 0.0, "rounding": 0.0}
@@ -337,8 +338,11 @@ def rate_distortion(
     check_on_failure(on_failure)
     check_callable(callback, "callback")
     progress = check_flag(progress, "progress")
-    locate = None if locate is None else check_positive(locate, "locate")
-    gap, time_limit = check_positive(gap, "gap"), check_time_limit(time_limit)
+    locate = None if locate is None else check_tolerance(locate, "locate")
+    gap, time_limit = (
+        check_number(gap, "gap", "positive, and at most 1 nat", lambda nats: 0 < nats <= 1),
+        check_time_limit(time_limit),
+    )
     max_maps = check_count(max_maps, "max_maps")
     problem = Problem.make(x, objective, weights, backend, beta=1.0, sigma=sigma, kind=ELBO)
     at = problem.objective.at

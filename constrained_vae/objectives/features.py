@@ -25,8 +25,8 @@ from .._utils.arrays import FloatArray
 from .._utils.checks import (
     check_array,
     check_count,
-    check_data,
     check_image_shape,
+    check_moderate,
     check_names,
     check_positive,
     check_seed,
@@ -120,7 +120,7 @@ class LinearFeatures:
     matrix: FloatArray
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "matrix", np.array(check_data(self.matrix, "matrix"), dtype=np.float64))
+        object.__setattr__(self, "matrix", check_moderate(check_array(self.matrix, "matrix", (None, None)), "matrix"))
 
     def __repr__(self) -> str:
         return "LinearFeatures({} x {})".format(*self.matrix.shape)
@@ -158,8 +158,12 @@ class FourierFeatures:
     phases: FloatArray
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "frequencies", np.array(check_data(self.frequencies, "frequencies"), np.float64))
-        object.__setattr__(self, "phases", np.array(check_vector(self.phases, "phases")))
+        object.__setattr__(
+            self,
+            "frequencies",
+            check_moderate(check_array(self.frequencies, "frequencies", (None, None)), "frequencies"),
+        )
+        object.__setattr__(self, "phases", check_moderate(check_vector(self.phases, "phases"), "phases"))
         if len(self.phases) != len(self.frequencies):
             raise ValueError(f"phases must be {len(self.frequencies)}, one per frequency, got {len(self.phases)}")
 
@@ -231,8 +235,14 @@ class ClassProbabilities:
     classes: npt.NDArray[Any] | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "coefficients", np.array(check_data(self.coefficients, "coefficients"), np.float64))
-        object.__setattr__(self, "intercepts", np.array(check_vector(self.intercepts, "intercepts")))
+        object.__setattr__(
+            self,
+            "coefficients",
+            check_moderate(check_array(self.coefficients, "coefficients", (None, None)), "coefficients"),
+        )
+        object.__setattr__(
+            self, "intercepts", check_moderate(check_vector(self.intercepts, "intercepts"), "intercepts")
+        )
         if len(self.intercepts) != len(self.coefficients):
             raise ValueError(f"intercepts must be {len(self.coefficients)}, one per class, got {len(self.intercepts)}")
         classes = np.arange(len(self.intercepts)) if self.classes is None else check_names(self.classes, "classes")
@@ -385,7 +395,7 @@ def as_features(value: Any, name: str = "features") -> FeatureMap:
             f"{name} must come with its vector-Jacobian product, got {shown(value)}: give Features(function, product) "
             "with product(x, df) -> (n, D), the rows df_i . f'(x_i), or a callable with a method `pullback`"
         )
-    return LinearFeatures(check_array(value, name, (None, None)))
+    return LinearFeatures(check_moderate(check_array(value, name, (None, None)), name))
 
 
 def check_features(features: FeatureMap, x: FloatArray, name: str) -> int:

@@ -13,7 +13,7 @@ import numpy as np
 from .. import equations
 from .._utils.arrays import Array, FloatArray
 from .._utils.blas import single_threaded
-from .._utils.checks import check_instance, check_non_negative, check_positive, check_vector, shown
+from .._utils.checks import check_instance, check_non_negative, check_positive, check_vector, finite_array, shown
 from .._utils.device import array_namespace, to_host
 from ..data.frame import Frame
 from .constraint_energies import Energy, ScaledSquaredError
@@ -331,10 +331,9 @@ class FramedLagrangian:
 
 def _box(box: Any) -> tuple[FloatArray | float, FloatArray | float]:
     """Bounds low < high, each a number or a vector."""
-    try:
-        low, high = (np.asarray(bound, dtype=np.float64) for bound in box)
-    except (TypeError, ValueError):
-        raise ValueError(f"box must be (low, high), numbers or one per dimension, got {shown(box)}") from None
+    if not isinstance(box, (tuple, list, np.ndarray)) or len(box) != 2:
+        raise ValueError(f"box must be (low, high), numbers or one per dimension, got {shown(box)}")
+    low, high = (finite_array(bound, "box").copy() for bound in box)
     fits = low.ndim <= 1 and high.ndim <= 1 and (low.size == high.size or 1 in (low.size, high.size))
     if not (fits and np.isfinite(low).all() and np.isfinite(high).all() and (low < high).all()):
         raise ValueError(f"box must be finite bounds (low, high) with low < high in every dimension, got {shown(box)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import heapq
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from scipy.cluster.hierarchy import to_tree
+from scipy.linalg import eigvalsh
 from tqdm.auto import tqdm
 
 from .._utils import deadline, memory
@@ -178,12 +180,14 @@ def sweep(
             report_failure(solutions[-1], on_failure, stacklevel=5)
         return Branch(tuple(solutions), direction)
 
+    first_transition = functools.cache(lambda: critical_beta(problem))
+
     def begun(path: Continuation, beta: float, start: Any) -> Iterator[State]:
         """The states on the way to the first temperature of a branch, the last of which is there."""
         if start is not None:
             yield path.solve(beta, initial_sites(posed, start, seed), split=True)
             return
-        top = critical_beta(problem)
+        top = first_transition()
         state = path.collapsed(beta if beta >= top else 1.01 * top)
         yield state
         if beta < top:
@@ -192,7 +196,7 @@ def sweep(
     with deadline.within(check_time_limit(time_limit)):
         if grid is None:
             with deadline.finishing():  # no result without a temperature
-                grid = default_grid(problem)
+                grid = default_grid(problem, first_transition())
         if direction == "down" or (direction == "up" and start is not None):
             return follow(grid, direction, start, callback)
         down = follow(grid, "down", start, callback if direction == "both" else None)
@@ -250,14 +254,13 @@ def default_betas(
     >>> round(float(default_betas([[-3.0], [3.0]])[-1]), 6)  # 1.25 times the first transition
     11.25
     """
-    return default_grid(
-        Problem.make(x, objective, weights, backend, sigma=sigma), check_count(count, "count", 2, memory.LARGEST)
-    )
+    count = check_count(count, "count", 2, memory.LARGEST)
+    problem = Problem.make(x, objective, weights, backend, sigma=sigma)
+    return default_grid(problem, critical_beta(problem), count)
 
 
-def default_grid(problem: Problem, count: int = 240) -> FloatArray:
-    """`default_betas` of a problem."""
-    top = critical_beta(problem)
+def default_grid(problem: Problem, top: float, count: int = 240) -> FloatArray:
+    """`default_betas` of a problem with the first critical temperature `top`."""
     if not top > 0:
         raise ValueError("all points of x coincide, so there is no transition to span: give betas=")
     scales, largest = _split_scales(problem)
@@ -282,7 +285,9 @@ def _split_scales(problem: Problem) -> tuple[FloatArray, FloatArray]:
         members = node.pre_order()
         deviation = points[members] - np.average(points[members], axis=0, weights=rho[members])
         scaled = deviation * np.sqrt(rho[members] / rho[members].sum())[:, None]
-        return float(np.linalg.norm(scaled, 2) ** 2)  # top eigenvalue of the covariance
+        gram = scaled @ scaled.T if len(scaled) < scaled.shape[1] else scaled.T @ scaled
+        last = len(gram) - 1  # the largest eigenvalue, which is that of the covariance
+        return float(eigvalsh(gram, subset_by_index=[last, last])[0])
 
     if len(points) == 1:
         return np.ones(1), np.ones(1)

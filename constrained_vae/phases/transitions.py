@@ -243,7 +243,7 @@ def transitions(
         with deadline.finishing():  # the range belongs to every result
             first = critical_beta(problem)
             if beta_range is None:
-                grid = default_grid(problem)
+                grid = default_grid(problem, first)
                 beta_range = float(grid[0]), float(grid[-1])
         found = Transitions([], beta_range[0], "end of the range")
         if first > 0:  # else all points coincide

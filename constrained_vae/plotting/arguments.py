@@ -41,14 +41,14 @@ def table(values: Any, name: str, empty: bool = False) -> FloatArray:
     if empty and isinstance(values, (list, tuple)) and not len(values):
         return NO_CURVE
     array = drawable(values, name, 2)
-    if array.shape[1] < 2 or not (empty or len(array)):
+    if array.shape[1] != 2 or not (empty or len(array)):
         raise ValueError(f"{name} must have shape (n, 2), got shape {array.shape}")
     return array
 
 
 def all_points(values: Any, name: str) -> FloatArray:
-    """Points (n, 2) or (n, 1) without gaps."""
-    return check_moderate(check_array(values, name, (None, None)), name)
+    """Points (n, 2) without gaps."""
+    return check_moderate(check_array(values, name, (None, 2)), name)
 
 
 def temperatures(values: Any, name: str) -> FloatArray:

@@ -11,10 +11,7 @@ from matplotlib.markers import CARETUPBASE
 from matplotlib.ticker import MaxNLocator
 
 from .._utils.arrays import FloatArray
-from .._utils.checks import (
-    check_array,
-    check_sequence,
-)
+from .._utils.checks import check_array, check_number, check_sequence
 from ..phases.transitions import Transition
 from .arguments import (
     NO_CURVE,
@@ -223,7 +220,7 @@ def hysteresis(
     interval : (float, float), optional
         Predicted ends of the hysteresis (T13); the interval is shaded.
     heating_end : float, optional
-        Computed temperature at which the heating branch ends, drawn as a triangle on the axis.
+        Computed temperature at which the heating branch ends, drawn as a triangle on the axis unless it is infinite.
     ax : Axes, optional
         Axes to draw on; new Axes by default.
 
@@ -240,7 +237,10 @@ def hysteresis(
         ax.axvspan(*interval, color=PREDICTED, alpha=0.35, lw=0, zorder=0, label="predicted interval")
     ax.plot(*heating.T, color=HEATING, lw=1.4, label="heating")
     ax.plot(*cooling.T, "--", color=COOLING, lw=1.4, label="cooling")
-    if heating_end is not None:
+    if (
+        heating_end is not None
+        and check_number(heating_end, "heating_end", "a temperature", lambda b: not b <= 0) < np.inf
+    ):
         (heating_end,) = temperatures([heating_end], "heating_end")
         style: dict[str, Any] = {"marker": CARETUPBASE, "ms": 6, "clip_on": False, "ls": "none", "zorder": 4}
         ax.plot(heating_end, 0, color=HEATING, transform=ax.get_xaxis_transform(), label="heating ends", **style)

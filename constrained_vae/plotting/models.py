@@ -42,7 +42,7 @@ def training(history: Any, ax: Axes | None = None) -> Axes:
         Axes to draw on; new Axes by default.
     """
     ax = axes_or_new(ax)
-    if not hasattr(history, "multipliers"):
+    if not all(hasattr(history, name) for name in ("distortion", "kl", "multipliers")):
         raise ValueError(f"history must be the history of a run, such as train(x, ...).history, got {shown(history)}")
     curves = {r"distortion (units of $x^2$)": history.distortion, "KL (nats)": history.kl}
     curves |= {rf"$\lambda$ of {literal(name)}": values for name, values in history.multipliers.items()}

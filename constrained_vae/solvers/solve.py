@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from .._utils import deadline
 from .._utils.checks import check_choice, check_data, check_seed, check_time_limit
-from ..data.rows import RowBlocks
+from ..data.rows import RowBlocks, check_reach
 from ..latent.sites import Sites
 from ..latent.tiling import Tiling
 from ..objectives.base import Objective
@@ -161,6 +161,7 @@ def initial_sites(posed: Posed, start: npt.ArrayLike | FixedPoint | None, seed: 
         given = start.decoder if isinstance(start, FixedPoint) else check_data(start, "start")
         if given.shape != (k, dim):
             raise ValueError(f"start must have shape ({k}, {dim}), one reconstruction per tile, got {given.shape}")
+        check_reach(given, rows.frame, "start")
         problem.objective.check(given)
         psi = rows.frame.inward(np.asarray(given, dtype=np.float64))
         if posed.free and isinstance(start, FixedPoint):  # masses are part of its solution

@@ -15,16 +15,7 @@ from tqdm.auto import tqdm
 from .._utils import deadline
 from .._utils.arrays import FloatArray
 from .._utils.blas import single_threaded
-from .._utils.checks import (
-    check_count,
-    check_flag,
-    check_moderate,
-    check_names,
-    check_seed,
-    check_sequence,
-    check_time_limit,
-    shown,
-)
+from .._utils.checks import check_count, check_flag, check_names, check_seed, check_sequence, check_time_limit, shown
 from .._utils.interrupts import deferred_interrupts
 from ..phases.branch import Branch
 from ..results.fixed_point import FixedPoint
@@ -337,10 +328,6 @@ def compare_spectral(
     classes = None if labels is None else check_names(labels, "labels")
     if classes is not None and classes.shape != (n,):
         raise ValueError(f"labels must be {n}, one per data point, got shape {classes.shape}")
-    if classes is not None and classes.dtype.kind == "f" and not np.isfinite(classes).all():
-        raise ValueError(f"labels must be finite, got {classes[~np.isfinite(classes)][0]}")
-    if classes is not None and classes.dtype.kind == "f":
-        check_moderate(classes, "labels")
     seed, progress = check_seed(seed), check_flag(progress, "progress")
     time_limit = check_time_limit(time_limit)
     for s in solutions:

@@ -57,7 +57,14 @@ class FirstSplit:
         return float(np.mean((self.log_odds > 0) == (self.coordinate > 0), where=self.clear))
 
 
-def first_split(x: Any, *, weights: Any = None, backend: str = "auto") -> FirstSplit:
+def first_split(
+    x: Any,
+    *,
+    weights: Any = None,
+    max_maps: int = 100_000,
+    time_limit: float | None = None,
+    backend: str = "auto",
+) -> FirstSplit:
     """Solve for the first split of a data set, and compare it with the leading eigenvector of the Gram matrix (T19).
 
     The split is that of two tiles of equal mass, which is continuous (T13), just below the first transition. For a
@@ -70,6 +77,8 @@ def first_split(x: Any, *, weights: Any = None, backend: str = "auto") -> FirstS
         Data points.
     weights : (N,) array_like, optional
         Data weights, normalised to sum 1; uniform by default.
+    max_maps, time_limit
+        As for `solve`; the first critical temperature is found in any case.
     backend : {"auto", "numba", "cupy", "reference"}
         Backend that computes.
 
@@ -96,7 +105,16 @@ def first_split(x: Any, *, weights: Any = None, backend: str = "auto") -> FirstS
             "all points of x coincide, so there is no first split: x must have at least two distinct points"
         )
     objective, tiling = ELBO(beta=(1 - _DISTANCE) * critical), Tiling.uniform(2)
-    s = solve(x, objective, tiling=tiling, weights=rho, backend=backend, on_failure="return")
+    s = solve(
+        x,
+        objective,
+        tiling=tiling,
+        weights=rho,
+        max_maps=max_maps,
+        time_limit=time_limit,
+        backend=backend,
+        on_failure="return",
+    )
     first, second = s.decoder
     log_odds = (x - (first + second) / 2) @ (first - second) / s.beta
     # Eigenvectors u of the Gram matrix are singular vectors: u_i / sqrt(rho_i) = (x_i - mean).v / singular value.

@@ -64,7 +64,7 @@ def test_limits_tolerances_counts_and_flags():
     for call, message in (
         (lambda: checks.check_time_limit(-1), "time_limit must be a number of seconds, at least 0, got -1"),
         (lambda: checks.check_time_limit(True), "got True"),
-        (lambda: checks.check_tolerance(0.011), "tol must be a positive number of at most 0.01"),
+        (lambda: checks.check_tolerance(0.011), "tol must be positive and at most 0.01"),
         (lambda: checks.check_count(1.0, "n"), "n must be a whole number of at least 1, got 1.0"),
         (lambda: checks.check_count(True, "n"), "n must be a whole number"),
         (lambda: checks.check_count(9, "n", 1, 8), "n must be a whole number of at most 8, got 9"),
@@ -142,3 +142,17 @@ def test_callbacks_answer_with_a_truth_value():
     assert checks.asks_to_stop(lambda n: n, 1)
     with pytest.raises(ValueError, match=r"callback must return a true value to stop.*got an array of float64"):
         checks.asks_to_stop(lambda: np.zeros(2))
+
+
+def test_labels_from_data_frames_are_taken():
+    """Object columns of texts or numbers, categories, and truth values; mixed and missing ones are refused."""
+    pandas = pytest.importorskip("pandas")
+    for labels in (np.array(["a", "b"], dtype=object), pandas.Series(["a", "b"]), pandas.Categorical(["a", "b"])):
+        assert checks.check_names(labels, "labels").tolist() == ["a", "b"]
+    assert checks.check_names(np.array([1, 2], dtype=object), "labels").tolist() == [1, 2]
+    assert checks.check_names([True, False], "labels").tolist() == [True, False]
+    for labels in (["a", None], np.array(["a", 1], dtype=object), [[0, 1]], [], np.ma.array([0, 1])):
+        with pytest.raises(ValueError, match="labels must be a vector of classes"):
+            checks.check_names(labels, "labels")
+    with pytest.raises(ValueError, match="labels must be finite, got nan"):
+        checks.check_names([0.0, np.nan], "labels")

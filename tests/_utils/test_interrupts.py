@@ -2,6 +2,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -87,3 +88,53 @@ def test_a_result_is_finished_and_ctrl_c_is_told():
     with pytest.raises(ZeroDivisionError):
         finished(lambda: 1 / 0)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="there are no alarms")
+def test_an_alarm_that_raises_leaves_every_handler_as_it_was():
+    """The handler may raise while the others are being restored."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    usual = signal.signal(signal.SIGALRM, raise_late)
+    raised = 0
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 1e-4, 1e-4)
+        end = time.monotonic() + 0.3
+        while time.monotonic() < end:
+            try:
+                with deferred_interrupts():
+                    pass
+            except Late:
+                raised += 1
+    except Late:
+        pass
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, usual)
+    assert raised
+    assert {number: signal.getsignal(number) for number in before} == before
+
+
+class Late(Exception):
+    pass
+
+
+def raise_late(number, frame):
+    raise Late
+
+
+def test_signals_that_arrive_together_are_all_delivered():
+    seen = []
+    before = signal.signal(signal.SIGTERM, lambda *_: seen.append("terminated") or 1 / 0)
+    try:
+        with pytest.raises(KeyboardInterrupt) as caught:
+            both()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert seen == ["terminated"]
+    assert isinstance(caught.value.__context__, ZeroDivisionError)
+
+
+def both():
+    with deferred_interrupts():
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)

@@ -45,9 +45,11 @@ def test_what_is_no_table_of_numbers_is_told_with_its_place(text, message, tmp_p
         read_points(tmp_path / "x.csv")
 
 
-def test_other_encodings_are_refused(tmp_path):
+def test_comments_have_any_encoding_and_numbers_have_not(tmp_path):
+    (tmp_path / "x.csv").write_bytes("# \xe9t\xe9\n1,2\n".encode("latin-1"))
+    assert read_points(tmp_path / "x.csv")["x"].tolist() == [[1, 2]]
     (tmp_path / "x.csv").write_bytes("1,2\n".encode("utf-16"))
-    with pytest.raises(ValueError, match=r"x\.csv must hold .*: it is no text in UTF-8"):
+    with pytest.raises(ValueError, match=r"x\.csv must hold .*row 1, column 1"):
         read_points(tmp_path / "x.csv")
 
 

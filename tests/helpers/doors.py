@@ -159,7 +159,13 @@ def doors(folder):
         ),
         "solve_constrained": (
             cv.solve_constrained,
-            {"x": X, "constraints": cv.RE(1.0), "box": None, "anchor": 0.0, **without(SOLVER, "sigma")},
+            {
+                "x": X,
+                "constraints": cv.RE(1.0),
+                "box": (np.full(2, -4.0), np.full(2, 4.0)),
+                "anchor": 0.0,
+                **without(SOLVER, "sigma"),
+            },
         ),
         "global_solution": (
             cv.global_solution,
@@ -242,7 +248,13 @@ def doors(folder):
         "ELBO.at": (cv.ELBO().at, {"beta": 1.0}),
         "Lagrangian": (
             cv.Lagrangian,
-            {"constraints": cv.RE(1.0), "multipliers": 1.0, "beta": 1.0, "box": None, "anchor": 0.0},
+            {
+                "constraints": cv.RE(1.0),
+                "multipliers": 1.0,
+                "beta": 1.0,
+                "box": (np.full(2, -4.0), np.full(2, 4.0)),
+                "anchor": 0.0,
+            },
         ),
         "Lagrangian.at": (cv.Lagrangian(cv.RE(1.0), 1.0).at, {"beta": 1.0}),
         "RE": (cv.RE, {"kappa": 1.0, "reduction": "sum", "name": "RE"}),

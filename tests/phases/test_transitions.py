@@ -258,7 +258,7 @@ def test_where_there_is_none():
         ({"limit": 0}, "limit must be a whole number of at least 1"),
         ({"callback": 3}, "callback must be callable"),
         ({"tiling": 8}, "tiling must be an instance of Tiling"),
-        ({"tol": 0.0}, "tol must be a positive"),
+        ({"tol": 0.0}, "tol must be positive"),
     ],
 )
 def test_bad_input(options, message):
