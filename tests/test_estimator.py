@@ -249,7 +249,7 @@ def test_bad_input(data):
         vae.inverse_transform(np.ones((1, 2)))
     with pytest.raises(ValueError, match="sample_weight must have one entry per data point"):
         vae.fit(data.x, sample_weight=np.ones(3))
-    with pytest.raises(ValueError, match="weights must be non-negative"):
+    with pytest.raises(ValueError, match="sample_weight must be non-negative"):
         vae.score(data.x, sample_weight=-np.ones(len(data.x)))
 
 

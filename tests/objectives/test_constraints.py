@@ -302,7 +302,7 @@ def test_bad_parameters(make, message):
 def test_labels_of_a_classifier_without_names_are_numbers(label):
     classifier = cv.Features(PROBABILITIES, PROBABILITIES.pullback)
     with pytest.raises(
-        ValueError, match="labels must be (classes of the classifier, whole numbers from 0|finite), got"
+        ValueError, match=r"labels must be (classes of the classifier, whole numbers from 0|finite), got"
     ):
         cv.CLA(0.9, classifier, [label])
 
