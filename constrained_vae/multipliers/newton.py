@@ -101,7 +101,7 @@ class Newton:
         return np.where((target == 0) & (c < 0) & (-y * c < _INACTIVE_TOL) & target.any(), 0.0, bounded)
 
     def bounded(self, target: FloatArray) -> FloatArray:
-        """The target of a step that is not too long: on a branch in the same direction, so that E[C] follows its way."""
+        """The target of a step that is not too long; on a branch it keeps its direction, and so that of E[C]."""
         low, high = self.y * np.exp(-self.radius), self.y * np.exp(self.radius)
         if not self.on_branch:
             return np.clip(target, low, high)
@@ -125,6 +125,10 @@ class Newton:
         rise = state.solution.lagrangian - self.here.solution.lagrangian
         low, high = self.search.c(state) @ shift, self.search.c(self.here) @ shift
         return bool(low - self.noise <= rise <= high + self.noise)
+
+    def cheaper(self, state: State) -> bool:
+        """Whether all constraints hold at a state of less rate: it is better on any branch."""
+        return self.search.feasible(state) and state.solution.rate < self.here.solution.rate
 
     @property
     def noise(self) -> float:
@@ -161,7 +165,7 @@ class Newton:
         while bad - good > _END_TOL:
             middle = (good + bad) / 2
             state = self.search.at(self.y + (middle - good) * shift, self.here)
-            if self.same_branch(state, (middle - good) * shift):
+            if self.same_branch(state, (middle - good) * shift) or self.cheaper(state):
                 self.here, self.y, good = state, self.y + (middle - good) * shift, middle
             else:
                 other, bad = state, middle
@@ -175,7 +179,7 @@ class Newton:
         rise = state.solution.lagrangian - self.here.solution.lagrangian - self.thresholds @ shift
         better = left < residual or (rise > 0 and left < 2 * residual)
         if self.on_branch:
-            return better and self.same_branch(state, shift)
+            return (better and self.same_branch(state, shift)) or self.cheaper(state)
         falls = rise < -self.noise  # for example because a better branch was found
         if not better or rise > self.excess(self.here) @ shift + self.noise or (falls and self.falls == _MAX_FALLS):
             return False

@@ -26,12 +26,14 @@ def relaxed(search: Search) -> tuple[Status, State | None]:
     if status is Status.MET and newton.here.solution.rate <= best(search).solution.rate * (1 + _RATE_TOL):
         search.here = newton.here
         return Status.MET, None
-    here, other = start, newton.other
-    for k in np.argsort(-search.c(start)):  # the threshold that is nearest first
-        held = np.where(np.arange(count) == k, 0.0, np.minimum(search.c(here), 0))
-        newton = Newton(search, here, held, on_branch=True)
-        newton.run()
-        here, other = newton.here, newton.other or other
+    other, nearest_first = newton.other, np.argsort(-search.c(start))
+    for order in (nearest_first, nearest_first[::-1]):
+        here = start
+        for k in order:
+            held = np.where(np.arange(count) == k, 0.0, np.minimum(search.c(here), 0))
+            newton = Newton(search, here, held, on_branch=True)
+            newton.run()
+            here, other = newton.here, newton.other or other
     search.here = best(search)
     return Status.JUMP, other
 
