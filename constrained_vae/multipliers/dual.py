@@ -139,10 +139,9 @@ def _found(search: Search) -> ConstrainedFixedPoint:
         return _package(search, Status.SLACK)
     try:
         return _package(search, *_searched(search, broken))
-    except KeyboardInterrupt:
-        return _package(search, Status.INTERRUPTED)
-    except deadline.TimeUp:
-        return _package(search, Status.BUDGET_USED)
+    except (KeyboardInterrupt, deadline.TimeUp) as end:
+        search.here = search.best or search.here
+        return _package(search, Status.INTERRUPTED if isinstance(end, KeyboardInterrupt) else Status.BUDGET_USED)
 
 
 def _searched(search: Search, broken: Any) -> tuple[Status, State | None]:
@@ -153,12 +152,12 @@ def _searched(search: Search, broken: Any) -> tuple[Status, State | None]:
         return Status.JUMP, found.before
     if len(search.scales) == 1:
         return Status.MET if found.reached else Status.UNREACHABLE, None
-    if not search.best:
-        status, other = met_together(search, found.state)
-        if not search.best:
-            return status, other
+    if search.best is None:
+        ending = met_together(search, found.state)
+        if search.best is None:
+            return ending
     status, other = relaxed(search)
-    return status, other
+    return status, None if status is Status.MET else other or found.before
 
 
 def _annealed(search: Search, broken: Any) -> Crossing:

@@ -22,9 +22,10 @@ _INACTIVE_TOL = 0.01  # nats of lambda_k E[C_k] up to which the multiplier of a 
 _MIN_LOG_STEP = 1e-7  # shortest step of log lambda; a difference across it is a jump
 _MIN_MULTIPLIER = 1e-8  # least multiplier, relative to the start, of a constraint that must remain active
 _MAX_MULTIPLIER = 1e8  # multiplier, relative to the start, above which the thresholds are out of reach
-_MAX_ENDS = 2  # number of steps beyond the end of a branch that are shortened; then the end is located
-_END_TOL = 1e-5  # accuracy of the end of a branch, relative to the step that leaves it
+_PARTS = 0.5 ** np.arange(12)  # parts of the way to the thresholds that are tried
+_MAX_ENDS = 1  # number of steps beyond the end of a branch that are shortened; the next one ends the search
 _MAX_STEPS = 200  # budget of Newton steps
+_MAX_STEPS_ON_BRANCH = 30  # the same on a branch
 _MAX_FALLS = 10  # number of falls of the dual value; more of them are an oscillation across a kink
 
 
@@ -41,6 +42,7 @@ class Newton:
     here: State
     thresholds: FloatArray  # of c; 0 for those of the user
     on_branch: bool = False
+    tol: float = KKT_TOL  # requested KKT residual
     other: State | None = None  # the state beyond the end of the branch, if that ends the search
     falls: int = 0  # number of steps with which the dual value fell
     radius: float = _MAX_LOG_STEP  # longest step of log y
@@ -53,14 +55,14 @@ class Newton:
     def run(self) -> Status:
         """Take steps until the KKT conditions hold, or no step is accepted; `here` and `other` are the end."""
         returns = np.zeros(len(self.y), dtype=int)
-        for _ in range(_MAX_STEPS):
+        for _ in range(_MAX_STEPS_ON_BRANCH if self.on_branch else _MAX_STEPS):
             c = self.excess(self.here)
-            back = (self.y == 0) & (c > KKT_TOL)
+            back = (self.y == 0) & (c > self.tol)
             if back.any():
                 self.y, returns = np.where(back, 0.01 * self.y.max(), self.y), returns + back
                 self.here = self.search.at(self.y, self.here)
                 continue
-            if kkt_residual(self.y, c) <= KKT_TOL:
+            if kkt_residual(self.y, c) <= self.tol:
                 return Status.MET
             if (self.y > _MAX_MULTIPLIER * self.most).any():
                 return Status.UNREACHABLE
@@ -95,19 +97,15 @@ class Newton:
         least = 1e-3 * np.abs(c[paid]).max() / y[paid].max()  # for a smaller dc/dy only the bound of the step matters
         root = np.sqrt(np.maximum(np.abs(curvature), max(1e-12 * np.abs(curvature).max(), least, 1e-300)))
         L, inverse = (axes * root) @ axes.T, (axes / root) @ axes.T
-        target = np.zeros_like(y)
-        target[paid] = nnls(L, L @ y[paid] + inverse @ c[paid])[0]
-        bounded = self.bounded(target)
+        target, low, high = np.zeros_like(y), y * np.exp(-self.radius), y * np.exp(self.radius)
+        # On a branch it is a part of the way to the thresholds that is not too long; those passed are restored first.
+        for part in _PARTS if self.on_branch else (1.0,):
+            wanted = np.where(c > 0, c, part * c)[paid]
+            target[paid] = nnls(L, L @ y[paid] + inverse @ wanted)[0]
+            if (np.clip(target, low, high) == target).all():
+                break
+        bounded = np.clip(target, low, high)
         return np.where((target == 0) & (c < 0) & (-y * c < _INACTIVE_TOL) & target.any(), 0.0, bounded)
-
-    def bounded(self, target: FloatArray) -> FloatArray:
-        """The target of a step that is not too long; on a branch it keeps its direction, and so that of E[C]."""
-        low, high = self.y * np.exp(-self.radius), self.y * np.exp(self.radius)
-        if not self.on_branch:
-            return np.clip(target, low, high)
-        paid = self.y > 0
-        shift, room = (target - self.y)[paid], (np.where(target < self.y, self.y - low, high - self.y))[paid]
-        return self.y + min(1.0, (room / np.maximum(np.abs(shift), 1e-300)).min()) * (target - self.y)
 
     def slope(self, k: int) -> FloatArray:
         """dc / dy_k, by a difference on the branch: its step is shorter near the end of the branch, or downwards."""
@@ -125,6 +123,11 @@ class Newton:
         rise = state.solution.lagrangian - self.here.solution.lagrangian
         low, high = self.search.c(state) @ shift, self.search.c(self.here) @ shift
         return bool(low - self.noise <= rise <= high + self.noise)
+
+    def reversible(self, state: State) -> bool:
+        """Whether the way back from a state leads here, so that both are on one branch."""
+        back = self.search.at(self.y, state)
+        return bool(np.abs(self.search.c(back) - self.search.c(self.here)).max() <= JUMP_TOL)
 
     def cheaper(self, state: State) -> bool:
         """Whether all constraints hold at a state of less rate: it is better on any branch."""
@@ -156,20 +159,8 @@ class Newton:
             if self.on_branch and not self.same_branch(state, shift):
                 self.radius, self.ends = length / 4, self.ends + 1
                 if self.ends > _MAX_ENDS:
-                    return self.last_of_branch(shift, state)
+                    return state
             shift = shift / 4
-
-    def last_of_branch(self, shift: FloatArray, other: State) -> State:
-        """Go along a step, which leaves the branch, to its last state, by bisection; return the state beyond."""
-        good, bad = 0.0, 1.0
-        while bad - good > _END_TOL:
-            middle = (good + bad) / 2
-            state = self.search.at(self.y + (middle - good) * shift, self.here)
-            if self.same_branch(state, (middle - good) * shift) or self.cheaper(state):
-                self.here, self.y, good = state, self.y + (middle - good) * shift, middle
-            else:
-                other, bad = state, middle
-        return other
 
     def accepted(self, state: State, shift: FloatArray, left: float, residual: float) -> bool:
         """Whether a state is better: its KKT residual is less, or its dual value larger.
@@ -179,7 +170,7 @@ class Newton:
         rise = state.solution.lagrangian - self.here.solution.lagrangian - self.thresholds @ shift
         better = left < residual or (rise > 0 and left < 2 * residual)
         if self.on_branch:
-            return (better and self.same_branch(state, shift)) or self.cheaper(state)
+            return self.cheaper(state) or (better and self.same_branch(state, shift) and self.reversible(state))
         falls = rise < -self.noise  # for example because a better branch was found
         if not better or rise > self.excess(self.here) @ shift + self.noise or (falls and self.falls == _MAX_FALLS):
             return False
