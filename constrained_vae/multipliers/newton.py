@@ -31,11 +31,11 @@ _MAX_FALLS = 10  # number of falls of the dual value; more of them are an oscill
 
 @dataclass(eq=False)
 class Newton:
-    """Newton's method from one state towards c_k <= target_k, in y_k = lambda_k scale_k and c_k = E[C_k] / scale_k.
+    """Newton's method from one state towards c_k <= threshold_k, in y_k = lambda_k scale_k and c_k = E[C_k] / scale_k.
 
     dc / dy is symmetric, and negative semi-definite on a stable branch. The Newton step is bounded in log y. A
     multiplier that it would make negative is 0 until its constraint is violated. A step is accepted if the KKT residual
-    falls or the dual value rises. `on_branch` forbids steps to another branch.
+    falls or the dual value rises. `on_branch` forbids steps to another branch, unless the rate is less there.
     """
 
     search: Search
@@ -90,7 +90,7 @@ class Newton:
         """The end of the Newton step; 0 where the step would make y negative."""
         y = self.y
         paid = np.flatnonzero(y > 0)
-        slopes = np.stack([self.slope(k)[paid] for k in paid])
+        slopes = np.stack([self.slope(k)[paid] for k in paid.tolist()])
         # The target >= 0 maximises the model c d - d A d / 2 with d = target - y and A = -dc/dy = L^2, so that L target
         # is as near as possible to L y + c / L.
         curvature, axes = np.linalg.eigh(-(slopes + slopes.T) / 2)
@@ -119,7 +119,7 @@ class Newton:
         return (self.search.c(state) - self.search.c(self.here)) / (nearby[k] - self.y[k])
 
     def same_branch(self, state: State, shift: FloatArray) -> bool:
-        """Whether a state can be on the branch of this one: on a branch the dual value is concave with the slope c."""
+        """Whether a state may be on the branch of this one: on a branch the dual value is concave with the slope c."""
         rise = state.solution.lagrangian - self.here.solution.lagrangian
         low, high = self.search.c(state) @ shift, self.search.c(self.here) @ shift
         return bool(low - self.noise <= rise <= high + self.noise)
@@ -150,31 +150,31 @@ class Newton:
         while True:
             there = self.y + shift
             state = self.search.at(there, self.here)
-            if self.accepted(state, shift, kkt_residual(there, self.excess(state)), residual):
+            stays = not self.on_branch or (self.same_branch(state, shift) and self.reversible(state))
+            better = stays and self.better(state, shift, kkt_residual(there, self.excess(state)), residual)
+            if better or (self.on_branch and self.cheaper(state)):
                 self.here, self.y = state, there
                 return None
             length = float((np.abs(shift) / np.where(self.y > 0, self.y, 1.0)).max())
-            if length <= _MIN_LOG_STEP:
-                return state
-            if self.on_branch and not self.same_branch(state, shift):
+            if not stays:
                 self.radius, self.ends = length / 4, self.ends + 1
-                if self.ends > _MAX_ENDS:
-                    return state
+            if length <= _MIN_LOG_STEP or self.ends > _MAX_ENDS:
+                return state
             shift = shift / 4
 
-    def accepted(self, state: State, shift: FloatArray, left: float, residual: float) -> bool:
-        """Whether a state is better: its KKT residual is less, or its dual value larger.
+    def better(self, state: State, shift: FloatArray, left: float, residual: float) -> bool:
+        """Whether the KKT residual of a state is less, or its dual value larger.
 
         The dual value is concave on a branch. A rise by more than its slope predicts belongs to another branch.
         """
         rise = state.solution.lagrangian - self.here.solution.lagrangian - self.thresholds @ shift
-        better = left < residual or (rise > 0 and left < 2 * residual)
+        less = left < residual or (rise > 0 and left < 2 * residual)
         if self.on_branch:
-            return self.cheaper(state) or (better and self.same_branch(state, shift) and self.reversible(state))
+            return bool(less)
         falls = rise < -self.noise  # for example because a better branch was found
-        if not better or rise > self.excess(self.here) @ shift + self.noise or (falls and self.falls == _MAX_FALLS):
+        if not less or rise > self.excess(self.here) @ shift + self.noise or (falls and self.falls == _MAX_FALLS):
             return False
-        self.falls += falls
+        self.falls += int(falls)
         return True
 
 

@@ -29,7 +29,8 @@ def relaxed(search: Search) -> tuple[Status, State | None]:
     here, other = best(search), None
     if met(search, here):
         return Status.MET, None
-    for k in np.argsort(-search.c(here)):  # the nearest threshold first
+    order = np.argsort(-search.c(here))  # the nearest threshold first
+    for k in [*order, *order]:  # the second time those that can be relaxed when others have been
         here, beyond = relax_one(search, here, k)
         other = beyond or other
     if kkt_residual(search.y(here), search.c(here)) <= 2 * _HELD_TOL and met(search, here):
