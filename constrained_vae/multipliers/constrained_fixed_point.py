@@ -25,8 +25,8 @@ class ConstrainedFixedPoint(FixedPoint):
         Least E[C_k] of all solutions of the search, by name, for every constraint separately. If it is positive, kappa
         is out of reach with these tiles, as far as annealing can tell.
     sides : (FixedPoint, FixedPoint) or None
-        For a jump, the two solutions beside it, at nearly the same multipliers. The first violates a constraint; the
-        second, which is this solution, holds it or, with several constraints, violates them less.
+        For a jump, the two solutions beside it. The first violates a constraint. The second, which is this solution,
+        holds it. With several constraints it holds all of them at the least rate found, or else violates them less.
 
     Examples
     --------

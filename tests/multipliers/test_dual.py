@@ -10,6 +10,7 @@ from hypothesis import given, settings, strategies as st
 from sklearn.linear_model import LogisticRegression
 
 import constrained_vae as cv
+from constrained_vae.multipliers.search import Search
 from tests.helpers.marks import slow
 
 TWO = np.array([[-1.0], [1.0]])
@@ -288,9 +289,7 @@ def test_time_is_kept_and_what_there_is_comes_back(clusters):
 
 def test_interruption_loses_nothing(clusters, monkeypatch):
     x, _, _ = clusters
-    from constrained_vae.multipliers import dual
-
-    seen, count = dual._Search.seen, []
+    seen, count = Search.seen, []
 
     def interrupting(self, state):
         seen(self, state)
@@ -298,7 +297,7 @@ def test_interruption_loses_nothing(clusters, monkeypatch):
         if len(count) == 5:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(dual._Search, "seen", interrupting)
+    monkeypatch.setattr(Search, "seen", interrupting)
     with pytest.warns(cv.NotConvergedWarning, match="interrupted"):
         s = cv.solve_constrained(x, cv.RE(0.1), n_tiles=8)
     assert s.status is cv.Status.INTERRUPTED
