@@ -26,7 +26,7 @@ def settings(
 ) -> dict[str, Any]:
     """The settings that must be equal for training to continue, as numbers and text for JSON."""
     model = training.model
-    learned = {t.name: repr(t.multiplier) for t in training.terms if isinstance(t.multiplier, Multiplier)}
+    learned = {t.name: repr(t.multiplier.settings) for t in training.terms if isinstance(t.multiplier, Multiplier)}
     return {
         "shape": list(x.shape),
         "data": fingerprint(x),

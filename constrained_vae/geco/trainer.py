@@ -32,7 +32,6 @@ from .._utils.checks import (
 )
 from .._utils.device import array_namespace
 from .._utils.interrupts import deferred_interrupts, finished
-from ..data.frame import Frame
 from ..data.rows import check_radius, standard_frame
 from ..objectives.constraints import RE, Constraint
 from ..objectives.elbo import ELBO
@@ -44,6 +43,7 @@ from .networks import VAE, check_hidden
 from .reports import linear_floor, make_report
 from .runs import Run
 from .schedules import Ramp
+from .starts import natural_multiplier
 from .training import NotFiniteError, Training
 
 OBJECTIVES = ("geco", "elbo", "beta", "annealed")
@@ -185,9 +185,7 @@ def train(
         learning_rate = min(_RATE, _RATE_OF_WIDTH / max(check_hidden(hidden), default=1))
     dtype = check_dtype(dtype)
 
-    centre = host.mean(axis=0, dtype=np.float64)
-    radius = float(np.sqrt(np.square(host - centre).sum(axis=1).mean()))
-    frame = Frame(centre, radius or 1.0)
+    frame = standard_frame(host, check_weights(None, len(host)), warn=False)
     model = VAE.initialised(
         frame, latent_dim, hidden, activation=activation, likelihood=likelihood, seed=seed, dtype=dtype
     )
@@ -196,7 +194,7 @@ def train(
         np.asarray(host, dtype=np.float64),
         model.with_parameters(xp.asarray(model.parameters)),
         constraints,
-        _multipliers(constraints, multipliers, objective),
+        _multipliers(host, constraints, multipliers, objective),
         weight,
         batch_size=batch_size,
         learning_rate=check_positive(learning_rate, "learning_rate"),
@@ -303,7 +301,7 @@ def _weight(objective: str, beta: float | Ramp | None, sigma: float, likelihood:
 
 
 def _multipliers(
-    constraints: tuple[Constraint, ...], given: Mapping[str, Multiplier] | None, objective: str
+    x: FloatArray, constraints: tuple[Constraint, ...], given: Mapping[str, Multiplier] | None, objective: str
 ) -> dict[str, Multiplier]:
     """The learned multipliers by name; empty unless the objective is "geco"."""
     if given is not None and not isinstance(given, Mapping):
@@ -318,7 +316,10 @@ def _multipliers(
         raise ValueError(f"multipliers must be named like constraints, {names}, got {unknown}")
     for value in given.values():
         check_instance(value, "multipliers", Multiplier, "Multiplier(0.1)")
-    return {c.name: given[c.name].copy() if c.name in given else Multiplier(c.allowance) for c in constraints}
+    return {
+        c.name: given[c.name].copy() if c.name in given else Multiplier(c.allowance, initial=natural_multiplier(x, c))
+        for c in constraints
+    }
 
 
 def _warn_of_thresholds(

@@ -43,10 +43,11 @@ class WaterFilling:
         return 0.5 / self.level
 
 
-def covariance_eigenvalues(x: FloatArray) -> FloatArray:
-    """Variances (D,) of data (N, D) along their principal axes, in ascending order."""
-    centred = x - x.mean(axis=0, dtype=np.float64)
-    return np.asarray(np.linalg.eigvalsh(centred.T @ centred / len(x)).clip(0))
+def covariance_eigenvalues(x: FloatArray, weights: FloatArray | None = None) -> FloatArray:
+    """Variances (D,) of data (N, D), with weights (N,) of sum 1, along their principal axes, in ascending order."""
+    weights = np.full(len(x), 1 / len(x)) if weights is None else weights
+    spread = (x - weights @ x) * np.sqrt(weights)[:, None]
+    return np.asarray(np.linalg.eigvalsh(spread.T @ spread).clip(0))
 
 
 def at_level(eigenvalues: FloatArray, level: float) -> WaterFilling:
@@ -56,7 +57,7 @@ def at_level(eigenvalues: FloatArray, level: float) -> WaterFilling:
 
 
 def of_distortion(eigenvalues: FloatArray, distortion: float) -> WaterFilling:
-    """The code with a total squared error, which is positive; from the variance on, the level at which nothing is coded.
+    """The code with a total squared error, which is positive; from the variance on, nothing is coded.
 
     Where k components are coded, k theta and the sum of the other eigenvalues are the error; k is the first that fits.
     """
