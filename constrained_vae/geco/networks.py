@@ -2,8 +2,8 @@
 
 Encoder and decoder are multilayer perceptrons; without hidden layers the model is the linear VAE. The encoder returns
 the mean and log sigma of q(z | x) = N(mean, diag sigma^2). A code is z = mean + sigma * noise; its prior is N(0, 1).
-log sigma is bounded, so that one outlier has a finite share of loss and gradient: an output u of the network gives
-20 tanh(u / 20) below 0 and tanh(u) above, which is u itself to second order about the prior.
+log sigma is bounded, so that one outlier has a finite share of loss and gradient: it is the output of the network from
+-10 to 0, the log sigma of the prior, and bends with a tanh beyond, to -20 and 1 at the ends.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from ..data.frame import Frame
 from ..data.rows import check_reach
 
 LIKELIHOODS = ("gaussian", "bernoulli")
-_NARROWEST, _WIDEST = -20.0, 1.0  # bounds of log sigma; an optimal posterior is no wider than the prior, 0
+_NARROW, _WIDE, _BELOW, _ABOVE = -10.0, 0.0, 10.0, 1.0  # where log sigma bends, and how far it goes beyond
 _GELU = math.sqrt(2 / math.pi), 0.044715
 
 Trace = tuple[Array, Array | None]  # an activation, and its derivative
@@ -346,9 +346,10 @@ def _gelu(xp: Any, u: Array) -> Trace:
 
 def _bounded(xp: Any, u: Array) -> tuple[Array, Array]:
     """log sigma between its bounds, and its derivative in u."""
-    bound = xp.where(u < 0, -_NARROWEST, _WIDEST).astype(u.dtype)
-    share = xp.tanh(u / bound)
-    return bound * share, 1 - share * share
+    inside = u.clip(_NARROW, _WIDE)
+    reach = xp.where(u < _NARROW, _BELOW, _ABOVE).astype(u.dtype)
+    share = xp.tanh((u - inside) / reach)
+    return inside + reach * share, 1 - share * share
 
 
 def _sigmoid(xp: Any, u: Array) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -60,12 +61,8 @@ def natural_multiplier(x: Any, constraint: Constraint, *, weights: Any = None) -
     check_instance(constraint, "constraint", Constraint, "RE(0.3)")
     host = np.asarray(check_data(x), dtype=np.float64)
     constraint.check(host)
-    weights = check_weights(weights, len(host))
-    if isinstance(constraint, RE):
-        return _slope(host, weights, constraint.allowance, host.shape[1] if constraint.reduction == "mean" else 1)
-    if isinstance(constraint, FRE):
-        return _slope(np.asarray(constraint.features(host), dtype=np.float64), weights, constraint.allowance, 1)
-    return one_nat(constraint.allowance)
+    spectrum = spectrum_of(constraint, host, check_weights(weights, len(host)))
+    return one_nat(constraint.allowance) if spectrum is None else spectrum.slope(constraint.allowance)
 
 
 def one_nat(threshold: float) -> float:
@@ -73,12 +70,34 @@ def one_nat(threshold: float) -> float:
     return 1 / abs(threshold) if threshold else 1.0
 
 
-def _slope(points: FloatArray, weights: FloatArray, allowance: float, dim: int) -> float:
-    """-dR/dE of the water-filling curve, where the energy E is the squared error over `dim`."""
-    frame = check_radius(standard_frame(points, weights, warn=False))  # so that the bits do not depend on the unit
-    total = allowance * dim / frame.scale**2
-    eigenvalues = covariance_eigenvalues(frame.inward(points), weights)
-    if not eigenvalues.any():  # the points coincide
-        return one_nat(allowance)
-    curve = of_distortion(eigenvalues, max(total, _LEAST_SHARE * float(eigenvalues.sum())))
-    return curve.multiplier * dim / frame.scale**2
+@dataclass(frozen=True, eq=False)
+class Spectrum:
+    """Eigenvalues of the covariance that a squared error sees, in ascending order, and their unit as an energy."""
+
+    eigenvalues: FloatArray
+    unit: float
+
+    def floor(self, latent_dim: int) -> float:
+        """Smallest energy of a linear code of this size; of size 0 the variance of the data."""
+        return self.unit * float(self.eigenvalues[: max(len(self.eigenvalues) - latent_dim, 0)].sum())
+
+    def slope(self, allowance: float) -> float:
+        """-dR/dE of the water-filling curve at an energy."""
+        variance = float(self.eigenvalues.sum())
+        if not variance:  # the points coincide
+            return one_nat(allowance)
+        share = max(allowance / self.unit, _LEAST_SHARE * variance)
+        return of_distortion(self.eigenvalues, share).multiplier / self.unit
+
+
+def spectrum_of(constraint: Constraint, x: FloatArray, weights: FloatArray) -> Spectrum | None:
+    """The spectrum of the data for `RE`, of their features for `FRE`; None for other constraints.
+
+    It is computed in the standard frame, so that its bits do not depend on the unit of the data.
+    """
+    if not isinstance(constraint, (RE, FRE)):
+        return None
+    points = x if isinstance(constraint, RE) else np.asarray(constraint.features(x), dtype=np.float64)
+    frame = check_radius(standard_frame(points, weights, warn=False))
+    dim = x.shape[1] if isinstance(constraint, RE) and constraint.reduction == "mean" else 1
+    return Spectrum(covariance_eigenvalues(frame.inward(points), weights), frame.scale**2 / dim)

@@ -44,10 +44,12 @@ class WaterFilling:
 
 
 def covariance_eigenvalues(x: FloatArray, weights: FloatArray | None = None) -> FloatArray:
-    """Variances (D,) of data (N, D), with weights (N,) of sum 1, along their principal axes, in ascending order."""
-    weights = np.full(len(x), 1 / len(x)) if weights is None else weights
-    spread = (x - weights @ x) * np.sqrt(weights)[:, None]
-    return np.asarray(np.linalg.eigvalsh(spread.T @ spread).clip(0))
+    """Variances (D,) of data (N, D) along their principal axes, in ascending order; the weights (N,) have the sum 1."""
+    if weights is None:
+        centred = x - x.mean(axis=0, dtype=np.float64)
+        return np.asarray(np.linalg.eigvalsh(centred.T @ centred / len(x)).clip(0))
+    centred = x - weights @ x
+    return np.asarray(np.linalg.eigvalsh((centred.T * weights) @ centred).clip(0))
 
 
 def at_level(eigenvalues: FloatArray, level: float) -> WaterFilling:

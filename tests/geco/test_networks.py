@@ -172,10 +172,11 @@ def test_log_sigma_is_bounded_and_untouched_near_the_prior(rng, hidden):
     _, log_sigma = vae.encode(far) if not hidden else vae.with_parameters(1e6 * vae.parameters).encode(far)
     assert -20 <= log_sigma.min() < -19.9
     assert 0.99 < log_sigma.max() <= 1
-    u = np.array([-0.01, 0.0, 0.01])
-    bounded, slope = _bounded(np, u)
-    np.testing.assert_allclose(bounded, u, atol=4e-7)  # u^3 / 3
-    assert (bounded[1], slope[1]) == (0.0, 1.0)
+    u = np.linspace(-10.0, 0.0, 11)
+    np.testing.assert_array_equal(_bounded(np, u), [u, np.ones(11)])
+    u = np.linspace(-40.0, 3.0, 100)
+    slopes = [(_bounded(np, v + 1e-6)[0] - _bounded(np, v - 1e-6)[0]) / 2e-6 for v in u]
+    np.testing.assert_allclose(_bounded(np, u)[1], slopes, atol=1e-6)
 
 
 def test_bernoulli_decoders_begin_at_the_mean_and_stay_inside(rng):
