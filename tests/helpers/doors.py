@@ -365,6 +365,7 @@ def doors(folder):
                 "beta": None,
                 "sigma": 1.0,
                 "multipliers": None,
+                "weights": None,
                 "steps": 3,
                 "time_limit": 2.0,
                 "batch_size": 2,
