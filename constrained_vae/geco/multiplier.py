@@ -110,6 +110,8 @@ class Multiplier:
     burn_in: int | None = None
     bounds: tuple[float, float] | None = None
     _state: _State = field(init=False)
+    _start: float = field(init=False)  # the initial lambda
+    _log_bounds: tuple[float, float] = field(init=False)  # of log lambda, relative to the initial lambda
 
     def __post_init__(self) -> None:
         if self.step_size is not None:
@@ -134,6 +136,7 @@ class Multiplier:
         if not low <= self.initial <= high:
             raise ValueError(f"bounds must hold the initial multiplier {self.initial}, got ({low}, {high})")
         self.bounds = low, high
+        self._start, self._log_bounds = self.initial, (math.log(low / self.initial), math.log(high / self.initial))
         self._state = _State()
 
     def __repr__(self) -> str:
@@ -159,8 +162,7 @@ class Multiplier:
     @property
     def value(self) -> float:
         """lambda, in nats per unit of the energy."""
-        assert self.initial is not None
-        return self.initial * math.exp(self._state.log_ratio)  # the unit is in the first factor alone
+        return self._start * math.exp(self._state.log_ratio)  # the unit is in the first factor alone
 
     @property
     def average(self) -> float:
@@ -264,20 +266,12 @@ class Multiplier:
         state.hit = int(wanted > high) - int(wanted < low)
 
     @property
-    def _log_bounds(self) -> tuple[float, float]:
-        """The bounds of log lambda, relative to the initial lambda."""
-        assert self.bounds is not None
-        assert self.initial is not None
-        low, high = self.bounds
-        return math.log(low / self.initial), math.log(high / self.initial)
-
-    @property
     def _excess(self) -> float:
         """C_ma if the step size is given, else the log ratio of averaged energy and threshold, within bounds."""
         average, threshold = self._state.average, self.threshold_at(max(self._state.steps - 1, 0))
         if self.step_size is not None:
             return average
-        if threshold <= 0:
+        if threshold == 0:
             return _LOG_RATIO if average > 0 else 0.0
         return math.log(min(max(1 + average / threshold, 1 / _LARGEST_RATIO), _LARGEST_RATIO))
 
@@ -301,8 +295,8 @@ class Multiplier:
         """Update the moments of log energy and log lambda, and the variance of log energies about their average."""
         state = self._state
         least = (state.average + self.threshold_at(state.steps)) / _LARGEST_RATIO
-        nats = max(energy, least) * self.value  # at the present lambda: a number without unit
-        log_energy = math.log(nats) - state.log_ratio if nats > 0 else 0.0
+        nats = max(energy, least) * self._start  # a number without unit
+        log_energy = math.log(nats) if nats > 0 else 0.0
         if began:
             state.log_energy = state.mean_log_energy = log_energy
             state.mean_log = state.log_ratio
