@@ -17,6 +17,18 @@ from .networks import VAE
 from .reports import Feasibility
 from .runs import Placement, Run
 from .schedules import Ramp
+from .starts import natural_multiplier
 from .trainer import train
 
-__all__ = ["VAE", "Evaluation", "Feasibility", "History", "Multiplier", "Placement", "Ramp", "Run", "train"]
+__all__ = [
+    "VAE",
+    "Evaluation",
+    "Feasibility",
+    "History",
+    "Multiplier",
+    "Placement",
+    "Ramp",
+    "Run",
+    "natural_multiplier",
+    "train",
+]

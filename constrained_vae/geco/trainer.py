@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -32,7 +33,6 @@ from .._utils.checks import (
 )
 from .._utils.device import array_namespace
 from .._utils.interrupts import deferred_interrupts, finished
-from ..data.frame import Frame
 from ..data.rows import check_radius, standard_frame
 from ..objectives.constraints import RE, Constraint
 from ..objectives.elbo import ELBO
@@ -44,6 +44,7 @@ from .networks import VAE, check_hidden
 from .reports import linear_floor, make_report
 from .runs import Run
 from .schedules import Ramp
+from .starts import natural_multiplier
 from .training import NotFiniteError, Training
 
 OBJECTIVES = ("geco", "elbo", "beta", "annealed")
@@ -65,6 +66,7 @@ def train(
     beta: float | Ramp | None = None,
     sigma: float = 1.0,
     multipliers: Mapping[str, Multiplier] | None = None,
+    weights: Any = None,
     steps: int = 20_000,
     time_limit: float | None = None,
     batch_size: int | None = None,
@@ -104,7 +106,12 @@ def train(
         likelihoods.
     multipliers : mapping of str to Multiplier, optional
         Multipliers by the names of their constraints, for settings other than the default, such as a schedule for kappa
-        or a given nu. They are copied. By default lambda starts at 1, and nu follows from the damping rule.
+        or a given nu. They are copied. Their thresholds must be those of the constraints; a schedule should end there,
+        since the report compares with kappa. By default lambda starts at `natural_multiplier(x, constraint)`, so that
+        training does not depend on the unit of x, and nu follows from the damping rule.
+    weights : (N,) array_like, optional
+        Weights of the points, as in `solve`; by default equal. A point of weight w is in N w batches of an epoch on
+        average, for weights of sum 1. `Run.evaluate` takes every point once.
     steps : int
         Total number of steps, including the steps before `resume`.
     time_limit : float, optional
@@ -168,8 +175,10 @@ def train(
     xp = array_namespace(x if hasattr(x, "__cuda_array_interface__") else host)
     weight = _weight(objective, beta, sigma, likelihood)
     ELBO(likelihood=likelihood).check(host)
+    weights = check_weights(weights, len(host))
+    frame = standard_frame(host, weights, warn=likelihood == "gaussian")
     if likelihood == "gaussian":
-        check_radius(standard_frame(host, check_weights(None, len(host))))
+        check_radius(frame)
     for constraint in constraints:
         constraint.check(host)
         if constraint.labelled not in (None, len(host)):
@@ -185,19 +194,18 @@ def train(
         learning_rate = min(_RATE, _RATE_OF_WIDTH / max(check_hidden(hidden), default=1))
     dtype = check_dtype(dtype)
 
-    centre = host.mean(axis=0, dtype=np.float64)
-    radius = float(np.sqrt(np.square(host - centre).sum(axis=1).mean()))
-    frame = Frame(centre, radius or 1.0)
     model = VAE.initialised(
         frame, latent_dim, hidden, activation=activation, likelihood=likelihood, seed=seed, dtype=dtype
     )
-    floors = {c.name: linear_floor(c, host, latent_dim) for c in constraints}
+    variances = {c.name: linear_floor(c, host, 0, weights) for c in constraints}
+    floors = {c.name: linear_floor(c, host, latent_dim, weights) for c in constraints}
     training = Training.make(
         np.asarray(host, dtype=np.float64),
         model.with_parameters(xp.asarray(model.parameters)),
         constraints,
-        _multipliers(constraints, multipliers, objective),
+        _multipliers(host, weights, constraints, multipliers, objective),
         weight,
+        weights=weights,
         batch_size=batch_size,
         learning_rate=check_positive(learning_rate, "learning_rate"),
         seed=seed,
@@ -225,7 +233,7 @@ def train(
             settings=settings,
             state=training.state(),
             stopped=stopped,
-            report=make_report(training, history, constraints, floors),
+            report=make_report(training, history, constraints, floors, variances),
         )
 
     run, pressed = finished(result)
@@ -303,7 +311,11 @@ def _weight(objective: str, beta: float | Ramp | None, sigma: float, likelihood:
 
 
 def _multipliers(
-    constraints: tuple[Constraint, ...], given: Mapping[str, Multiplier] | None, objective: str
+    x: FloatArray,
+    weights: FloatArray,
+    constraints: tuple[Constraint, ...],
+    given: Mapping[str, Multiplier] | None,
+    objective: str,
 ) -> dict[str, Multiplier]:
     """The learned multipliers by name; empty unless the objective is "geco"."""
     if given is not None and not isinstance(given, Mapping):
@@ -318,7 +330,19 @@ def _multipliers(
         raise ValueError(f"multipliers must be named like constraints, {names}, got {unknown}")
     for value in given.values():
         check_instance(value, "multipliers", Multiplier, "Multiplier(0.1)")
-    return {c.name: given[c.name].copy() if c.name in given else Multiplier(c.allowance) for c in constraints}
+    for c in constraints:
+        threshold = given[c.name].threshold if c.name in given else c.allowance
+        if not callable(threshold) and not math.isclose(threshold, c.allowance, rel_tol=1e-9):
+            raise ValueError(
+                f"multipliers must have the thresholds of their constraints, {c.allowance:.9g} for {c.name}, got "
+                f"{threshold:.9g}: change kappa, or give Multiplier({c.allowance:.9g})"
+            )
+    return {
+        c.name: given[c.name].copy()
+        if c.name in given
+        else Multiplier(c.allowance, initial=natural_multiplier(x, c, weights=weights))
+        for c in constraints
+    }
 
 
 def _warn_of_thresholds(
