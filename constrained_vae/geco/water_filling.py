@@ -56,7 +56,7 @@ def at_level(eigenvalues: FloatArray, level: float) -> WaterFilling:
 
 
 def of_distortion(eigenvalues: FloatArray, distortion: float) -> WaterFilling:
-    """The code with a total squared error, which is positive; from the variance on, the level at which nothing is coded.
+    """The code with a total squared error, which is positive; from the variance on, nothing is coded.
 
     Where k components are coded, k theta and the sum of the other eigenvalues are the error; k is the first that fits.
     """
