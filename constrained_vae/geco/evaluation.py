@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,7 @@ from scipy.special import logsumexp
 from .._utils import memory
 from .._utils.arrays import FloatArray
 from .._utils.checks import check_count, check_positive, check_seed
+from ..data import signature
 from ..data.frame import Frame
 from ..objectives.constraints import Constraint
 from ..objectives.energies import CrossEntropy
@@ -36,14 +38,17 @@ class Evaluation:
         E||x - g(z)||^2 in total, z sampled from q(z | x).
     nll, nll_error : float
         E[-log p(x | z)].
-    marginal_kl, marginal_kl_error : float
-        KL(marginal posterior || prior); the marginal posterior is the exact mixture of q(z | x) over these data.
+    mutual_information, mutual_information_error : float
+        I(x; z), nats: the mean of log q(z | x) - log m(z), where the marginal posterior m is the exact mixture of
+        q(z | x) over these data. It is from 0 to log N.
     constraints : dict of (float, float)
         E[C] and its error, by the name of the constraint.
     active : (L,) array of bool
         Latent dimensions whose mean has a variance of more than 0.01 over the data.
     holes : float
         Prior probability of the codes at which the marginal posterior is less than a tenth of the prior.
+    signature : (33,) array
+        Numbers by which `Run.excess_over` notices a curve of other data.
     """
 
     rate: float
@@ -51,11 +56,12 @@ class Evaluation:
     distortion_error: float
     nll: float
     nll_error: float
-    marginal_kl: float
-    marginal_kl_error: float
+    mutual_information: float
+    mutual_information_error: float
     constraints: dict[str, tuple[float, float]]
     active: npt.NDArray[np.bool_]
     holes: float
+    signature: FloatArray
 
     def __repr__(self) -> str:
         return (
@@ -70,9 +76,14 @@ class Evaluation:
         return -self.nll - self.rate
 
     @property
-    def mutual_information(self) -> float:
-        """I(x; z) = rate - marginal KL, nats."""
-        return self.rate - self.marginal_kl
+    def marginal_kl(self) -> float:
+        """KL(marginal posterior || prior) = rate - I(x; z), nats."""
+        return self.rate - self.mutual_information
+
+    @property
+    def marginal_kl_error(self) -> float:
+        """Standard error of the marginal KL; that of the mutual information, since the rate is exact."""
+        return self.mutual_information_error
 
     @property
     def n_active(self) -> int:
@@ -133,7 +144,7 @@ def evaluate(
 
     count = max(_LEAST_CODES, _PAIRS // N)
     chosen = rng.permutation(samples * N)[:count]
-    ratio = log_ratio(codes.reshape(-1, L)[chosen], mean, log_sigma)
+    told = information(codes.reshape(-1, L)[chosen], mean, log_sigma)
     empty = log_ratio(rng.standard_normal((min(count, samples * N), L)), mean, log_sigma) < math.log(_HOLE)
     return Evaluation(
         rate=rate,
@@ -141,22 +152,40 @@ def evaluate(
         distortion_error=float(errors[0]),
         nll=float(nll),
         nll_error=float(nll_error),
-        marginal_kl=float(ratio.mean()),
-        marginal_kl_error=float(ratio.std(ddof=1) / math.sqrt(len(ratio))),
+        mutual_information=min(float(told.mean()), math.log(N)),  # the mean has a rounding error
+        mutual_information_error=float(told.std(ddof=1) / math.sqrt(len(told))),
         constraints={c.name: (float(means[k] - c.allowance), float(errors[k])) for k, c in enumerate(constraints, 1)},
         active=mean.var(axis=0) > _ACTIVE,
         holes=float(empty.mean()),
+        signature=signature.of(host, np.full(N, 1 / N)),
     )
 
 
 def log_ratio(codes: FloatArray, mean: FloatArray, log_sigma: FloatArray) -> FloatArray:
     """Log ratio (n,) of the mixture of N(mean_j, sigma_j^2) over the N data points to N(0, 1), at codes (n, L)."""
+    parts = _log_parts(codes, mean, log_sigma)
+    return np.concatenate([logsumexp(part, axis=1) for part in parts]) + 0.5 * (codes**2).sum(axis=1)
+
+
+def information(codes: FloatArray, mean: FloatArray, log_sigma: FloatArray) -> FloatArray:
+    """What a code tells of its data point, (n,), in nats: log N less the entropy of the N points given the code.
+
+    It is the mean of log q(z | x) - log m(z) over the points that may have this code. Over codes of m its mean is the
+    mutual information; it is from 0 to log N, and less noisy than the value at the point from which the code was drawn.
+    """
+    found = []
+    for part in _log_parts(codes, mean, log_sigma):
+        log_shares = part - logsumexp(part, axis=1, keepdims=True)
+        found.append((np.exp(log_shares) * log_shares).sum(axis=1))
+    return math.log(len(mean)) + np.concatenate(found)
+
+
+def _log_parts(codes: FloatArray, mean: FloatArray, log_sigma: FloatArray) -> Iterator[FloatArray]:
+    """log N(z; mean_j, sigma_j^2) / N for blocks of codes z, (b, N), without the constant of the unit Gaussian."""
     precision = np.exp(-2 * log_sigma)
     readout = np.concatenate([-0.5 * precision, mean * precision], axis=1)  # (N, 2 L)
     offset = (-0.5 * mean**2 * precision - log_sigma).sum(axis=1) - math.log(len(mean))
-    found, rows = np.empty(len(codes)), memory.rows_of_block(len(mean))
+    rows = memory.rows_of_block(len(mean))
     for start in range(0, len(codes), rows):
         z = codes[start : start + rows]
-        log_terms = np.concatenate([z**2, z], axis=1) @ readout.T + offset
-        found[start : start + rows] = logsumexp(log_terms, axis=1) + 0.5 * (z**2).sum(axis=1)
-    return found
+        yield np.concatenate([z**2, z], axis=1) @ readout.T + offset

@@ -320,8 +320,10 @@ def doors(folder):
             {"distortion": np.ones(2)},
         ),
         "RateDistortionCurve.excess": (
-            lambda rate, distortion: curve().excess(rate, distortion),
-            {"rate": 1.0, "distortion": 1.0},
+            lambda rate, distortion, distortion_error: curve().excess(
+                rate, distortion, distortion_error=distortion_error
+            ),
+            {"rate": 1.0, "distortion": 1.0, "distortion_error": 0.1},
         ),
         "RateDistortionCurve.from_arrays": (
             cv.RateDistortionCurve.from_arrays,
