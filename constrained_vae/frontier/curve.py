@@ -205,19 +205,6 @@ class RateDistortionCurve:
         least = min(float(rate - self.bound_above(distortion)), most)  # where the bounds meet, up to their rounding
         return Excess(least, most, bool(self.rigorous[nearest]) or bound == 0)
 
-    def check_model(self, other: FloatArray) -> None:
-        """Raise ValueError unless a model with the squared error, measured on data of this signature, belongs to it."""
-        if self.likelihood != "gaussian":
-            raise ValueError(
-                f"curve must be of the squared error, got one of the {self.likelihood} likelihood: compute it with "
-                "rate_distortion(x) and a Gaussian objective"
-            )
-        if difference := signature.difference(self.signature, other):
-            raise ValueError(
-                f"curve and evaluation must be of the same data, got {difference}: compute the curve from the data of "
-                "the evaluation, by default the training data, in the same unit"
-            )
-
     def to_arrays(self) -> dict[str, np.ndarray]:
         """The curve as arrays by name; `from_arrays` makes a curve from them."""
         arrays = {f.name: np.asarray(getattr(self, f.name)) for f in fields(self) if f.name != "events"}

@@ -17,6 +17,19 @@ from .networks import VAE
 from .reports import Feasibility
 from .runs import Placement, Run
 from .schedules import Ramp
+from .threshold_table import Thresholds, thresholds
 from .trainer import train
 
-__all__ = ["VAE", "Evaluation", "Feasibility", "History", "Multiplier", "Placement", "Ramp", "Run", "train"]
+__all__ = [
+    "VAE",
+    "Evaluation",
+    "Feasibility",
+    "History",
+    "Multiplier",
+    "Placement",
+    "Ramp",
+    "Run",
+    "Thresholds",
+    "thresholds",
+    "train",
+]

@@ -11,6 +11,7 @@ import numpy as np
 
 from .._utils.arrays import FloatArray, PickledByFields
 from .._utils.checks import check_data, check_instance
+from ..data import signature
 from ..frontier.curve import Excess, RateDistortionCurve
 from ..objectives.constraints import Constraint
 from . import checkpoints
@@ -165,7 +166,7 @@ class Run(PickledByFields):
         if evaluation is not None:
             check_instance(evaluation, "evaluation", Evaluation, "run.evaluate(x)")
         seen = self.evaluation if evaluation is None else evaluation
-        curve.check_model(seen.signature)
+        _check_fits(curve, seen)
         gap = curve._excess(seen.rate, seen.distortion, seen.distortion_error, stacklevel=3)
         log_slope = np.interp(
             seen.distortion, curve.distortion[::-1], np.log(curve.multipliers[::-1]), left=np.nan, right=np.nan
@@ -190,3 +191,17 @@ class Run(PickledByFields):
         With the same number of steps `train` restores this run.
         """
         checkpoints.save(path, self.settings, self.state)
+
+
+def _check_fits(curve: RateDistortionCurve, evaluation: Evaluation) -> None:
+    """Raise ValueError unless the curve is of the squared error and of the data of the evaluation."""
+    if curve.likelihood != "gaussian":
+        raise ValueError(
+            f"curve must be of the squared error, got one of the {curve.likelihood} likelihood: compute it with "
+            "rate_distortion(x) and a Gaussian objective"
+        )
+    if difference := signature.difference(curve.signature, evaluation.signature):
+        raise ValueError(
+            f"curve and evaluation must be of the same data, got {difference}: compute the curve from the data of the "
+            "evaluation, by default the training data, in the same unit"
+        )

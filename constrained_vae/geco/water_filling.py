@@ -43,10 +43,13 @@ class WaterFilling:
         return 0.5 / self.level
 
 
-def covariance_eigenvalues(x: FloatArray) -> FloatArray:
-    """Variances (D,) of data (N, D) along their principal axes, in ascending order."""
-    centred = x - x.mean(axis=0, dtype=np.float64)
-    return np.asarray(np.linalg.eigvalsh(centred.T @ centred / len(x)).clip(0))
+def covariance_eigenvalues(x: FloatArray, weights: FloatArray | None = None) -> FloatArray:
+    """Variances (D,) of data (N, D) along their principal axes, in ascending order; the weights (N,) have the sum 1."""
+    if weights is None:
+        centred = x - x.mean(axis=0, dtype=np.float64)
+        return np.asarray(np.linalg.eigvalsh(centred.T @ centred / len(x)).clip(0))
+    centred = x - weights @ x
+    return np.asarray(np.linalg.eigvalsh((centred.T * weights) @ centred).clip(0))
 
 
 def at_level(eigenvalues: FloatArray, level: float) -> WaterFilling:

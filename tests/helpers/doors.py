@@ -22,7 +22,8 @@ RESULTS = """Blur Branch BranchComparison Certificate CertifiedFixedPoint Constr
 Expectations report spectral.compare_spectral spectral.first_split equations.bits FirstSplit FixedPoint Iterate Jacobian
 NearestSplit Peak RateDistortionCurve Report SpectralComparison SupportChange
 Tangent Transition diagnostics.Blur diagnostics.Report geco.Evaluation geco.Feasibility geco.History geco.Placement
-geco.Run spectral.BranchComparison spectral.FirstSplit spectral.SpectralComparison equations.Expectations""".split()
+geco.Run geco.Thresholds
+spectral.BranchComparison spectral.FirstSplit spectral.SpectralComparison equations.Expectations""".split()
 # Called by the solvers, with arrays that were checked at the door.
 PROTOCOLS = (
     "in_frame",
@@ -56,7 +57,7 @@ def branch():
 
 @functools.cache
 def curve():
-    return cv.rate_distortion(X[:3], betas=[4.0, 1.0])
+    return cv.rate_distortion(X, betas=[4.0, 1.0])
 
 
 @functools.cache
@@ -392,6 +393,7 @@ def doors(folder):
                 "callback": None,
             },
         ),
+        "geco.thresholds": (cv.geco.thresholds, {"x": X, "latent_dim": 1, "weights": WEIGHTS}),
         "geco.Run.evaluate": (
             lambda x, samples, seed: run().evaluate(x, samples=samples, seed=seed),
             {"x": X, "samples": 2, "seed": 0},
