@@ -13,6 +13,7 @@ from .._utils import tables
 from .._utils.arrays import FloatArray, PickledByFields
 from .._utils.checks import check_count, check_data, check_weights
 from ..data.frame import Frame
+from ..data.rows import check_radius, standard_frame
 from ..frontier.rate_distortion import rate_distortion
 from ..objectives.constraints import PNCC, RE, Constraint
 from .reports import linear_floor
@@ -120,7 +121,8 @@ def thresholds(x: npt.ArrayLike, latent_dim: int | None = None, *, weights: npt.
     x = check_data(x)
     rho = check_weights(weights, len(x))
     size = x.shape[1] if latent_dim is None else min(check_count(latent_dim, "latent_dim"), x.shape[1])
-    ell = covariance_eigenvalues(x, rho)
+    frame = check_radius(standard_frame(x, rho))
+    ell = covariance_eigenvalues(frame.inward(x[rho > 0]), rho[rho > 0]) * frame.scale**2
     if not ell[-1] > 0:
         raise ValueError("x must have points that differ, got points that all coincide: every error is 0")
     coded, rest = ell[len(ell) - size :], float(ell[: len(ell) - size].sum())
@@ -128,15 +130,15 @@ def thresholds(x: npt.ArrayLike, latent_dim: int | None = None, *, weights: npt.
     rows = [("none", 0.0, float(ell.sum()), np.nan)]
     rows += [(f"linear VAE, latent_dim={size}", code.rate, code.distortion + rest, code.multiplier) for code in linear]
     rows.append((f"linear code, latent_dim={size}", np.nan, rest, np.nan))
-    points, index = np.unique(x, axis=0, return_inverse=True)
-    p = np.bincount(index.ravel(), rho)
-    entropy = float(-p[p > 0] @ np.log(p[p > 0]))
+    _, index = np.unique(x[rho > 0], axis=0, return_inverse=True)
+    p = np.bincount(index.ravel(), rho[rho > 0])
+    entropy = float(-p @ np.log(p))
     levels = [code.level for code in linear if code.rate < entropy]
     if x.size <= _CHEAP and levels:
         curve = rate_distortion(x, levels, gap=_GAP, weights=rho, max_maps=_MAPS, on_failure="return")
         found = zip(curve.rate.tolist(), curve.distortion.tolist(), curve.multipliers.tolist(), strict=True)
         rows += [("best code of any kind", *numbers) for numbers in found]
-    rows.append((f"each of {len(points)} points by itself", entropy, 0.0, np.nan))
+    rows.append((f"each of {len(p)} points by itself", entropy, 0.0, np.nan))
     codes, rates, errors, multipliers = zip(*rows, strict=True)
     return Thresholds(codes, np.array(rates), np.array(errors), np.array(multipliers), x.shape[1])
 

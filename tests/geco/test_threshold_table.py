@@ -41,6 +41,8 @@ def test_the_best_codes_of_few_points():
     assert table.rate[best[0]] + table.multiplier[best[0]] * table.squared_error[best[0]] <= exact.lower[0] + 0.01
     assert table.rate[-1] == pytest.approx(entropy)
     assert table.squared_error[0] == pytest.approx(p @ np.square(x - p @ x).sum(axis=1))
+    empty = thresholds([*x, [1e6, 0.0]], weights=[*p, 0.0])  # a point without weight
+    assert repr(empty) == repr(table)
 
 
 def test_kappa_of_a_row_is_met_with_equality():
