@@ -119,7 +119,7 @@ class Run(PickledByFields):
         """Evaluation on the training data with default settings."""
         return self.evaluate()
 
-    def evaluate(self, x: Any = None, *, samples: int = 16, seed: int = 0) -> Evaluation:
+    def evaluate(self, x: Any = None, *, weights: Any = None, samples: int = 16, seed: int = 0) -> Evaluation:
         """Rate, distortion, ELBO, marginal KL, active units and holes, on the training data or on other data.
 
         The run is unchanged. On other data, constraints with labels are left out.
@@ -128,6 +128,8 @@ class Run(PickledByFields):
         ----------
         x : (n, D) array_like, optional
             Other data in the same units; by default the training data.
+        weights : (n,) array_like, optional
+            Weights of the points; uniform by default.
         samples : int
             Number of codes per point, at least 2.
         seed : int
@@ -140,7 +142,7 @@ class Run(PickledByFields):
         """
         data = self.x if x is None else check_data(x)
         known = tuple(c for c in self.constraints if x is None or c.labelled is None)
-        return evaluate(self.model, data, known, sigma=self.sigma, samples=samples, seed=seed)
+        return evaluate(self.model, data, known, sigma=self.sigma, weights=weights, samples=samples, seed=seed)
 
     def excess_over(self, curve: RateDistortionCurve, *, evaluation: Evaluation | None = None) -> Placement:
         """Distance of the model from the frontier of its data, for the squared error.

@@ -36,5 +36,12 @@ def test_other_data_differ(rng):
     assert signature.difference(uniform(x), uniform(changed))
 
 
+def test_a_part_that_is_mirrored():
+    """Two triangles about one centre, of which one is turned over: cosines alone do not see it."""
+    angles = 2 * np.pi * np.arange(3) / 3
+    one = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    assert signature.difference(uniform(np.concatenate([one, 2 * one])), uniform(np.concatenate([one, -2 * one])))
+
+
 def test_coincident_points():
     assert not signature.difference(uniform(np.ones((3, 2))), uniform(np.ones((5, 2))))

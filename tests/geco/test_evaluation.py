@@ -21,17 +21,24 @@ def affine(encode, log_sigma, decode):
     return empty.with_parameters(np.array([encode, 0.0, 0.0, log_sigma, decode, 0.0]))
 
 
+def even(mean):
+    return np.full(len(mean), 1 / len(mean))
+
+
 def test_the_mixture_is_exact(rng):
     mean, log_sigma, codes = rng.standard_normal((5, 3)), 0.3 * rng.standard_normal((5, 3)), rng.standard_normal((4, 3))
     densities = norm.pdf(codes[:, None], mean, np.exp(log_sigma)).prod(axis=2).mean(axis=1)
-    np.testing.assert_allclose(log_ratio(codes, mean, log_sigma), np.log(densities / norm.pdf(codes).prod(axis=1)))
+    np.testing.assert_allclose(
+        log_ratio(codes, mean, log_sigma, even(mean)),
+        np.log(densities / norm.pdf(codes).prod(axis=1)),
+    )
 
 
 def test_the_mixture_in_blocks(rng, monkeypatch):
     mean, log_sigma, codes = rng.standard_normal((5, 3)), rng.standard_normal((5, 3)), rng.standard_normal((7, 3))
-    whole = log_ratio(codes, mean, log_sigma)
+    whole = log_ratio(codes, mean, log_sigma, even(mean))
     monkeypatch.setattr("constrained_vae._utils.memory.BLOCK", 10)  # two codes
-    np.testing.assert_allclose(log_ratio(codes, mean, log_sigma), whole, rtol=1e-12)
+    np.testing.assert_allclose(log_ratio(codes, mean, log_sigma, even(mean)), whole, rtol=1e-12)
 
 
 def test_two_points_by_integration():
@@ -95,11 +102,31 @@ def test_information_is_the_mean_of_log_own_over_mixture(rng):
     points = np.arange(200_000) % 2
     codes = mean[points] + np.exp(log_sigma[points]) * rng.standard_normal((200_000, 1))
     own = norm.logpdf(codes, mean[points], np.exp(log_sigma[points])) - norm.logpdf(codes)
-    plain = own[:, 0] - log_ratio(codes, mean, log_sigma)
-    told = information(codes, mean, log_sigma)
+    plain = own[:, 0] - log_ratio(codes, mean, log_sigma, even(mean))
+    told = information(codes, mean, log_sigma, even(mean))
     assert told.mean() == pytest.approx(plain.mean(), abs=4 * plain.std() / np.sqrt(200_000))
     assert told.std() < plain.std()
     assert (told >= 0).all()
+
+
+def test_weights_are_copies_of_points(rng):
+    """Exact means alike; estimates alike within their errors; a point without weight does not count."""
+    x = rng.standard_normal((4, 1))
+    model = affine(1.2, -0.5, 0.7)
+    copied = evaluate(model, np.repeat(x, [3, 2, 1, 0], axis=0), (cv.RE(0.3),), samples=4000)
+    found = evaluate(model, x, (cv.RE(0.3),), weights=[3, 2, 1, 0], samples=6000)
+    assert found.rate == pytest.approx(copied.rate, rel=1e-12)
+    for name in ("distortion", "mutual_information", "nll"):
+        error = np.hypot(getattr(found, f"{name}_error"), getattr(copied, f"{name}_error"))
+        assert getattr(found, name) == pytest.approx(getattr(copied, name), abs=4 * error)
+    assert found.distortion_error == pytest.approx(copied.distortion_error, rel=0.5)
+    assert found.constraints["RE"][0] == pytest.approx(found.distortion - 0.09)
+    assert found.holes == pytest.approx(copied.holes, abs=0.02)
+    curve = cv.rate_distortion(x, [0.5, 0.1], weights=[3, 2, 1, 0])
+    run = train(x, cv.RE(0.5), latent_dim=1, hidden=(), steps=1)
+    assert run.excess_over(curve, evaluation=found).gap.least > 0
+    named = evaluate(affine(50.0, -3.0, 0.02), x, weights=[3, 2, 1, 0])
+    assert named.mutual_information == pytest.approx(-np.log([1 / 2, 1 / 3, 1 / 6]) @ [1 / 2, 1 / 3, 1 / 6], abs=1e-12)
 
 
 def test_bernoulli_likelihoods():

@@ -395,8 +395,8 @@ def doors(folder):
         ),
         "geco.thresholds": (cv.geco.thresholds, {"x": X, "latent_dim": 1, "weights": WEIGHTS}),
         "geco.Run.evaluate": (
-            lambda x, samples, seed: run().evaluate(x, samples=samples, seed=seed),
-            {"x": X, "samples": 2, "seed": 0},
+            lambda x, weights, samples, seed: run().evaluate(x, weights=weights, samples=samples, seed=seed),
+            {"x": X, "weights": WEIGHTS, "samples": 2, "seed": 0},
         ),
         "geco.Run.excess_over": (
             lambda curve, evaluation: run().excess_over(curve, evaluation=evaluation),
