@@ -121,7 +121,7 @@ def thresholds(x: npt.ArrayLike, latent_dim: int | None = None, *, weights: npt.
     x = check_data(x)
     rho = check_weights(weights, len(x))
     size = x.shape[1] if latent_dim is None else min(check_count(latent_dim, "latent_dim"), x.shape[1])
-    frame = check_radius(standard_frame(x, rho))
+    frame = check_radius(standard_frame(x, rho, warn=False))
     ell = covariance_eigenvalues(frame.inward(x[rho > 0]), rho[rho > 0]) * frame.scale**2
     if not ell[-1] > 0:
         raise ValueError("x must have points that differ, got points that all coincide: every error is 0")
