@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._utils import tables
-from .._utils.checks import shown
+from .._utils.checks import check_weights, shown
 from .._utils.writing import write_npz
 from ..datasets import DataSet
 from ..frontier.rate_distortion import rate_distortion
@@ -202,9 +202,11 @@ def train(args: argparse.Namespace, data: DataSet) -> Outcome:
         return found + (f"\n{_thresholds(args, data)}" if doubtful() else "")
 
     def doubtful() -> bool:
+        rho = check_weights(data.weights, len(run.x))
+        floors = {name: found.linear_floor for name, found in run.report.items()}
         return any(
             run.report[c.name].status in ("slack", "unreachable")
-            or doubt(c, run.x, run.report[c.name].linear_floor, args.latent, linear=False)
+            or doubt(c, run.x, rho, floors[c.name], args.latent, linear=False)
             for c in run.constraints
         )
 

@@ -17,6 +17,7 @@ from .networks import VAE
 from .reports import Feasibility
 from .runs import Placement, Run
 from .schedules import Ramp
+from .starts import natural_multiplier
 from .threshold_table import Thresholds, thresholds
 from .trainer import train
 
@@ -30,6 +31,7 @@ __all__ = [
     "Ramp",
     "Run",
     "Thresholds",
+    "natural_multiplier",
     "thresholds",
     "train",
 ]

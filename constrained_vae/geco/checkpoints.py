@@ -26,10 +26,11 @@ def settings(
 ) -> dict[str, Any]:
     """The settings that must be equal for training to continue, as numbers and text for JSON."""
     model = training.model
-    learned = {t.name: repr(t.multiplier) for t in training.terms if isinstance(t.multiplier, Multiplier)}
+    learned = {t.name: repr(t.multiplier.settings) for t in training.terms if isinstance(t.multiplier, Multiplier)}
     return {
         "shape": list(x.shape),
         "data": fingerprint(x),
+        "weights": fingerprint(training.weights),
         "objective": objective,
         "beta": repr(beta),
         "sigma": training.sigma,
@@ -92,7 +93,11 @@ def restore(
     found, (arrays, numbers) = source if isinstance(source, tuple) else _read(source)
     different = [key for key in wanted if found.get(key) != wanted[key]]
     if different:
-        told = {"data": "other data", "contents": "other arrays in the constraints"}  # of which nobody reads a SHA-256
+        told = {
+            "data": "other data",
+            "weights": "other weights",
+            "contents": "other arrays in the constraints",
+        }  # of which nobody reads a SHA-256
         listed = ", ".join(
             told.get(key) or f"{key} {wanted[key]} (was {one_line(found.get(key))})" for key in different
         )

@@ -2,6 +2,8 @@
 
 Encoder and decoder are multilayer perceptrons; without hidden layers the model is the linear VAE. The encoder returns
 the mean and log sigma of q(z | x) = N(mean, diag sigma^2). A code is z = mean + sigma * noise; its prior is N(0, 1).
+log sigma is bounded, so that one outlier has a finite share of loss and gradient: it is the output of the network from
+-10 to 0, the log sigma of the prior, and bends with a tanh beyond, to -20 and 1 at the ends.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ from ..data.frame import Frame
 from ..data.rows import check_reach
 
 LIKELIHOODS = ("gaussian", "bernoulli")
+_NARROW, _WIDE, _BELOW, _ABOVE = -10.0, 0.0, 10.0, 1.0  # where log sigma bends, and how far it goes beyond
 _GELU = math.sqrt(2 / math.pi), 0.044715
 
 Trace = tuple[Array, Array | None]  # an activation, and its derivative
@@ -57,6 +60,7 @@ class Pass:
     reconstruction: Array
     kl: Array
     variance: Array
+    bend: Array  # derivative of log sigma in the output of the network
     inner: list[Trace]  # inputs of the layers of the encoder
     outer: list[Trace]  # inputs of the layers of the decoder
 
@@ -115,7 +119,8 @@ class VAE(PickledByFields):
     ) -> VAE:
         """A model with random weights of variance 1 / (inputs of the layer), or 2 / (inputs of the layer) for ReLU.
 
-        Its reconstructions are near the centre of the data.
+        Its reconstructions are as near to the centre of the data as the data are: the weights of the last layer of a
+        Gaussian decoder are divided by the root of its outputs in addition.
 
         Parameters
         ----------
@@ -138,8 +143,10 @@ class VAE(PickledByFields):
         rng, parts = np.random.default_rng(check_seed(seed)), []
         gain = math.sqrt(2) if activation == "relu" else 1.0
         for number, (n_in, n_out) in enumerate(empty.shapes):
-            last = number in (len(empty.hidden), 2 * len(empty.hidden) + 1)
+            last = number in (len(empty.hidden), len(empty.shapes) - 1)
             weights = rng.standard_normal((n_in, n_out)) * ((1.0 if last else gain) / math.sqrt(n_in))
+            if number == len(empty.shapes) - 1 and likelihood == "gaussian":
+                weights /= math.sqrt(n_out)  # in the frame the squared radius of the data is 1 in total
             parts += [weights.ravel(), np.zeros(n_out)]
         if likelihood == "bernoulli":
             mean = centre.clip(0.01, 0.99)
@@ -194,14 +201,14 @@ class VAE(PickledByFields):
         """
         xp, depth = self._xp, len(self.hidden) + 1
         inner, both = self._through(x, self.layers[:depth])
-        mean, log_sigma = both[:, : self.latent_dim], both[:, self.latent_dim :]
+        mean, (log_sigma, bend) = both[:, : self.latent_dim], _bounded(xp, both[:, self.latent_dim :])
         sigma = xp.exp(log_sigma)
         variance = sigma * sigma
         code = mean + sigma * noise
         outer, psi = self._through(code, self.layers[depth:])
         kl = (0.5 * (mean * mean + variance - 1) - log_sigma).sum() / len(x)
         psi = _sigmoid(xp, psi) if self.likelihood == "bernoulli" else psi
-        return Pass(mean, log_sigma, code, psi, kl, variance, inner, outer)
+        return Pass(mean, log_sigma, code, psi, kl, variance, bend, inner, outer)
 
     def backward(self, done: Pass, slopes: Array, out: Array | None = None) -> Array:
         """Gradient in the parameters of the mean KL plus a function of the reconstructions.
@@ -227,7 +234,7 @@ class VAE(PickledByFields):
         d_code = self._back(slopes, done.outer, self.layers[depth:], views[depth:]) @ self.layers[depth][0].T
         d_inner = self._xp.empty((n, 2 * self.latent_dim), dtype=gradient.dtype)
         d_inner[:, : self.latent_dim] = d_code + done.mean / n
-        d_inner[:, self.latent_dim :] = d_code * (done.code - done.mean) + (done.variance - 1) / n
+        d_inner[:, self.latent_dim :] = (d_code * (done.code - done.mean) + (done.variance - 1) / n) * done.bend
         self._back(d_inner, done.inner, self.layers[:depth], views[:depth])
         return gradient
 
@@ -275,7 +282,7 @@ class VAE(PickledByFields):
             for block in self._blocks(np.asarray(x, dtype=np.float64))
         ]
         both = np.concatenate(found)
-        return both[:, : self.latent_dim], both[:, self.latent_dim :]
+        return both[:, : self.latent_dim], _bounded(np, both[:, self.latent_dim :])[0]
 
     def decode(self, code: Any) -> FloatArray:
         """Reconstructions (n, D), in units of x, of codes (n, L).
@@ -335,6 +342,14 @@ def _gelu(xp: Any, u: Array) -> Trace:
     square = u * u
     t = xp.tanh(a * u * (1 + b * square))
     return 0.5 * u * (1 + t), 0.5 * (1 + t) + 0.5 * a * u * (1 - t * t) * (1 + 3 * b * square)
+
+
+def _bounded(xp: Any, u: Array) -> tuple[Array, Array]:
+    """log sigma between its bounds, and its derivative in u."""
+    inside = u.clip(_NARROW, _WIDE)
+    reach = xp.where(u < _NARROW, _BELOW, _ABOVE).astype(u.dtype)
+    share = xp.tanh((u - inside) / reach)
+    return inside + reach * share, 1 - share * share
 
 
 def _sigmoid(xp: Any, u: Array) -> Array:

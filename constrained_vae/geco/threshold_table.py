@@ -143,16 +143,18 @@ def thresholds(x: npt.ArrayLike, latent_dim: int | None = None, *, weights: npt.
     return Thresholds(codes, np.array(rates), np.array(errors), np.array(multipliers), x.shape[1])
 
 
-def doubt(constraint: Constraint, x: FloatArray, floor: float, latent_dim: int, *, linear: bool) -> str:
+def doubt(
+    constraint: Constraint, x: FloatArray, weights: FloatArray, floor: float, latent_dim: int, *, linear: bool
+) -> str:
     """What is doubtful about a threshold before training, in a sentence; empty if nothing is.
 
     `floor` is `linear_floor` for this size of the code, and `linear` says that the model is a linear VAE.
     """
     if isinstance(constraint, PNCC):
-        return _doubt_of_correlation(constraint, x)
+        return _doubt_of_correlation(constraint, x, weights)
     if np.isnan(floor):
         return ""
-    none = linear_floor(constraint, x, 0)
+    none = linear_floor(constraint, x, 0, weights)
     of = "data" if isinstance(constraint, RE) else "features"
     if constraint.allowance >= none:
         text = f"is at least the variance {none:.4g} of the {of}: no code is needed, lambda goes to 0"
@@ -168,10 +170,10 @@ def doubt(constraint: Constraint, x: FloatArray, floor: float, latent_dim: int, 
     return f"{constraint.name}: kappa^2 = {constraint.allowance:.4g}{unit} {text}"
 
 
-def _doubt_of_correlation(constraint: PNCC, x: FloatArray) -> str:
+def _doubt_of_correlation(constraint: PNCC, x: FloatArray, weights: FloatArray) -> str:
     """Each patch has a correlation of 1 with itself, the largest there is, or 0 with any patch if it is constant."""
     patches, _ = constraint.in_frame(Frame.identity(x.shape[1])).statistics(x)
-    most = float(np.square(patches).sum(axis=1).mean())
+    most = float(weights @ np.square(patches).sum(axis=1))
     if constraint.kappa <= most + 1e-9:
         return ""
     return (
@@ -183,6 +185,7 @@ def _doubt_of_correlation(constraint: PNCC, x: FloatArray) -> str:
 
 def warn_of_doubts(
     x: FloatArray,
+    weights: FloatArray,
     constraints: tuple[Constraint, ...],
     floors: dict[str, float],
     latent_dim: int,
@@ -192,5 +195,5 @@ def warn_of_doubts(
 ) -> None:
     """Warn of every threshold that is doubtful."""
     for constraint in constraints:
-        if text := doubt(constraint, x, floors[constraint.name], latent_dim, linear=linear):
+        if text := doubt(constraint, x, weights, floors[constraint.name], latent_dim, linear=linear):
             warnings.warn(text, stacklevel=stacklevel)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -12,6 +13,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from .._utils import deadline
+from .._utils.arrays import FloatArray
 from .._utils.checks import (
     asks_to_stop,
     check_callable,
@@ -31,7 +33,6 @@ from .._utils.checks import (
 )
 from .._utils.device import array_namespace
 from .._utils.interrupts import deferred_interrupts, finished
-from ..data.frame import Frame
 from ..data.rows import check_radius, standard_frame
 from ..objectives.constraints import Constraint
 from ..objectives.elbo import ELBO
@@ -43,6 +44,7 @@ from .networks import VAE, check_hidden
 from .reports import linear_floor, make_report
 from .runs import Run
 from .schedules import Ramp
+from .starts import natural_multiplier
 from .threshold_table import warn_of_doubts
 from .training import NotFiniteError, Training
 
@@ -65,6 +67,7 @@ def train(
     beta: float | Ramp | None = None,
     sigma: float = 1.0,
     multipliers: Mapping[str, Multiplier] | None = None,
+    weights: Any = None,
     steps: int = 20_000,
     time_limit: float | None = None,
     batch_size: int | None = None,
@@ -104,7 +107,12 @@ def train(
         likelihoods.
     multipliers : mapping of str to Multiplier, optional
         Multipliers by the names of their constraints, for settings other than the default, such as a schedule for kappa
-        or a given nu. They are copied. By default lambda starts at 1, and nu follows from the damping rule.
+        or a given nu. They are copied. Their thresholds must be those of the constraints; a schedule should end there,
+        since the report compares with kappa. By default lambda starts at `natural_multiplier(x, constraint)`, so that
+        training does not depend on the unit of x, and nu follows from the damping rule.
+    weights : (N,) array_like, optional
+        Weights of the points, as in `solve`; by default equal. A point of weight w is in N w batches of an epoch on
+        average, for weights of sum 1. `Run.evaluate` takes every point once.
     steps : int
         Total number of steps, including the steps before `resume`.
     time_limit : float, optional
@@ -169,8 +177,10 @@ def train(
     xp = array_namespace(x if hasattr(x, "__cuda_array_interface__") else host)
     weight = _weight(objective, beta, sigma, likelihood)
     ELBO(likelihood=likelihood).check(host)
+    weights = check_weights(weights, len(host))
+    frame = standard_frame(host, weights, warn=likelihood == "gaussian")
     if likelihood == "gaussian":
-        check_radius(standard_frame(host, check_weights(None, len(host))))
+        check_radius(frame)
     for constraint in constraints:
         constraint.check(host)
         if constraint.labelled not in (None, len(host)):
@@ -186,19 +196,18 @@ def train(
         learning_rate = min(_RATE, _RATE_OF_WIDTH / max(check_hidden(hidden), default=1))
     dtype = check_dtype(dtype)
 
-    centre = host.mean(axis=0, dtype=np.float64)
-    radius = float(np.sqrt(np.square(host - centre).sum(axis=1).mean()))
-    frame = Frame(centre, radius or 1.0)
     model = VAE.initialised(
         frame, latent_dim, hidden, activation=activation, likelihood=likelihood, seed=seed, dtype=dtype
     )
-    floors = {c.name: linear_floor(c, host, latent_dim) for c in constraints}
+    variances = {c.name: linear_floor(c, host, 0, weights) for c in constraints}
+    floors = {c.name: linear_floor(c, host, latent_dim, weights) for c in constraints}
     training = Training.make(
         np.asarray(host, dtype=np.float64),
         model.with_parameters(xp.asarray(model.parameters)),
         constraints,
-        _multipliers(constraints, multipliers, objective),
+        _multipliers(host, weights, constraints, multipliers, objective),
         weight,
+        weights=weights,
         batch_size=batch_size,
         learning_rate=check_positive(learning_rate, "learning_rate"),
         seed=seed,
@@ -210,7 +219,7 @@ def train(
         source = (resume.settings, resume.state) if isinstance(resume, Run) else check_path(resume, "resume")
         checkpoints.restore(training, source, settings)
     else:
-        warn_of_doubts(host, constraints, floors, latent_dim, linear=not len(hidden), stacklevel=3)
+        warn_of_doubts(host, weights, constraints, floors, latent_dim, linear=not len(hidden), stacklevel=3)
 
     with deadline.within(time_limit):
         stopped = _loop(training, steps, file, checkpoint_every, progress, callback)
@@ -226,7 +235,7 @@ def train(
             settings=settings,
             state=training.state(),
             stopped=stopped,
-            report=make_report(training, history, constraints, floors),
+            report=make_report(training, history, constraints, floors, variances),
         )
 
     run, pressed = finished(result)
@@ -304,7 +313,11 @@ def _weight(objective: str, beta: float | Ramp | None, sigma: float, likelihood:
 
 
 def _multipliers(
-    constraints: tuple[Constraint, ...], given: Mapping[str, Multiplier] | None, objective: str
+    x: FloatArray,
+    weights: FloatArray,
+    constraints: tuple[Constraint, ...],
+    given: Mapping[str, Multiplier] | None,
+    objective: str,
 ) -> dict[str, Multiplier]:
     """The learned multipliers by name; empty unless the objective is "geco"."""
     if given is not None and not isinstance(given, Mapping):
@@ -319,7 +332,19 @@ def _multipliers(
         raise ValueError(f"multipliers must be named like constraints, {names}, got {unknown}")
     for value in given.values():
         check_instance(value, "multipliers", Multiplier, "Multiplier(0.1)")
-    return {c.name: given[c.name].copy() if c.name in given else Multiplier(c.allowance) for c in constraints}
+    for c in constraints:
+        threshold = given[c.name].threshold if c.name in given else c.allowance
+        if not callable(threshold) and not math.isclose(threshold, c.allowance, rel_tol=1e-9):
+            raise ValueError(
+                f"multipliers must have the thresholds of their constraints, {c.allowance:.9g} for {c.name}, got "
+                f"{threshold:.9g}: change kappa, or give Multiplier({c.allowance:.9g})"
+            )
+    return {
+        c.name: given[c.name].copy()
+        if c.name in given
+        else Multiplier(c.allowance, initial=natural_multiplier(x, c, weights=weights))
+        for c in constraints
+    }
 
 
 def _warn_of_failures(run: Run) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from .._utils.arrays import Array, FloatArray
 from .._utils.device import array_namespace, numbers, to_host
@@ -33,7 +34,8 @@ class NotFiniteError(FloatingPointError):
 class Training:
     """Model, optimiser, multipliers and random state during training.
 
-    Batches are drawn without replacement in every epoch; the order of an epoch depends on the seed and its number.
+    An epoch has N draws: every point once, or with weights N w times, rounded at random (systematic sampling). Batches
+    are drawn without replacement from them; the order of an epoch depends on the seed and its number.
     """
 
     model: VAE
@@ -44,6 +46,7 @@ class Training:
     batch_size: int
     learning_rate: float
     beta: Callable[[int], float] | None
+    weights: FloatArray  # (N,), of sum 1, on the host
     seed: int
     sigma: float
     steps: int = 0
@@ -148,6 +151,7 @@ class Training:
         gradient = model.backward(done, slopes, out=self._gradient)
         if not math.isfinite(float(gradient @ gradient)):
             raise NotFiniteError("the gradient is not finite")
+        gradient /= self.stake()
 
         rate = self.learning_rate / (1 + self.steps / _LONG) ** _FALL
         row = [kl, energies[self.distortion], self.nll(energies), rate]
@@ -169,6 +173,15 @@ class Training:
         if given is None or isinstance(given, Multiplier):
             return None if given is None else given.value
         return given(self.steps)
+
+    def stake(self) -> float:
+        """1 + sum of lambda times threshold, in nats: the order of the loss, by which its gradient is divided.
+
+        Adam remembers squared gradients for thousands of steps. In units of the stake they do not change with lambda;
+        otherwise a fall of lambda by a thousand would stop the network.
+        """
+        learned = self._learned.values()
+        return 1 + sum(multiplier.value * abs(multiplier.threshold_at(self.steps)) for multiplier in learned)
 
     def measure(self, term: Term, energy: float) -> list[float]:
         """The numbers of a term that are recorded; a learned multiplier is updated with the energy."""
@@ -193,7 +206,10 @@ class Training:
         per_epoch = len(self.x) // self.batch_size
         epoch, place = divmod(self.steps, per_epoch)
         if epoch != self._epoch:
-            order = np.random.default_rng([self.seed, 2, epoch]).permutation(len(self.x))
+            rng = np.random.default_rng([self.seed, 2, epoch])
+            order = rng.permutation(len(self.x))
+            if np.ptp(self.weights) > 0:
+                order = systematic(self.weights, rng.random())[order]
             self._epoch, self._order = epoch, self._xp.asarray(order)
         return self._order[place * self.batch_size : (place + 1) * self.batch_size]
 
@@ -243,6 +259,14 @@ class Training:
             if learned[name]["steps"] < steps:
                 raise ValueError(f"the multiplier of {name} must have {steps} steps, got {learned[name]['steps']}")
         return steps, _checked_generator(entry(numbers, "rng", dict)), learned
+
+
+def systematic(weights: FloatArray, start: float) -> npt.NDArray[np.intp]:
+    """N of N rows, row i floor(N w_i) or ceil(N w_i) times and N w_i times on average over starts in [0, 1)."""
+    n = len(weights)
+    ends = np.cumsum(weights) * (n / weights.sum())
+    last = int(np.flatnonzero(weights)[-1])  # rounding of the last end must not reach rows without weight
+    return np.searchsorted(ends, np.arange(n) + start, side="right").clip(max=last)
 
 
 def _checked_generator(state: dict[str, Any]) -> dict[str, Any]:

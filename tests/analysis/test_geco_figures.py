@@ -39,7 +39,8 @@ def test_the_way_through_the_plane_is_that_of_the_run(drawn):
         means = [values[low:high].mean() for low, high in itertools.pairwise(edges)]
         np.testing.assert_allclose(arrays[name], means)
     np.testing.assert_allclose(arrays["rms"], np.sqrt(arrays["distortion"] / 2))
-    assert arrays["beta"][0] == pytest.approx(2 / (2 * 0.5**2))  # lambda = 1, for the mean of two dimensions
+    start = cv.geco.natural_multiplier(data.x, cv.RE(0.5, reduction="mean"))
+    assert arrays["beta"][0] == pytest.approx(2 / (2 * 0.5**2 * start))  # for the mean of two dimensions
     seen = run.evaluate(samples=1000)
     np.testing.assert_array_equal(arrays["final"], [seen.distortion, seen.rate, seen.distortion_error])
     assert arrays["multiplier"] == pytest.approx(run.multipliers["RE"] / 2)

@@ -7,8 +7,10 @@ import pytest
 from scipy.special import expit, log_expit
 
 import constrained_vae as cv
+from constrained_vae.data.rows import standard_frame
 from constrained_vae.geco import VAE
 from constrained_vae.geco.loss_terms import Term
+from constrained_vae.geco.networks import _bounded
 from constrained_vae.objectives.energies import CrossEntropy
 
 N, DIM, LATENT = 6, 4, 2
@@ -147,6 +149,34 @@ def test_blocks_change_nothing(rng, monkeypatch):
     whole = vae.reconstruct(x)
     monkeypatch.setattr("constrained_vae._utils.memory.BLOCK", 10)  # two rows
     np.testing.assert_allclose(vae.reconstruct(x), whole, rtol=1e-13)
+
+
+@pytest.mark.parametrize("dim", [2, 64, 784])
+@pytest.mark.parametrize(
+    ("hidden", "likelihood"), [((), "gaussian"), ((32,), "gaussian"), ((32, 16), "gaussian"), ((32,), "bernoulli")]
+)
+def test_the_first_error_is_about_the_variance(rng, dim, hidden, likelihood):
+    """In every dimension: 1 for the data, and the decoder adds its own spread, which is at most E||z||^2 / L = 2."""
+    x = rng.random((500, dim)).round()
+    frame = standard_frame(x, np.full(500, 1 / 500))
+    vae = VAE.initialised(frame, 16, hidden, likelihood=likelihood)
+    done = vae.forward(frame.inward(x), rng.standard_normal((500, 16)))
+    error = np.square(vae.output_frame.outward(done.reconstruction) - x).sum(axis=1).mean() / frame.scale**2
+    assert 1.0 < error < (4.0 if not hidden else 2.0)
+
+
+@pytest.mark.parametrize("hidden", [(), (5,)])
+def test_log_sigma_is_bounded_and_untouched_near_the_prior(rng, hidden):
+    vae = model(rng, hidden)
+    far = 1e6 * rng.standard_normal((50, DIM))
+    _, log_sigma = vae.encode(far) if not hidden else vae.with_parameters(1e6 * vae.parameters).encode(far)
+    assert -20 <= log_sigma.min() < -19.9
+    assert 0.99 < log_sigma.max() <= 1
+    u = np.linspace(-10.0, 0.0, 11)
+    np.testing.assert_array_equal(_bounded(np, u), [u, np.ones(11)])
+    u = np.linspace(-40.0, 3.0, 100)
+    slopes = [(_bounded(np, v + 1e-6)[0] - _bounded(np, v - 1e-6)[0]) / 2e-6 for v in u]
+    np.testing.assert_allclose(_bounded(np, u)[1], slopes, atol=1e-6)
 
 
 def test_bernoulli_decoders_begin_at_the_mean_and_stay_inside(rng):

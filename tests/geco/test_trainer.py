@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 
 import constrained_vae as cv
-from constrained_vae.geco import Multiplier, Ramp, train
+from constrained_vae.geco import Multiplier, Ramp, natural_multiplier, train
+from constrained_vae.geco.training import systematic
 from tests.helpers.device import namespace as device_namespace, upload
+from tests.helpers.marks import slow
 from tests.helpers.mutations import with_array, with_header
 
 DATA = cv.datasets.gaussian((4.0, 2.0, 0.5), n=32)  # 256 points, covariance exactly diag(4, 2, 0.5)
@@ -50,15 +52,19 @@ def test_seeds(options):
 
 
 def test_the_first_step_by_hand():
-    """Adam's first step is -rate times the sign of the gradient of KL + lambda C, lambda = 1, at the first batch."""
+    """Adam's first step is -rate times the sign of the gradient of KL + lambda C at the first batch.
+
+    lambda is 1 / (2 theta) with the water level theta = 1/3, at which three components make an error of 1. The gradient
+    is divided by 1 + lambda kappa^2.
+    """
     start, stepped = run(cv.RE(1.0), steps=0), run(cv.RE(1.0), steps=1)
     rows = np.random.default_rng([0, 2, 0]).permutation(256)[:32]
     noise = np.random.default_rng([0, 1]).standard_normal((32, 2))
     frame, x = start.model.frame, DATA.x[rows]
     done = start.model.forward(frame.inward(x), noise)
     error = x - frame.outward(done.reconstruction)
-    slopes = -2 * frame.scale * error / 32
-    gradient = start.model.backward(done, slopes)
+    slopes = 1.5 * -2 * frame.scale * error / 32
+    gradient = start.model.backward(done, slopes) / 2.5
     moved = stepped.model.parameters - start.model.parameters
     np.testing.assert_allclose(moved, -5e-3 * gradient / (np.abs(gradient) + 1e-8), rtol=1e-6, atol=1e-9)
     history = stepped.history
@@ -107,7 +113,7 @@ def test_what_is_written_down():
 def test_lambda_follows_the_averages():
     """The multiplier of the trainer is the one of the algorithm, fed with the batch means."""
     found = run(cv.RE(1.0), steps=300)
-    by_hand = Multiplier(1.0)
+    by_hand = Multiplier(1.0, initial=natural_multiplier(DATA.x, cv.RE(1.0)))
     for c, lam, average in zip(
         found.history.values["RE"], found.history.multipliers["RE"], found.history.averages["RE"], strict=True
     ):
@@ -116,7 +122,7 @@ def test_lambda_follows_the_averages():
         assert average == pytest.approx(by_hand.average, rel=1e-12, nan_ok=True)
         by_hand.load_state_dict({**by_hand.state_dict(), "average": average})
         by_hand.step()
-    assert found.history.multipliers["RE"][-1] != 1.0
+    assert found.history.multipliers["RE"][-1] != by_hand.initial
 
 
 def test_mean_and_sum_are_units():
@@ -132,11 +138,86 @@ def test_mean_and_sum_are_units():
     assert of_sum["RE"].value == 1.0  # given multipliers are not touched
 
 
-def test_units_and_offsets_of_the_data_cost_nothing():
-    scaled = run(cv.RE(1e3), x=1e3 * DATA.x + 5e4, multipliers={"RE": Multiplier(1e6, initial=1e-6)}, steps=200)
-    plain = run(cv.RE(1.0), steps=200)
-    np.testing.assert_allclose(scaled.history.kl, plain.history.kl, rtol=1e-6)
-    np.testing.assert_allclose(scaled.history.multipliers["RE"] * 1e6, plain.history.multipliers["RE"], rtol=1e-6)
+def in_another_unit(scale, offset=0.0, reduction="sum", steps=1000):
+    """The run of DATA in another unit; its numbers that have a unit are in the unit of DATA again."""
+    kappa = scale * (1.0 if reduction == "sum" else 1 / np.sqrt(3))
+    found = run(cv.RE(kappa, reduction=reduction), x=scale * DATA.x + offset, steps=steps)
+    per = scale**2 if reduction == "sum" else scale**2 / 3
+    history = found.history
+    numbers = [history.kl, history.multipliers["RE"] * per, history.averages["RE"] / per, history.distortion / scale**2]
+    return np.array(numbers), found
+
+
+@pytest.mark.parametrize("power", [-30, slow(-4), slow(1), 30])
+def test_a_power_of_two_as_unit_gives_the_same_bits(power):
+    (plain, one), (scaled, other) = in_another_unit(1.0), in_another_unit(2.0**power)
+    np.testing.assert_array_equal(scaled, plain)
+    np.testing.assert_array_equal(other.model.parameters, one.model.parameters)
+    assert other.report["RE"].status == one.report["RE"].status
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [slow({"scale": 1e-3}), slow({"scale": 30.0}), {"scale": 1e3, "offset": 5e4}, {"reduction": "mean"}],
+    ids=str,
+)
+def test_unit_origin_and_reduction_do_not_change_the_trajectory(unit):
+    """To 1e-9 after 1000 steps, from roundings of 1e-15 (of the offset: 1e-14) at the start."""
+    (plain, _), (other, _) = in_another_unit(1.0), in_another_unit(**{"scale": 1.0, **unit})
+    np.testing.assert_allclose(other, plain, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("factor", [1e3, slow(1e-3)])
+def test_a_start_a_thousand_off_comes_back(factor):
+    """Adam does not keep the network where a larger lambda has put it: lambda* = 1.25 of section 5, within 5 %."""
+    start = Multiplier(1.2, initial=1.25 * factor, bounds=(1e-8, 1e8))
+    x = cv.datasets.gaussian((4.0, 2.0, 0.5)).x
+    found = train(x, cv.RE.from_squared_error(1.2), latent_dim=3, hidden=(), steps=4000, multipliers={"RE": start})
+    assert found.multipliers["RE"] == pytest.approx(1.25, rel=0.05)
+    assert found.report["RE"].status == "met"
+
+
+def test_points_of_weight_two_are_points_twice():
+    """Frame, start and batches: every draw of an epoch is one of the repeated points as often."""
+    counts = np.arange(256) % 3
+    found = run(cv.RE(1.0), weights=counts, steps=0)
+    repeated = run(cv.RE(1.0), x=np.repeat(DATA.x, counts, axis=0), steps=0)
+    np.testing.assert_allclose(found.model.frame.centre, repeated.model.frame.centre, atol=1e-12)
+    assert found.model.frame.scale == pytest.approx(repeated.model.frame.scale, rel=1e-12)
+    expected = 256 * counts / counts.sum()
+    drawn = np.array(
+        [np.bincount(systematic(counts / counts.sum(), u), minlength=256) for u in np.linspace(0, 0.99, 100)]
+    )
+    assert (np.abs(drawn - expected) < 1).all()
+    np.testing.assert_allclose(drawn.mean(axis=0), expected, atol=0.02)  # a hundred starts: to a hundredth, twice
+    np.testing.assert_array_equal(systematic(np.full(7, 1 / 7), 0.3), np.arange(7))
+
+
+def test_weights_are_learned_from_and_belong_to_the_settings():
+    """Points without weight are not seen: the error on the others is what kappa allows."""
+    x = np.concatenate([DATA.x, 50 + DATA.x])
+    weights = np.repeat([1.0, 0.0], 256)
+    found = run(cv.RE(1.0), x=x, weights=weights)
+    alone = run(cv.RE(1.0))
+    np.testing.assert_allclose(found.model.frame.centre, alone.model.frame.centre, atol=1e-12)
+    assert found.history.multipliers["RE"][0] == pytest.approx(1.5, rel=1e-9)
+    assert found.history.distortion.max() < 20
+    same(run(cv.RE(1.0), x=x, weights=2 * weights, steps=30, resume=found), found)
+    with pytest.raises(ValueError, match="resume wants the data and settings of before, got other weights"):
+        run(cv.RE(1.0), x=x, resume=found)
+
+
+def test_one_threshold():
+    with pytest.raises(
+        ValueError, match=r"thresholds of their constraints, 1 for RE, got 2\.25: change kappa, or give Mu"
+    ):
+        run(cv.RE(1.0), multipliers={"RE": Multiplier(2.25)})
+    exact = np.nextafter(1.0, 2.0)
+    run(cv.RE(1.0), multipliers={"RE": Multiplier(exact)}, steps=1)  # the same but for rounding
+    found = run(cv.RE(1.0), multipliers={"RE": Multiplier(Ramp(8.0, 4.0, 20))}, steps=100)
+    assert found.report["RE"].threshold == 1.0
+    assert found.report["RE"].status == "not met"
+    assert found.report["RE"].value == pytest.approx(found.history.tail().distortion.mean(), rel=1e-12)
 
 
 def test_schedules_for_kappa():
@@ -346,11 +427,11 @@ def test_a_damaged_state_is_refused_before_anything_changes(tmp_path):
 
 def test_a_number_that_is_not_finite_stops_and_keeps_the_last_good_state():
     with pytest.warns(cv.NotConvergedWarning, match=r"not finite at step \d+: .* is not finite"):
-        found = run(cv.RE(1.0), learning_rate=1e100)
+        found = run(cv.RE(1.0), learning_rate=1e200)
     assert found.stopped.startswith(f"not finite at step {len(found.history)}: ")
     assert np.isfinite(found.model.parameters).all()
     assert np.isfinite(found.history.column("kl")).all()
-    same(run(cv.RE(1.0), learning_rate=1e100, steps=len(found.history)), found)
+    same(run(cv.RE(1.0), learning_rate=1e200, steps=len(found.history)), found)
 
 
 def test_a_gradient_that_is_not_finite_is_never_taken():

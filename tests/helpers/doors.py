@@ -380,6 +380,7 @@ def doors(folder):
                 "beta": None,
                 "sigma": 1.0,
                 "multipliers": None,
+                "weights": None,
                 "steps": 3,
                 "time_limit": 2.0,
                 "batch_size": 2,
@@ -415,8 +416,19 @@ def doors(folder):
         ),
         "geco.Multiplier.threshold_at": (lambda step: cv.geco.Multiplier(1.0).threshold_at(step), {"step": 1}),
         "geco.Multiplier.freeze": (lambda frozen: cv.geco.Multiplier(1.0).freeze(frozen), {"frozen": True}),
-        "geco.Multiplier.penalty": (lambda energy: cv.geco.Multiplier(1.0).penalty(energy), {"energy": 1.0}),
-        "geco.Multiplier.observe": (lambda energy: cv.geco.Multiplier(1.0).observe(energy), {"energy": 1.0}),
+        "geco.Multiplier.penalty": (
+            lambda energy, weight: cv.geco.Multiplier(1.0).penalty(energy, weight),
+            {"energy": 1.0, "weight": 0.5},
+        ),
+        "geco.Multiplier.observe": (
+            lambda energy, weight: cv.geco.Multiplier(1.0).observe(energy, weight),
+            {"energy": 1.0, "weight": 0.5},
+        ),
+        "geco.Multiplier.cost": (lambda energy: cv.geco.Multiplier(1.0).cost(energy), {"energy": 1.0}),
+        "geco.natural_multiplier": (
+            cv.geco.natural_multiplier,
+            {"x": X, "constraint": cv.RE(0.5), "weights": None},
+        ),
         "geco.Multiplier.load_state_dict": (
             lambda state: cv.geco.Multiplier(1.0).load_state_dict(state),
             {"state": lambda: cv.geco.Multiplier(1.0).state_dict()},
