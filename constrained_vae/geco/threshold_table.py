@@ -158,6 +158,8 @@ def doubt(
     of = "data" if isinstance(constraint, RE) else "features"
     if constraint.allowance >= none:
         text = f"is at least the variance {none:.4g} of the {of}: no code is needed, lambda goes to 0"
+    elif not constraint.allowance:
+        text = "is 0, which no code with noise reaches: lambda goes to its upper bound"
     elif constraint.allowance < floor:
         only = "so that it cannot be reached" if linear else "so that it may be out of reach"
         text = f"is below {floor:.4g}, the least that a linear code of {latent_dim} dimensions has, {only}"

@@ -100,6 +100,10 @@ def test_correlations_above_that_of_the_data_with_themselves():
     train(digits.x, cv.PNCC(share - 0.001, digits.image_shape, 2), latent_dim=1, hidden=(2,), steps=0)
 
 
+def test_an_error_of_zero():
+    warned(np.eye(3), cv.RE(0.0), "which no code with noise reaches", latent_dim=3)
+
+
 def test_errors_of_linear_features():
     """Twice the first axis, of variance 4: 16 without any code, and 0 with one latent dimension."""
     x = cv.datasets.gaussian((4.0, 2.0, 0.5), n=8).x
