@@ -30,8 +30,7 @@ _NATS = (1e-6, 1e4)  # default bounds of lambda times threshold
 _MEMORY = 10  # memory of the estimate of the response, in units of the memory of the moving average
 _QUIET = 1e-6  # smallest variance of log batch means that is assumed
 _SLIGHT, _STRONG = 0.5, 4.0  # smallest and largest response
-_LARGEST_RATIO = 100.0  # of energy and threshold, either way; beyond it lambda moves no faster
-_LOG_RATIO = math.log(_LARGEST_RATIO)
+_LEAST_RATIO = 0.01  # of energy and threshold; below it lambda falls no faster, since the logarithm has no end
 _LEAST = 1e-300  # smallest size of a threshold but 0
 _ROUNDING = 1e-9  # of the sum of the shares of micro-batches
 _VERSION = 2  # of the state
@@ -46,9 +45,9 @@ class Multiplier:
     gradient of the batch. After the step of the network, `step` changes lambda; nothing else does.
 
     With a given step size nu the law is that of the paper, lambda <- lambda exp(nu C_ma), for energies of any sign. By
-    default the energy is at least 0, and lambda <- lambda (E_ma / threshold)^nu, where E_ma = C_ma + threshold is the
-    moving average of the energy; the ratio is taken from 1/100 to 100. So the unit of the energy does not matter, and
-    lambda falls as fast as it rises, however far the energy is from the threshold.
+    default the energy is at least 0, and the exponent has no unit: nu C_ma / E_ma where C_ma > 0, with the moving
+    average E_ma = C_ma + threshold of the energy, and nu log(E_ma / threshold) below, where the ratio is at least 1/100.
+    So lambda rises by at most e^nu a step while the network has not learned yet, and falls no slower than it rises.
 
     The step size nu then follows the damping rule nu r = (1 - alpha) / 4, where r = -d log E[H] / d log lambda is the
     response of the energy. The response is estimated by a regression of log batch means on log lambda. The noise of a
@@ -267,17 +266,17 @@ class Multiplier:
 
     @property
     def _excess(self) -> float:
-        """C_ma if the step size is given, else the log ratio of averaged energy and threshold, within bounds."""
+        """C_ma if the step size is given, else C_ma / E_ma above 0 and log(E_ma / threshold) below."""
         average, threshold = self._state.average, self.threshold_at(max(self._state.steps - 1, 0))
         if self.step_size is not None:
             return average
-        if threshold == 0:
-            return _LOG_RATIO if average > 0 else 0.0
-        return math.log(min(max(1 + average / threshold, 1 / _LARGEST_RATIO), _LARGEST_RATIO))
+        if average >= 0:
+            return average / (average + threshold) if average else 0.0
+        return math.log(max(1 + average / threshold, _LEAST_RATIO))
 
     @property
     def nu(self) -> float:
-        """The step size of log lambda: of C_ma if it was given, else of the log ratio of energy and threshold."""
+        """The step size of log lambda: per unit of C_ma if it was given, else per relative excess of the energy."""
         return (1 - self.averaging) / (4 * self.response) if self.step_size is None else self.step_size
 
     @property
@@ -294,7 +293,7 @@ class Multiplier:
     def _learn(self, energy: float, began: bool) -> None:
         """Update the moments of log energy and log lambda, and the variance of log energies about their average."""
         state = self._state
-        least = (state.average + self.threshold_at(state.steps)) / _LARGEST_RATIO
+        least = (state.average + self.threshold_at(state.steps)) * _LEAST_RATIO
         nats = max(energy, least) * self._start  # a number without unit
         log_energy = math.log(nats) if nats > 0 else 0.0
         if began:

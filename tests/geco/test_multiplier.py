@@ -248,13 +248,13 @@ def test_signed_energies_with_a_step_size():
 
 
 def test_the_law_without_units_by_hand(rng):
-    """lambda <- lambda (E_ma / threshold)^nu, with the ratio between 1/100 and 100."""
+    """log lambda changes by nu C_ma / E_ma above the threshold, by nu log(E_ma / threshold) below, from 1/100 on."""
     multiplier = Multiplier(2.0, initial=3.0, burn_in=0, averaging=0.9, bounds=(1e-9, 1e9))
     average, lam = None, 3.0
     for energy in [*rng.uniform(0, 5, 30), *[0.0] * 100, *[1e4] * 100]:
         multiplier.penalty(energy)
         average = energy if average is None else 0.9 * average + 0.1 * energy
-        lam *= min(max(average / 2.0, 0.01), 100.0) ** multiplier.nu
+        lam *= math.exp(multiplier.nu * (1 - 2 / average if average > 2 else math.log(max(average / 2, 0.01))))
         multiplier.step()
         assert multiplier.value == pytest.approx(lam, rel=1e-10)
     assert multiplier.nu == pytest.approx(0.1 / (4 * multiplier.response), rel=1e-15)
