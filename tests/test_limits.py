@@ -153,6 +153,7 @@ CALLS = {
         lambda t: cv.rate_distortion(PLANE, [0.5, 0.1, 0.01], locate=1e-3, time_limit=t),
         lambda c: is_curve(c, PLANE),
     ),
+    "first_split": (lambda t: cv.first_split(WIDE, time_limit=t), lambda s: np.isfinite(s.log_odds).all()),
     "nucleation_beta": (
         lambda t: cv.nucleation_beta(WIDE, time_limit=t),
         lambda beta: beta >= cv.first_critical_beta(WIDE),

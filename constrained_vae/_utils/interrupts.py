@@ -32,10 +32,7 @@ def deferred_interrupts() -> Iterator[None]:
         yield
     finally:
         try:
-            _install(handlers)
-        except BaseException:  # one that is restored has raised before the others are
-            _install(handlers)
-            raise
+            _restore(handlers)
         finally:
             _raise([number for number in handlers if number in arrived])
 
@@ -43,6 +40,27 @@ def deferred_interrupts() -> Iterator[None]:
 def _install(handlers: dict[signal.Signals, Any]) -> None:
     for number, handler in handlers.items():
         signal.signal(number, handler)
+
+
+def _restore(handlers: dict[signal.Signals, Any]) -> None:
+    """Install all handlers before any of them is called.
+
+    The signals wait meanwhile. One that another thread receives does not: what its handler raises is raised in the end.
+    """
+    masks = hasattr(signal, "pthread_sigmask")  # not on Windows
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, handlers) if masks else set()
+    raised: list[BaseException] = []
+    restored = False
+    while not restored:
+        try:
+            _install(handlers)
+            restored = True
+        except BaseException as error:
+            raised.append(error)
+    if masks:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    if raised:
+        raise raised[-1]
 
 
 def _raise(numbers: list[signal.Signals]) -> None:

@@ -13,7 +13,8 @@ from .._utils.checks import check_data, check_weights
 from ..latent.tiling import Tiling
 from ..objectives.elbo import ELBO
 from ..phases.criticality import first_critical_beta
-from ..solvers.solve import solve
+from ..results.status import Status
+from ..solvers.solve import report_failure, solve
 
 _DISTANCE = 1e-5  # relative distance below the first transition at which the split is solved for
 _SIDE_TOL = 1e-3  # coordinates below this, in units of their root mean square, are too near the cut to have a side
@@ -34,6 +35,11 @@ class FirstSplit:
         sqrt(rho_i), with the sign of the log odds.
     degeneracy : float
         Ratio of the second to the first eigenvalue of this matrix; if it is 1, the axis of the split is not unique.
+
+    Warns
+    -----
+    NotConvergedWarning
+        If a budget is used up.
 
     Examples
     --------
@@ -115,6 +121,8 @@ def first_split(
         backend=backend,
         on_failure="return",
     )
+    if s.status is Status.BUDGET_USED:  # so near a transition, other ends have the partition all the same
+        report_failure(s, "warn", stacklevel=3)
     first, second = s.decoder
     log_odds = (x - (first + second) / 2) @ (first - second) / s.beta
     # Eigenvectors u of the Gram matrix are singular vectors: u_i / sqrt(rho_i) = (x_i - mean).v / singular value.
