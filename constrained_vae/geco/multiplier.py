@@ -46,7 +46,7 @@ class Multiplier:
 
     With a given step size nu the law is that of the paper, lambda <- lambda exp(nu C_ma), for energies of any sign. By
     default the energy is at least 0, and the exponent has no unit: nu C_ma / E_ma where C_ma > 0, with the moving
-    average E_ma = C_ma + threshold of the energy, and nu log(E_ma / threshold) below, where the ratio is at least 1/100.
+    average E_ma = C_ma + threshold of the energy, and nu log(E_ma / threshold) below, with a ratio of 1/100 or more.
     So lambda rises by at most e^nu a step while the network has not learned yet, and falls no slower than it rises.
 
     The step size nu then follows the damping rule nu r = (1 - alpha) / 4, where r = -d log E[H] / d log lambda is the
