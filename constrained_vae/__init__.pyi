@@ -18,13 +18,10 @@ from .diagnostics import Blur as Blur, Report as Report, report as report
 from .equations import Expectations as Expectations, bits as bits
 from .estimator import FixedPointVAE as FixedPointVAE
 from .frontier.certificate import Certificate as Certificate, certify as certify
+from .frontier.curve import Excess as Excess, RateDistortionCurve as RateDistortionCurve
 from .frontier.nucleation import hysteresis_interval as hysteresis_interval, nucleation_beta as nucleation_beta
 from .frontier.optimum import CertifiedFixedPoint as CertifiedFixedPoint, global_solution as global_solution
-from .frontier.rate_distortion import (
-    Excess as Excess,
-    RateDistortionCurve as RateDistortionCurve,
-    rate_distortion as rate_distortion,
-)
+from .frontier.rate_distortion import rate_distortion as rate_distortion
 from .frontier.support_changes import SupportChange as SupportChange
 from .latent.sites import Sites as Sites
 from .latent.tiling import Tiling as Tiling

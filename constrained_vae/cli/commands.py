@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._utils import tables
-from .._utils.checks import shown
+from .._utils.checks import check_weights, shown
 from .._utils.writing import write_npz
 from ..datasets import DataSet
 from ..frontier.rate_distortion import rate_distortion
@@ -28,6 +28,7 @@ from ..phases.criticality import first_critical_beta
 from ..phases.sweep import sweep as sweep_betas
 from ..phases.transitions import transitions as find_transitions
 from ..results.fixed_point import FixedPoint
+from ..results.status import Status
 from ..solvers.solve import solve as solve_fixed_point
 from .values import beta_grid, hidden_widths, pair
 
@@ -55,7 +56,7 @@ def solve(args: argparse.Namespace, data: DataSet) -> Outcome:
     elif args.sigma != 1 or args.likelihood != "gaussian":
         raise ValueError("--sigma and --likelihood belong to --beta: under --kappa the squared error has a multiplier")
     else:
-        solution = solve_constrained(data.x, RE(args.kappa), **_solver(args, data))
+        solution = solve_constrained(data.x, _constraint(args, data), **_solver(args, data))
 
     def columns() -> Mapping[str, Any]:
         sites = solution.distinct
@@ -67,10 +68,15 @@ def solve(args: argparse.Namespace, data: DataSet) -> Outcome:
         found = {name: getattr(solution, name) for name in (*names, *met, "labels")}
         return {**found, "status": solution.status.name}
 
+    def text() -> str:
+        table = f"{solution}\n{tables.as_text(solution._columns)}"
+        doubtful = args.kappa is not None and solution.status in (Status.SLACK, Status.UNREACHABLE)
+        return f"{table}\n{_thresholds(args, data)}" if doubtful else table
+
     return Outcome(
         save=solution.save,
         draw=lambda ax: _plotting().reconstructions(solution, ax),
-        text=lambda: f"{solution}\n{tables.as_text(solution._columns)}",
+        text=text,
         columns=columns,
         facts=facts,
         converged=lambda: bool(solution.converged),
@@ -167,12 +173,13 @@ def frontier(args: argparse.Namespace, data: DataSet) -> Outcome:
 def train(args: argparse.Namespace, data: DataSet) -> Outcome:
     """A trained model."""
     from .. import geco
+    from ..geco.threshold_table import doubt
 
     if data.weights is not None and np.ptp(data.weights) > 1e-12:
         raise ValueError(f"{data.name} has weights, which training does not support")
     given: dict[str, Any] = {"objective": "beta", "beta": args.beta}
     if args.kappa is not None:
-        given = {"constraints": RE(args.kappa, "mean" if args.per_dimension else "sum")}
+        given = {"constraints": _constraint(args, data)}
     run = geco.train(
         data.x,
         latent_dim=args.latent,
@@ -191,7 +198,17 @@ def train(args: argparse.Namespace, data: DataSet) -> Outcome:
 
     def text() -> str:
         seen = run.evaluation
-        return f"{run}\nrate {seen.rate:.6g} nats, distortion {seen.distortion:.6g} on the training data"
+        found = f"{run}\nrate {seen.rate:.6g} nats, distortion {seen.distortion:.6g} on the training data"
+        return found + (f"\n{_thresholds(args, data)}" if doubtful() else "")
+
+    def doubtful() -> bool:
+        rho = check_weights(data.weights, len(run.x))
+        floors = {name: found.linear_floor for name, found in run.report.items()}
+        return any(
+            run.report[c.name].status in ("slack", "unreachable")
+            or doubt(c, run.x, rho, floors[c.name], args.latent, linear=False)
+            for c in run.constraints
+        )
 
     def facts() -> Mapping[str, Any]:
         seen, report = run.evaluation, {name: asdict(found) for name, found in run.report.items()}
@@ -208,6 +225,25 @@ def train(args: argparse.Namespace, data: DataSet) -> Outcome:
         facts=facts,
         converged=converged,
     )
+
+
+def _constraint(args: argparse.Namespace, data: DataSet) -> RE:
+    """The constraint of --kappa; if it is refused, the table of thresholds is a note of the error."""
+    try:
+        return RE(args.kappa, "mean" if getattr(args, "per_dimension", False) else "sum")
+    except ValueError as error:
+        error.add_note(_thresholds(args, data))
+        raise
+
+
+def _thresholds(args: argparse.Namespace, data: DataSet) -> str:
+    """The table of thresholds; of codes of all sizes where no size is given."""
+    from .. import geco
+
+    try:
+        return repr(geco.thresholds(data.x, getattr(args, "latent", None), weights=data.weights))
+    except ValueError as error:
+        return f"there is no table of thresholds: {error}"
 
 
 def _objective(args: argparse.Namespace) -> ELBO:

@@ -22,7 +22,7 @@ _ASCII = {"…": "...", "β": "beta", "λ": "lambda", "κ": "kappa", "σ": "sigm
 
 
 def explained(prog: str, error: BaseException, result: str, signals: Signals) -> int:
-    """Print in one line why a command has no result; return the exit code.
+    """Print in one line why a command has no result, then the notes of the error; return the exit code.
 
     Parameters
     ----------
@@ -41,7 +41,8 @@ def explained(prog: str, error: BaseException, result: str, signals: Signals) ->
         return signals.code
     if not isinstance(error, _EXPECTED):
         raise error
-    say(f"{prog}: {one_line(error)}", sys.stderr)
+    for text in (f"{prog}: {one_line(error)}", *getattr(error, "__notes__", ())):
+        say(text, sys.stderr)
     return BAD_INPUT
 
 

@@ -18,6 +18,7 @@ from .reports import Feasibility
 from .runs import Placement, Run
 from .schedules import Ramp
 from .starts import natural_multiplier
+from .threshold_table import Thresholds, thresholds
 from .trainer import train
 
 __all__ = [
@@ -29,6 +30,8 @@ __all__ = [
     "Placement",
     "Ramp",
     "Run",
+    "Thresholds",
     "natural_multiplier",
+    "thresholds",
     "train",
 ]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +13,8 @@ from scipy.special import logsumexp
 
 from .._utils import memory
 from .._utils.arrays import FloatArray
-from .._utils.checks import check_count, check_positive, check_seed
+from .._utils.checks import check_count, check_positive, check_seed, check_weights
+from ..data import signature
 from ..data.frame import Frame
 from ..objectives.constraints import Constraint
 from ..objectives.energies import CrossEntropy
@@ -36,14 +39,17 @@ class Evaluation:
         E||x - g(z)||^2 in total, z sampled from q(z | x).
     nll, nll_error : float
         E[-log p(x | z)].
-    marginal_kl, marginal_kl_error : float
-        KL(marginal posterior || prior); the marginal posterior is the exact mixture of q(z | x) over these data.
+    mutual_information, mutual_information_error : float
+        I(x; z), nats: the mean of log q(z | x) - log m(z), where the marginal posterior m is the exact mixture of
+        q(z | x) over these data. It is from 0 to log N (to the entropy of the weights).
     constraints : dict of (float, float)
         E[C] and its error, by the name of the constraint.
     active : (L,) array of bool
         Latent dimensions whose mean has a variance of more than 0.01 over the data.
     holes : float
         Prior probability of the codes at which the marginal posterior is less than a tenth of the prior.
+    signature : (33,) array
+        Numbers by which `Run.excess_over` notices a curve of other data.
     """
 
     rate: float
@@ -51,11 +57,12 @@ class Evaluation:
     distortion_error: float
     nll: float
     nll_error: float
-    marginal_kl: float
-    marginal_kl_error: float
+    mutual_information: float
+    mutual_information_error: float
     constraints: dict[str, tuple[float, float]]
     active: npt.NDArray[np.bool_]
     holes: float
+    signature: FloatArray
 
     def __repr__(self) -> str:
         return (
@@ -70,9 +77,14 @@ class Evaluation:
         return -self.nll - self.rate
 
     @property
-    def mutual_information(self) -> float:
-        """I(x; z) = rate - marginal KL, nats."""
-        return self.rate - self.marginal_kl
+    def marginal_kl(self) -> float:
+        """KL(marginal posterior || prior) = rate - I(x; z), nats."""
+        return self.rate - self.mutual_information
+
+    @property
+    def marginal_kl_error(self) -> float:
+        """Standard error of the marginal KL; that of the mutual information, since the rate is exact."""
+        return self.mutual_information_error
 
     @property
     def n_active(self) -> int:
@@ -86,6 +98,7 @@ def evaluate(
     constraints: tuple[Constraint, ...] = (),
     *,
     sigma: float = 1.0,
+    weights: Any = None,
     samples: int = 16,
     seed: int = 0,
 ) -> Evaluation:
@@ -99,6 +112,8 @@ def evaluate(
         Constraints with labels fit only the data that the model was trained on.
     sigma : float
         Standard deviation of the Gaussian decoder.
+    weights : (N,) array_like, optional
+        Weights of the points; uniform by default.
     samples : int
         Codes per data point, at least 2.
     seed : int
@@ -106,8 +121,9 @@ def evaluate(
     samples = check_count(samples, "samples", 2, most=memory.LARGEST // max(x.size, 1))
     sigma = check_positive(sigma, "sigma")
     rng = np.random.default_rng([check_seed(seed), 3])
+    rho = check_weights(weights, len(x))
     mean, log_sigma = (part.astype(np.float64) for part in model.encode(x))
-    rate = float((0.5 * (mean**2 + np.exp(2 * log_sigma) - 1) - log_sigma).sum(axis=1).mean())
+    rate = float(rho @ (0.5 * (mean**2 + np.exp(2 * log_sigma) - 1) - log_sigma).sum(axis=1))
     N, L = mean.shape
     plain = Frame.identity(model.dim)
     host = np.asarray(x, dtype=np.float64)
@@ -122,41 +138,65 @@ def evaluate(
         measured[k, 0] = np.square(host - psi).sum(axis=1)
         for number, term in enumerate(terms, 1):
             measured[k, number] = term.at(slice(None), psi)[0]
-    means = measured.mean(axis=(0, 2))
+    means = measured.mean(axis=0) @ rho
     # Data points are given and codes are random: only the spread over codes counts.
-    errors = np.sqrt(measured.var(axis=0, ddof=1).mean(axis=1) / (samples * N))
+    errors = np.sqrt(measured.var(axis=0, ddof=1) @ rho**2 / samples)
     if model.likelihood == "bernoulli":
         nll, nll_error = means[-1], errors[-1]
     else:
         nll = means[0] / (2 * sigma**2) + model.dim / 2 * math.log(2 * math.pi * sigma**2)
         nll_error = errors[0] / (2 * sigma**2)
 
-    count = max(_LEAST_CODES, _PAIRS // N)
-    chosen = rng.permutation(samples * N)[:count]
-    ratio = log_ratio(codes.reshape(-1, L)[chosen], mean, log_sigma)
-    empty = log_ratio(rng.standard_normal((min(count, samples * N), L)), mean, log_sigma) < math.log(_HOLE)
+    heavy = np.flatnonzero(rho)
+    mixture = mean[heavy], log_sigma[heavy], rho[heavy]
+    count = min(max(_LEAST_CODES, _PAIRS // N), samples * len(heavy))
+    chosen = rng.permutation(samples * len(heavy))[:count]
+    told = information(codes[:, heavy].reshape(-1, L)[chosen], *mixture)
+    shares = rho[heavy[chosen % len(heavy)]]
+    shares = shares / shares.sum()
+    most = float(-rho[heavy] @ np.log(rho[heavy]))
+    known = min(float(shares @ told), most)  # the mean has a rounding error
+    empty = log_ratio(rng.standard_normal((count, L)), *mixture) < math.log(_HOLE)
     return Evaluation(
         rate=rate,
         distortion=float(means[0]),
         distortion_error=float(errors[0]),
         nll=float(nll),
         nll_error=float(nll_error),
-        marginal_kl=float(ratio.mean()),
-        marginal_kl_error=float(ratio.std(ddof=1) / math.sqrt(len(ratio))),
+        mutual_information=known,
+        mutual_information_error=float(np.sqrt(shares**2 @ (told - known) ** 2)),
         constraints={c.name: (float(means[k] - c.allowance), float(errors[k])) for k, c in enumerate(constraints, 1)},
-        active=mean.var(axis=0) > _ACTIVE,
+        active=rho @ (mean - rho @ mean) ** 2 > _ACTIVE,
         holes=float(empty.mean()),
+        signature=signature.of(host, rho),
     )
 
 
-def log_ratio(codes: FloatArray, mean: FloatArray, log_sigma: FloatArray) -> FloatArray:
-    """Log ratio (n,) of the mixture of N(mean_j, sigma_j^2) over the N data points to N(0, 1), at codes (n, L)."""
+def log_ratio(codes: FloatArray, mean: FloatArray, log_sigma: FloatArray, rho: FloatArray) -> FloatArray:
+    """Log ratio (n,) of the mixture of rho_j N(mean_j, sigma_j^2) over the data points to N(0, 1), at codes (n, L)."""
+    parts = _log_parts(codes, mean, log_sigma, rho)
+    return np.concatenate([logsumexp(part, axis=1) for part in parts]) + 0.5 * (codes**2).sum(axis=1)
+
+
+def information(codes: FloatArray, mean: FloatArray, log_sigma: FloatArray, rho: FloatArray) -> FloatArray:
+    """What a code tells of its data point, (n,), in nats: KL of the points given the code to their weights rho.
+
+    It is the mean of log q(z | x) - log m(z) over the points that may have this code, less noisy than the value at the
+    point from which the code was drawn. With equal weights it is log N less an entropy, so from 0 to log N.
+    """
+    found = []
+    for part in _log_parts(codes, mean, log_sigma, rho):
+        log_shares = part - logsumexp(part, axis=1, keepdims=True)
+        found.append((np.exp(log_shares) * (log_shares - np.log(rho))).sum(axis=1))
+    return np.concatenate(found)
+
+
+def _log_parts(codes: FloatArray, mean: FloatArray, log_sigma: FloatArray, rho: FloatArray) -> Iterator[FloatArray]:
+    """log rho_j N(z; mean_j, sigma_j^2) for blocks of codes z, (b, N), without the constant of the unit Gaussian."""
     precision = np.exp(-2 * log_sigma)
     readout = np.concatenate([-0.5 * precision, mean * precision], axis=1)  # (N, 2 L)
-    offset = (-0.5 * mean**2 * precision - log_sigma).sum(axis=1) - math.log(len(mean))
-    found, rows = np.empty(len(codes)), memory.rows_of_block(len(mean))
+    offset = (-0.5 * mean**2 * precision - log_sigma).sum(axis=1) + np.log(rho)
+    rows = memory.rows_of_block(len(mean))
     for start in range(0, len(codes), rows):
         z = codes[start : start + rows]
-        log_terms = np.concatenate([z**2, z], axis=1) @ readout.T + offset
-        found[start : start + rows] = logsumexp(log_terms, axis=1) + 0.5 * (z**2).sum(axis=1)
-    return found
+        yield np.concatenate([z**2, z], axis=1) @ readout.T + offset

@@ -11,7 +11,8 @@ import numpy as np
 
 from .._utils.arrays import FloatArray, PickledByFields
 from .._utils.checks import check_data, check_instance
-from ..frontier.rate_distortion import Excess, RateDistortionCurve
+from ..data import signature
+from ..frontier.curve import Excess, RateDistortionCurve
 from ..objectives.constraints import Constraint
 from . import checkpoints
 from .evaluation import Evaluation, evaluate
@@ -39,7 +40,8 @@ class Placement:
     slope : float
         -dR/dD of the frontier at the distortion of the model; NaN outside of the solved range.
     multiplier : float
-        lambda of the model, per unit of the total squared error; NaN if it has no constraint on this error.
+        lambda of the model, per unit of the total squared error; NaN if its loss does not have this error, as that of
+        a Bernoulli likelihood.
     rigorous : bool
         Whether the bounds of R(D) are proven; otherwise `gap.most` and `rest.most` are heuristic.
     """
@@ -105,12 +107,19 @@ class Run(PickledByFields):
         """Standard deviation of the Gaussian decoder, for likelihoods."""
         return float(self.settings["sigma"])
 
+    @property
+    def _multiplier(self) -> float:
+        """lambda of the total squared error, as its mean over the last tenth; NaN if the loss has no such error."""
+        if self.settings["likelihood"] == "bernoulli" and self.settings["objective"] != "geco":
+            return float("nan")
+        return float((1 / (2 * self.sigma**2 * self.history.tail().equivalent_beta)).mean())
+
     @cached_property
     def evaluation(self) -> Evaluation:
         """Evaluation on the training data with default settings."""
         return self.evaluate()
 
-    def evaluate(self, x: Any = None, *, samples: int = 16, seed: int = 0) -> Evaluation:
+    def evaluate(self, x: Any = None, *, weights: Any = None, samples: int = 16, seed: int = 0) -> Evaluation:
         """Rate, distortion, ELBO, marginal KL, active units and holes, on the training data or on other data.
 
         The run is unchanged. On other data, constraints with labels are left out.
@@ -119,6 +128,8 @@ class Run(PickledByFields):
         ----------
         x : (n, D) array_like, optional
             Other data in the same units; by default the training data.
+        weights : (n,) array_like, optional
+            Weights of the points; uniform by default.
         samples : int
             Number of codes per point, at least 2.
         seed : int
@@ -131,7 +142,7 @@ class Run(PickledByFields):
         """
         data = self.x if x is None else check_data(x)
         known = tuple(c for c in self.constraints if x is None or c.labelled is None)
-        return evaluate(self.model, data, known, sigma=self.sigma, samples=samples, seed=seed)
+        return evaluate(self.model, data, known, sigma=self.sigma, weights=weights, samples=samples, seed=seed)
 
     def excess_over(self, curve: RateDistortionCurve, *, evaluation: Evaluation | None = None) -> Placement:
         """Distance of the model from the frontier of its data, for the squared error.
@@ -139,22 +150,32 @@ class Run(PickledByFields):
         Parameters
         ----------
         curve : RateDistortionCurve
-            Result of `rate_distortion` for the same data, with a Gaussian objective.
+            Result of `rate_distortion` for the data of the evaluation, with a Gaussian objective.
         evaluation : Evaluation, optional
-            Evaluation on the training data; by default `self.evaluation`.
+            Result of `evaluate`; by default `self.evaluation`, on the training data.
+
+        Raises
+        ------
+        ValueError
+            If the curve is of a Bernoulli likelihood, or of other data than the evaluation.
+
+        Warns
+        -----
+        UserWarning
+            If the model is below R(D) by more than its errors.
         """
         check_instance(curve, "curve", RateDistortionCurve, "rate_distortion(x)")
         if evaluation is not None:
             check_instance(evaluation, "evaluation", Evaluation, "run.evaluate(x)")
         seen = self.evaluation if evaluation is None else evaluation
-        gap = curve.excess(seen.rate, seen.distortion)
+        _check_fits(curve, seen)
+        gap = curve._excess(seen.rate, seen.distortion, seen.distortion_error, stacklevel=3)
         log_slope = np.interp(
             seen.distortion, curve.distortion[::-1], np.log(curve.multipliers[::-1]), left=np.nan, right=np.nan
         )
         slope = float(np.exp(log_slope))
         steep = slope if np.isfinite(slope) else float(curve.multipliers.max())
         error = steep * seen.distortion_error
-        beta = self.history.tail().equivalent_beta
         return Placement(
             gap=gap,
             error=error,
@@ -163,7 +184,7 @@ class Run(PickledByFields):
             rest=Excess(gap.least - seen.marginal_kl, gap.most - seen.marginal_kl, gap.rigorous),
             rest_error=float(np.hypot(error, seen.marginal_kl_error)),
             slope=slope,
-            multiplier=float((1 / (2 * self.sigma**2 * beta)).mean()),
+            multiplier=self._multiplier,
         )
 
     def save(self, path: str | PathLike[str]) -> None:
@@ -172,3 +193,17 @@ class Run(PickledByFields):
         With the same number of steps `train` restores this run.
         """
         checkpoints.save(path, self.settings, self.state)
+
+
+def _check_fits(curve: RateDistortionCurve, evaluation: Evaluation) -> None:
+    """Raise ValueError unless the curve is of the squared error and of the data of the evaluation."""
+    if curve.likelihood != "gaussian":
+        raise ValueError(
+            f"curve must be of the squared error, got one of the {curve.likelihood} likelihood: compute it with "
+            "rate_distortion(x) and a Gaussian objective"
+        )
+    if difference := signature.difference(curve.signature, evaluation.signature):
+        raise ValueError(
+            f"curve and evaluation must be of the same data, got {difference}: compute the curve from the data of the "
+            "evaluation, by default the training data, in the same unit"
+        )

@@ -34,7 +34,7 @@ from .._utils.checks import (
 from .._utils.device import array_namespace
 from .._utils.interrupts import deferred_interrupts, finished
 from ..data.rows import check_radius, standard_frame
-from ..objectives.constraints import RE, Constraint
+from ..objectives.constraints import Constraint
 from ..objectives.elbo import ELBO
 from ..results.status import NotConvergedWarning
 from . import checkpoints
@@ -45,6 +45,7 @@ from .reports import linear_floor, make_report
 from .runs import Run
 from .schedules import Ramp
 from .starts import natural_multiplier
+from .threshold_table import warn_of_doubts
 from .training import NotFiniteError, Training
 
 OBJECTIVES = ("geco", "elbo", "beta", "annealed")
@@ -157,8 +158,9 @@ def train(
     Warns
     -----
     UserWarning
-        If a threshold is above the variance of the data, or below the smallest error of a linear code of this size. If
-        a checkpoint cannot be written: the first one that fails, and the last one.
+        If a threshold of RE or of a linear FRE is above the variance of the data, or below the smallest error of a
+        linear code of this size; if one of PNCC is above the correlation of the data with themselves. If a checkpoint
+        cannot be written: the first one that fails, and the last one.
     NotConvergedWarning
         If a constraint is unreachable, a loss is not finite, or the time is up.
 
@@ -217,7 +219,7 @@ def train(
         source = (resume.settings, resume.state) if isinstance(resume, Run) else check_path(resume, "resume")
         checkpoints.restore(training, source, settings)
     else:
-        _warn_of_thresholds(host, constraints, floors, latent_dim, hidden)
+        warn_of_doubts(host, weights, constraints, floors, latent_dim, linear=not len(hidden), stacklevel=3)
 
     with deadline.within(time_limit):
         stopped = _loop(training, steps, file, checkpoint_every, progress, callback)
@@ -343,34 +345,6 @@ def _multipliers(
         else Multiplier(c.allowance, initial=natural_multiplier(x, c, weights=weights))
         for c in constraints
     }
-
-
-def _warn_of_thresholds(
-    x: FloatArray,
-    constraints: tuple[Constraint, ...],
-    floors: dict[str, float],
-    latent_dim: int,
-    hidden: tuple[int, ...],
-) -> None:
-    """Warn of thresholds that every model meets, or that no linear code meets."""
-    for constraint in constraints:
-        floor = floors[constraint.name]
-        if not isinstance(constraint, RE):
-            continue
-        none = linear_floor(constraint, x, 0)
-        other = "total" if constraint.reduction == "sum" else "mean per dimension"
-        if constraint.allowance >= none:
-            text = f"is at least the variance {none:.4g} of the data: no code is needed, lambda goes to 0"
-        elif constraint.allowance < floor:
-            only = "so that it cannot be reached" if not len(hidden) else "so that it may be out of reach"
-            text = f"is below {floor:.4g}, the least that a linear code of {latent_dim} dimensions has, {only}"
-        else:
-            continue
-        warnings.warn(
-            f"{constraint.name}: kappa^2 = {constraint.allowance:.4g} ({other}) {text}; is kappa in the right unit "
-            "(reduction='sum' or 'mean')?",
-            stacklevel=3,
-        )
 
 
 def _warn_of_failures(run: Run) -> None:

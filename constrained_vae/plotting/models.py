@@ -16,7 +16,7 @@ from .._utils.checks import (
     real_array,
     shown,
 )
-from ..frontier.rate_distortion import RateDistortionCurve
+from ..frontier.curve import RateDistortionCurve
 from .arguments import (
     axes_or_new,
     literal,

@@ -286,6 +286,32 @@ def test_bad_input_is_one_line_and_exit_2(tmp_path, capsys, monkeypatch, argumen
     assert said.err.count("\n") == 1
 
 
+@pytest.mark.parametrize("command", ["solve", "train"])
+def test_a_kappa_that_is_refused_is_answered_with_the_table_of_thresholds(capsys, command):
+    assert run(command, "two_points", "--kappa", "-1", "--quiet") == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    reason, *table = said.err.splitlines()
+    assert reason == f"constrained-vae {command}: kappa must be finite and at least 0, got -1.0"
+    assert table == repr(cv.geco.thresholds([[-1.0], [1.0]], 1)).splitlines()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "doubtful"),
+    [
+        (["solve", "--kappa", "2"], True),  # above the variance
+        (["solve", "--kappa", "0.7"], False),
+        (["train", "--kappa", "2", *TRAIN[3:]], True),
+        (["train", "--kappa", "2", "--per-dimension", *TRAIN[3:]], True),
+        (["train", "--kappa", "0.7", *TRAIN[3:]], False),
+        (["train", "--beta", "0.5", *TRAIN[3:]], False),
+    ],
+)
+def test_a_doubtful_kappa_is_printed_with_the_table_of_thresholds(capsys, arguments, doubtful):
+    run(arguments[0], "two_points", *arguments[1:], *(SMALL if arguments[0] == "solve" else ()))
+    assert ("Thresholds(" in capsys.readouterr().out) is doubtful
+
+
 @pytest.mark.parametrize("out", ["file.csv/s.npz", "folder.npz"])
 def test_what_could_not_be_written_is_refused_first(tmp_path, capsys, monkeypatch, out):
     calls = pressed_at(monkeypatch, None)

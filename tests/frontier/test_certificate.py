@@ -141,6 +141,7 @@ def test_a_bound_within_its_rounding_is_not_rigorous(rng):
     assert not bounds.rigorous
 
 
+@pytest.mark.filterwarnings("ignore:.* below R")  # some of the models do not exist
 @pytest.mark.parametrize("far", [1e5, 1e8])
 def test_one_point_far_away(far, rng):
     """A point that is alone adds what coding it costs: F is the sum of two problems and of the entropy of the parts."""
@@ -159,6 +160,7 @@ def test_one_point_far_away(far, rng):
             assert excess.least <= excess.most
 
 
+@pytest.mark.filterwarnings("ignore:.* below R")  # some of the models do not exist
 def test_least_is_never_above_most_where_all_is_rounding(rng):
     curve = cv.rate_distortion(blobs(rng), [1e-6, 1e-12, 1e-18], on_failure="return")
     for R in (0.0, np.log(20), 4.0):

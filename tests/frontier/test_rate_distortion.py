@@ -108,6 +108,8 @@ def test_arrays_that_are_no_curve_are_refused_with_the_reason(tmp_path):
         ),
         ("event_betas", lambda a: a[:, ::-1], "event_betas must hold the lower temperature first"),
         ("event_places", lambda a: a[:-1], r"event_places must have the shape"),
+        ("signature", lambda a: a[:-1], r"signature must have the shape \(33,\)"),
+        ("likelihood", lambda a: "poisson", r"likelihood must be one of .* got 'poisson'"),
     ):
         with pytest.raises(ValueError, match=message):
             cv.RateDistortionCurve.from_arrays({**arrays, name: change(arrays[name])})
@@ -155,6 +157,21 @@ def test_excess_wants_numbers():
         curve.excess(-1.0, 0.5)
     with pytest.raises(ValueError, match="distortion"):
         curve.excess(1.0, np.nan)
+    with pytest.raises(ValueError, match="distortion_error"):
+        curve.excess(1.0, 0.5, distortion_error=-1)
+
+
+def test_a_model_below_the_frontier_is_warned_of():
+    """R = log 2 - h((1 + sqrt(1 - D)) / 2) = 0.5903 nats at D = 0.083186; the causes that are usual are named."""
+    curve = cv.rate_distortion([[-1.0], [1.0]], np.geomspace(0.9, 0.1, 20))
+    D, R = 0.083186, 0.5903
+    assert abs(curve.excess(R, D).most) < 2e-3  # no warning, nor at the errors of measurement
+    curve.excess(0.9 * R, D, distortion_error=0.02)
+    with pytest.warns(UserWarning, match=r"nats below R\(D\), .* not in bits, .* not their mean, .* data"):
+        curve.excess(0.9 * R, D)
+    with pytest.warns(UserWarning, match="nats below") as caught:
+        curve.excess(R, D / 64)  # a mean over dimensions for a sum
+    assert caught[0].filename == __file__
 
 
 @pytest.mark.filterwarnings("ignore::constrained_vae.NotConvergedWarning")

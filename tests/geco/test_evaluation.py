@@ -11,7 +11,7 @@ from scipy.stats import norm
 
 import constrained_vae as cv
 from constrained_vae.geco import VAE, train
-from constrained_vae.geco.evaluation import evaluate, log_ratio
+from constrained_vae.geco.evaluation import evaluate, information, log_ratio
 from constrained_vae.geco.reports import linear_floor
 
 
@@ -21,17 +21,24 @@ def affine(encode, log_sigma, decode):
     return empty.with_parameters(np.array([encode, 0.0, 0.0, log_sigma, decode, 0.0]))
 
 
+def even(mean):
+    return np.full(len(mean), 1 / len(mean))
+
+
 def test_the_mixture_is_exact(rng):
     mean, log_sigma, codes = rng.standard_normal((5, 3)), 0.3 * rng.standard_normal((5, 3)), rng.standard_normal((4, 3))
     densities = norm.pdf(codes[:, None], mean, np.exp(log_sigma)).prod(axis=2).mean(axis=1)
-    np.testing.assert_allclose(log_ratio(codes, mean, log_sigma), np.log(densities / norm.pdf(codes).prod(axis=1)))
+    np.testing.assert_allclose(
+        log_ratio(codes, mean, log_sigma, even(mean)),
+        np.log(densities / norm.pdf(codes).prod(axis=1)),
+    )
 
 
 def test_the_mixture_in_blocks(rng, monkeypatch):
     mean, log_sigma, codes = rng.standard_normal((5, 3)), rng.standard_normal((5, 3)), rng.standard_normal((7, 3))
-    whole = log_ratio(codes, mean, log_sigma)
+    whole = log_ratio(codes, mean, log_sigma, even(mean))
     monkeypatch.setattr("constrained_vae._utils.memory.BLOCK", 10)  # two codes
-    np.testing.assert_allclose(log_ratio(codes, mean, log_sigma), whole, rtol=1e-12)
+    np.testing.assert_allclose(log_ratio(codes, mean, log_sigma, even(mean)), whole, rtol=1e-12)
 
 
 def test_two_points_by_integration():
@@ -69,6 +76,57 @@ def test_a_code_of_nothing():
     assert found.marginal_kl == pytest.approx(0, abs=1e-12)
     assert found.distortion == pytest.approx(8 / 3)
     assert found.distortion_error == 0.0
+
+
+def test_codes_that_name_their_points_tell_all_of_them():
+    """I = log N to rounding, and never more; an average of log m over the prior alone would have an error of 0.03."""
+    x = cv.datasets.digits(300).x
+    model = VAE.initialised(cv.Frame(np.zeros(64), 1.0), 8, ())
+    axes = np.linalg.svd(x - x.mean(axis=0), full_matrices=False)[2][:8].T
+    encoder = np.concatenate([axes, np.zeros((64, 8))], axis=1).ravel()
+    for log_sigma in (-5.0, -2.5, -1.0):
+        rest = np.concatenate([np.zeros(8), np.full(8, log_sigma), axes.T.ravel(), np.zeros(64)])
+        named = model.with_parameters(np.concatenate([encoder, rest]))
+        for seed in range(6):
+            found = evaluate(named, x, samples=2, seed=seed)
+            assert 0 < found.mutual_information <= np.log(300)
+            if log_sigma == -5:
+                assert found.mutual_information == pytest.approx(np.log(300), abs=3e-11)
+                assert found.marginal_kl == pytest.approx(found.rate - np.log(300), abs=3e-11)
+                assert found.mutual_information_error < 3e-11
+
+
+def test_information_is_the_mean_of_log_own_over_mixture(rng):
+    """Over many codes of two overlapping points; both estimates have the same mean."""
+    mean, log_sigma = np.array([[0.5], [-0.5]]), np.array([[-0.2], [0.3]])
+    points = np.arange(200_000) % 2
+    codes = mean[points] + np.exp(log_sigma[points]) * rng.standard_normal((200_000, 1))
+    own = norm.logpdf(codes, mean[points], np.exp(log_sigma[points])) - norm.logpdf(codes)
+    plain = own[:, 0] - log_ratio(codes, mean, log_sigma, even(mean))
+    told = information(codes, mean, log_sigma, even(mean))
+    assert told.mean() == pytest.approx(plain.mean(), abs=4 * plain.std() / np.sqrt(200_000))
+    assert told.std() < plain.std()
+    assert (told >= 0).all()
+
+
+def test_weights_are_copies_of_points(rng):
+    """Exact means alike; estimates alike within their errors; a point without weight does not count."""
+    x = rng.standard_normal((4, 1))
+    model = affine(1.2, -0.5, 0.7)
+    copied = evaluate(model, np.repeat(x, [3, 2, 1, 0], axis=0), (cv.RE(0.3),), samples=4000)
+    found = evaluate(model, x, (cv.RE(0.3),), weights=[3, 2, 1, 0], samples=6000)
+    assert found.rate == pytest.approx(copied.rate, rel=1e-12)
+    for name in ("distortion", "mutual_information", "nll"):
+        error = np.hypot(getattr(found, f"{name}_error"), getattr(copied, f"{name}_error"))
+        assert getattr(found, name) == pytest.approx(getattr(copied, name), abs=4 * error)
+    assert found.distortion_error == pytest.approx(copied.distortion_error, rel=0.5)
+    assert found.constraints["RE"][0] == pytest.approx(found.distortion - 0.09)
+    assert found.holes == pytest.approx(copied.holes, abs=0.02)
+    curve = cv.rate_distortion(x, [0.5, 0.1], weights=[3, 2, 1, 0])
+    run = train(x, cv.RE(0.5), latent_dim=1, hidden=(), steps=1)
+    assert run.excess_over(curve, evaluation=found).gap.least > 0
+    named = evaluate(affine(50.0, -3.0, 0.02), x, weights=[3, 2, 1, 0])
+    assert named.mutual_information == pytest.approx(-np.log([1 / 2, 1 / 3, 1 / 6]) @ [1 / 2, 1 / 3, 1 / 6], abs=1e-12)
 
 
 def test_bernoulli_likelihoods():
@@ -110,7 +168,7 @@ def test_placement_on_a_known_frontier():
     """Two points: R(D) = log 2 - h((1 + sqrt(1 - D)) / 2); a model of known rate and error, split by hand."""
     x = np.array([[-1.0], [1.0]])
     curve = cv.rate_distortion(x, np.geomspace(0.99, 0.1, 60))
-    run = train(x, cv.RE(0.5), latent_dim=1, hidden=(), steps=1)
+    run = train(x, cv.RE(0.5), latent_dim=2, hidden=(), steps=1)
     model = affine(1.0, np.log(0.5), 0.8)
     found = evaluate(model, x, samples=20_000)
     place = run.excess_over(curve, evaluation=found)
@@ -127,3 +185,54 @@ def test_placement_on_a_known_frontier():
     assert place.error == pytest.approx(place.slope * found.distortion_error)
     assert place.rest_error == pytest.approx(np.hypot(place.error, found.marginal_kl_error))
     assert place.rest.least == pytest.approx(place.gap.least - found.marginal_kl)
+
+
+PAIR = np.array([[-1.0], [1.0]])
+
+
+def test_a_curve_that_does_not_fit_is_refused_by_name():
+    x = cv.datasets.four_clusters(8).x
+    run = train(x, cv.RE(0.5), latent_dim=2, hidden=(), steps=1)
+    betas = [5.0, 1.0]
+    fitting = run.excess_over(cv.rate_distortion(x, betas))
+    for same in (x[::-1], x + 7, x.astype(np.float32), np.repeat(x, 2, axis=0)):
+        assert run.excess_over(cv.rate_distortion(same, betas)).gap.most == pytest.approx(fitting.gap.most, abs=1e-4)
+    rotated = x[:, ::-1] * [1, -1]
+    for other, message in (
+        (2 * x, "curve and evaluation must be of the same data, got the variances"),
+        (x[::2], "curve and evaluation must be of the same data, got the variances"),
+        (rotated, "curve and evaluation must be of the same data, got other data of the same variance"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            run.excess_over(cv.rate_distortion(other, betas))
+    bernoulli = cv.rate_distortion((x > 0) * 1.0, [0.5], cv.ELBO(likelihood="bernoulli"))
+    with pytest.raises(ValueError, match="curve must be of the squared error, got one of the bernoulli likelihood"):
+        run.excess_over(bernoulli)
+
+
+def test_evaluation_and_curve_must_be_of_the_same_data():
+    x = cv.datasets.four_clusters(8).x
+    run = train(x, cv.RE(0.5), latent_dim=2, hidden=(), steps=1)
+    half = run.evaluate(x[::2])
+    with pytest.raises(ValueError, match="must be of the same data"):
+        run.excess_over(cv.rate_distortion(x, [5.0, 1.0]), evaluation=half)
+    assert run.excess_over(cv.rate_distortion(x[::2], [5.0, 1.0]), evaluation=half).gap.least > 0
+
+
+def test_multiplier_of_a_placement():
+    """lambda = 1 / (2 sigma^2 beta) per unit of the squared error, which a Bernoulli likelihood does not have."""
+    x, curve = (PAIR + 1) / 2, cv.rate_distortion(PAIR / 2, [0.2, 0.1])
+    options = {"latent_dim": 1, "hidden": (), "steps": 3}
+    for likelihood, exact in (("gaussian", 1 / (2 * 0.5**2 * 0.1)), ("bernoulli", np.nan)):
+        run = train(x, objective="beta", beta=0.1, sigma=0.5, likelihood=likelihood, **options)
+        assert run.excess_over(curve).multiplier == pytest.approx(exact, nan_ok=True)
+    run = train(x, cv.RE(0.3), likelihood="bernoulli", **options)  # a constraint on the squared error
+    assert run.excess_over(curve).multiplier == pytest.approx(run.multipliers["RE"])
+
+
+def test_a_run_below_the_frontier_is_warned_of():
+    run = train(PAIR, cv.RE(0.5), latent_dim=1, hidden=(), steps=1)
+    below = replace(run.evaluation, rate=0.1, distortion=0.1, distortion_error=0.001)
+    with pytest.warns(UserWarning, match="nats below R") as caught:
+        run.excess_over(cv.rate_distortion(PAIR, [0.9, 0.5, 0.2]), evaluation=below)
+    assert caught[0].filename == __file__

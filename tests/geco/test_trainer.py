@@ -375,7 +375,7 @@ def test_contents_of_data_and_constraints_belong_to_the_settings(tmp_path):
     one, other = (cv.ClassProbabilities(slope * np.eye(2, 3), np.zeros(2)) for slope in (1.0, 2.0))
     swapped = DATA.x[[1, 0, *range(2, len(DATA.x))]]
     for before, after, words in (
-        ({"constraints": cv.FRE(0.5, np.eye(3))}, {"constraints": cv.FRE(0.5, 3 * np.eye(3))}, "other arrays"),
+        ({"constraints": cv.FRE(1.0, np.eye(3))}, {"constraints": cv.FRE(1.0, 2 * np.eye(3))}, "other arrays"),
         ({"constraints": cv.CLA(0.5, one, labels)}, {"constraints": cv.CLA(0.5, one, 1 - labels)}, "other arrays"),
         ({"constraints": cv.CLA(0.5, one, labels)}, {"constraints": cv.CLA(0.5, other, labels)}, "other arrays"),
         ({"constraints": cv.RE(1.0)}, {"constraints": cv.RE(1.0), "x": swapped}, "other data"),

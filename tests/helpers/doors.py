@@ -22,7 +22,8 @@ RESULTS = """Blur Branch BranchComparison Certificate CertifiedFixedPoint Constr
 Expectations report spectral.compare_spectral spectral.first_split equations.bits FirstSplit FixedPoint Iterate Jacobian
 NearestSplit Peak RateDistortionCurve Report SpectralComparison SupportChange
 Tangent Transition diagnostics.Blur diagnostics.Report geco.Evaluation geco.Feasibility geco.History geco.Placement
-geco.Run spectral.BranchComparison spectral.FirstSplit spectral.SpectralComparison equations.Expectations""".split()
+geco.Run geco.Thresholds
+spectral.BranchComparison spectral.FirstSplit spectral.SpectralComparison equations.Expectations""".split()
 # Called by the solvers, with arrays that were checked at the door.
 PROTOCOLS = (
     "in_frame",
@@ -56,7 +57,7 @@ def branch():
 
 @functools.cache
 def curve():
-    return cv.rate_distortion(X[:3], betas=[4.0, 1.0])
+    return cv.rate_distortion(X, betas=[4.0, 1.0])
 
 
 @functools.cache
@@ -320,8 +321,10 @@ def doors(folder):
             {"distortion": np.ones(2)},
         ),
         "RateDistortionCurve.excess": (
-            lambda rate, distortion: curve().excess(rate, distortion),
-            {"rate": 1.0, "distortion": 1.0},
+            lambda rate, distortion, distortion_error: curve().excess(
+                rate, distortion, distortion_error=distortion_error
+            ),
+            {"rate": 1.0, "distortion": 1.0, "distortion_error": 0.1},
         ),
         "RateDistortionCurve.from_arrays": (
             cv.RateDistortionCurve.from_arrays,
@@ -391,9 +394,10 @@ def doors(folder):
                 "callback": None,
             },
         ),
+        "geco.thresholds": (cv.geco.thresholds, {"x": X, "latent_dim": 1, "weights": WEIGHTS}),
         "geco.Run.evaluate": (
-            lambda x, samples, seed: run().evaluate(x, samples=samples, seed=seed),
-            {"x": X, "samples": 2, "seed": 0},
+            lambda x, weights, samples, seed: run().evaluate(x, weights=weights, samples=samples, seed=seed),
+            {"x": X, "weights": WEIGHTS, "samples": 2, "seed": 0},
         ),
         "geco.Run.excess_over": (
             lambda curve, evaluation: run().excess_over(curve, evaluation=evaluation),

@@ -1,0 +1,287 @@
+"""RateDistortionCurve: points of R(D) between bounds, and the distance of a model from them (T14), (T22)."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from os import PathLike
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .._utils import tables
+from .._utils.arrays import FloatArray
+from .._utils.checks import check_choice, check_non_negative, finite_array, shown
+from .._utils.files import FORMAT, check_contents, entry, naming, read_npz
+from .._utils.writing import write_npz
+from ..data import signature
+from .support_changes import KINDS, SupportChange
+
+_KIND = "RateDistortionCurve"  # of the files
+_ARRAYS = (
+    *("betas", "multipliers", "distortion", "rate", "lower", "n_sites", "ends", "signature"),
+    *("event_betas", "event_places"),
+)
+_BOUNDS = ("rigorous", "rounding")  # arrays of which a curve that knows nothing of them has zeros
+_TEXTS = ("complete", "event_kinds", "likelihood")  # what is in the header of a file
+_SAME = 1e-6  # relative difference, in nats, up to which sums of rounded terms count as the same
+_TINY = float(np.finfo(np.float64).tiny)
+_ROUNDED = 0.01  # share of R(D) up to which a model below it may be due to the digits that its caller gave
+_ERRORS = 4  # standard errors up to which a model below R(D) may be due to the sampling of codes
+
+
+@dataclass(frozen=True, repr=False)
+class Excess:
+    """Bounds of the distance of a model from the frontier, in nats of the rate.
+
+    Attributes
+    ----------
+    least, most : float
+        Lower and upper bound, in nats.
+    rigorous : bool
+        Whether both are proven. Otherwise `most` is heuristic: it is too small if the search for the supremum of c
+        (T14) missed the highest maximum.
+
+    Examples
+    --------
+    >>> Excess(least=0.1, most=0.2, rigorous=False)
+    Excess(least=0.1, most=0.2 nats, heuristic)
+    """
+
+    least: float
+    most: float
+    rigorous: bool = False
+
+    def __repr__(self) -> str:
+        how = "rigorous" if self.rigorous else "heuristic"
+        return f"Excess(least={self.least:.6g}, most={self.most:.6g} nats, {how})"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class RateDistortionCurve:
+    """Points of the rate-distortion function R(D) of a data set, hottest first.
+
+    Attributes
+    ----------
+    betas, multipliers : (n,) arrays
+        Temperatures, and slopes -dR/dD = lambda.
+    distortion : (n,) array
+        E||x - psi||^2 of the solutions in squared units of x (Bernoulli: E[-log p(x | psi)] in nats).
+    rate : (n,) array
+        Rate of the solutions, in nats.
+    lower : (n,) array
+        Lower bounds of the least F = R + lambda D, in nats.
+    rigorous : (n,) bool array
+        Whether a lower bound is proven. Otherwise it is heuristic (see `Certificate`).
+    rounding : (n,) array
+        Rounding errors of the rate, in nats; the lower bounds include theirs.
+    n_sites : (n,) int array
+        Number of reconstructions of the solutions.
+    ends : (2, 2) array
+        Distortion and rate where nothing is coded, and where every data point is its own reconstruction.
+    likelihood : {"gaussian", "bernoulli"}
+        Of the objective.
+    signature : (33,) array
+        Radius of the data, and means by which other data are noticed; the order of the rows does not count.
+    events : tuple of SupportChange
+        Changes of the support of the optimum, hottest first. They are located to the accuracy `locate` of
+        `rate_distortion`. Without it they are located between neighbours of the grid only, and the matching of
+        reconstructions between neighbours is a guess.
+    complete : bool
+        False if Ctrl-C, the time limit or the callback ended the computation early.
+
+    Examples
+    --------
+    >>> import constrained_vae as cv
+    >>> curve = cv.rate_distortion([[-1.0], [1.0]], betas=[0.9, 0.5, 0.2])
+    >>> curve
+    RateDistortionCurve(3 temperatures, beta 0.9 to 0.2, rate ... nats, gap at most ... nats, ... changes of support)
+    >>> bool(curve.bound_below(0.0) <= curve.bound_above(0.0))  # log 2
+    True
+    """
+
+    betas: FloatArray
+    multipliers: FloatArray
+    distortion: FloatArray
+    rate: FloatArray
+    lower: FloatArray
+    rigorous: npt.NDArray[np.bool_]
+    rounding: FloatArray
+    n_sites: npt.NDArray[np.intp]
+    ends: FloatArray
+    likelihood: str
+    signature: FloatArray
+    events: tuple[SupportChange, ...] = ()
+    complete: bool = True
+
+    def __repr__(self) -> str:
+        spans = (f"{name} {v[0]:.4g} to {v[-1]:.4g}" for name, v in (("beta", self.betas), ("rate", self.rate)))
+        proven = np.count_nonzero(self.rigorous)
+        some = f" at {len(self.betas) - proven} of them" if proven else ""
+        how = "" if self.rigorous.all() else f" (heuristic{some})"
+        return (
+            f"RateDistortionCurve({len(self.betas)} temperatures, {', '.join(spans)} nats, "
+            f"gap at most {self.gap.max():.1e} nats{how}, {len(self.events)} changes of support)"
+        )
+
+    def _repr_html_(self) -> str:
+        return tables.as_html(repr(self), self._columns)
+
+    @property
+    def _columns(self) -> tables.Columns:
+        names = ("distortion", "rate", "gap")
+        own = {name: getattr(self, name) for name in names}
+        bound = np.where(self.rigorous, "rigorous", "heuristic")
+        return {"beta": self.betas, "multiplier": self.multipliers, **own, "bound": bound, "n_sites": self.n_sites}
+
+    @property
+    def gap(self) -> FloatArray:
+        """Difference between F and its lower bound (n,), in nats."""
+        return self.rate + self.multipliers * self.distortion - self.lower
+
+    def bound_below(self, distortion: npt.ArrayLike) -> FloatArray:
+        """Lower bound of the rate at these distortions, in nats: the largest of F_low - lambda D and 0."""
+        return np.maximum(self._lines(distortion).max(axis=-1), 0.0)
+
+    def _lines(self, distortion: npt.ArrayLike) -> FloatArray:
+        """F_low - lambda D, (..., n), at distortions (...)."""
+        D = finite_array(distortion, "distortion")
+        return np.asarray(self.lower - self.multipliers * D[..., None])
+
+    def bound_above(self, distortion: npt.ArrayLike) -> FloatArray:
+        """Upper bound of R(D), in nats: the convex hull of solutions and both ends; infinite below the least D."""
+        points = np.concatenate([np.stack([self.distortion, self.rate + self.rounding], axis=1), self.ends])
+        points = points[np.lexsort(points.T[::-1])]
+        hull: list[FloatArray] = []
+        for point in points:
+            while len(hull) > 1 and _turns_up(hull[-2], hull[-1], point):
+                hull.pop()
+            hull.append(point)
+        D, R = np.array(hull).T
+        falling = np.concatenate([[True], np.diff(R) < 0])
+        return np.interp(finite_array(distortion, "distortion"), D[falling], R[falling], left=np.inf)
+
+    def excess(self, rate: float, distortion: float, *, distortion_error: float = 0.0) -> Excess:
+        """Bounds of the distance of a model from the frontier, in nats (T22).
+
+        Parameters
+        ----------
+        rate : float
+            KL over all latents, in nats, as the mean over the data of the curve.
+        distortion : float
+            Distortion in the unit of the curve, on the same data with sampled codes.
+        distortion_error : float
+            Standard error of the distortion.
+
+        Raises
+        ------
+        ValueError
+            If a number is negative or not finite.
+
+        Warns
+        -----
+        UserWarning
+            If the model is below R(D), where no model can be, by more than four standard errors and 1 % of R(D).
+        """
+        return self._excess(rate, distortion, distortion_error, stacklevel=3)
+
+    def _excess(self, rate: float, distortion: float, distortion_error: float, stacklevel: int) -> Excess:
+        """`excess`, whose warning names the caller at this level."""
+        rate, distortion = check_non_negative(rate, "rate"), check_non_negative(distortion, "distortion")
+        error = check_non_negative(distortion_error, "distortion_error")
+        lines = self._lines(distortion)
+        nearest, bound = int(lines.argmax()), max(float(lines.max()), 0.0)
+        if rate < bound - _ROUNDED * bound - _ERRORS * error * self.multipliers[nearest]:
+            warnings.warn(
+                f"a model of rate {rate:.6g} nats and distortion {distortion:.6g} is {bound - rate:.3g} nats below "
+                "R(D), where no model can be: is its rate in nats, not in bits, and summed over all latents? is its "
+                "distortion summed over the dimensions, not their mean, with sampled codes? are both of the data of "
+                "the curve?",
+                stacklevel=stacklevel,
+            )
+        most = rate - bound
+        least = min(float(rate - self.bound_above(distortion)), most)  # where the bounds meet, up to their rounding
+        return Excess(least, most, bool(self.rigorous[nearest]) or bound == 0)
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """The curve as arrays by name; `from_arrays` makes a curve from them."""
+        arrays = {f.name: np.asarray(getattr(self, f.name)) for f in fields(self) if f.name != "events"}
+        arrays["event_kinds"] = np.array([e.kind for e in self.events], dtype=str)
+        arrays["event_betas"] = np.array([(e.low, e.high) for e in self.events])
+        arrays["event_places"] = np.array([e.where for e in self.events])
+        return arrays
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> RateDistortionCurve:
+        """The curve of the arrays that `to_arrays` returned; bounds of which nothing is said count as heuristic.
+
+        Raises
+        ------
+        ValueError
+            If an array is missing, or the arrays are not those of a curve.
+        """
+        if not isinstance(arrays, Mapping):
+            raise ValueError(f"arrays must be a dict of names and arrays, got {shown(arrays)}")
+        if missing := [name for name in (*_ARRAYS, *_TEXTS) if name not in arrays]:
+            raise ValueError(f"the arrays of a curve must include {missing[0]!r}, got {', '.join(arrays) or 'none'}")
+        n = np.size(arrays["betas"])
+        arrays = {"rigorous": np.zeros(n, dtype=bool), "rounding": np.zeros(n), **arrays}
+        _check_arrays(arrays)
+        events = zip(arrays["event_kinds"], arrays["event_betas"], arrays["event_places"], strict=True)
+        return cls(
+            **{name: arrays[name] for name in (*_ARRAYS[:-2], *_BOUNDS)},
+            likelihood=str(arrays["likelihood"]),
+            events=tuple(SupportChange(str(kind), float(low), float(high), y) for kind, (low, high), y in events),
+            complete=bool(arrays["complete"]),
+        )
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the curve to a .npz file; `RateDistortionCurve.load` reads it."""
+        arrays = self.to_arrays()
+        text = {name: arrays[name].tolist() for name in _TEXTS}
+        numbers = {name: array for name, array in arrays.items() if name not in text}
+        write_npz(path, {"kind": _KIND, "format": FORMAT, **text}, numbers)
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> RateDistortionCurve:
+        """Read a curve that `save` wrote; raises ValueError for any other file, and if it is damaged."""
+        header, arrays = read_npz(path, _KIND, (*_ARRAYS, *_BOUNDS))
+        with naming(f"{path} does not hold a saved {_KIND}"):
+            text = {name: entry(header, name, kind) for name, kind in zip(_TEXTS, (bool, list, str), strict=True)}
+            return cls.from_arrays({**arrays, **text})
+
+
+def _check_arrays(arrays: Mapping[str, Any]) -> None:
+    """Shapes, ranges and identities of the arrays of a curve."""
+    n, m = np.size(arrays["betas"]), len(arrays["event_kinds"])
+    least = {"betas": _TINY, "multipliers": _TINY, "n_sites": 1, "rate": 0.0, "rounding": 0.0}
+    for name in ("betas", "multipliers", "distortion", "rate", "lower", "rigorous", "rounding", "n_sites"):
+        check_contents(arrays[name], name, (n,), least.get(name, -np.inf))
+    check_contents(arrays["ends"], "ends", (2, 2), 0.0)
+    check_contents(arrays["signature"], "signature", (signature.LENGTH,))
+    check_choice(str(arrays["likelihood"]), "likelihood", ("gaussian", "bernoulli"))
+    betas, multipliers = arrays["betas"], arrays["multipliers"]
+    if not n or (np.diff(betas) >= 0).any():
+        raise ValueError(f"betas must fall, and there must be one at least, got {n}")
+    products = betas * multipliers  # 1 / (2 sigma^2), or 1
+    if (np.abs(products / products[0] - 1) > _SAME).any():
+        raise ValueError("multipliers must be proportional to 1 / betas")
+    F, rounding = arrays["rate"] + multipliers * arrays["distortion"], arrays["rounding"]
+    slack = _SAME * (1 + np.abs(F))
+    if (multipliers * arrays["distortion"] < -slack - rounding).any():
+        raise ValueError("distortion must be at least 0")
+    if (arrays["lower"] + rounding > F + slack).any():
+        raise ValueError("lower + rounding must be at most rate + multiplier * distortion")
+    if unknown := sorted(set(map(str, arrays["event_kinds"])) - set(KINDS)):
+        raise ValueError(f"event_kinds must be of {', '.join(KINDS)}, got {unknown[0][:40]!r}")
+    check_contents(arrays["event_betas"], "event_betas", (m, 2) if m else (0,), _TINY)
+    check_contents(arrays["event_places"], "event_places", (m, None) if m else (0,))
+    if m and (arrays["event_betas"][:, 0] > arrays["event_betas"][:, 1]).any():
+        raise ValueError("event_betas must hold the lower temperature first")
+
+
+def _turns_up(a: FloatArray, b: FloatArray, c: FloatArray) -> bool:
+    """Whether b lies on or above the line from a to c."""
+    return bool((b[0] - a[0]) * (c[1] - a[1]) <= (c[0] - a[0]) * (b[1] - a[1]))
