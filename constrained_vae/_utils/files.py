@@ -15,6 +15,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from .._utils.checks import check_path
 from . import memory
 from .checks import TooLargeError, check_path
 
