@@ -15,7 +15,6 @@ from typing import IO, Any
 
 import numpy as np
 
-from .._utils.checks import check_path
 from . import memory
 from .checks import TooLargeError, check_path
 

@@ -11,7 +11,7 @@ from matplotlib.markers import CARETUPBASE
 from matplotlib.ticker import MaxNLocator
 
 from .._utils.arrays import FloatArray
-from .._utils.checks import check_array, check_number, check_sequence, shown
+from .._utils.checks import check_array, check_number, check_sequence
 from ..phases.transitions import Transition
 from .arguments import (
     NO_CURVE,
