@@ -202,7 +202,7 @@ def test_without_any_time(name):
 
 @pytest.mark.parametrize("name", CALLS)
 def test_limits_are_kept(name):
-    kept(name, 0.05)
+    kept(name, 0.05, too_short=name != "first_split")  # two tiles may be done by then
 
 
 @pytest.mark.slow

@@ -28,7 +28,7 @@ from .._utils.checks import (
     check_image_shape,
     check_moderate,
     check_names,
-    check_positive,
+    check_number,
     check_seed,
     check_vector,
     shown,
@@ -193,7 +193,9 @@ class FourierFeatures:
         rng = np.random.default_rng(check_seed(seed))
         dim = check_count(dim, "dim", most=memory.LARGEST)
         shape = check_count(n_features, "n_features", most=memory.LARGEST // dim), dim
-        frequencies = np.sqrt(2 * check_positive(gamma, "gamma")) * rng.standard_normal(shape)
+        frequencies = np.sqrt(
+            2 * check_number(gamma, "gamma", "positive and at most 1e200", lambda g: 0 < g <= 1e200)
+        ) * rng.standard_normal(shape)
         return cls(frequencies, rng.uniform(0, 2 * np.pi, shape[0]))
 
     def in_frame(self, frame: Frame) -> FourierFeatures:
