@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import constrained_vae as cv
-from constrained_vae.geco import Ramp, train
+from constrained_vae.geco import Ramp, natural_multiplier, train
 from tests.helpers.marks import slow
 
 GAUSSIAN = cv.datasets.gaussian((4.0, 2.0, 0.5))  # 4000 points, covariance exactly diag(4, 2, 0.5)
@@ -51,6 +51,37 @@ def test_linear_vae_from_every_seed(squared_error, exact, seed):
 @pytest.mark.parametrize(("squared_error", "exact"), TRANSITION.items())
 def test_linear_vae_on_a_transition(squared_error, exact, seed):
     check_linear_vae(squared_error, exact, seed)
+
+
+def heavy_tails():
+    """Student-t data, whose farthest point is at fifty times the scale."""
+    return np.random.default_rng(0).standard_t(2, (2000, 3)) * [2, 1.4, 0.7]
+
+
+def wine():
+    from sklearn.datasets import load_wine
+
+    return load_wine().data  # columns in units from 0.1 to 1000
+
+
+def digits_in_sixteenths():
+    return 16 * cv.datasets.digits().x[:, 18:46]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("data", [heavy_tails, wine, digits_in_sixteenths])
+def test_linear_vae_on_raw_data(data):
+    """A linear VAE sees the covariance alone: the slope and rate of water-filling at 0.3 of the variance."""
+    x = data()
+    ell = np.linalg.eigvalsh(np.cov(x.T, bias=True))
+    kappa = cv.RE.from_squared_error(0.3 * ell.sum())
+    lam = natural_multiplier(x, kappa)
+    D, R = water_filling(0.5 / lam, ell)
+    assert pytest.approx(kappa.allowance, rel=1e-9) == D
+    run = train(x, kappa, latent_dim=min(x.shape[1], 16), hidden=())
+    assert run.multipliers["RE"] == pytest.approx(lam, rel=0.02)
+    assert run.history.tail().kl.mean() == pytest.approx(R, rel=0.02)
+    assert run.report["RE"].status == "met"
 
 
 @pytest.mark.slow
