@@ -32,7 +32,8 @@ def relaxed(search: Search) -> tuple[Status, State | None]:
     order = np.argsort(-search.c(here))  # the nearest threshold first
     for k in [*order, *order]:  # the second time those that can be relaxed when others have been
         here, beyond = relax_one(search, here, k)
-        other = beyond or other
+        if beyond is not None and not search.feasible(beyond):
+            other = beyond
     if kkt_residual(search.y(here), search.c(here)) <= 2 * _HELD_TOL and met(search, here):
         return Status.MET, None
     search.here = best(search)
@@ -69,16 +70,18 @@ def exchange_tiles(search: Search) -> None:
 
     dF = -sum_a (m_a / pi_a) dpi_a (T14). A split makes halves, whatever mass the two sides then have.
     """
-    state = None
-    while not search.options.free and state is not best(search):
+    for _ in range(0 if search.options.free else len(search.tiling)):
         state = best(search)
         sites, index, ones = state.sites, state.sites.index.copy(), np.ones(len(state.sites))
         marginal = np.bincount(index, weights=state.solution.marginal)
         used = np.divide(marginal, sites.masses, out=ones, where=sites.masses > 0)
         giver, taker = np.where(sites.counts > 1, used, np.inf).argmin(), used.argmax()
-        if sites.counts[giver] > 1 and giver != taker:
-            index[np.flatnonzero(index == giver)[-1]] = taker
-            search.at(search.y(state), replace(state, sites=replace(sites, index=index, marginal=None)))
+        if sites.counts[giver] == 1 or giver == taker:
+            return
+        index[np.flatnonzero(index == giver)[-1]] = taker
+        search.at(search.y(state), replace(state, sites=replace(sites, index=index, marginal=None)))
+        if state is best(search):
+            return
 
 
 def best(search: Search) -> State:
