@@ -147,6 +147,7 @@ def frontier(args: argparse.Namespace, data: DataSet) -> Outcome:
         beta_grid(args.betas),
         _objective(args),
         gap=args.gap,
+        max_maps=args.max_maps,
         time_limit=args.time_limit,
         weights=data.weights,
         backend=args.backend,

@@ -188,6 +188,7 @@ def _parser() -> _Parser:
     made = command("frontier", "the rate-distortion function, certified", example, backend)
     made.add_argument("--betas", help=f"{_BETAS}; by default from nucleation to 0.95 of the entropy")
     made.add_argument("--gap", type=float, default=1e-6, help="largest difference of the bounds, in nats (%(default)s)")
+    made.add_argument("--max-maps", type=int, default=100_000, help="budget of maps for every solution (%(default)s)")
     made.add_argument("--time-limit", type=float, help="seconds after which what there is is written; code 1")
     made.add_argument("--model", metavar="RATE:DISTORTION", help="a trained model, to compare with the frontier")
 
