@@ -12,8 +12,8 @@ import pytest
 
 import constrained_vae as cv
 from constrained_vae.testing import hostile_arrays, hostile_values, naive_expectations
-from tests.helpers.doors import X, branch, callable_names, curve, doors, run, solution, valid
 from tests.helpers.marks import slow
+from tests.helpers.public_calls import X, branch, callable_names, curve, public_calls, run, solution, valid
 
 PACKAGE = str(Path(cv.__file__).parent)
 CALLS = 100  # of one test
@@ -56,7 +56,7 @@ def entries(tmp_path_factory):
     np.save(folder / "x.npy", X)
     for thing, name in ((solution(), "s"), (branch(), "b"), (curve(), "c"), (run(), "r")):
         thing.save(folder / f"{name}.npz")
-    return doors(folder)
+    return public_calls(folder)
 
 
 def test_every_public_function_has_a_call(entries):

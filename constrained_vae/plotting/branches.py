@@ -167,10 +167,7 @@ def bifurcation(
     >>> bifurcation(np.array([[0.5, -0.96], [1.0, 0.0]]), np.array([[0.5, 0.0], [1.0, 0.0]])).get_xscale()
     'log'
     """
-    stable, unstable = curve_points(stable, "stable"), curve_points(unstable, "unstable")
-    ax = critical_lines(critical, ax)
-    ax.plot(*stable.T, color=CURVE, lw=1.2, zorder=3, label="stable")
-    ax.plot(*unstable.T, ":", color=UNSTABLE, lw=1.2, zorder=2, label="unstable")
+    ax, _ = _solid_and_dotted(stable, unstable, critical, ax, ("stable", "unstable"))
     ax.set_ylabel(r"coordinate of $\psi$  (units of $x$)")
     return temperature_axis(ax)
 
@@ -194,14 +191,26 @@ def split_condition(
     >>> split_condition(np.array([[1.0, 1.0], [2.0, 0.5]])).get_ylabel()
     'split condition'
     """
-    stable, unstable = curve_points(stable, "stable"), curve_points(unstable, "unstable")
-    ax = critical_lines(critical, ax)
+    ax, stable = _solid_and_dotted(stable, unstable, critical, ax)
     ax.axhline(1.0, color=CRITICAL, lw=0.8, zorder=0)
-    ax.plot(*stable.T, color=CURVE, lw=1.2, zorder=3)
-    ax.plot(*unstable.T, ":", color=UNSTABLE, lw=1.2, zorder=2)
     below = np.clip(1 - np.min(stable[:, 1], initial=1.0, where=stable[:, 1] > 0), 0.01, 1.0)
     ax.set(ylim=(1 - 1.1 * below, 1 + 0.6 * below), ylabel="split condition")
     return temperature_axis(ax)
+
+
+def _solid_and_dotted(
+    stable: FloatArray,
+    unstable: FloatArray,
+    critical: Iterable[float],
+    ax: Axes | None,
+    labels: tuple[str, str] = ("", ""),
+) -> tuple[Axes, FloatArray]:
+    """Draw stable curves solid and unstable ones dotted, over critical temperatures; the Axes and the stable points."""
+    stable, unstable = curve_points(stable, "stable"), curve_points(unstable, "unstable")
+    ax = critical_lines(critical, ax)
+    ax.plot(*stable.T, color=CURVE, lw=1.2, zorder=3, label=labels[0])
+    ax.plot(*unstable.T, ":", color=UNSTABLE, lw=1.2, zorder=2, label=labels[1])
+    return ax, stable
 
 
 def hysteresis(

@@ -17,14 +17,14 @@ X = np.array([[-3.0, 1.0], [-3.0, -1.0], [3.0, 0.5], [3.0, -0.5], [2.5, 0.0], [-
 WEIGHTS = np.array([0.1, 0.2, 0.3, 0.1, 0.2, 0.1])
 LABELS = np.array([0.0, 0.0, 1.0, 1.0, 1.0, 0.0])
 
-# Results, and second names of functions; no user calls them. Everything else must be in `doors`.
+# Results, and second names of functions; no user calls them. Everything else must be in `public_calls`.
 RESULTS = """Blur Branch BranchComparison Certificate CertifiedFixedPoint ConstrainedFixedPoint Eigenpairs Excess
 Expectations report spectral.compare_spectral spectral.first_split equations.bits FirstSplit FixedPoint Iterate Jacobian
 NearestSplit Peak RateDistortionCurve Report SpectralComparison SupportChange
 Tangent Transition diagnostics.Blur diagnostics.Report geco.Evaluation geco.Feasibility geco.History geco.Placement
 geco.Run geco.Thresholds
 spectral.BranchComparison spectral.FirstSplit spectral.SpectralComparison equations.Expectations""".split()
-# Called by the solvers, with arrays that were checked at the door.
+# Called by the solvers, with arrays that were checked already.
 PROTOCOLS = (
     "in_frame",
     "check",
@@ -116,7 +116,7 @@ PICTURES = {
 }
 
 
-def doors(folder):
+def public_calls(folder):
     """The calls by name: a function and its valid arguments; an argument that is a function here is made by it."""
     return {
         "bits": (cv.bits, {"nats": 1.0}),
