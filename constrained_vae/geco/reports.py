@@ -12,7 +12,6 @@ from ..objectives.constraints import Constraint
 from .history import History
 from .multiplier import Multiplier
 from .starts import spectrum_of
-from .training import Training
 
 _CLOSE = 0.02  # largest excess over the threshold of a met constraint, relative to the threshold
 _CHEAP = 0.01  # cost in nats below which a constraint is slack
@@ -92,17 +91,16 @@ def linear_floor(constraint: Constraint, x: FloatArray, latent_dim: int, weights
 
 
 def make_report(
-    training: Training,
     history: History,
     constraints: tuple[Constraint, ...],
+    multipliers: dict[str, Multiplier],
     floors: dict[str, float],
     variances: dict[str, float],
 ) -> dict[str, Feasibility]:
     """The report on every constraint, by its name; empty before the first step."""
     if not len(history):
         return {}
-    learned = {t.name: t.multiplier for t in training.terms if isinstance(t.multiplier, Multiplier)}
-    return {c.name: _judge(c, learned, history, floors[c.name], variances[c.name]) for c in constraints}
+    return {c.name: _judge(c, multipliers, history, floors[c.name], variances[c.name]) for c in constraints}
 
 
 def _judge(
@@ -113,7 +111,7 @@ def _judge(
     learned = multipliers.get(name)
     thresholds = np.full(len(whole), threshold)
     if learned is not None and callable(learned.threshold):
-        thresholds = np.array([learned.threshold_at(step) for step in range(len(whole))])
+        thresholds = np.array([learned.threshold_at(step) for step in whole.steps.tolist()])
     energy = tail.values[name] + thresholds[-len(tail) :]
     value, error = float(energy.mean()), _standard_error(energy)
     kl = float(tail.kl.mean())
@@ -124,7 +122,7 @@ def _judge(
         lam, hit = float(tail.multipliers[name].mean()), learned.hit
         best = float(np.nanmin(seen)) if np.isfinite(seen).any() else best
         # lambda needs about 4 / (1 - alpha) steps for a correction: over fewer no drift is seen.
-        recent = whole.tail(max(0.1, 4 / (1 - learned.averaging) / len(whole)))
+        recent = whole.tail(max(0.1, 4 / (1 - learned.averaging) / (1 + whole.last)))
         gap, drift = lam * (value - threshold), _drift(np.log(recent.multipliers[name]))
         close = max(_CHEAP, _SETTLED * kl)
         kl_drift = _drift(recent.kl)
@@ -133,7 +131,7 @@ def _judge(
         still = abs(kl_drift) <= close + 3 * noise
         # Among several constraints one is slack whose multiplier has vanished while another one is paid for.
         others = [other for key, other in multipliers.items() if key != name]
-        paid = any(other.value * abs(other.threshold_at(len(whole) - 1)) > _CHEAP for other in others)
+        paid = any(other.value * abs(other.threshold_at(whole.last)) > _CHEAP for other in others)
         vanished = lam * threshold <= _CHEAP
         idle = idle or (still and paid and vanished)
         rests = abs(drift) <= _STEADY or (paid and abs(drift) * lam * threshold <= close)
