@@ -197,10 +197,9 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def small(layer: nn.Linear | nn.Conv2d | nn.ConvTranspose2d) -> nn.Linear | nn.Conv2d | nn.ConvTranspose2d:
+def small(layer: nn.Module) -> nn.Module:
     """The layer with weights a tenth as large and without bias: its first outputs are near 0."""
     with torch.no_grad():
-        layer.weight.mul_(_SMALL)
-        if layer.bias is not None:
-            layer.bias.zero_()
+        for parameter in layer.parameters():
+            parameter.mul_(_SMALL if parameter.ndim > 1 else 0.0)
     return layer

@@ -25,6 +25,7 @@ class _VAE(Model):
 
     encoder: nn.Module
     decoder: nn.Module
+    flow: RealNVP | None
 
     def __init__(self, image_shape: tuple[int, int, int], latent_dim: int, prior: str, **options: Any) -> None:
         check_choice(prior, "prior", PRIORS)
