@@ -1,13 +1,13 @@
-"""VAEs of images in PyTorch, of the optional extra `torch`: MLPVAE, and the prior RealNVP.
+"""VAEs of images in PyTorch, of the optional extra `torch`: MLPVAE, ConvVAE, ConvDRAW, and the prior RealNVP.
 
 Examples
 --------
 >>> import torch
->>> from constrained_vae.image_models import MLPVAE
->>> model = MLPVAE((1, 8, 8), latent_dim=4)
->>> done = model(torch.rand(5, 1, 8, 8), torch.randn(5, *model.code_shape))
+>>> from constrained_vae.image_models import ConvDRAW
+>>> model = ConvDRAW((1, 16, 16), steps=3)
+>>> done = model(torch.rand(5, 1, 16, 16), torch.randn(5, *model.code_shape))
 >>> done.mean.shape, done.kl.shape
-(torch.Size([5, 1, 8, 8]), torch.Size([5, 1]))
+(torch.Size([5, 1, 16, 16]), torch.Size([5, 3]))
 """
 
 try:
@@ -17,9 +17,10 @@ except ModuleNotFoundError as _error:
         "constrained_vae.image_models needs the package torch: pip install 'constrained-vae[torch]'"
     ) from _error
 
+from .convdraw import ConvDRAW
 from .flows import RealNVP
 from .gaussians import Gaussian
 from .models import Model, Pass, make_model
-from .vae import MLPVAE
+from .vae import MLPVAE, ConvVAE
 
-__all__ = ["MLPVAE", "Gaussian", "Model", "Pass", "RealNVP", "make_model"]
+__all__ = ["MLPVAE", "ConvDRAW", "ConvVAE", "Gaussian", "Model", "Pass", "RealNVP", "make_model"]

@@ -38,16 +38,27 @@ class RealNVP(nn.Module):
     def __init__(self, dim: int, couplings: int = 6, width: int = 64) -> None:
         super().__init__()
         dim, width = check_count(dim, "dim", 2), check_count(width, "width")
-        numbers = range(check_count(couplings, "couplings"))
-        self.couplings = nn.ModuleList(_Coupling(dim, width, first_kept=number % 2 == 0) for number in numbers)
+        self.sizes = [dim // 2, dim - dim // 2]
+        sizes = [self.sizes[:: 1 if number % 2 == 0 else -1] for number in range(check_count(couplings, "couplings"))]
+        self.networks = nn.ModuleList(_network(kept, moved, width) for kept, moved in sizes)
 
     def outward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """The noise u (B, L) of codes z (B, L), and log |det du/dz| (B,)."""
         log_det = z.new_zeros(len(z))
-        for coupling in self.couplings:
-            z, log_scale = coupling(z)
+        for number, network in enumerate(self.networks):
+            kept, moved = self._halves(z, number)
+            shift, log_scale = _affine(network(kept))
+            z = self._joined(kept, moved * log_scale.exp() + shift, number)
             log_det = log_det + log_scale.sum(1)
         return z, log_det
+
+    def inward(self, u: Tensor) -> Tensor:
+        """The codes z (B, L) of noise u (B, L): the inverse of `outward`."""
+        for number, network in reversed(list(enumerate(self.networks))):
+            kept, moved = self._halves(u, number)
+            shift, log_scale = _affine(network(kept))
+            u = self._joined(kept, (moved - shift) * (-log_scale).exp(), number)
+        return u
 
     def log_prob(self, z: Tensor) -> Tensor:
         """log p(z) (B,) of codes (B, ...) of L entries each, nats."""
@@ -55,44 +66,28 @@ class RealNVP(nn.Module):
         return Gaussian.standard(u).log_density(u) + log_det
 
     def sample(self, noise: Tensor) -> Tensor:
-        """Codes (B, ...) of standard normal noise (B, ...), by the inverse of the couplings."""
-        z = noise.flatten(1)
-        for coupling in reversed(self.couplings):
-            z = coupling.inverse(z)
-        return z.reshape(noise.shape)
+        """Codes (B, ...) drawn with standard normal noise (B, ...)."""
+        return self.inward(noise.flatten(1)).reshape(noise.shape)
 
-
-class _Coupling(nn.Module):
-    """u = (kept, moved exp(s) + t) with (t, s) = network(kept)."""
-
-    def __init__(self, dim: int, width: int, first_kept: bool) -> None:
-        super().__init__()
-        self.sizes, self.first_kept = (dim // 2, dim - dim // 2), first_kept
-        kept, moved = self.sizes if first_kept else self.sizes[::-1]
-        last = nn.Linear(width, 2 * moved)
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
-        self.network = nn.Sequential(nn.Linear(kept, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), last)
-
-    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """The image u of codes z, and the log-scales of the half that moves."""
-        kept, moved = self._halves(z)
-        shift, log_scale = self._affine(kept)
-        return self._joined(kept, moved * log_scale.exp() + shift), log_scale
-
-    def inverse(self, u: Tensor) -> Tensor:
-        """The codes z of which u is the image."""
-        kept, moved = self._halves(u)
-        shift, log_scale = self._affine(kept)
-        return self._joined(kept, (moved - shift) * (-log_scale).exp())
-
-    def _affine(self, kept: Tensor) -> tuple[Tensor, Tensor]:
-        shift, u = at_least_float32(self.network(kept)).chunk(2, dim=1)
-        return shift, _REACH * nn.functional.softsign(u / _REACH)
-
-    def _halves(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    def _halves(self, z: Tensor, number: int) -> tuple[Tensor, Tensor]:
+        """What the coupling of this number keeps of z, and what it moves."""
         first, second = z.split(self.sizes, dim=1)
-        return (first, second) if self.first_kept else (second, first)
+        return (first, second) if number % 2 == 0 else (second, first)
 
-    def _joined(self, kept: Tensor, moved: Tensor) -> Tensor:
-        return torch.cat((kept, moved) if self.first_kept else (moved, kept), dim=1)
+    @staticmethod
+    def _joined(kept: Tensor, moved: Tensor, number: int) -> Tensor:
+        return torch.cat((kept, moved) if number % 2 == 0 else (moved, kept), dim=1)
+
+
+def _network(kept: int, moved: int, width: int) -> nn.Sequential:
+    """Shift and log-scale of the half that moves, both 0 at the start."""
+    last = nn.Linear(width, 2 * moved)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(nn.Linear(kept, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), last)
+
+
+def _affine(output: Tensor) -> tuple[Tensor, Tensor]:
+    """Shift t and bounded log-scale s of the output of a network."""
+    shift, u = at_least_float32(output).chunk(2, dim=1)
+    return shift, _REACH * nn.functional.softsign(u / _REACH)

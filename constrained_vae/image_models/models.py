@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import abc
-import contextlib
 import inspect
 import math
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from .._utils import memory
 from .._utils.checks import TooLargeError, check_choice, check_count, check_seed, shown
+
+WIDEST = 2**16  # channels and widths
+
+Layers = TypeVar("Layers", bound=tuple[nn.Module | None, ...])
 
 _SMALL = 0.1  # factor of the first weights of layers that begin near 0
 
@@ -67,11 +70,10 @@ class Model(nn.Module, abc.ABC):
         if not cls.__name__.startswith("_"):
             Model.kinds[cls.__name__] = cls
 
-    def __init__(
-        self, image_shape: tuple[int, int, int], code_shape: tuple[int, ...], context_size: int | None, **options: Any
-    ) -> None:
+    def __init__(self, image_shape: tuple[int, int, int], code_shape: tuple[int, ...], **options: Any) -> None:
         super().__init__()
-        self.image_shape, self.code_shape, self.context_size = image_shape, code_shape, context_size
+        self.image_shape, self.code_shape = image_shape, code_shape
+        self.context_size: int | None = options.get("context_size")
         self._options = options
         self.register_buffer("centre", torch.zeros(image_shape))
 
@@ -188,19 +190,21 @@ def check_shape(image_shape: Any, stride: int = 1) -> tuple[int, int, int]:
     return channels, height, width
 
 
-@contextlib.contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """While layers are made: first weights on the CPU, from this seed; the global generators remain as they are."""
+def made(make: Callable[[], Layers], seed: int) -> Layers:
+    """Layers on the CPU, with first weights from a seed; the global random generators remain as they are."""
     seed = check_seed(seed)
+    with torch.device("meta"):  # counts without memory
+        count = sum(weights.numel() for layer in make() if layer is not None for weights in layer.parameters())
+    if count > memory.LARGEST:
+        raise TooLargeError(f"a model must have at most {memory.LARGEST} parameters, got {count}: give smaller sizes")
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the generators of GPUs too
-        yield
+        return make()
 
 
-def small(layer: nn.Linear | nn.Conv2d | nn.ConvTranspose2d) -> nn.Linear | nn.Conv2d | nn.ConvTranspose2d:
+def small(layer: nn.Module) -> nn.Module:
     """The layer with weights a tenth as large and without bias: its first outputs are near 0."""
     with torch.no_grad():
-        layer.weight.mul_(_SMALL)
-        if layer.bias is not None:
-            layer.bias.zero_()
+        for parameter in layer.parameters():
+            parameter.mul_(_SMALL if parameter.ndim > 1 else 0.0)
     return layer
