@@ -174,6 +174,7 @@ def frontier(args: argparse.Namespace, data: DataSet) -> Outcome:
 def train(args: argparse.Namespace, data: DataSet) -> Outcome:
     """A trained model."""
     from .. import geco
+    from ..geco.starts import spectrum_of
     from ..geco.threshold_table import doubt
 
     if data.weights is not None and np.ptp(data.weights) > 1e-12:
@@ -204,10 +205,9 @@ def train(args: argparse.Namespace, data: DataSet) -> Outcome:
 
     def doubtful() -> bool:
         rho = check_weights(data.weights, len(run.x))
-        floors = {name: found.linear_floor for name, found in run.report.items()}
         return any(
             run.report[c.name].status in ("slack", "unreachable")
-            or doubt(c, run.x, rho, floors[c.name], args.latent, linear=False)
+            or doubt(c, run.x, rho, spectrum_of(c, run.x, rho), args.latent, linear=False)
             for c in run.constraints
         )
 

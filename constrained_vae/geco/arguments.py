@@ -12,7 +12,7 @@ from ..objectives.constraints import Constraint
 from ..objectives.elbo import ELBO
 from .multiplier import Multiplier
 from .schedules import Ramp
-from .starts import natural_multiplier
+from .starts import Spectrum, start_of
 
 OBJECTIVES = ("geco", "elbo", "beta", "annealed")
 
@@ -63,13 +63,12 @@ def elbo_of_step(
 
 
 def learned_multipliers(
-    x: FloatArray,
-    weights: FloatArray | None,
+    spectra: dict[str, Spectrum | None],
     constraints: tuple[Constraint, ...],
     given: Mapping[str, Multiplier] | None,
     objective: str,
 ) -> dict[str, Multiplier]:
-    """The learned multipliers by name; empty unless the objective is "geco"."""
+    """The learned multipliers by name, new ones for data of these spectra; empty unless the objective is "geco"."""
     if given is not None and not isinstance(given, Mapping):
         raise ValueError(f"multipliers must be a dict of names and Multipliers, got {shown(given)}")
     if objective != "geco":
@@ -92,6 +91,6 @@ def learned_multipliers(
     return {
         c.name: given[c.name].copy()
         if c.name in given
-        else Multiplier(c.allowance, initial=natural_multiplier(x, c, weights=weights))
+        else Multiplier(c.allowance, initial=start_of(c, spectra[c.name]))
         for c in constraints
     }

@@ -178,12 +178,17 @@ def mixed(
     samples, _, L = codes.shape
     heavy = np.flatnonzero(rho)
     mixture = mean[heavy], log_sigma[heavy], rho[heavy]
-    count = min(max(_LEAST_CODES, _PAIRS // len(rho)), samples * len(heavy))
+    count = codes_of_mixture(len(rho), samples * len(heavy))
     chosen = rng.permutation(samples * len(heavy))[:count]
     told = information(codes[:, heavy].reshape(-1, L)[chosen], *mixture)
     known, error = mean_information(told, chosen % len(heavy), rho[heavy])
     empty = log_ratio(rng.standard_normal((count, L)), *mixture) < math.log(_HOLE)
     return known, error, float(empty.mean())
+
+
+def codes_of_mixture(points: int, most: int) -> int:
+    """Number of codes at which a mixture over so many points is computed."""
+    return min(max(_LEAST_CODES, _PAIRS // points), most)
 
 
 def mean_information(told: FloatArray, own: npt.NDArray[np.intp], rho: FloatArray) -> tuple[float, float]:

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from .._utils.arrays import FloatArray
-from .._utils.checks import check_weights
 from ..objectives.constraints import Constraint
 from .history import History
 from .multiplier import Multiplier
-from .starts import spectrum_of
+from .starts import Spectrum, linear_floor
 
 _CLOSE = 0.02  # largest excess over the threshold of a met constraint, relative to the threshold
 _CHEAP = 0.01  # cost in nats below which a constraint is slack
@@ -81,26 +80,22 @@ class Feasibility:
         return text + {-1: ", at its lower bound", 0: "", 1: ", at its upper bound"}[self.hit]
 
 
-def linear_floor(constraint: Constraint, x: FloatArray, latent_dim: int, weights: FloatArray | None = None) -> float:
-    """Smallest error of a linear code of this size: the sum of all but the largest eigenvalues of the covariance.
-
-    NaN for constraints other than on a squared error of linear maps.
-    """
-    spectrum = spectrum_of(constraint, np.asarray(x, dtype=np.float64), check_weights(weights, len(x)))
-    return spectrum.floor(latent_dim) if spectrum and constraint.quadratic else float("nan")
-
-
 def make_report(
     history: History,
     constraints: tuple[Constraint, ...],
     multipliers: dict[str, Multiplier],
-    floors: dict[str, float],
-    variances: dict[str, float],
+    spectra: dict[str, Spectrum | None],
+    latent_dim: int,
 ) -> dict[str, Feasibility]:
     """The report on every constraint, by its name; empty before the first step."""
     if not len(history):
         return {}
-    return {c.name: _judge(c, multipliers, history, floors[c.name], variances[c.name]) for c in constraints}
+    return {
+        c.name: _judge(
+            c, multipliers, history, linear_floor(spectra[c.name], latent_dim), linear_floor(spectra[c.name], 0)
+        )
+        for c in constraints
+    }
 
 
 def _judge(

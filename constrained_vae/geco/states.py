@@ -1,4 +1,4 @@
-"""When the state of a training is written, and which state a training may continue from."""
+"""When the state of a training is written, and from which state a training may continue."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from os import PathLike
 from typing import Any
 
+import numpy as np
+
 from .._utils.files import one_line
 from .._utils.fingerprints import fingerprint, without_addresses
 from .._utils.writing import check_writable
 from ..objectives.constraints import Constraint
+from .history import column_name, columns_of
 from .multiplier import Multiplier
 
 KIND = "state of training"  # of the files
@@ -75,3 +78,25 @@ def check_settings(found: dict[str, Any], wanted: dict[str, Any], source: str | 
         )
         of = "" if source is None else f", in {source}"
         raise ValueError(f"resume wants the data and settings of before, got {listed}{of}")
+
+
+def check_history(table: np.ndarray, columns: tuple[str, ...], rows: int) -> None:
+    """Raise ValueError unless the table of a state has this number of rows, each as a step can give them."""
+    known = [not name.startswith(column_name("average", "")) for name in columns]
+    if rows < 0 or table.shape != (rows, len(columns)) or table.dtype != np.float64:
+        raise ValueError(f"history must have {rows} steps of {len(columns)} numbers, got {table.shape}")
+    if np.isnan(table[:, known]).any() or not np.isfinite(table[:, :2]).all():  # an average begins with NaN
+        raise ValueError("history must hold numbers, got NaN or an infinite loss")
+    multipliers = [columns.index(column) for column in columns_of("multiplier", columns).values()]
+    if not (table[:, multipliers] > 0).all():
+        raise ValueError("history must hold positive multipliers")
+
+
+def check_multipliers(found: dict[str, Any], learned: dict[str, Multiplier], steps: int) -> None:
+    """Raise ValueError unless the states of multipliers are those of the learned ones after so many steps."""
+    if set(found) != set(learned):
+        raise ValueError(f"multipliers must be of {sorted(learned)}, got {sorted(found)}")
+    for name, multiplier in learned.items():
+        multiplier.copy().load_state_dict(found[name])
+        if found[name]["steps"] < steps:
+            raise ValueError(f"the multiplier of {name} must have {steps} steps, got {found[name]['steps']}")

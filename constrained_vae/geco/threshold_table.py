@@ -16,7 +16,7 @@ from ..data.frame import Frame
 from ..data.rows import check_radius, standard_frame
 from ..frontier.rate_distortion import rate_distortion
 from ..objectives.constraints import PNCC, RE, Constraint
-from .reports import linear_floor
+from .starts import Spectrum, linear_floor
 from .water_filling import covariance_eigenvalues, of_rate
 
 _RATES = (1.0, 2.0, 4.0, 8.0, 16.0)  # of the linear VAE, in nats
@@ -144,17 +144,23 @@ def thresholds(x: npt.ArrayLike, latent_dim: int | None = None, *, weights: npt.
 
 
 def doubt(
-    constraint: Constraint, x: FloatArray, weights: FloatArray, floor: float, latent_dim: int, *, linear: bool
+    constraint: Constraint,
+    x: FloatArray,
+    weights: FloatArray,
+    spectrum: Spectrum | None,
+    latent_dim: int,
+    *,
+    linear: bool,
 ) -> str:
     """What is doubtful about a threshold before training, in a sentence; empty if nothing is.
 
-    `floor` is `linear_floor` for this size of the code, and `linear` says that the model is a linear VAE.
+    `spectrum` is `spectrum_of` these data, and `linear` says that the model is a linear VAE.
     """
     if isinstance(constraint, PNCC):
         return _doubt_of_correlation(constraint, x, weights)
+    none, floor = linear_floor(spectrum, 0), linear_floor(spectrum, latent_dim)
     if np.isnan(floor):
         return ""
-    none = linear_floor(constraint, x, 0, weights)
     of = "data" if isinstance(constraint, RE) else "features"
     if constraint.allowance >= none:
         text = f"is at least the variance {none:.4g} of the {of}: no code is needed, lambda goes to 0"
@@ -189,7 +195,7 @@ def warn_of_doubts(
     x: FloatArray,
     weights: FloatArray,
     constraints: tuple[Constraint, ...],
-    floors: dict[str, float],
+    spectra: dict[str, Spectrum | None],
     latent_dim: int,
     *,
     linear: bool,
@@ -197,5 +203,5 @@ def warn_of_doubts(
 ) -> None:
     """Warn of every threshold that is doubtful."""
     for constraint in constraints:
-        if text := doubt(constraint, x, weights, floors[constraint.name], latent_dim, linear=linear):
+        if text := doubt(constraint, x, weights, spectra[constraint.name], latent_dim, linear=linear):
             warnings.warn(text, stacklevel=stacklevel)

@@ -32,9 +32,10 @@ from .arguments import check_constraints, check_fit, elbo_of_step, learned_multi
 from .loop import INTERRUPTED, advance, warn_of_failures
 from .multiplier import Multiplier
 from .networks import VAE, check_hidden
-from .reports import linear_floor, make_report
+from .reports import make_report
 from .runs import Run
 from .schedules import Ramp
+from .starts import spectrum_of
 from .states import Checkpoint
 from .threshold_table import warn_of_doubts
 from .training import Training
@@ -185,13 +186,12 @@ def train(
     model = VAE.initialised(
         frame, latent_dim, hidden, activation=activation, likelihood=likelihood, seed=seed, dtype=dtype
     )
-    variances = {c.name: linear_floor(c, host, 0, weights) for c in constraints}
-    floors = {c.name: linear_floor(c, host, latent_dim, weights) for c in constraints}
+    spectra = {c.name: spectrum_of(c, host, weights) for c in constraints}
     training = Training.make(
         np.asarray(host, dtype=np.float64),
         model.with_parameters(xp.asarray(model.parameters)),
         constraints,
-        learned_multipliers(host, weights, constraints, multipliers, objective),
+        learned_multipliers(spectra, constraints, multipliers, objective),
         weight,
         weights=weights,
         batch_size=batch_size,
@@ -205,7 +205,7 @@ def train(
         source = (resume.settings, resume.state) if isinstance(resume, Run) else check_path(resume, "resume")
         checkpoints.restore(training, source, settings)
     else:
-        warn_of_doubts(host, weights, constraints, floors, latent_dim, linear=not len(hidden), stacklevel=3)
+        warn_of_doubts(host, weights, constraints, spectra, latent_dim, linear=not len(hidden), stacklevel=3)
 
     with deadline.within(time_limit):
         stopped = advance(training, steps, file, checkpoint_every, progress, callback)
@@ -221,7 +221,7 @@ def train(
             settings=settings,
             state=training.state(),
             stopped=stopped,
-            report=make_report(history, constraints, learned_of(training.terms), floors, variances),
+            report=make_report(history, constraints, learned_of(training.terms), spectra, latent_dim),
         )
 
     run, pressed = finished(result)

@@ -19,11 +19,12 @@ from ..objectives.elbo import ELBO
 from ..objectives.energies import CrossEntropy
 from .adam import Adam
 from .evaluation import gaussian_nll
-from .history import History, column_name, columns_of, make_history
+from .history import History, make_history
 from .loop import NotFiniteError
 from .loss_terms import Term
 from .multiplier import Multiplier
 from .networks import VAE
+from .states import check_history, check_multipliers
 from .weighing import columns, learned_of, measure, stake, weight_of
 
 _LONG, _FALL = 6000, 2  # the learning rate at step t is proportional to (1 + t / _LONG)^-_FALL
@@ -203,20 +204,8 @@ class Training:
             if arrays[name].dtype != self.model.parameters.dtype:
                 raise ValueError(f"{name} must be of type {self.model.parameters.dtype}, got {arrays[name].dtype}")
         steps, learned = entry(numbers, "steps", int), entry(numbers, "multipliers", dict)
-        history, known = arrays["history"], [not name.startswith(column_name("average", "")) for name in self.columns]
-        if steps < 0 or history.shape != (steps, len(self.columns)) or history.dtype != np.float64:
-            raise ValueError(f"history must have {steps} steps of {len(self.columns)} numbers, got {history.shape}")
-        if np.isnan(history[:, known]).any() or not np.isfinite(history[:, :2]).all():  # an average begins with NaN
-            raise ValueError("history must hold numbers, got NaN or an infinite loss")
-        multipliers = [self.columns.index(column) for column in columns_of("multiplier", self.columns).values()]
-        if not (history[:, multipliers] > 0).all():
-            raise ValueError("history must hold positive multipliers")
-        if set(learned) != set(learned_of(self.terms)):
-            raise ValueError(f"multipliers must be of {sorted(learned_of(self.terms))}, got {sorted(learned)}")
-        for name, multiplier in learned_of(self.terms).items():
-            multiplier.copy().load_state_dict(learned[name])
-            if learned[name]["steps"] < steps:
-                raise ValueError(f"the multiplier of {name} must have {steps} steps, got {learned[name]['steps']}")
+        check_history(arrays["history"], self.columns, steps)
+        check_multipliers(learned, learned_of(self.terms), steps)
         return steps, _checked_generator(entry(numbers, "rng", dict)), learned
 
 

@@ -18,9 +18,31 @@ except ModuleNotFoundError as _error:
     ) from _error
 
 from .convdraw import ConvDRAW
+from .evaluation import ImageEvaluation
 from .flows import RealNVP
 from .gaussians import Gaussian
 from .models import Model, Pass, make_model
+from .runs import ImageRun, LinearPlacement
+from .tasks import Batch, ColourMnist, MnistRotate, PlainImages, Task
+from .trainer import train
 from .vae import MLPVAE, ConvVAE
 
-__all__ = ["MLPVAE", "ConvDRAW", "ConvVAE", "Gaussian", "Model", "Pass", "RealNVP", "make_model"]
+__all__ = [
+    "MLPVAE",
+    "Batch",
+    "ColourMnist",
+    "ConvDRAW",
+    "ConvVAE",
+    "Gaussian",
+    "ImageEvaluation",
+    "ImageRun",
+    "LinearPlacement",
+    "MnistRotate",
+    "Model",
+    "Pass",
+    "PlainImages",
+    "RealNVP",
+    "Task",
+    "make_model",
+    "train",
+]
