@@ -130,6 +130,16 @@ class History(PickledByFields):
         return self._each("nu")
 
     @property
+    def final_multipliers(self) -> dict[str, float]:
+        """Means of the multipliers over the last tenth, by name; NaN before the first step."""
+        return {name: _mean(values) for name, values in self.tail().multipliers.items()}
+
+    @property
+    def final_multiplier(self) -> float:
+        """Mean of lambda of the total squared error over the last tenth; NaN if the loss has no such error."""
+        return _mean(1 / (2 * self.sigma**2 * self.tail().equivalent_beta))
+
+    @property
     def equivalent_beta(self) -> FloatArray:
         """Temperature (T,) of the beta-VAE with the same weight of the squared error, 1 / (2 sigma^2 lambda).
 
@@ -145,6 +155,10 @@ class History(PickledByFields):
 
     def _each(self, kind: str) -> dict[str, FloatArray]:
         return {name: self.column(column) for name, column in columns_of(kind, self.columns).items()}
+
+
+def _mean(values: FloatArray) -> float:
+    return float(values.mean()) if len(values) else float("nan")
 
 
 def make_history(

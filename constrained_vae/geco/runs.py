@@ -58,7 +58,7 @@ class Run(PickledByFields):
     @property
     def multipliers(self) -> dict[str, float]:
         """Mean of lambda over the last tenth of the steps, by name."""
-        return {name: float(values.mean()) for name, values in self.history.tail().multipliers.items()}
+        return self.history.final_multipliers
 
     @property
     def sigma(self) -> float:
@@ -70,7 +70,7 @@ class Run(PickledByFields):
         """lambda of the total squared error, as its mean over the last tenth; NaN if the loss has no such error."""
         if self.settings["likelihood"] == "bernoulli" and self.settings["objective"] != "geco":
             return float("nan")
-        return float((1 / (2 * self.sigma**2 * self.history.tail().equivalent_beta)).mean())
+        return self.history.final_multiplier
 
     @cached_property
     def evaluation(self) -> Evaluation:

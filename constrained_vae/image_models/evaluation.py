@@ -211,33 +211,40 @@ class _Random:
 def _information(model: Model, random: _Random, samples: int, pairs: int) -> tuple[float, float]:
     """I(x; z) and its standard error, nats; NaN if it is not measured."""
     N = len(random.task)
-    rho = np.full(N, 1 / N)
     if model.context_size is not None:
         return math.nan, math.nan
-    if model.code_shape[0] == 1:  # the posterior is a Gaussian, its codes are mean + sigma * noise
-        mean, log_sigma = _posteriors(model, random)
-        own = random.rng.integers(N, size=codes_of_mixture(N, samples * N))
-        codes = mean[own] + np.exp(log_sigma[own]) * random.rng.standard_normal((len(own), mean.shape[1]))
-        return mean_information(information(codes, mean, log_sigma, rho), own, rho)
+    if model.code_shape[0] == 1:
+        return _information_of_gaussians(*_posteriors(model, random), random.rng, samples)
     count = min(N, pairs // N)
-    if count < min(N, _LEAST_CODES):
-        return math.nan, math.nan
+    return (math.nan, math.nan) if count < min(N, _LEAST_CODES) else _information_of_pairs(model, random, count)
+
+
+def _information_of_gaussians(
+    mean: FloatArray, log_sigma: FloatArray, rng: np.random.Generator, samples: int
+) -> tuple[float, float]:
+    """I(x; z) of a mixture of N(mean, sigma^2), (N, L), and its standard error."""
+    N = len(mean)
+    rho = np.full(N, 1 / N)
+    own = rng.integers(N, size=codes_of_mixture(N, samples * N))
+    codes = mean[own] + np.exp(log_sigma[own]) * rng.standard_normal((len(own), mean.shape[1]))
+    return mean_information(information(codes, mean, log_sigma, rho), own, rho)
+
+
+def _information_of_pairs(model: Model, random: _Random, count: int) -> tuple[float, float]:
+    """I(x; z) and its standard error, from codes of some images: each is given to the posteriors of all images."""
+    N = len(random.task)
+    rho = np.full(N, 1 / N)
     own = np.sort(random.rng.permutation(N)[:count])
     told = np.empty(count)
-    codes = torch.cat(
-        [
-            model(random.batch(rows).x, random.noise(len(rows))).codes
-            for rows in np.array_split(own, -(-count // _BLOCK))
-        ]
-    )
-    for k, code in enumerate(codes):
-        parts = [model.log_ratio(batch.x, code.expand(len(rows), *code.shape)) for rows, batch in random.batches()]
-        told[k] = told_by(torch.cat(parts).double().cpu().numpy()[None] + np.log(rho), rho)[0]
+    for place in range(count):
+        code = model(random.batch(own[place : place + 1]).x, random.noise(1)).codes
+        parts = [model.log_ratio(batch.x, code.expand(len(rows), *code.shape[1:])) for rows, batch in random.batches()]
+        told[place] = told_by(torch.cat(parts).double().cpu().numpy()[None], rho)[0]
     return mean_information(told, own, rho)
 
 
 def _posteriors(model: Model, random: _Random) -> tuple[FloatArray, FloatArray]:
-    """Mean and log sigma (N, L) of the codes of all images, for a model of one step."""
+    """Mean and log sigma (N, L) of the codes of all images, mean + sigma * noise in a model of one step."""
     found = []
     for rows, batch in random.batches():
         zero = torch.zeros(len(rows), *model.code_shape).to(batch.x)

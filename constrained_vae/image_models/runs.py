@@ -87,17 +87,12 @@ class ImageRun(PickledByFields):
     @property
     def multipliers(self) -> dict[str, float]:
         """Mean of lambda over the last tenth of the steps, by name."""
-        return {name: float(values.mean()) for name, values in self.history.tail().multipliers.items()}
+        return self.history.final_multipliers
 
     @property
     def sigma(self) -> float:
         """Standard deviation of a pixel, for likelihoods."""
         return float(self.settings["sigma"])
-
-    @property
-    def _multiplier(self) -> float:
-        """lambda of the total squared error, as its mean over the last tenth; NaN if the loss has no such error."""
-        return float((1 / (2 * self.sigma**2 * self.history.tail().equivalent_beta)).mean())
 
     @cached_property
     def evaluation(self) -> ImageEvaluation:
@@ -213,7 +208,7 @@ class ImageRun(PickledByFields):
             distortion_error=seen.distortion_error,
             marginal_kl=seen.marginal_kl,
             marginal_kl_error=seen.marginal_kl_error,
-            multiplier=self._multiplier,
+            multiplier=self.history.final_multiplier,
             stacklevel=3,
         )
 
@@ -244,7 +239,7 @@ class ImageRun(PickledByFields):
             gap=seen.rate - best.rate,
             error=float(np.hypot(seen.rate_error, best.multiplier * seen.distortion_error)),
             slope=best.multiplier,
-            multiplier=self._multiplier,
+            multiplier=self.history.final_multiplier,
         )
 
     def _seen(self, evaluation: ImageEvaluation | None) -> ImageEvaluation:

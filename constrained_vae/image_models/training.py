@@ -216,9 +216,10 @@ class Training:
             for values, like in zip(state[name], moments, strict=True):
                 _check_tensor(values, name, like, least)
         check_history(entry(state, "history", Tensor).numpy(), self.columns, math.ceil(steps / self.every))
-        learned = json.loads(entry(state, "multipliers", str))
+        states = {"multipliers": json.loads(entry(state, "multipliers", str))}
+        learned: dict[str, Any] = entry(states, "multipliers", dict)
         check_multipliers(learned, learned_of(self.terms), steps)
-        return dict(learned)
+        return learned
 
 
 def _check_tensor(values: Any, name: str, like: Tensor, least: float = -math.inf) -> None:
