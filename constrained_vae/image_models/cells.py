@@ -18,10 +18,10 @@ class State(NamedTuple):
 
 
 class ConvLSTM(nn.Module):
-    """c' = sigmoid(f) c + sigmoid(i) tanh(g) and h' = sigmoid(o) tanh(c') with (i, f, o, g) = conv(inputs, h) + drive.
+    """c' = sigmoid(f + 1) c + sigmoid(i) tanh(g), h' = sigmoid(o) tanh(c') with (i, f, o, g) = conv(inputs, h) + drive.
 
-    The drive (B, 4 hidden, H, W) is the part of the gates that comes from convolutions outside of the cell. The bias of
-    the forget gate begins at 1, the others at 0.
+    The drive (B, 4 hidden, H, W) is the part of the gates that comes from convolutions outside of the cell. With the 1
+    a new cell remembers more than it forgets.
 
     Parameters
     ----------
@@ -38,14 +38,11 @@ class ConvLSTM(nn.Module):
     def __init__(self, inputs: int, hidden: int, kernel_size: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(inputs + hidden, 4 * hidden, kernel_size, padding=kernel_size // 2)
-        with torch.no_grad():
-            _, forget, _, _ = self.conv.bias.zero_().chunk(4)
-            forget.fill_(1.0)
 
     def forward(self, inputs: Tensor, drive: Tensor, state: State) -> State:
         """The next state."""
         i, f, o, g = at_least_float32(self.conv(torch.cat((inputs, state.h), 1)) + drive).chunk(4, 1)
-        c = f.sigmoid() * state.c + i.sigmoid() * g.tanh()
+        c = (f + 1).sigmoid() * state.c + i.sigmoid() * g.tanh()
         return State(o.sigmoid() * c.tanh(), c)
 
 

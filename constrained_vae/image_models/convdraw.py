@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -151,13 +151,13 @@ class ConvDRAW(Model):
         """Means of the pixels of a batch of this size, drawn with the codes z_t = code(t, q_t); without x, q is p."""
         x = None if x is None else x - self.centre
         seen = None if self.context is None else self.context(context)
-        drives = [core.drives(x, seen) for core in self.cores]
+        cores = cast("list[_Core]", list(self.cores))
+        drives = [core.drives(x, seen) for core in cores]
         nothing = self.centre.new_zeros(size, self.hidden, *self.code_shape[2:])
         encoder = decoder = State(nothing, nothing)
         r, steps = self.centre.new_zeros(size, *self.image_shape), []
         for t in range(self.code_shape[0]):
-            number = t % len(self.cores)
-            core, (to_encoder, to_decoder) = self.cores[number], drives[number]
+            core, (to_encoder, to_decoder) = cores[t % len(cores)], drives[t % len(cores)]
             q = p = Gaussian.of(core.prior(decoder.h))
             if x is not None:
                 encoder = core.encoder(decoder.h, to_encoder + core.error(x - r), encoder)

@@ -66,7 +66,7 @@ class Gaussian:
         """
         log_ratio = self.log_sigma - other.log_sigma
         distance = (self.mean - other.mean) * (-other.log_sigma).exp()
-        return _total(0.5 * ((2 * log_ratio).exp() + distance.square() - 1) - log_ratio)
+        return _total(0.5 * (torch.expm1(2 * log_ratio) + distance.square()) - log_ratio)
 
 
 def at_least_float32(values: Tensor) -> Tensor:
