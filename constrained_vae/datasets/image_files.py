@@ -40,8 +40,10 @@ def reader_of(path: Path) -> Reader | None:
     if path.suffix in SUFFIXES:
         return None
     if path.is_dir():
-        names = " ".join(os.listdir(path))
-        return read_cifar10 if "_batch" in names and ".bin" in names else read_idx if "idx3" in names else read_pictures
+        names = os.listdir(path)
+        if any(name.endswith("_batch.bin") or name.startswith("data_batch") for name in names):
+            return read_cifar10
+        return read_idx if any("images" in name and "idx3" in name for name in names) else read_pictures
     if path.suffix == ".bin":
         return read_cifar10
     return read_idx if "idx" in path.name.lower() else None
@@ -55,14 +57,20 @@ def read_idx(path: Path, part: str, n: int | None) -> tuple[Pixels, Labels]:
     if path.is_dir():
         path = _idx_of_part(path, part)
     pixels, count = _idx(path, "images", (3, 4), n)
-    twin = path.name.replace("images", "labels").replace("idx3", "idx1")
-    beside = [path.with_name(name) for name in (twin, f"{twin}.gz", twin.removesuffix(".gz")) if name != path.name]
-    if not (there := [file for file in beside if file.is_file()]):
+    if (beside := _idx_of_labels(path)) is None:
         return pixels, None
-    labels, labelled = _idx(there[0], "labels", (1,), None)
+    labels, labelled = _idx(beside, "labels", (1,), None)
     if labelled != count:
-        raise ValueError(f"{there[0]} must hold a label for each of the {count} images of {path}, it holds {labelled}")
+        raise ValueError(f"{beside} must hold a label for each of the {count} images of {path}, it holds {labelled}")
     return pixels, labels[: len(pixels)]
+
+
+def _idx_of_labels(path: Path) -> Path | None:
+    """The file of labels beside a file of images, packed or not, if there is one."""
+    own = path.name.removesuffix(".gz")
+    name = own.replace("images", "labels").replace("idx3", "idx1")
+    files = [path.with_name(name), path.with_name(f"{name}.gz")] if name != own else []
+    return next((file for file in files if file.is_file()), None)
 
 
 def _idx_of_part(folder: Path, part: str) -> Path:
@@ -100,10 +108,11 @@ def _idx(path: Path, content: str, axes: tuple[int, ...], n: int | None) -> tupl
 def _taken(stream: IO[bytes], size: int) -> bytes:
     """So many bytes of a stream, in blocks, so that no memory is allocated for bytes that are not there."""
     blocks: list[bytes] = []
-    while (missing := size - sum(map(len, blocks))) > 0:
-        if not (block := _block(stream, min(missing, _BLOCK))):
-            raise ValueError(f"it ends {missing} bytes too early")
+    while size:
+        if not (block := _block(stream, min(size, _BLOCK))):
+            raise ValueError(f"it ends {size} bytes too early")
         blocks.append(block)
+        size -= len(block)
     return b"".join(blocks)
 
 
@@ -118,7 +127,8 @@ def _block(stream: IO[bytes], size: int) -> bytes:
 def read_cifar10(path: Path, part: str, n: int | None) -> tuple[Pixels, Labels]:
     """Images and labels of CIFAR-10 in its binary version, a folder of batches or one batch."""
     files = [path / name for name in _CIFAR_FILES[part]] if path.is_dir() else [path]
-    check_size(_FLOAT * sum(file.stat().st_size for file in files))
+    with naming(f"{path} must hold batches of CIFAR-10"):
+        check_size(_FLOAT * sum(file.stat().st_size for file in files))
     rows = np.concatenate([_batch(file) for file in files])[:n]
     return np.moveaxis(rows[:, 1:].reshape(-1, *_CIFAR), 1, -1), rows[:, 0]
 

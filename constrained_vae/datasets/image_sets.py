@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from .._utils.checks import check_choice, check_count, check_instance, check_pat
 from .._utils.files import check_size, naming
 from .._utils.points import read_points
 from .data_set import DataSet
-from .image_files import Pixels, reader_of
+from .image_files import Pixels, read_pictures, reader_of
 
 _CHANNELS = 4  # the most that an image of a file may have
 _ARCHIVES = (".npy", ".npz")
@@ -68,12 +67,12 @@ def images(path: str | PathLike[str], *, part: str = "train", n: int | None = No
             f"path must be that of a .npy, .npz, .bin or IDX file, or of a folder, got {shown(str(path))}"
             f"{'' if path.exists() else ', which is not there'}"
         )
-    if part == "test" and not (path.is_dir() or path.suffix == ".npz"):
-        raise ValueError(f"part must be 'train' for {path}, a file of one part: give that of the test images")
+    if part == "test" and not (path.suffix == ".npz" or (path.is_dir() and read is not read_pictures)):
+        raise ValueError(f"part must be 'train' for {path}, which has one part: give the path of the test images")
     if read is None:
         fields = read_points(path, part)
-        pixels = fields.pop("x")[:n]
-        fields = {name: array[:n] for name, array in fields.items()}
+        fields = {name: np.atleast_1d(array)[:n] for name, array in fields.items()}
+        pixels = fields.pop("x")
     else:
         pixels, labels = read(path, part, n)
         fields = {"labels": labels}
@@ -85,15 +84,14 @@ def images(path: str | PathLike[str], *, part: str = "train", n: int | None = No
 def image_set(pixels: Pixels, path: Path, size: int | None = None, **fields: Any) -> DataSet:
     """The images that were read from a path, (n, H, W), (n, H, W, C) or n of different sizes, as a data set."""
     with naming(f"{path} must hold images"):
+        if isinstance(pixels, np.ndarray):
+            _check_shape(pixels.shape)
         if size is None:
             x = _in_unit(_stacked(pixels))
-        elif isinstance(pixels, np.ndarray):
-            x = _shrunk(pixels, size)
         else:
-            x = np.concatenate([_shrunk(picture[None], size) for picture in pixels])
-        return DataSet(
-            x.reshape(len(x), math.prod(x.shape[1:])), path.resolve().stem, image_shape=x.shape[1:], **fields
-        )
+            same = [pixels] if isinstance(pixels, np.ndarray) else [picture[None] for picture in pixels]
+            x = np.concatenate([_shrunk(some, size) for some in same])
+        return DataSet(x.reshape(len(x), -1), path.resolve().stem, image_shape=x.shape[1:], **fields)
 
 
 def resized(data: DataSet, size: int) -> DataSet:
@@ -101,7 +99,6 @@ def resized(data: DataSet, size: int) -> DataSet:
 
     A pixel of the result covers (side / size)^2 pixels, some of them in part, and is their mean weighted by the areas.
     So the mean of an image remains the same; nothing is padded. Of an image that is not square, the middle is taken.
-    (From 28 to 16 pixels, nearest neighbours in MNIST agree in class as often as at 28, and as after padding to 32.)
 
     Parameters
     ----------
@@ -128,6 +125,12 @@ def resized(data: DataSet, size: int) -> DataSet:
     return dataclasses.replace(data, x=x.reshape(len(x), -1), image_shape=x.shape[1:], critical_beta=None)
 
 
+def _check_shape(shape: tuple[int, ...]) -> None:
+    if len(shape) not in (3, 4) or min(shape) < 1 or max(shape[3:], default=1) > _CHANNELS:
+        wanted = f"(n, H, W) or (n, H, W, C), not empty and with at most {_CHANNELS} channels C"
+        raise ValueError(f"the shape must be {wanted}, got {shape}")
+
+
 def _stacked(pixels: Pixels) -> np.ndarray:
     if not isinstance(pixels, np.ndarray):
         shapes = {picture.shape[:2] for picture in pixels}
@@ -141,10 +144,6 @@ def _stacked(pixels: Pixels) -> np.ndarray:
 
 def _in_unit(pixels: np.ndarray) -> NDArray[np.float64]:
     """Images (n, H, W) or (n, H, W, C) as floats; uint8 scaled to [0, 1]."""
-    if pixels.ndim not in (3, 4) or (pixels.ndim == 4 and pixels.shape[3] > _CHANNELS):
-        raise ValueError(
-            f"the shape must be (n, H, W) or (n, H, W, C) with at most {_CHANNELS} channels C, got {pixels.shape}"
-        )
     if pixels.dtype != np.uint8 and pixels.dtype.kind != "f":
         raise ValueError(f"the type must be uint8, from 0 to 255, or that of floats, got {pixels.dtype}: convert it")
     check_size(8 * pixels.size)

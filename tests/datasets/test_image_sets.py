@@ -74,6 +74,7 @@ def test_idx_images_with_the_labels_beside_them(tmp_path, pack):
 
 def test_idx_in_colour_and_without_labels(tmp_path):
     (tmp_path / "x.idx").write_bytes(idx(COLOUR))
+    (tmp_path / "x.idx.gz").write_bytes(gzip.compress(idx(COLOUR)))  # no labels: its name has no word to exchange
     data = datasets.load(tmp_path / "x.idx")
     assert data.image_shape == (32, 32, 3)
     np.testing.assert_array_equal(data.x.reshape(COLOUR.shape), COLOUR / 255)
@@ -203,12 +204,13 @@ def test_archives_of_something_else(tmp_path):
         ({"x_train": GREY[0], "y_train": LABELS}, r"the shape must be \(n, H, W\) or .*, got \(6, 4\)"),
         ({"x_train": GREY, "y_train": LABELS[:4]}, r"labels must have shape \(5,\)"),
         ({"x_train": np.full((1, 2, 2), np.nan)}, "x must be finite, got nan at index"),
-        ({"x_train": GREY[:0]}, "at least one point"),
+        ({"x_train": GREY[:0]}, r"not empty and with at most 4 channels C, got \(0, 6, 4\)"),
         ({"one": GREY, "two": GREY}, "it holds one, two"),
     ):
         np.savez(path, **arrays)
-        with pytest.raises(ValueError, match=rf"x\.npz must hold .*: .*{message}"):
-            images(path)
+        for size in (None, 2):
+            with pytest.raises(ValueError, match=rf"x\.npz must hold .*: .*{message}"):
+                images(path, size=size)
     np.savez(path, x_train=GREY)
     with pytest.raises(ValueError, match=r"x\.npz must hold .*: it holds x_train"):
         images(path, part="test")
@@ -264,16 +266,16 @@ def test_paths_that_hold_no_images(tmp_path, mnist_folder):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"empty must hold pictures .*, IDX files or the binary version of CIFAR-10"):
         datasets.load(tmp_path / "empty")
-    with pytest.raises(
-        ValueError, match=r"path must be that of .* or of a folder, got '.*missing', which is not there"
-    ):
+    with pytest.raises(ValueError, match=r"path must be that of .* or of a folder, got .*, which is not there"):
         images(tmp_path / "missing")
     with pytest.raises(FileNotFoundError, match=r"missing-idx3"):
         images(tmp_path / "missing-idx3")
-    with pytest.raises(ValueError, match=r"source must name a data set, got '.*missing': give .* images or one of"):
+    with pytest.raises(ValueError, match=r"source must name a data set, got .*: give .* images, or one of"):
         datasets.find(str(tmp_path / "missing"))
-    with pytest.raises(ValueError, match=r"part must be 'train' for .*, a file of one part"):
+    with pytest.raises(ValueError, match=r"part must be 'train' for .*, which has one part"):
         images(mnist_folder / "train-images-idx3-ubyte.gz", part="test")
+    with pytest.raises(ValueError, match=r"part must be 'train' for .*empty, which has one part"):
+        images(tmp_path / "empty", part="test")
     with pytest.raises(ValueError, match=r"n must be a whole number of at most 3, the images in .*, got 4"):
         images(mnist_folder, n=4)
     with pytest.raises(ValueError, match=r"size must be a whole number of at most 4, got 5"):
