@@ -59,7 +59,7 @@ def _from_npz(file: IO[bytes], part: str) -> dict[str, Any]:
             return {names[name]: array for name, array in found.items()}
     if len(archive.names) == 1 and part == "train":
         return {"x": archive.read(archive.names)[archive.names[0]]}
-    raise ValueError(f"it holds {', '.join(archive.names) or 'nothing'}")
+    raise ValueError(f"it holds {', '.join(archive.names) or 'nothing'}, and none of {', '.join(_NAMES[part])}")
 
 
 def _from_csv(file: IO[bytes], part: str) -> dict[str, Any]:
@@ -123,7 +123,7 @@ _NAMES = {
 }
 _READERS: dict[str, tuple[str, Callable[[IO[bytes], str], dict[str, Any]]]] = {
     ".npy": ("an array of numbers", _from_npy),
-    ".npz": ("an array x, x_train or images of numbers, or one array alone", _from_npz),
+    ".npz": ("an array x of numbers, or one array alone", _from_npz),
     ".csv": ("numbers separated by commas, without a header", _from_csv),
 }
 SUFFIXES = tuple(_READERS)

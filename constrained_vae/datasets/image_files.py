@@ -74,9 +74,9 @@ def _idx_of_labels(path: Path) -> Path | None:
 
 
 def _idx_of_part(folder: Path, part: str) -> Path:
-    """The file of images of a part; that with the shorter name of a file and its packed copy."""
+    """The file of images of a part; a file and its packed copy count as one."""
     named = [name for name in sorted(os.listdir(folder)) if re.search(rf"{_IDX_PARTS[part]}-images.*idx3", name)]
-    files = {name.removesuffix(".gz"): name for name in reversed(named)}
+    files = {name.removesuffix(".gz"): name for name in named}
     if len(files) != 1:
         found = one_line(", ".join(files)) or "none"
         raise ValueError(f"{folder} must hold one IDX file of {part} images, it holds {found}: give the path of a file")

@@ -131,6 +131,15 @@ def test_wrong_packed_idx_files(tmp_path, content, message):
         images(tmp_path / "images.idx3.gz")
 
 
+def test_the_head_of_a_packed_file_is_not_believed(tmp_path):
+    """It promises 2^50 images, which no machine has the memory for, and none is there."""
+    (tmp_path / "images.idx3.gz").write_bytes(gzip.compress(struct.pack(">4B3I", 0, 0, 8, 3, 2**30, 2**10, 2**10)))
+    with pytest.raises(cv.TooLargeError, match=r"images.idx3.gz must hold .*: its arrays have 8388608.0 GiB"):
+        images(tmp_path / "images.idx3.gz")
+    with pytest.raises(ValueError, match=r"it ends 1048576 bytes too early"):
+        images(tmp_path / "images.idx3.gz", n=1)
+
+
 def test_labels_must_be_as_many_as_images(mnist_folder):
     labels = mnist_folder / "train-labels-idx1-ubyte.gz"
     labels.write_bytes(gzip.compress(idx(LABELS)))
@@ -205,14 +214,14 @@ def test_archives_of_something_else(tmp_path):
         ({"x_train": GREY, "y_train": LABELS[:4]}, r"labels must have shape \(5,\)"),
         ({"x_train": np.full((1, 2, 2), np.nan)}, "x must be finite, got nan at index"),
         ({"x_train": GREY[:0]}, r"not empty and with at most 4 channels C, got \(0, 6, 4\)"),
-        ({"one": GREY, "two": GREY}, "it holds one, two"),
+        ({"one": GREY, "two": GREY}, "it holds one, two, and none of x, x_train, images"),
     ):
         np.savez(path, **arrays)
         for size in (None, 2):
             with pytest.raises(ValueError, match=rf"x\.npz must hold .*: .*{message}"):
                 images(path, size=size)
     np.savez(path, x_train=GREY)
-    with pytest.raises(ValueError, match=r"x\.npz must hold .*: it holds x_train"):
+    with pytest.raises(ValueError, match=r"x\.npz must hold .*: it holds x_train, and none of x_test"):
         images(path, part="test")
 
 
@@ -354,6 +363,13 @@ def test_resized_by_a_whole_factor_in_blocks_of_rows(monkeypatch):
     small = resized(data, 2)
     np.testing.assert_allclose(small.x, data.x.reshape(10, 2, 4, 2, 4).mean(axis=(2, 4)).reshape(10, 4), rtol=1e-14)
     np.testing.assert_allclose(small.x.mean(axis=1), data.x.mean(axis=1), rtol=1e-14)
+
+
+@pytest.mark.parametrize(("side", "size"), [(28, 16), (32, 16), (9, 7), (50, 13)])
+def test_rounding_does_not_lead_out_of_the_unit_interval(side, size):
+    white = datasets.DataSet(np.ones((1, side**2)), "white", image_shape=(side, side))
+    np.testing.assert_array_less(0.999, resized(white, size).x)
+    assert resized(white, size).x.max() <= 1
 
 
 def test_resized_files_are_resized_data(mnist_folder):
