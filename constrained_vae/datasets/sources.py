@@ -60,8 +60,8 @@ def load(path: str | PathLike[str]) -> DataSet:
     ----------
     path : path-like
         The file. A one-dimensional array or a single column gives one feature. A .npz file may contain `weights` and
-        `labels` in addition to `x`, as files of saved solutions do, or a single array of any name. An array with three
-        or four axes holds images. These, and every other file or folder, are read as by `images`.
+        `labels` in addition to `x`, as files of saved solutions do, or a single array of any name. If x has three or
+        four axes it holds images. These, and every other file or folder, are read as by `images`.
 
     Raises
     ------
@@ -84,7 +84,7 @@ def load(path: str | PathLike[str]) -> DataSet:
         return images(path)
     fields = read_points(path)
     x = fields.pop("x")
-    if x.ndim in (3, 4):
+    if path.suffix == ".npz" and x.ndim in (3, 4):
         return image_set(x, path, **fields)
     with naming(str(path)):
         return DataSet(x[:, None] if x.ndim == 1 else x, path.stem, **fields)

@@ -197,12 +197,14 @@ def test_other_names_and_floats(tmp_path):
     x = RNG.normal(size=(3, 2, 5))
     np.savez(tmp_path / "a.npz", images=x.astype(np.float32), labels=[1, 2, 3])
     np.savez(tmp_path / "b.npz", x=x, weights=[0.5, 0.25, 0.25])
-    np.save(tmp_path / "c.npy", x)
     np.testing.assert_array_equal(datasets.load(tmp_path / "a.npz").x, x.reshape(3, 10).astype(np.float32))
     for read in (datasets.load, images):
         np.testing.assert_array_equal(read(tmp_path / "b.npz").weights, [0.5, 0.25, 0.25])
-        np.testing.assert_array_equal(read(tmp_path / "c.npy").x, x.reshape(3, 10))
-        assert read(tmp_path / "c.npy").image_shape == (2, 5)
+        np.testing.assert_array_equal(read(tmp_path / "b.npz").x, x.reshape(3, 10))
+    np.save(tmp_path / "c.npy", x)  # images only where one says so: three axes may mean anything
+    assert images(tmp_path / "c.npy").image_shape == (2, 5)
+    with pytest.raises(ValueError, match=r"c.npy: x must have shape \(N, D\), got shape \(3, 2, 5\)"):
+        datasets.load(tmp_path / "c.npy")
 
 
 def test_archives_of_something_else(tmp_path):
