@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-
 from .._utils.arrays import Array
 from .._utils.checks import (
     check_array,

@@ -1,4 +1,4 @@
-"""VAEs of images in PyTorch, of the optional extra `torch`: MLPVAE, ConvVAE, ConvDRAW, and the prior RealNVP.
+"""VAEs of images in PyTorch, of the optional extra `torch`: models, what they learn, and `train`.
 
 Examples
 --------

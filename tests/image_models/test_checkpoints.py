@@ -8,7 +8,7 @@ import pytest
 import constrained_vae as cv
 
 torch = pytest.importorskip("torch")
-from constrained_vae.image_models import MLPVAE, ColourMnist, train  # noqa: E402
+from constrained_vae.image_models import MLPVAE, ColourMnist, train
 
 DIGITS = cv.datasets.digits(64)
 RE = cv.RE(0.2, reduction="mean")
@@ -106,7 +106,7 @@ def test_other_files_are_refused(tmp_path, contents, message):
     else:
         torch.save(contents, path)
     with pytest.raises(
-        ValueError, match=f"other.pt does not hold a saved state of training of an image model: {message}"
+        ValueError, match=rf"other\.pt does not hold a saved state of training of an image model: {message}"
     ) as caught:
         run(resume=path)
     assert "\n" not in str(caught.value)

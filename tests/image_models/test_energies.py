@@ -10,7 +10,7 @@ from constrained_vae.geco import Multiplier
 from constrained_vae.geco.loss_terms import Term
 
 torch = pytest.importorskip("torch")
-from constrained_vae.image_models.energies import ImageTerm, as_images, as_rows, squared_error  # noqa: E402
+from constrained_vae.image_models.energies import ImageTerm, as_images, as_rows, squared_error
 
 SHAPE = (2, 4, 3)  # channels, height, width
 DIM = 24

@@ -11,9 +11,9 @@ import constrained_vae as cv
 from constrained_vae.geco.evaluation import information
 
 torch = pytest.importorskip("torch")
-from constrained_vae.image_models import MLPVAE, ColourMnist, ConvDRAW, MnistRotate, PlainImages, train  # noqa: E402
-from constrained_vae.image_models.energies import as_images  # noqa: E402
-from constrained_vae.image_models.evaluation import _information_of_pairs, _Random  # noqa: E402
+from constrained_vae.image_models import MLPVAE, ColourMnist, ConvDRAW, MnistRotate, PlainImages, train
+from constrained_vae.image_models.energies import as_images
+from constrained_vae.image_models.evaluation import _information_of_pairs, _Random
 
 DIGITS = cv.datasets.digits(300)
 FEW = cv.datasets.digits(60)

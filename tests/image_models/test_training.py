@@ -13,9 +13,9 @@ import constrained_vae as cv
 from constrained_vae.geco import Multiplier, Ramp, natural_multiplier
 
 torch = pytest.importorskip("torch")
-from constrained_vae.image_models import MLPVAE, ConvDRAW, ConvVAE, MnistRotate, PlainImages, train  # noqa: E402
-from constrained_vae.image_models.energies import as_images  # noqa: E402
-from constrained_vae.image_models.optimisation import learning_rate_at  # noqa: E402
+from constrained_vae.image_models import MLPVAE, ConvDRAW, ConvVAE, MnistRotate, PlainImages, train
+from constrained_vae.image_models.energies import as_images
+from constrained_vae.image_models.optimisation import learning_rate_at
 
 DIGITS = cv.datasets.digits(64)
 RE = cv.RE(0.2, reduction="mean")
