@@ -52,6 +52,12 @@ class Processes:
             return cls(0, 1)
         return cls(distributed.get_rank(), distributed.get_world_size())
 
+    def agree(self, tensors: Iterable[Tensor]) -> None:
+        """Give the tensors of all processes the values of the first process."""
+        if self.count > 1:
+            for values in tensors:
+                distributed.broadcast(values.detach(), 0)
+
     def share(self, batch: Tensor) -> Tensor:
         """The rows of a whole batch that this process computes."""
         size = len(batch) // self.count

@@ -73,7 +73,8 @@ def train(
 
     The optimiser is Adam with betas (0.9, 0.99). Its learning rate rises linearly over the first 100 steps, and falls
     as a cosine to a tenth of its peak. Where `torch.distributed` is initialised, as torchrun does, all processes of the
-    group train one model together: each computes its part of every batch, and gets the same result.
+    group train one model together, that of the first process: each computes its part of every batch, and gets the same
+    result.
 
     Parameters
     ----------

@@ -68,6 +68,7 @@ class Training:
     def __post_init__(self) -> None:
         self.model.to(self.device)
         self.parameters = list(self.model.parameters())
+        self.processes.agree(self.parameters)
         self.adam = torch.optim.Adam(self.parameters, betas=_BETAS)
         self.dim = math.prod(self.model.image_shape)
         self.columns = self._columns()

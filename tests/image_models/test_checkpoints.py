@@ -117,7 +117,7 @@ def test_a_part_of_a_file_is_refused(tmp_path):
     data = (tmp_path / "half.pt").read_bytes()
     for length in (10, len(data) // 2, len(data) - 1):
         (tmp_path / "part.pt").write_bytes(data[:length])
-        with pytest.raises(ValueError, match="part.pt does not hold a saved state of training of an image model"):
+        with pytest.raises(ValueError, match=r"part\.pt does not hold a saved state of training of an image model"):
             run(resume=tmp_path / "part.pt")
 
 
