@@ -52,10 +52,12 @@ def restore(
     training: Training, source: tuple[dict[str, Any], State] | str | PathLike[str], wanted: dict[str, Any]
 ) -> None:
     """Continue from (settings, state) or from a file; ValueError if the settings differ, or the state is damaged."""
-    held = isinstance(source, tuple)
-    found, state = source if isinstance(source, tuple) else read(source)
-    check_settings(found, wanted, None if held else source)
-    with naming(f"{'resume' if held else source} does not hold a saved {_KIND}"):
+    if isinstance(source, tuple):
+        (found, state), name = source, None
+    else:
+        (found, state), name = read(source), source
+    check_settings(found, wanted, name)
+    with naming(f"{name or 'resume'} does not hold a saved {_KIND}"):
         training.restore(state)
 
 

@@ -40,9 +40,11 @@ class ImageTerm:
     @classmethod
     def make(cls, constraint: Constraint, dim: int, multiplier: Multiplier | None = None) -> ImageTerm:
         """The term of a constraint on rows of this dimension."""
-        energy = constraint.in_frame(Frame.identity(dim))
+        energy: Energy | float
         if isinstance(constraint, RE):
             energy = 1 / dim if constraint.reduction == "mean" else 1.0
+        else:
+            energy = constraint.in_frame(Frame.identity(dim))
         return cls(constraint.name, constraint.allowance, multiplier, energy)
 
     @classmethod
@@ -56,7 +58,7 @@ class ImageTerm:
             return self.energy * distortion
         here = _numbers(as_rows(x))
         phi, s = self.energy.statistics(here, rows)  # type: ignore[arg-type]  # an index serves as well as a slice
-        return _Readout.apply(as_rows(mean), self.energy, phi, s)  # type: ignore[no-any-return]
+        return _Readout.apply(as_rows(mean), self.energy, phi, s)
 
 
 def squared_error(x: Tensor, mean: Tensor) -> Tensor:
@@ -86,7 +88,7 @@ class _Readout(torch.autograd.Function):
         return torch.as_tensor(s - b - (phi * v).sum(axis=1)).to(at_least_float32(psi))
 
     @staticmethod
-    def backward(ctx: Any, slopes: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, slopes: Tensor) -> tuple[Tensor, None, None, None]:
         each = _numbers(slopes)
         gradient = -ctx.energy.pullback(ctx.here, each[:, None] * ctx.phi, each)
         return torch.as_tensor(gradient).to(slopes), None, None, None

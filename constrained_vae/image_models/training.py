@@ -37,7 +37,7 @@ class Drawn:
     rows: np.ndarray
     x: Tensor
     noise: Tensor
-    context: Tensor | None
+    context: Tensor | None = None
 
 
 @dataclass(eq=False)
@@ -166,11 +166,12 @@ class Training:
         generator = torch.Generator().manual_seed(int(random[0]))
         batch = self.task.batch(rows, generator)
         noise = torch.randn(len(rows), *self.model.code_shape, generator=generator)
-        x, noise, context = (
-            None if values is None else self.processes.share(values).to(self.device, self.model.centre.dtype)
+        x, noise, *context = (
+            self.processes.share(values).to(self.device, self.model.centre.dtype)
             for values in (batch.x, noise, batch.context)
+            if values is not None
         )
-        return Drawn(step, self.processes.share(rows).numpy(), x, noise, context)
+        return Drawn(step, self.processes.share(rows).numpy(), x, noise, *context)
 
     def batch(self, step: int) -> np.ndarray:
         """Rows (B,) of the task in the batch of a step."""
