@@ -160,8 +160,9 @@ def train(
     -----
     UserWarning
         If a threshold of RE or of a linear FRE is above the variance of the data, below the smallest error of a
-        linear code of this size, or below what a decoder with this last hidden layer reaches; if one of PNCC is above the correlation of the data with themselves. If a checkpoint
-        cannot be written: the first one that fails, and the last one.
+        linear code of this size, or below what a decoder with this last hidden layer reaches; if one of PNCC is above
+        the correlation of the data with themselves. If a checkpoint cannot be written: the first one that fails, and
+        the last one.
     NotConvergedWarning
         If a constraint is unreachable, a loss is not finite, or the time is up.
 
