@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from ..datasets import DataSet
     from .commands import Outcome
 
-_DATA = "a data set by name (four_clusters, digits, ...), or a .npy, .npz or .csv file with a point per row"
+_DATA = (
+    "a data set by name (four_clusters, digits, ...), a .npy, .npz or .csv file with a point per row, or images: a "
+    ".npz file, an IDX file, a folder of pictures or of CIFAR-10"
+)
 _BETAS = "LOW:HIGH:COUNT temperatures, evenly spaced in log beta"
 _LISTED = 5  # number of warnings that are printed
 
