@@ -9,8 +9,8 @@ plain loops have PyTorch's own initial weights and Adam with the learning rate 1
 
 A constraint is met when its average is at most 1.02 kappa^2 for the first time. It has settled at the step from which
 on the average stays within 5 % of kappa^2. KL and error are means over the last tenth. The KL at kappa is that of the
-same error: KL + lambda (E - kappa^2), where lambda is that of `train` for every method; it is left out where E is off by
-more than 5 %. The last column is the largest lambda over the last one.
+same error: KL + lambda (E - kappa^2), where lambda is that of `train` for every method; it is left out where E is off
+by more than 5 %. The last column is the largest lambda over the last one.
 """
 
 from __future__ import annotations
@@ -191,7 +191,8 @@ def _plain_loop(
         (kl + penalty(error)).backward()
         optimizer.step()
         move()
-    return outcome(*rows.T, kappa)
+    errors, kl, multipliers = rows.T
+    return outcome(errors, kl, multipliers, kappa)
 
 
 if __name__ == "__main__":
