@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._utils import tables
-from .._utils.checks import check_weights, shown
+from .._utils.checks import shown
 from .._utils.writing import write_npz
 from ..datasets import DataSet
 from ..frontier.rate_distortion import rate_distortion
@@ -177,15 +177,14 @@ def train(args: argparse.Namespace, data: DataSet) -> Outcome:
     from ..geco.starts import spectrum_of
     from ..geco.threshold_table import doubt
 
-    if data.weights is not None and np.ptp(data.weights) > 1e-12:
-        raise ValueError(f"{data.name} has weights, which training does not support")
     given: dict[str, Any] = {"objective": "beta", "beta": args.beta}
     if args.kappa is not None:
         given = {"constraints": _constraint(args, data)}
     run = geco.train(
         data.x,
         latent_dim=args.latent,
-        hidden=hidden_widths(args.hidden),
+        hidden=None if args.hidden is None else hidden_widths(args.hidden),
+        weights=data.weights,
         sigma=args.sigma,
         likelihood=args.likelihood,
         steps=args.steps,
@@ -204,10 +203,9 @@ def train(args: argparse.Namespace, data: DataSet) -> Outcome:
         return found + (f"\n{_thresholds(args, data)}" if doubtful() else "")
 
     def doubtful() -> bool:
-        rho = check_weights(data.weights, len(run.x))
         return any(
             run.report[c.name].status in ("slack", "unreachable")
-            or doubt(c, run.x, rho, spectrum_of(c, run.x, rho), args.latent, linear=False)
+            or doubt(c, run.x, run.weights, spectrum_of(c, run.x, run.weights), args.latent, run.model.plane)
             for c in run.constraints
         )
 

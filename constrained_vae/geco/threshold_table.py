@@ -149,33 +149,39 @@ def doubt(
     weights: FloatArray,
     spectrum: Spectrum | None,
     latent_dim: int,
-    *,
-    linear: bool,
+    plane: int | None = None,
 ) -> str:
     """What is doubtful about a threshold before training, in a sentence; empty if nothing is.
 
-    `spectrum` is `spectrum_of` these data, and `linear` says that the model is a linear VAE.
+    `spectrum` is `spectrum_of` these data. All reconstructions are in a plane of `plane` dimensions, if it is given.
     """
     if isinstance(constraint, PNCC):
         return _doubt_of_correlation(constraint, x, weights)
     none, floor = linear_floor(spectrum, 0), linear_floor(spectrum, latent_dim)
     if np.isnan(floor):
         return ""
-    of = "data" if isinstance(constraint, RE) else "features"
-    if constraint.allowance >= none:
+    of, allowed = "data" if isinstance(constraint, RE) else "features", constraint.allowance
+    if allowed >= none:
         text = f"is at least the variance {none:.4g} of the {of}: no code is needed, lambda goes to 0"
-    elif not constraint.allowance:
+    elif not allowed:
         text = "is 0, which no code with noise reaches: lambda goes to its upper bound"
-    elif constraint.allowance < floor:
-        only = "so that it cannot be reached" if linear else "so that it may be out of reach"
-        text = f"is below {floor:.4g}, the least that a linear code of {latent_dim} dimensions has, {only}"
+    elif plane is not None and allowed < (least := linear_floor(spectrum, plane)):
+        text = (
+            f"is below {least:.4g}, the least that reconstructions in {plane} dimensions have, those of a linear layer "
+            f"with {plane} inputs, so that it cannot be reached: give more of them"
+        )
+    elif allowed < floor:
+        text = (
+            f"is below {floor:.4g}, the least that a linear code of {latent_dim} dimensions has, so that it may be out "
+            "of reach"
+        )
     else:
         return ""
     unit = ""
     if isinstance(constraint, RE):
         unit = f" ({'total' if constraint.reduction == 'sum' else 'mean per dimension'})"
         text += "; is kappa in the right unit (reduction='sum' or 'mean')? geco.thresholds(x, latent_dim) shows which"
-    return f"{constraint.name}: kappa^2 = {constraint.allowance:.4g}{unit} {text}"
+    return f"{constraint.name}: kappa^2 = {allowed:.4g}{unit} {text}"
 
 
 def _doubt_of_correlation(constraint: PNCC, x: FloatArray, weights: FloatArray) -> str:
@@ -197,11 +203,11 @@ def warn_of_doubts(
     constraints: tuple[Constraint, ...],
     spectra: dict[str, Spectrum | None],
     latent_dim: int,
+    plane: int | None = None,
     *,
-    linear: bool,
     stacklevel: int,
 ) -> None:
     """Warn of every threshold that is doubtful."""
     for constraint in constraints:
-        if text := doubt(constraint, x, weights, spectra[constraint.name], latent_dim, linear=linear):
+        if text := doubt(constraint, x, weights, spectra[constraint.name], latent_dim, plane):
             warnings.warn(text, stacklevel=stacklevel)

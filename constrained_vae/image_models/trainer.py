@@ -222,7 +222,7 @@ def train(
         source = (resume.settings, resume.state) if isinstance(resume, ImageRun) else check_path(resume, "resume")
         checkpoints.restore(training, source, settings)
     elif processes.rank == 0:
-        warn_of_doubts(images, weights, constraints, floors, size, linear=False, stacklevel=3)
+        warn_of_doubts(images, weights, constraints, floors, size, stacklevel=3)
 
     with deadline.within(time_limit):
         stopped = advance(

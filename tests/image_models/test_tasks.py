@@ -65,6 +65,7 @@ def test_bytes_are_kept_as_bytes_and_other_numbers_as_they_are():
     almost[2, 5] += 1e-12
     assert PlainImages(datasets.DataSet(almost, "x", image_shape=(2, 4))).pixels.dtype == torch.float64
     assert PlainImages(datasets.DataSet(almost - 1, "x", image_shape=(2, 4))).images().min() < 0
+    assert PlainImages(datasets.DataSet(almost * 1e308, "x", image_shape=(2, 4))).images().max() > 1e307
 
 
 def test_channels_come_first_in_a_batch():
