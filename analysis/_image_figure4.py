@@ -17,6 +17,7 @@ from constrained_vae.geco.water_filling import at_level, covariance_eigenvalues
 
 METHODS = ("GECO", "ELBO", "annealed")
 _QUANTITIES = ("rms", "rms_error", "rate", "rate_error", "test_rms", "test_rate", "multiplier", "above_linear")
+_PICTURES = ("reconstructions", "samples")  # of GECO, with the first seed
 _LEAST = 1.0  # smallest KL that is drawn, nats
 _LEVELS = 400  # points of the curve of the best linear VAE
 
@@ -42,16 +43,18 @@ def compute(args: argparse.Namespace) -> _command.Computed:
     shape = len(families), len(METHODS), len(kappas), len(seeds)
     arrays = {name: np.full(shape, np.nan) for name in _QUANTITIES}
     arrays["status"] = np.full(shape, "", dtype="U11")
+    some = next(iter(results.values())).arrays  # of a run: the held out images are the same in all
+    arrays["originals"] = some["originals"]
+    for name in _PICTURES:
+        arrays[name] = np.full((shape[0], shape[2], *some[name].shape), np.nan, dtype=np.float32)
     for job, result in results.items():
-        for name in _QUANTITIES:
-            arrays[name][places[job]] = np.nan if result.metrics[name] is None else result.metrics[name]
-        arrays["status"][places[job]] = result.metrics["status"]
         f, m, k, s = places[job]
-        if m == s == 0:
-            for name in ("reconstructions", "samples"):
-                pictures = result.arrays[name]
-                arrays.setdefault(name, np.full((*shape[:1], shape[2], *pictures.shape), np.nan, "f4"))[f, k] = pictures
-            arrays["originals"] = result.arrays["originals"]
+        for name in _QUANTITIES:
+            arrays[name][f, m, k, s] = np.nan if result.metrics[name] is None else result.metrics[name]
+        arrays["status"][f, m, k, s] = result.metrics["status"]
+        for name in _PICTURES:
+            if m == s == 0:
+                arrays[name][f, k] = result.arrays[name]
     arrays |= {"families": np.array(families), "kappas": np.array(kappas), "missing": np.array(runs.missing, dtype=str)}
     if task == "plain":
         arrays["linear"] = linear(_image_training.parts(data)[0].x, 0.7 * min(kappas))
