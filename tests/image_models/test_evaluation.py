@@ -160,7 +160,7 @@ def test_no_model_is_below_the_frontier():
         "ConvDRAW": ConvDRAW((1, 8, 8), 16, 4, steps=3),
     }
     for name, model in models.items():
-        for options in ({"constraints": cv.RE(0.17, reduction="mean")}, {"objective": "elbo", "sigma": 1.0}):
+        for options in ({"constraints": cv.RE(0.17, reduction="mean")}, {"objective": "elbo", "sigma": 0.5}):
             steps = 400 if name == "ConvDRAW" else 1500
             run = train(DIGITS, model=model, steps=steps, batch_size=60, learning_rate=3e-3, device="cpu", **options)
             seen = run.evaluate(samples=16, pairs=0)
