@@ -54,6 +54,7 @@ class Hangs(BaseException):
 def entries(tmp_path_factory):
     folder = tmp_path_factory.mktemp("files")
     np.save(folder / "x.npy", X)
+    np.savez(folder / "images.npz", x_test=np.arange(36, dtype=np.uint8).reshape(3, 3, 4), y_test=[0, 1, 0])
     for thing, name in ((solution(), "s"), (branch(), "b"), (curve(), "c"), (run(), "r")):
         thing.save(folder / f"{name}.npz")
     return public_calls(folder)

@@ -5,13 +5,16 @@ an object that satisfies its invariants.
 """
 
 import contextlib
+import gzip
 import io
 import itertools
+import math
 import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import constrained_vae as cv
 from constrained_vae import datasets, geco
@@ -80,6 +83,12 @@ def check_points(data):
     assert repr(data).startswith("DataSet(")
 
 
+def check_images(data):
+    check_points(data)
+    assert 2 <= len(data.image_shape) <= 3
+    assert math.prod(data.image_shape) == data.x.shape[1]
+
+
 def resume(path):
     return geco.train(X, CONSTRAINTS, resume=path, **TRAINING)
 
@@ -93,6 +102,11 @@ KINDS = {
     "archive": (".npz", datasets.load, check_points, (of_bytes, of_members, of_head, of_array)),
     "array": (".npy", datasets.load, check_points, (of_bytes, of_head, of_array)),
     "table": (".csv", datasets.load, check_points, (of_bytes, of_text, of_text)),
+    "images": (".npz", datasets.images, check_images, (of_bytes, of_members, of_head, of_array)),
+    "idx": (".idx", datasets.load, check_images, (of_bytes, of_bytes)),
+    "packed": (".idx.gz", datasets.load, check_images, (of_bytes,)),
+    "batch": (".bin", datasets.load, check_images, (of_bytes,)),
+    "picture": (".png", lambda path: datasets.images(path.parent), check_images, (of_bytes, of_bytes)),
 }
 
 
@@ -110,6 +124,12 @@ def valid(tmp_path_factory):
     np.savez(folder / "archive.npz", x=X, weights=np.full(16, 1 / 16), labels=np.arange(16) % 3)
     np.save(folder / "array.npy", X)
     np.savetxt(folder / "table.csv", X, delimiter=",")
+    grey = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+    np.savez(folder / "images.npz", x_train=grey, y_train=[1, 2])
+    (folder / "idx.idx").write_bytes(bytes([0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 4]) + grey.tobytes())
+    (folder / "packed.idx.gz").write_bytes(gzip.compress((folder / "idx.idx").read_bytes()))
+    (folder / "batch.bin").write_bytes(bytes(2 * 3073))
+    Image.fromarray(grey[0]).save(folder / "picture.png")
     return {kind: (folder / f"{kind}{suffix}").read_bytes() for kind, (suffix, *_) in KINDS.items()}
 
 
@@ -155,7 +175,7 @@ def test_valid_files_load(valid, tmp_path):
 
 
 def test_changed_files_are_refused_or_harmless(valid, tmp_path):
-    counts = fuzz(valid, tmp_path, range(190))
+    counts = fuzz(valid, tmp_path, range(250))
     assert counts["refused"] > 100
     assert counts["loaded"] > 5
 

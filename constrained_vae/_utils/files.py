@@ -46,7 +46,7 @@ def read_npz(
         if "header" not in archive:
             raise ValueError("it has no header")
         text = archive.read(["header"], kinds="U")["header"]
-        with _parsing("its header is damaged"):
+        with parsing("its header is damaged"):
             header = json.loads(str(text))
         if (found := entry(header, "kind", str)) != kind:
             raise ValueError(f"it is the file of a {found}")
@@ -115,7 +115,7 @@ class Archive:
         check_size(sum(info.file_size for info in members.values()))
         found = {}
         for name, info in members.items():
-            with _parsing(f"the array {name!r} is damaged"), self._archive.open(info) as member:
+            with parsing(f"the array {name!r} is damaged"), self._archive.open(info) as member:
                 found[name] = read_array(member, info.file_size, f"the array {name!r}", kinds)
         return found
 
@@ -130,13 +130,13 @@ class Archive:
 
 def open_archive(stream: IO[bytes]) -> Archive:
     """The directory of a .npz file; ValueError if it is none."""
-    with _parsing("it is no .npz file, or only a part of one"):
+    with parsing("it is no .npz file, or only a part of one"):
         return Archive(zipfile.ZipFile(stream))
 
 
 def read_array(stream: IO[bytes], size: int, name: str, kinds: str = NUMBERS) -> np.ndarray:
     """The array of a .npy file of this size in bytes, whose head is checked before memory is allocated."""
-    with _parsing(f"{name} is damaged"):
+    with parsing(f"{name} is damaged"):
         if _UNUSUAL.search(stream.read(_LONGEST_HEAD).partition(b"}")[0]):
             raise _Refusal(f"the head of {name} is not as NumPy writes it")
         stream.seek(0)
@@ -147,7 +147,7 @@ def read_array(stream: IO[bytes], size: int, name: str, kinds: str = NUMBERS) ->
         raise _Refusal(f"{name} holds {_kind(dtype)} instead of {'text' if kinds == 'U' else 'real numbers'}")
     if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != body:
         raise _Refusal(f"{name} has the shape {shape} of {dtype} in its head, which does not fit its {body} bytes")
-    with _parsing(f"{name} is damaged"):
+    with parsing(f"{name} is damaged"):
         stream.seek(0)
         array: np.ndarray = np.lib.format.read_array(stream, allow_pickle=False)
         return array
@@ -161,11 +161,11 @@ def check_size(size: int, instead: str = "") -> None:
 
 
 class _Refusal(ValueError):
-    """A message of ours, which `_parsing` lets through."""
+    """A message of ours, which `parsing` lets through."""
 
 
 @contextlib.contextmanager
-def _parsing(text: str) -> Iterator[None]:
+def parsing(text: str) -> Iterator[None]:
     """Raise ValueError with this text in place of whatever else is raised in the block.
 
     What zipfile, zlib, json and NumPy raise for damaged bytes is not documented, and differs between their versions.

@@ -1,4 +1,4 @@
-"""Files of data points: .npy, .npz and .csv; what is wrong with one is told with row and column."""
+"""Files of data points and images: .npy, .npz and .csv; what is wrong with one is told with row and column."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from .checks import shown
 from .files import check_size, naming, open_archive, read_array
 
 
-def read_points(path: Path) -> dict[str, Any]:
-    """The points `x` of a .npy, .npz or .csv file, with `weights` and `labels` if a .npz file has them.
+def read_points(path: Path, part: str = "train") -> dict[str, Any]:
+    """The array `x` of a .npy, .npz or .csv file, with `weights` and `labels` if a .npz file has them.
+
+    A .npz file may have a training and a test part, of which one is read.
 
     Raises
     ------
@@ -27,35 +29,40 @@ def read_points(path: Path) -> dict[str, Any]:
     OSError
         If the file cannot be read.
     """
-    if path.suffix not in _READERS:
-        raise ValueError(f"path must be that of a .npy, .npz or .csv file, got {shown(str(path))}")
+    if path.suffix not in SUFFIXES:
+        raise ValueError(f"path must be that of a .npy, .npz or .csv file, or of images, got {shown(str(path))}")
     wanted, read = _READERS[path.suffix]
     with open(path, "rb") as file, naming(f"{path} must hold {wanted}"):
-        arrays = read(file)
+        arrays = read(file, part)
         for name, array in arrays.items():
             _check_finite(array, name)
         labels = np.asarray(arrays.get("labels", ()), dtype=np.float64)
         if not (np.abs(labels) < 2**53).all() or (labels != np.rint(labels)).any():
             raise ValueError("labels must be whole numbers")
+        if labels.ndim == 2 and labels.shape[1] == 1:  # a column, as some archives have it
+            arrays["labels"] = labels[:, 0]
     return arrays
 
 
-def _from_npy(file: IO[bytes]) -> dict[str, Any]:
+def _from_npy(file: IO[bytes], part: str) -> dict[str, Any]:
     size = os.fstat(file.fileno()).st_size
     check_size(size, "; open it as a memory map, numpy.load(path, mmap_mode='r')")
     return {"x": read_array(file, size, "it")}
 
 
-def _from_npz(file: IO[bytes]) -> dict[str, Any]:
+def _from_npz(file: IO[bytes], part: str) -> dict[str, Any]:
     archive = open_archive(file)
-    if "x" in archive:
-        return archive.read([name for name in ("x", "weights", "labels") if name in archive])
-    if len(archive.names) == 1:
+    for x, labels in _NAMES[part].items():
+        if x in archive:
+            names = {x: "x", "weights": "weights", labels: "labels"}
+            found = archive.read([name for name in names if name in archive])
+            return {names[name]: array for name, array in found.items()}
+    if len(archive.names) == 1 and part == "train":
         return {"x": archive.read(archive.names)[archive.names[0]]}
-    raise ValueError(f"it holds {', '.join(archive.names) or 'nothing'}")
+    raise ValueError(f"it holds {', '.join(archive.names) or 'nothing'}, and none of {', '.join(_NAMES[part])}")
 
 
-def _from_csv(file: IO[bytes]) -> dict[str, Any]:
+def _from_csv(file: IO[bytes], part: str) -> dict[str, Any]:
     # Spreadsheets begin the file with a mark; comments may have any encoding.
     with TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape") as text:
         try:
@@ -109,8 +116,14 @@ def _check_finite(array: np.ndarray, name: str) -> None:
         raise ValueError(f"{name} must be finite, got {array[tuple(place - 1)]} at {where} (counted from 1)")
 
 
-_READERS: dict[str, tuple[str, Callable[[IO[bytes]], dict[str, Any]]]] = {
+# Names that the array x and the labels have in a .npz file.
+_NAMES = {
+    "train": {"x": "labels", "x_train": "y_train", "images": "labels"},
+    "test": {"x_test": "y_test"},
+}
+_READERS: dict[str, tuple[str, Callable[[IO[bytes], str], dict[str, Any]]]] = {
     ".npy": ("an array of numbers", _from_npy),
     ".npz": ("an array x of numbers, or one array alone", _from_npz),
     ".csv": ("numbers separated by commas, without a header", _from_csv),
 }
+SUFFIXES = tuple(_READERS)

@@ -176,15 +176,14 @@ def train(args: argparse.Namespace, data: DataSet) -> Outcome:
     from .. import geco
     from ..geco.threshold_table import doubt
 
-    if data.weights is not None and np.ptp(data.weights) > 1e-12:
-        raise ValueError(f"{data.name} has weights, which training does not support")
     given: dict[str, Any] = {"objective": "beta", "beta": args.beta}
     if args.kappa is not None:
         given = {"constraints": _constraint(args, data)}
     run = geco.train(
         data.x,
         latent_dim=args.latent,
-        hidden=hidden_widths(args.hidden),
+        hidden=None if args.hidden is None else hidden_widths(args.hidden),
+        weights=data.weights,
         sigma=args.sigma,
         likelihood=args.likelihood,
         steps=args.steps,
@@ -204,10 +203,8 @@ def train(args: argparse.Namespace, data: DataSet) -> Outcome:
 
     def doubtful() -> bool:
         rho = check_weights(data.weights, len(run.x))
-        floors = {name: found.linear_floor for name, found in run.report.items()}
         return any(
-            run.report[c.name].status in ("slack", "unreachable")
-            or doubt(c, run.x, rho, floors[c.name], args.latent, linear=False)
+            run.report[c.name].status in ("slack", "unreachable") or doubt(c, run.x, rho, run.model)
             for c in run.constraints
         )
 

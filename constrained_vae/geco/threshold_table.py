@@ -16,6 +16,7 @@ from ..data.frame import Frame
 from ..data.rows import check_radius, standard_frame
 from ..frontier.rate_distortion import rate_distortion
 from ..objectives.constraints import PNCC, RE, Constraint
+from .networks import VAE
 from .reports import linear_floor
 from .water_filling import covariance_eigenvalues, of_rate
 
@@ -143,33 +144,40 @@ def thresholds(x: npt.ArrayLike, latent_dim: int | None = None, *, weights: npt.
     return Thresholds(codes, np.array(rates), np.array(errors), np.array(multipliers), x.shape[1])
 
 
-def doubt(
-    constraint: Constraint, x: FloatArray, weights: FloatArray, floor: float, latent_dim: int, *, linear: bool
-) -> str:
-    """What is doubtful about a threshold before training, in a sentence; empty if nothing is.
-
-    `floor` is `linear_floor` for this size of the code, and `linear` says that the model is a linear VAE.
-    """
+def doubt(constraint: Constraint, x: FloatArray, weights: FloatArray, model: VAE) -> str:
+    """What is doubtful about a threshold before training, in a sentence; empty if nothing is."""
     if isinstance(constraint, PNCC):
         return _doubt_of_correlation(constraint, x, weights)
+    variance, floor = (linear_floor(constraint, x, size, weights) for size in (0, model.latent_dim))
     if np.isnan(floor):
         return ""
-    none = linear_floor(constraint, x, 0, weights)
-    of = "data" if isinstance(constraint, RE) else "features"
-    if constraint.allowance >= none:
-        text = f"is at least the variance {none:.4g} of the {of}: no code is needed, lambda goes to 0"
-    elif not constraint.allowance:
+    of, allowed = "data" if isinstance(constraint, RE) else "features", constraint.allowance
+    if allowed >= variance:
+        text = f"is at least the variance {variance:.4g} of the {of}: no code is needed, lambda goes to 0"
+    elif not allowed:
         text = "is 0, which no code with noise reaches: lambda goes to its upper bound"
-    elif constraint.allowance < floor:
-        only = "so that it cannot be reached" if linear else "so that it may be out of reach"
-        text = f"is below {floor:.4g}, the least that a linear code of {latent_dim} dimensions has, {only}"
+    elif allowed < (plane := _floor_of_last_layer(constraint, x, weights, model)):
+        text = (
+            f"is below {plane:.4g}, the least that a decoder has whose last hidden layer is of width "
+            f"{model.hidden[0]}, so that it cannot be reached: give wider hidden layers"
+        )
+    elif allowed < floor:
+        only = "so that it may be out of reach" if model.hidden else "so that it cannot be reached"
+        text = f"is below {floor:.4g}, the least that a linear code of {model.latent_dim} dimensions has, {only}"
     else:
         return ""
     unit = ""
     if isinstance(constraint, RE):
         unit = f" ({'total' if constraint.reduction == 'sum' else 'mean per dimension'})"
         text += "; is kappa in the right unit (reduction='sum' or 'mean')? geco.thresholds(x, latent_dim) shows which"
-    return f"{constraint.name}: kappa^2 = {constraint.allowance:.4g}{unit} {text}"
+    return f"{constraint.name}: kappa^2 = {allowed:.4g}{unit} {text}"
+
+
+def _floor_of_last_layer(constraint: Constraint, x: FloatArray, weights: FloatArray, model: VAE) -> float:
+    """The last layer of a Gaussian decoder is linear: its reconstructions are in a plane of as many dimensions."""
+    if not model.hidden or model.likelihood != "gaussian":
+        return 0.0
+    return linear_floor(constraint, x, model.hidden[0], weights)
 
 
 def _doubt_of_correlation(constraint: PNCC, x: FloatArray, weights: FloatArray) -> str:
@@ -186,16 +194,9 @@ def _doubt_of_correlation(constraint: PNCC, x: FloatArray, weights: FloatArray) 
 
 
 def warn_of_doubts(
-    x: FloatArray,
-    weights: FloatArray,
-    constraints: tuple[Constraint, ...],
-    floors: dict[str, float],
-    latent_dim: int,
-    *,
-    linear: bool,
-    stacklevel: int,
+    x: FloatArray, weights: FloatArray, constraints: tuple[Constraint, ...], model: VAE, *, stacklevel: int
 ) -> None:
     """Warn of every threshold that is doubtful."""
     for constraint in constraints:
-        if text := doubt(constraint, x, weights, floors[constraint.name], latent_dim, linear=linear):
+        if text := doubt(constraint, x, weights, model):
             warnings.warn(text, stacklevel=stacklevel)

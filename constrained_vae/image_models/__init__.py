@@ -1,4 +1,4 @@
-"""VAEs of images in PyTorch, of the optional extra `torch`: MLPVAE, ConvVAE, ConvDRAW, and the prior RealNVP.
+"""VAEs of images in PyTorch, of the optional extra `torch`: models, and the images that they learn from.
 
 Examples
 --------
@@ -21,6 +21,21 @@ from .convdraw import ConvDRAW
 from .flows import RealNVP
 from .gaussians import Gaussian
 from .models import Model, Pass, make_model
+from .tasks import Batch, ColourMnist, MnistRotate, PlainImages, Task
 from .vae import MLPVAE, ConvVAE
 
-__all__ = ["MLPVAE", "ConvDRAW", "ConvVAE", "Gaussian", "Model", "Pass", "RealNVP", "make_model"]
+__all__ = [
+    "MLPVAE",
+    "Batch",
+    "ColourMnist",
+    "ConvDRAW",
+    "ConvVAE",
+    "Gaussian",
+    "MnistRotate",
+    "Model",
+    "Pass",
+    "PlainImages",
+    "RealNVP",
+    "Task",
+    "make_model",
+]

@@ -64,7 +64,7 @@ def test_comments_have_any_encoding_and_numbers_have_not(tmp_path):
         ({"x": [[1j]]}, "the array 'x' holds complex numbers instead of real numbers"),
         ({"x": [[np.timedelta64(1, "s")]]}, "the array 'x' holds time spans instead of real numbers"),
         ({"x": np.array([[None]])}, "the array 'x' holds pickled objects instead of real numbers"),
-        ({"a": [1.0], "b": [1.0]}, "it holds a, b"),
+        ({"a": [1.0], "b": [1.0]}, "it holds a, b, and none of x, x_train, images"),
         ({}, "it holds nothing"),
     ],
 )

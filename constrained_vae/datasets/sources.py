@@ -1,0 +1,90 @@
+"""Data sets by name or by path."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from os import PathLike
+
+from .._utils.checks import check_path, check_seed, shown
+from .._utils.files import naming
+from .._utils.points import read_points
+from .data_set import DataSet
+from .familiar import digits, mnist, patches
+from .image_files import reader_of
+from .image_sets import image_set, images
+from .toy import exponential, four_clusters, gaussian, moons, rings, simplex, two_points
+
+
+def find(source: str | PathLike[str], *, seed: int = 0) -> DataSet:
+    """A set of this package, by its name and with its default arguments, or the points or images of a file.
+
+    Parameters
+    ----------
+    source : str or path-like
+        "two_points", "four_clusters", "digits" and so on, or a file or folder as for `load`.
+    seed : int
+        Seed of the set; ignored by sets without a seed.
+
+    Raises
+    ------
+    ValueError, OSError
+        As `load`.
+    ImportError
+        For "mnist" if its optional package is not installed.
+
+    Examples
+    --------
+    >>> find("two_points")
+    DataSet('two_points', N=2, D=1, critical_beta=1)
+    """
+    path, seed = check_path(source, "source"), check_seed(seed)
+    sets: list[Callable[..., DataSet]]
+    sets = [digits, exponential, four_clusters, gaussian, mnist, moons, patches, rings, simplex, two_points]
+    for make in sets:
+        if isinstance(source, str) and source == make.__name__:
+            return make(seed=seed) if "seed" in inspect.signature(make).parameters else make()
+    if not path.suffix and not path.exists():
+        names = ", ".join(make.__name__ for make in sets)
+        raise ValueError(
+            f"source must name a data set, got {shown(source)}: give a .npy, .npz or .csv file, images, "
+            f"or one of {names}"
+        )
+    return load(source)
+
+
+def load(path: str | PathLike[str]) -> DataSet:
+    """Points from a file: a .npy array, a .npz with `x`, or a .csv without a header, with a point per row; or images.
+
+    Parameters
+    ----------
+    path : path-like
+        The file. A one-dimensional array or a single column gives one feature. A .npz file may contain `weights` and
+        `labels` in addition to `x`, as files of saved solutions do, or a single array of any name. If x has three or
+        four axes it holds images. These, and every other file or folder, are read as by `images`.
+
+    Raises
+    ------
+    ValueError
+        If the file contains anything other than a finite table of numbers or images, or has another suffix.
+    OSError
+        If the file cannot be read.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "x.csv").write_text("0.5, 1.5")
+    ...     load(Path(folder, "x.csv"))
+    DataSet('x', N=1, D=2)
+    """
+    path = check_path(path)
+    if reader_of(path) is not None:
+        return images(path)
+    fields = read_points(path)
+    x = fields.pop("x")
+    if path.suffix == ".npz" and x.ndim in (3, 4):
+        return image_set(x, path, **fields)
+    with naming(str(path)):
+        return DataSet(x[:, None] if x.ndim == 1 else x, path.stem, **fields)
