@@ -175,17 +175,16 @@ def train(args: argparse.Namespace, data: DataSet) -> Outcome:
     """A trained model."""
     from .. import geco
     from ..geco.starts import spectrum_of
-    from ..geco.threshold_table import doubt
+    from ..geco.threshold_table import Sizes, doubt
 
-    if data.weights is not None and np.ptp(data.weights) > 1e-12:
-        raise ValueError(f"{data.name} has weights, which training does not support")
     given: dict[str, Any] = {"objective": "beta", "beta": args.beta}
     if args.kappa is not None:
         given = {"constraints": _constraint(args, data)}
     run = geco.train(
         data.x,
         latent_dim=args.latent,
-        hidden=hidden_widths(args.hidden),
+        hidden=None if args.hidden is None else hidden_widths(args.hidden),
+        weights=data.weights,
         sigma=args.sigma,
         likelihood=args.likelihood,
         steps=args.steps,
@@ -207,7 +206,7 @@ def train(args: argparse.Namespace, data: DataSet) -> Outcome:
         rho = check_weights(data.weights, len(run.x))
         return any(
             run.report[c.name].status in ("slack", "unreachable")
-            or doubt(c, run.x, rho, spectrum_of(c, run.x, rho), args.latent, linear=False)
+            or doubt(c, run.x, rho, spectrum_of(c, run.x, rho), Sizes.of(run.model))
             for c in run.constraints
         )
 

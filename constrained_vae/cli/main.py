@@ -201,7 +201,7 @@ def _parser() -> _Parser:
     goal.add_argument("--beta", type=float, help="instead of --kappa: a fixed temperature")
     made.add_argument("--per-dimension", action="store_true", help="kappa^2 is the mean over dimensions, not the sum")
     made.add_argument("--latent", type=int, default=2, help="dimension of the latent space (%(default)s)")
-    made.add_argument("--hidden", default="64,64", help="widths of the hidden layers, or linear (%(default)s)")
+    made.add_argument("--hidden", help="widths of the hidden layers, or linear (two of 64, or of twice --latent)")
     made.add_argument("--steps", type=int, default=20_000, help="total number of steps (%(default)s)")
     made.add_argument("--time-limit", type=float, help="seconds after which what there is is written; code 1")
     made.add_argument("--resume", metavar="FILE", help="continue from a file that --out has written")

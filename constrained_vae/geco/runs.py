@@ -27,6 +27,8 @@ class Run(PickledByFields):
     ----------
     x : (N, D) array
         Training data.
+    weights : (N,) array
+        Weights of the points, of sum 1.
     constraints : tuple of Constraint
     model : VAE
         The model, with `encode`, `decode`, `reconstruct` and `sample`.
@@ -43,6 +45,7 @@ class Run(PickledByFields):
     """
 
     x: FloatArray
+    weights: FloatArray
     constraints: tuple[Constraint, ...]
     model: VAE
     history: History
@@ -87,7 +90,7 @@ class Run(PickledByFields):
         x : (n, D) array_like, optional
             Other data in the same units; by default the training data.
         weights : (n,) array_like, optional
-            Weights of the points; uniform by default.
+            Weights of the points; by default those of training, and uniform for other data.
         samples : int
             Number of codes per point, at least 2.
         seed : int
@@ -99,6 +102,7 @@ class Run(PickledByFields):
             For bad input.
         """
         data = self.x if x is None else check_data(x)
+        weights = self.weights if x is None and weights is None else weights
         known = tuple(c for c in self.constraints if x is None or c.labelled is None)
         return evaluate(self.model, data, known, sigma=self.sigma, weights=weights, samples=samples, seed=seed)
 

@@ -16,6 +16,7 @@ from ..data.frame import Frame
 from ..data.rows import check_radius, standard_frame
 from ..frontier.rate_distortion import rate_distortion
 from ..objectives.constraints import PNCC, RE, Constraint
+from .networks import VAE
 from .starts import Spectrum, linear_floor
 from .water_filling import covariance_eigenvalues, of_rate
 
@@ -143,39 +144,62 @@ def thresholds(x: npt.ArrayLike, latent_dim: int | None = None, *, weights: npt.
     return Thresholds(codes, np.array(rates), np.array(errors), np.array(multipliers), x.shape[1])
 
 
-def doubt(
-    constraint: Constraint,
-    x: FloatArray,
-    weights: FloatArray,
-    spectrum: Spectrum | None,
-    latent_dim: int,
-    *,
-    linear: bool,
-) -> str:
+@dataclass(frozen=True)
+class Sizes:
+    """What the size of a model says about the errors that it can reach.
+
+    Attributes
+    ----------
+    latent_dim : int
+        Dimension of the code.
+    width : int or None
+        Width of the last hidden layer, of which the reconstructions are a linear function; None if they are not.
+    linear : bool
+        Whether the model is a linear VAE.
+    """
+
+    latent_dim: int
+    width: int | None = None
+    linear: bool = False
+
+    @classmethod
+    def of(cls, model: VAE) -> Sizes:
+        """The sizes of a VAE, whose last layer is linear with a Gaussian likelihood."""
+        plane = model.hidden[0] if model.hidden and model.likelihood == "gaussian" else None
+        return cls(model.latent_dim, plane, linear=not model.hidden)
+
+
+def doubt(constraint: Constraint, x: FloatArray, weights: FloatArray, spectrum: Spectrum | None, sizes: Sizes) -> str:
     """What is doubtful about a threshold before training, in a sentence; empty if nothing is.
 
-    `spectrum` is `spectrum_of` these data, and `linear` says that the model is a linear VAE.
+    `spectrum` is `spectrum_of` these data.
     """
     if isinstance(constraint, PNCC):
         return _doubt_of_correlation(constraint, x, weights)
-    none, floor = linear_floor(spectrum, 0), linear_floor(spectrum, latent_dim)
+    variance, floor = linear_floor(spectrum, 0), linear_floor(spectrum, sizes.latent_dim)
     if np.isnan(floor):
         return ""
-    of = "data" if isinstance(constraint, RE) else "features"
-    if constraint.allowance >= none:
-        text = f"is at least the variance {none:.4g} of the {of}: no code is needed, lambda goes to 0"
-    elif not constraint.allowance:
+    of, allowed = "data" if isinstance(constraint, RE) else "features", constraint.allowance
+    plane = 0.0 if sizes.width is None else linear_floor(spectrum, sizes.width)
+    if allowed >= variance:
+        text = f"is at least the variance {variance:.4g} of the {of}: no code is needed, lambda goes to 0"
+    elif not allowed:
         text = "is 0, which no code with noise reaches: lambda goes to its upper bound"
-    elif constraint.allowance < floor:
-        only = "so that it cannot be reached" if linear else "so that it may be out of reach"
-        text = f"is below {floor:.4g}, the least that a linear code of {latent_dim} dimensions has, {only}"
+    elif allowed < plane:
+        text = (
+            f"is below {plane:.4g}, the least that a decoder has whose last hidden layer is of width "
+            f"{sizes.width}, so that it cannot be reached: give wider hidden layers"
+        )
+    elif allowed < floor:
+        only = "so that it cannot be reached" if sizes.linear else "so that it may be out of reach"
+        text = f"is below {floor:.4g}, the least that a linear code of {sizes.latent_dim} dimensions has, {only}"
     else:
         return ""
     unit = ""
     if isinstance(constraint, RE):
         unit = f" ({'total' if constraint.reduction == 'sum' else 'mean per dimension'})"
         text += "; is kappa in the right unit (reduction='sum' or 'mean')? geco.thresholds(x, latent_dim) shows which"
-    return f"{constraint.name}: kappa^2 = {constraint.allowance:.4g}{unit} {text}"
+    return f"{constraint.name}: kappa^2 = {allowed:.4g}{unit} {text}"
 
 
 def _doubt_of_correlation(constraint: PNCC, x: FloatArray, weights: FloatArray) -> str:
@@ -196,12 +220,11 @@ def warn_of_doubts(
     weights: FloatArray,
     constraints: tuple[Constraint, ...],
     spectra: dict[str, Spectrum | None],
-    latent_dim: int,
+    sizes: Sizes,
     *,
-    linear: bool,
     stacklevel: int,
 ) -> None:
     """Warn of every threshold that is doubtful."""
     for constraint in constraints:
-        if text := doubt(constraint, x, weights, spectra[constraint.name], latent_dim, linear=linear):
+        if text := doubt(constraint, x, weights, spectra[constraint.name], sizes):
             warnings.warn(text, stacklevel=stacklevel)

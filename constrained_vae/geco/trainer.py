@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from os import PathLike
@@ -36,12 +37,13 @@ from .runs import Run
 from .schedules import Ramp
 from .starts import spectrum_of
 from .states import Checkpoint
-from .threshold_table import warn_of_doubts
+from .threshold_table import Sizes, warn_of_doubts
 from .training import Training
 from .weighing import learned_of
 
 _BATCH = 128
-_RATE, _RATE_OF_WIDTH = 5e-3, 0.2  # default learning rate: at most the first, and the second over the width
+_RATE, _RATE_OF_WIDTH = 5e-3, 0.025  # default learning rate: at most the first, and the second over root width
+_LEAST_WIDTH = 64  # of default hidden layers
 
 
 def train(
@@ -49,7 +51,7 @@ def train(
     constraints: Any = None,
     *,
     latent_dim: int,
-    hidden: tuple[int, ...] = (64, 64),
+    hidden: tuple[int, ...] | None = None,
     activation: str = "tanh",
     likelihood: str = "gaussian",
     objective: str = "geco",
@@ -79,8 +81,9 @@ def train(
         `RE`, `FRE`, `CLA`, `PNCC` or others. Unless the objective is "geco" they are optional and only monitored.
     latent_dim : int
         Dimension L of the latent space.
-    hidden : tuple of int
-        Widths of the hidden layers of the encoder, and in reverse order of the decoder; () is the linear VAE.
+    hidden : tuple of int, optional
+        Widths of the hidden layers of the encoder, and in reverse order of the decoder; () is the linear VAE. By
+        default two layers of width 2 L, or of 64 if this is larger.
     activation : {"tanh", "relu", "gelu"}
         Activation of hidden layers.
     likelihood : {"gaussian", "bernoulli"}
@@ -101,7 +104,7 @@ def train(
         training does not depend on the unit of x, and nu follows from the damping rule.
     weights : (N,) array_like, optional
         Weights of the points, as in `solve`; by default equal. A point of weight w is in N w batches of an epoch on
-        average, for weights of sum 1. `Run.evaluate` takes every point once.
+        average, for weights of sum 1.
     steps : int
         Total number of steps, including the steps before `resume`.
     time_limit : float, optional
@@ -110,8 +113,7 @@ def train(
         By default 128, or the number of points if this is smaller.
     learning_rate : float, optional
         Learning rate of Adam at the first step; at step t it is learning_rate / (1 + t / 6000)^2, for any `steps`. By
-        default 0.005, or 0.2 / width if hidden layers are wider than 40: a step of Adam changes an output of a layer by
-        the rate times the sum of its inputs.
+        default 0.005, or 0.025 / sqrt(width) if hidden layers are wider than 25.
     seed : int
         Seed of the initial weights, the batches and the codes.
     dtype : {float64, float32}
@@ -147,9 +149,10 @@ def train(
     Warns
     -----
     UserWarning
-        If a threshold of RE or of a linear FRE is above the variance of the data, or below the smallest error of a
-        linear code of this size; if one of PNCC is above the correlation of the data with themselves. If a checkpoint
-        cannot be written: the first one that fails, and the last one.
+        If a threshold of RE or of a linear FRE is above the variance of the data, below the smallest error of a
+        linear code of this size, or below what a decoder with this last hidden layer reaches; if one of PNCC is above
+        the correlation of the data with themselves. If a checkpoint cannot be written: the first one that fails, and
+        the last one.
     NotConvergedWarning
         If a constraint is unreachable, a loss is not finite, or the time is up.
 
@@ -178,8 +181,10 @@ def train(
     checkpoint_every = check_count(checkpoint_every, "checkpoint_every")
     progress, time_limit = check_flag(progress, "progress"), check_time_limit(time_limit)
     check_callable(callback, "callback")
+    if hidden is None:
+        hidden = (max(_LEAST_WIDTH, 2 * check_count(latent_dim, "latent_dim")),) * 2
     if learning_rate is None:
-        learning_rate = min(_RATE, _RATE_OF_WIDTH / max(check_hidden(hidden), default=1))
+        learning_rate = min(_RATE, _RATE_OF_WIDTH / math.sqrt(max(check_hidden(hidden), default=1)))
     dtype = check_dtype(dtype)
 
     model = VAE.initialised(
@@ -204,7 +209,7 @@ def train(
         source = (resume.settings, resume.state) if isinstance(resume, Run) else check_path(resume, "resume")
         checkpoints.restore(training, source, settings)
     else:
-        warn_of_doubts(host, weights, constraints, spectra, latent_dim, linear=not len(hidden), stacklevel=3)
+        warn_of_doubts(host, weights, constraints, spectra, Sizes.of(training.model), stacklevel=3)
 
     with deadline.within(time_limit):
         stopped = advance(training, steps, file, checkpoint_every, progress, callback)
@@ -214,6 +219,7 @@ def train(
         history = training.history(constraints)
         return Run(
             x=host,
+            weights=weights,
             constraints=constraints,
             model=training.model,
             history=history,

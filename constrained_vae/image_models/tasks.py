@@ -199,7 +199,7 @@ def _compact(x: NDArray[np.float64]) -> Tensor:
     step = memory.rows_of_block(x.shape[1])
     for start in range(0, len(x), step):
         block = x[start : start + step]
-        whole[start : start + step] = np.clip(np.rint(255 * block), 0, 255)
+        whole[start : start + step] = np.rint(255 * np.clip(block, 0, 1))
         if (whole[start : start + step] / 255 != block).any():
             return torch.tensor(x)
     return torch.from_numpy(whole)

@@ -203,6 +203,9 @@ def test_weights_are_learned_from_and_belong_to_the_settings():
     assert found.history.multipliers["RE"][0] == pytest.approx(1.5, rel=1e-9)
     assert found.history.distortion.max() < 20
     same(run(cv.RE(1.0), x=x, weights=2 * weights, steps=30, resume=found), found)
+    seen, other = found.evaluation, found.evaluate(x)  # the second one is of data that may be others
+    assert seen.distortion == found.evaluate(weights=weights).distortion != other.distortion
+    assert other.distortion == found.evaluate(weights=np.ones(512)).distortion
     with pytest.raises(ValueError, match="resume wants the data and settings of before, got other weights"):
         run(cv.RE(1.0), x=x, resume=found)
 
@@ -555,11 +558,20 @@ def test_bad_input(options, message):
         (cv.RE(1.5, reduction="mean"), (8,), r"kappa\^2 = 2.25 \(mean per dimension\) is at least the variance 2.167"),
         (cv.RE(0.6), (8,), r"is below 0.5, the least that a linear code of 2 dimensions has, so that it may be out"),
         (cv.RE(0.6), (), "so that it cannot be reached"),
+        (cv.RE(0.6), (1, 8), r"is below 2.5, the least that a decoder has whose last hidden layer is of width 1, so"),
     ],
 )
 def test_thresholds_of_a_wrong_unit_are_warned_of(constraint, hidden, message):
     with pytest.warns(UserWarning, match=message):
         run(constraint, hidden=hidden, steps=1)
+
+
+def test_default_layers_reach_what_the_code_reaches():
+    """Both layers are as wide as the mean and log sigma of a code, 64 at least."""
+    assert train(DATA.x, cv.RE(1.0), latent_dim=3, steps=0).model.hidden == (64, 64)
+    wide = train(DATA.x, cv.RE(1.0), latent_dim=100, steps=0)
+    assert wide.model.hidden == (200, 200)
+    assert wide.settings["learning_rate"] == 0.025 / 200**0.5
 
 
 def test_a_threshold_within_reach_is_not_warned_of():

@@ -14,14 +14,6 @@ from constrained_vae.image_models.tasks import ColourMnist, MnistRotate, PlainIm
 FLOAT = 1e-6  # some roundings of float32 at values of order 1
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def bytes_of(shape, seed=0):
     """A data set of whole numbers of 255ths."""
     whole = np.random.default_rng(seed).integers(256, size=shape)
@@ -65,6 +57,7 @@ def test_bytes_are_kept_as_bytes_and_other_numbers_as_they_are():
     almost[2, 5] += 1e-12
     assert PlainImages(datasets.DataSet(almost, "x", image_shape=(2, 4))).pixels.dtype == torch.float64
     assert PlainImages(datasets.DataSet(almost - 1, "x", image_shape=(2, 4))).images().min() < 0
+    assert PlainImages(datasets.DataSet(almost * 1e308, "x", image_shape=(2, 4))).images().max() > 1e307
 
 
 def test_channels_come_first_in_a_batch():
