@@ -10,7 +10,7 @@ import pytest
 
 import constrained_vae as cv
 
-HEAVY = {"cupy", "numba", "sklearn", "matplotlib"}
+HEAVY = {"cupy", "numba", "sklearn", "matplotlib", "torch"}
 
 
 def run(code):
@@ -29,6 +29,20 @@ def test_the_package_its_light_parts_and_the_trainer_load_nothing_heavy():
     for step in steps:
         code += [step, f"print(*({HEAVY} & set(sys.modules)), 'after', {step!r})"]
     assert run("\n".join(code)) == " ".join(f"after {step}" for step in steps).split()
+
+
+def test_image_models_name_the_extra_that_they_need():
+    code = """
+import sys
+sys.modules["torch"] = None  # as if it were not installed
+try:
+    import constrained_vae.image_models
+except ImportError as error:
+    print(error)
+"""
+    assert " ".join(run(code)) == (
+        "constrained_vae.image_models needs the package torch: pip install 'constrained-vae[torch]'"
+    )
 
 
 def test_names_of_the_trainer_are_documented():

@@ -112,8 +112,12 @@ def _torch(method: str, dtype: str, threads: int) -> Callable[[], None]:
         return nn.Sequential(*layers[:-1])
 
     encoder, decoder = perceptron(dim, *HIDDEN, 2 * LATENT), perceptron(LATENT, *HIDDEN[::-1], dim)
-    adam = {"PyTorch": {}, "PyTorch fused Adam": {"fused": True}, "PyTorch foreach Adam": {"foreach": True}}[method]
-    optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=5e-3, **adam)
+    kinds: dict[str, dict[str, Any]] = {
+        "PyTorch": {},
+        "PyTorch fused Adam": {"fused": True},
+        "PyTorch foreach Adam": {"foreach": True},
+    }
+    optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=5e-3, **kinds[method])
     multiplier = cv.geco.Multiplier(_KAPPA**2)
     place = 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -187,13 +188,15 @@ class RateDistortionCurve:
         """
         return self._excess(rate, distortion, distortion_error, stacklevel=3)
 
-    def _excess(self, rate: float, distortion: float, distortion_error: float, stacklevel: int) -> Excess:
+    def _excess(
+        self, rate: float, distortion: float, distortion_error: float, stacklevel: int, rate_error: float = 0.0
+    ) -> Excess:
         """`excess`, whose warning names the caller at this level."""
         rate, distortion = check_non_negative(rate, "rate"), check_non_negative(distortion, "distortion")
         error = check_non_negative(distortion_error, "distortion_error")
         lines = self._lines(distortion)
         nearest, bound = int(lines.argmax()), max(float(lines.max()), 0.0)
-        if rate < bound - _ROUNDED * bound - _ERRORS * error * self.multipliers[nearest]:
+        if rate < bound - _ROUNDED * bound - _ERRORS * math.hypot(rate_error, error * self.multipliers[nearest]):
             warnings.warn(
                 f"a model of rate {rate:.6g} nats and distortion {distortion:.6g} is {bound - rate:.3g} nats below "
                 "R(D), where no model can be: is its rate in nats, not in bits, and summed over all latents? is its "

@@ -14,8 +14,9 @@ from .evaluation import Evaluation
 from .history import History
 from .multiplier import Multiplier
 from .networks import VAE
+from .placement import Placement
 from .reports import Feasibility
-from .runs import Placement, Run
+from .runs import Run
 from .schedules import Ramp
 from .starts import natural_multiplier
 from .threshold_table import Thresholds, thresholds

@@ -144,19 +144,10 @@ def evaluate(
     if model.likelihood == "bernoulli":
         nll, nll_error = means[-1], errors[-1]
     else:
-        nll = means[0] / (2 * sigma**2) + model.dim / 2 * math.log(2 * math.pi * sigma**2)
+        nll = gaussian_nll(means[0], sigma, model.dim)
         nll_error = errors[0] / (2 * sigma**2)
 
-    heavy = np.flatnonzero(rho)
-    mixture = mean[heavy], log_sigma[heavy], rho[heavy]
-    count = min(max(_LEAST_CODES, _PAIRS // N), samples * len(heavy))
-    chosen = rng.permutation(samples * len(heavy))[:count]
-    told = information(codes[:, heavy].reshape(-1, L)[chosen], *mixture)
-    shares = rho[heavy[chosen % len(heavy)]]
-    shares = shares / shares.sum()
-    most = float(-rho[heavy] @ np.log(rho[heavy]))
-    known = min(float(shares @ told), most)  # the mean has a rounding error
-    empty = log_ratio(rng.standard_normal((count, L)), *mixture) < math.log(_HOLE)
+    known, known_error, holes = mixed(codes, mean, log_sigma, rho, rng)
     return Evaluation(
         rate=rate,
         distortion=float(means[0]),
@@ -164,12 +155,47 @@ def evaluate(
         nll=float(nll),
         nll_error=float(nll_error),
         mutual_information=known,
-        mutual_information_error=float(np.sqrt(shares**2 @ (told - known) ** 2)),
+        mutual_information_error=known_error,
         constraints={c.name: (float(means[k] - c.allowance), float(errors[k])) for k, c in enumerate(constraints, 1)},
         active=rho @ (mean - rho @ mean) ** 2 > _ACTIVE,
-        holes=float(empty.mean()),
+        holes=holes,
         signature=signature.of(host, rho),
     )
+
+
+def gaussian_nll(distortion: float, sigma: float, dim: int) -> float:
+    """Mean of -log N(x; g, sigma^2) over x of this dimension, nats, from the mean of the squared error in total."""
+    return distortion / (2 * sigma**2) + dim / 2 * math.log(2 * math.pi * sigma**2)
+
+
+def mixed(
+    codes: FloatArray, mean: FloatArray, log_sigma: FloatArray, rho: FloatArray, rng: np.random.Generator
+) -> tuple[float, float, float]:
+    """I(x; z), its standard error, and holes, from codes (samples, N, L) of the mixture of N(mean, sigma^2), (N, L).
+
+    The mixture is computed at some of the codes, which are chosen at random.
+    """
+    samples, _, L = codes.shape
+    heavy = np.flatnonzero(rho)
+    mixture = mean[heavy], log_sigma[heavy], rho[heavy]
+    count = codes_of_mixture(len(rho), samples * len(heavy))
+    chosen = rng.permutation(samples * len(heavy))[:count]
+    told = information(codes[:, heavy].reshape(-1, L)[chosen], *mixture)
+    known, error = mean_information(told, chosen % len(heavy), rho[heavy])
+    empty = log_ratio(rng.standard_normal((count, L)), *mixture) < math.log(_HOLE)
+    return known, error, float(empty.mean())
+
+
+def codes_of_mixture(points: int, most: int) -> int:
+    """Number of codes at which a mixture over so many points is computed."""
+    return min(max(_LEAST_CODES, _PAIRS // points), most)
+
+
+def mean_information(told: FloatArray, own: npt.NDArray[np.intp], rho: FloatArray) -> tuple[float, float]:
+    """I(x; z) and its standard error, from what codes of the points `own` (n,) tell of them; at most the entropy."""
+    shares = rho[own] / rho[own].sum()
+    known = min(float(shares @ told), float(-rho @ np.log(rho)))  # the mean has a rounding error
+    return known, float(np.sqrt(shares**2 @ (told - known) ** 2))
 
 
 def log_ratio(codes: FloatArray, mean: FloatArray, log_sigma: FloatArray, rho: FloatArray) -> FloatArray:
@@ -184,11 +210,13 @@ def information(codes: FloatArray, mean: FloatArray, log_sigma: FloatArray, rho:
     It is the mean of log q(z | x) - log m(z) over the points that may have this code, less noisy than the value at the
     point from which the code was drawn. With equal weights it is log N less an entropy, so from 0 to log N.
     """
-    found = []
-    for part in _log_parts(codes, mean, log_sigma, rho):
-        log_shares = part - logsumexp(part, axis=1, keepdims=True)
-        found.append((np.exp(log_shares) * (log_shares - np.log(rho))).sum(axis=1))
-    return np.concatenate(found)
+    return np.concatenate([told_by(part, rho) for part in _log_parts(codes, mean, log_sigma, rho)])
+
+
+def told_by(log_parts: FloatArray, rho: FloatArray) -> FloatArray:
+    """KL (n,) of the points given a code to their weights rho, from log rho_j q(z | x_j), (n, N), up to a constant."""
+    log_shares = log_parts - logsumexp(log_parts, axis=1, keepdims=True)
+    return np.asarray((np.exp(log_shares) * (log_shares - np.log(rho))).sum(axis=1))
 
 
 def _log_parts(codes: FloatArray, mean: FloatArray, log_sigma: FloatArray, rho: FloatArray) -> Iterator[FloatArray]:

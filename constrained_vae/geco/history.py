@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from .._utils.arrays import FloatArray, PickledByFields
 from .._utils.checks import check_choice, check_positive
@@ -32,13 +33,15 @@ class History(PickledByFields):
     columns : tuple of str
         Names of the columns of the table.
     table : (T, n) array
-        A row per step.
+        A row per step, or per k-th step.
     dim : int
         Dimension of the data.
     sigma : float
         Standard deviation of the Gaussian decoder, from which likelihoods and equivalent beta are computed.
     scales : dict of float
         For every constraint on the squared error, by name: total squared error per unit of the constraint.
+    steps : (T,) array
+        The step of every row, from 0.
     """
 
     columns: tuple[str, ...]
@@ -46,18 +49,24 @@ class History(PickledByFields):
     dim: int
     sigma: float
     scales: dict[str, float]
+    steps: npt.NDArray[np.intp]
 
     def __len__(self) -> int:
         return len(self.table)
 
     def __getitem__(self, part: slice) -> History:
-        return History(self.columns, self.table[part], self.dim, self.sigma, self.scales)
+        return History(self.columns, self.table[part], self.dim, self.sigma, self.scales, self.steps[part])
 
     def __repr__(self) -> str:
         return f"History({len(self)} steps of {', '.join(self.columns)})"
 
+    @property
+    def last(self) -> int:
+        """The step of the last row."""
+        return int(self.steps[-1])
+
     def tail(self, share: float = 0.1) -> History:
-        """The history of the last steps, by default of the last tenth."""
+        """The last rows of the history, by default the last tenth."""
         return self[len(self) - max(1, round(min(check_positive(share, "share"), 1.0) * len(self))) :]
 
     def column(self, name: str) -> FloatArray:
@@ -69,6 +78,11 @@ class History(PickledByFields):
     def kl(self) -> FloatArray:
         """KL(q(z | x) || prior), (T,)."""
         return self.column("kl")
+
+    @property
+    def kl_of_steps(self) -> FloatArray:
+        """The parts of the KL by the steps of a model that has several, (T, steps); (T, 0) for other models."""
+        return np.stack([*self._each("kl").values()], axis=1) if self._each("kl") else self.table[:, :0]
 
     @property
     def distortion(self) -> FloatArray:
@@ -116,6 +130,16 @@ class History(PickledByFields):
         return self._each("nu")
 
     @property
+    def final_multipliers(self) -> dict[str, float]:
+        """Means of the multipliers over the last tenth, by name; NaN before the first step."""
+        return {name: _mean(values) for name, values in self.tail().multipliers.items()}
+
+    @property
+    def final_multiplier(self) -> float:
+        """Mean of lambda of the total squared error over the last tenth; NaN if the loss has no such error."""
+        return _mean(1 / (2 * self.sigma**2 * self.tail().equivalent_beta))
+
+    @property
     def equivalent_beta(self) -> FloatArray:
         """Temperature (T,) of the beta-VAE with the same weight of the squared error, 1 / (2 sigma^2 lambda).
 
@@ -133,6 +157,10 @@ class History(PickledByFields):
         return {name: self.column(column) for name, column in columns_of(kind, self.columns).items()}
 
 
+def _mean(values: FloatArray) -> float:
+    return float(values.mean()) if len(values) else float("nan")
+
+
 def make_history(
     columns: tuple[str, ...],
     rows: Sequence[Sequence[float]],
@@ -140,9 +168,12 @@ def make_history(
     dim: int,
     sigma: float,
     constraints: tuple[Constraint, ...],
+    every: int = 1,
 ) -> History:
-    """The history of a training run from its rows, one per step, of numbers in the order of the columns."""
+    """The history of a training run from its rows, one for every so many steps, of numbers in the columns' order."""
     scales = {c.name: dim if c.reduction == "mean" else 1.0 for c in constraints if isinstance(c, RE)}
     table = np.array(rows, dtype=np.float64).reshape(len(rows), len(columns))
-    table.setflags(write=False)
-    return History(columns, table, dim, sigma, scales)
+    steps = every * np.arange(len(rows))
+    for array in (table, steps):
+        array.setflags(write=False)
+    return History(columns, table, dim, sigma, scales, steps)

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-import numbers
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
-
-import numpy as np
 
 from .._utils.arrays import Array
 from .._utils.checks import (
@@ -22,6 +18,7 @@ from .._utils.checks import (
     check_positive,
     shown,
 )
+from .._utils.tensors import at_least_single, plain_number
 from .starts import one_nat
 
 Threshold = float | Callable[[int], float]
@@ -90,7 +87,7 @@ class Multiplier:
 
     Take the mean over the batch. If the gradients of n micro-batches are accumulated, each one gives its share,
     ``penalty(error, weight=1 / n)``, and `step` is called after the last one. `cost` values a batch for validation,
-    and moves nothing.
+    and moves nothing. Several processes that train one network agree on the mean of their batches before.
 
     A network that adapts at once, with an error of 1 / lambda:
 
@@ -188,7 +185,8 @@ class Multiplier:
         Parameters
         ----------
         energy : float or scalar array
-            Batch mean, of any array library in which numbers can be added to it.
+            Batch mean, of any array library in which numbers can be added to it. A tensor of PyTorch in half precision,
+            which lambda times the energy would leave, becomes one of float32.
         weight : float
             Share of the batch that this is the mean of: below 1 for a micro-batch, see `observe`.
 
@@ -197,7 +195,8 @@ class Multiplier:
         float or scalar array
             Of the type of the energy, with lambda times the gradient of the energy.
         """
-        return self.value * (energy + self.observe(_number(energy), weight))
+        energy = at_least_single(energy)
+        return self.value * (energy + self.observe(plain_number(energy), weight))
 
     def cost(self, energy: Array) -> Array:
         """lambda (energy - threshold), in nats, of the mean of a batch for validation: neither average nor lambda move.
@@ -207,7 +206,8 @@ class Multiplier:
         energy : float or scalar array
             Batch mean, see `penalty`.
         """
-        self._checked_energy(_number(energy))
+        energy = at_least_single(energy)
+        self._checked_energy(plain_number(energy))
         return self.value * (energy + -self.threshold_at(self._state.steps))
 
     def observe(self, energy: float, weight: float = 1.0) -> float:
@@ -380,15 +380,6 @@ class _State:
 def _is(kind: type, value: Any, condition: Callable[[Any], bool]) -> bool:
     """Whether a value has a type, is no bool, and satisfies a condition."""
     return isinstance(value, kind) and not isinstance(value, bool) and condition(value)
-
-
-def _number(energy: Any) -> Any:
-    """An energy without its gradient, as a number where it is one; the checks refuse what is none."""
-    energy = energy.detach() if hasattr(energy, "detach") else energy  # a tensor with a gradient warns
-    plain = isinstance(energy, (numbers.Number, np.bool_)) or getattr(energy, "shape", ()) != ()
-    with contextlib.suppress(TypeError, ValueError):
-        return float(energy) if hasattr(energy, "__float__") and not plain else energy
-    return energy
 
 
 def _not_negative(value: float) -> bool:

@@ -7,12 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from .._utils.arrays import FloatArray
-from .._utils.checks import check_weights
 from ..objectives.constraints import Constraint
 from .history import History
 from .multiplier import Multiplier
-from .starts import spectrum_of
-from .training import Training
+from .starts import Spectrum, linear_floor
 
 _CLOSE = 0.02  # largest excess over the threshold of a met constraint, relative to the threshold
 _CHEAP = 0.01  # cost in nats below which a constraint is slack
@@ -82,27 +80,22 @@ class Feasibility:
         return text + {-1: ", at its lower bound", 0: "", 1: ", at its upper bound"}[self.hit]
 
 
-def linear_floor(constraint: Constraint, x: FloatArray, latent_dim: int, weights: FloatArray | None = None) -> float:
-    """Smallest error of a linear code of this size: the sum of all but the largest eigenvalues of the covariance.
-
-    NaN for constraints other than on a squared error of linear maps.
-    """
-    spectrum = spectrum_of(constraint, np.asarray(x, dtype=np.float64), check_weights(weights, len(x)))
-    return spectrum.floor(latent_dim) if spectrum and constraint.quadratic else float("nan")
-
-
 def make_report(
-    training: Training,
     history: History,
     constraints: tuple[Constraint, ...],
-    floors: dict[str, float],
-    variances: dict[str, float],
+    multipliers: dict[str, Multiplier],
+    spectra: dict[str, Spectrum | None],
+    latent_dim: int,
 ) -> dict[str, Feasibility]:
     """The report on every constraint, by its name; empty before the first step."""
     if not len(history):
         return {}
-    learned = {t.name: t.multiplier for t in training.terms if isinstance(t.multiplier, Multiplier)}
-    return {c.name: _judge(c, learned, history, floors[c.name], variances[c.name]) for c in constraints}
+    return {
+        c.name: _judge(
+            c, multipliers, history, linear_floor(spectra[c.name], latent_dim), linear_floor(spectra[c.name], 0)
+        )
+        for c in constraints
+    }
 
 
 def _judge(
@@ -113,7 +106,7 @@ def _judge(
     learned = multipliers.get(name)
     thresholds = np.full(len(whole), threshold)
     if learned is not None and callable(learned.threshold):
-        thresholds = np.array([learned.threshold_at(step) for step in range(len(whole))])
+        thresholds = np.array([learned.threshold_at(step) for step in whole.steps.tolist()])
     energy = tail.values[name] + thresholds[-len(tail) :]
     value, error = float(energy.mean()), _standard_error(energy)
     kl = float(tail.kl.mean())
@@ -124,7 +117,7 @@ def _judge(
         lam, hit = float(tail.multipliers[name].mean()), learned.hit
         best = float(np.nanmin(seen)) if np.isfinite(seen).any() else best
         # lambda needs about 4 / (1 - alpha) steps for a correction: over fewer no drift is seen.
-        recent = whole.tail(max(0.1, 4 / (1 - learned.averaging) / len(whole)))
+        recent = whole.tail(max(0.1, 4 / (1 - learned.averaging) / (1 + whole.last)))
         gap, drift = lam * (value - threshold), _drift(np.log(recent.multipliers[name]))
         close = max(_CHEAP, _SETTLED * kl)
         kl_drift = _drift(recent.kl)
@@ -133,7 +126,7 @@ def _judge(
         still = abs(kl_drift) <= close + 3 * noise
         # Among several constraints one is slack whose multiplier has vanished while another one is paid for.
         others = [other for key, other in multipliers.items() if key != name]
-        paid = any(other.value * abs(other.threshold_at(len(whole) - 1)) > _CHEAP for other in others)
+        paid = any(other.value * abs(other.threshold_at(whole.last)) > _CHEAP for other in others)
         vanished = lam * threshold <= _CHEAP
         idle = idle or (still and paid and vanished)
         rests = abs(drift) <= _STEADY or (paid and abs(drift) * lam * threshold <= close)

@@ -7,58 +7,16 @@ from functools import cached_property
 from os import PathLike
 from typing import Any
 
-import numpy as np
-
 from .._utils.arrays import FloatArray, PickledByFields
 from .._utils.checks import check_data, check_instance
-from ..data import signature
-from ..frontier.curve import Excess, RateDistortionCurve
+from ..frontier.curve import RateDistortionCurve
 from ..objectives.constraints import Constraint
 from . import checkpoints
 from .evaluation import Evaluation, evaluate
 from .history import History
 from .networks import VAE
+from .placement import Placement, place
 from .reports import Feasibility
-
-
-@dataclass(frozen=True)
-class Placement:
-    """Distance of a trained model from the rate-distortion function R(D) of its data, in nats (T22).
-
-    Attributes
-    ----------
-    gap : Excess
-        KL - R(D), at least and at most: R(D) is known between bounds.
-    error : float
-        Standard error of the gap, from the standard error of the distortion.
-    marginal_kl, marginal_kl_error : float
-        KL(m || prior), a part of the gap, and its standard error.
-    rest : Excess
-        The other part of the gap, I(x; z) - R(D).
-    rest_error : float
-        Standard error of the rest, from the errors of distortion and marginal KL.
-    slope : float
-        -dR/dD of the frontier at the distortion of the model; NaN outside of the solved range.
-    multiplier : float
-        lambda of the model, per unit of the total squared error; NaN if its loss does not have this error, as that of
-        a Bernoulli likelihood.
-    rigorous : bool
-        Whether the bounds of R(D) are proven; otherwise `gap.most` and `rest.most` are heuristic.
-    """
-
-    gap: Excess
-    error: float
-    marginal_kl: float
-    marginal_kl_error: float
-    rest: Excess
-    rest_error: float
-    slope: float
-    multiplier: float
-
-    @property
-    def rigorous(self) -> bool:
-        """Whether the bounds of the gap are proven."""
-        return self.gap.rigorous
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -103,7 +61,7 @@ class Run(PickledByFields):
     @property
     def multipliers(self) -> dict[str, float]:
         """Mean of lambda over the last tenth of the steps, by name."""
-        return {name: float(values.mean()) for name, values in self.history.tail().multipliers.items()}
+        return self.history.final_multipliers
 
     @property
     def sigma(self) -> float:
@@ -115,7 +73,7 @@ class Run(PickledByFields):
         """lambda of the total squared error, as its mean over the last tenth; NaN if the loss has no such error."""
         if self.settings["likelihood"] == "bernoulli" and self.settings["objective"] != "geco":
             return float("nan")
-        return float((1 / (2 * self.sigma**2 * self.history.tail().equivalent_beta)).mean())
+        return self.history.final_multiplier
 
     @cached_property
     def evaluation(self) -> Evaluation:
@@ -168,27 +126,19 @@ class Run(PickledByFields):
         UserWarning
             If the model is below R(D) by more than its errors.
         """
-        check_instance(curve, "curve", RateDistortionCurve, "rate_distortion(x)")
         if evaluation is not None:
             check_instance(evaluation, "evaluation", Evaluation, "run.evaluate(x)")
         seen = self.evaluation if evaluation is None else evaluation
-        _check_fits(curve, seen)
-        gap = curve._excess(seen.rate, seen.distortion, seen.distortion_error, stacklevel=3)
-        log_slope = np.interp(
-            seen.distortion, curve.distortion[::-1], np.log(curve.multipliers[::-1]), left=np.nan, right=np.nan
-        )
-        slope = float(np.exp(log_slope))
-        steep = slope if np.isfinite(slope) else float(curve.multipliers.max())
-        error = steep * seen.distortion_error
-        return Placement(
-            gap=gap,
-            error=error,
+        return place(
+            curve,
+            seen.signature,
+            rate=seen.rate,
+            distortion=seen.distortion,
+            distortion_error=seen.distortion_error,
             marginal_kl=seen.marginal_kl,
             marginal_kl_error=seen.marginal_kl_error,
-            rest=Excess(gap.least - seen.marginal_kl, gap.most - seen.marginal_kl, gap.rigorous),
-            rest_error=float(np.hypot(error, seen.marginal_kl_error)),
-            slope=slope,
             multiplier=self._multiplier,
+            stacklevel=3,
         )
 
     def save(self, path: str | PathLike[str]) -> None:
@@ -197,17 +147,3 @@ class Run(PickledByFields):
         With the same number of steps `train` restores this run.
         """
         checkpoints.save(path, self.settings, self.state)
-
-
-def _check_fits(curve: RateDistortionCurve, evaluation: Evaluation) -> None:
-    """Raise ValueError unless the curve is of the squared error and of the data of the evaluation."""
-    if curve.likelihood != "gaussian":
-        raise ValueError(
-            f"curve must be of the squared error, got one of the {curve.likelihood} likelihood: compute it with "
-            "rate_distortion(x) and a Gaussian objective"
-        )
-    if difference := signature.difference(curve.signature, evaluation.signature):
-        raise ValueError(
-            f"curve and evaluation must be of the same data, got {difference}: compute the curve from the data of the "
-            "evaluation, by default the training data, in the same unit"
-        )

@@ -61,7 +61,11 @@ def natural_multiplier(x: Any, constraint: Constraint, *, weights: Any = None) -
     check_instance(constraint, "constraint", Constraint, "RE(0.3)")
     host = np.asarray(check_data(x), dtype=np.float64)
     constraint.check(host)
-    spectrum = spectrum_of(constraint, host, check_weights(weights, len(host)))
+    return start_of(constraint, spectrum_of(constraint, host, check_weights(weights, len(host))))
+
+
+def start_of(constraint: Constraint, spectrum: Spectrum | None) -> float:
+    """The natural multiplier of a constraint for data with this spectrum."""
     return one_nat(constraint.allowance) if spectrum is None else spectrum.slope(constraint.allowance)
 
 
@@ -76,9 +80,12 @@ class Spectrum:
 
     eigenvalues: FloatArray
     unit: float
+    linear: bool  # whether the features of the data are linear
 
     def floor(self, latent_dim: int) -> float:
-        """Smallest energy of a linear code of this size; of size 0 the variance of the data."""
+        """Smallest energy of a linear code of this size; of size 0 the variance of the data. NaN for other features."""
+        if not self.linear:
+            return float("nan")
         return self.unit * float(self.eigenvalues[: max(len(self.eigenvalues) - latent_dim, 0)].sum())
 
     def slope(self, allowance: float) -> float:
@@ -100,4 +107,12 @@ def spectrum_of(constraint: Constraint, x: FloatArray, weights: FloatArray) -> S
     points = x if isinstance(constraint, RE) else np.asarray(constraint.features(x), dtype=np.float64)
     frame = check_radius(standard_frame(points, weights, warn=False))
     dim = x.shape[1] if isinstance(constraint, RE) and constraint.reduction == "mean" else 1
-    return Spectrum(covariance_eigenvalues(frame.inward(points), weights), frame.scale**2 / dim)
+    return Spectrum(covariance_eigenvalues(frame.inward(points), weights), frame.scale**2 / dim, constraint.quadratic)
+
+
+def linear_floor(spectrum: Spectrum | None, latent_dim: int) -> float:
+    """Smallest error of a linear code of this size: the sum of all but the largest eigenvalues of the covariance.
+
+    NaN for constraints other than on a squared error of linear maps.
+    """
+    return float("nan") if spectrum is None else spectrum.floor(latent_dim)

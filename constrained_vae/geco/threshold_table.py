@@ -16,8 +16,7 @@ from ..data.frame import Frame
 from ..data.rows import check_radius, standard_frame
 from ..frontier.rate_distortion import rate_distortion
 from ..objectives.constraints import PNCC, RE, Constraint
-from .networks import VAE
-from .reports import linear_floor
+from .starts import Spectrum, linear_floor
 from .water_filling import covariance_eigenvalues, of_rate
 
 _RATES = (1.0, 2.0, 4.0, 8.0, 16.0)  # of the linear VAE, in nats
@@ -144,26 +143,38 @@ def thresholds(x: npt.ArrayLike, latent_dim: int | None = None, *, weights: npt.
     return Thresholds(codes, np.array(rates), np.array(errors), np.array(multipliers), x.shape[1])
 
 
-def doubt(constraint: Constraint, x: FloatArray, weights: FloatArray, model: VAE) -> str:
-    """What is doubtful about a threshold before training, in a sentence; empty if nothing is."""
+def doubt(
+    constraint: Constraint,
+    x: FloatArray,
+    weights: FloatArray,
+    spectrum: Spectrum | None,
+    latent_dim: int,
+    plane: int | None = None,
+) -> str:
+    """What is doubtful about a threshold before training, in a sentence; empty if nothing is.
+
+    `spectrum` is `spectrum_of` these data. All reconstructions are in a plane of `plane` dimensions, if it is given.
+    """
     if isinstance(constraint, PNCC):
         return _doubt_of_correlation(constraint, x, weights)
-    variance, floor = (linear_floor(constraint, x, size, weights) for size in (0, model.latent_dim))
+    none, floor = linear_floor(spectrum, 0), linear_floor(spectrum, latent_dim)
     if np.isnan(floor):
         return ""
     of, allowed = "data" if isinstance(constraint, RE) else "features", constraint.allowance
-    if allowed >= variance:
-        text = f"is at least the variance {variance:.4g} of the {of}: no code is needed, lambda goes to 0"
+    if allowed >= none:
+        text = f"is at least the variance {none:.4g} of the {of}: no code is needed, lambda goes to 0"
     elif not allowed:
         text = "is 0, which no code with noise reaches: lambda goes to its upper bound"
-    elif allowed < (plane := _floor_of_last_layer(constraint, x, weights, model)):
+    elif plane is not None and allowed < (least := linear_floor(spectrum, plane)):
         text = (
-            f"is below {plane:.4g}, the least that a decoder has whose last hidden layer is of width "
-            f"{model.hidden[0]}, so that it cannot be reached: give wider hidden layers"
+            f"is below {least:.4g}, the least that reconstructions in {plane} dimensions have, those of a linear layer "
+            f"with {plane} inputs, so that it cannot be reached: give more of them"
         )
     elif allowed < floor:
-        only = "so that it may be out of reach" if model.hidden else "so that it cannot be reached"
-        text = f"is below {floor:.4g}, the least that a linear code of {model.latent_dim} dimensions has, {only}"
+        text = (
+            f"is below {floor:.4g}, the least that a linear code of {latent_dim} dimensions has, so that it may be out "
+            "of reach"
+        )
     else:
         return ""
     unit = ""
@@ -171,13 +182,6 @@ def doubt(constraint: Constraint, x: FloatArray, weights: FloatArray, model: VAE
         unit = f" ({'total' if constraint.reduction == 'sum' else 'mean per dimension'})"
         text += "; is kappa in the right unit (reduction='sum' or 'mean')? geco.thresholds(x, latent_dim) shows which"
     return f"{constraint.name}: kappa^2 = {allowed:.4g}{unit} {text}"
-
-
-def _floor_of_last_layer(constraint: Constraint, x: FloatArray, weights: FloatArray, model: VAE) -> float:
-    """The last layer of a Gaussian decoder is linear: its reconstructions are in a plane of as many dimensions."""
-    if not model.hidden or model.likelihood != "gaussian":
-        return 0.0
-    return linear_floor(constraint, x, model.hidden[0], weights)
 
 
 def _doubt_of_correlation(constraint: PNCC, x: FloatArray, weights: FloatArray) -> str:
@@ -194,9 +198,16 @@ def _doubt_of_correlation(constraint: PNCC, x: FloatArray, weights: FloatArray) 
 
 
 def warn_of_doubts(
-    x: FloatArray, weights: FloatArray, constraints: tuple[Constraint, ...], model: VAE, *, stacklevel: int
+    x: FloatArray,
+    weights: FloatArray,
+    constraints: tuple[Constraint, ...],
+    spectra: dict[str, Spectrum | None],
+    latent_dim: int,
+    plane: int | None = None,
+    *,
+    stacklevel: int,
 ) -> None:
     """Warn of every threshold that is doubtful."""
     for constraint in constraints:
-        if text := doubt(constraint, x, weights, model):
+        if text := doubt(constraint, x, weights, spectra[constraint.name], latent_dim, plane):
             warnings.warn(text, stacklevel=stacklevel)

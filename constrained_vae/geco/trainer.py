@@ -3,57 +3,48 @@
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from os import PathLike
 from typing import Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from .._utils import deadline
-from .._utils.arrays import FloatArray
 from .._utils.checks import (
-    asks_to_stop,
     check_callable,
-    check_choice,
     check_count,
     check_data,
     check_dtype,
     check_flag,
-    check_instance,
     check_number,
     check_path,
     check_positive,
     check_seed,
     check_time_limit,
     check_weights,
-    shown,
 )
 from .._utils.device import array_namespace
-from .._utils.interrupts import deferred_interrupts, finished
+from .._utils.interrupts import finished
 from ..data.rows import check_radius, standard_frame
-from ..objectives.constraints import Constraint
 from ..objectives.elbo import ELBO
-from ..results.status import NotConvergedWarning
 from . import checkpoints
-from .history import columns_of
+from .arguments import check_constraints, check_fit, elbo_of_step, learned_multipliers
+from .loop import INTERRUPTED, advance, warn_of_failures
 from .multiplier import Multiplier
 from .networks import VAE, check_hidden
-from .reports import linear_floor, make_report
+from .reports import make_report
 from .runs import Run
 from .schedules import Ramp
-from .starts import natural_multiplier
+from .starts import spectrum_of
+from .states import Checkpoint
 from .threshold_table import warn_of_doubts
-from .training import NotFiniteError, Training
+from .training import Training
+from .weighing import learned_of
 
-OBJECTIVES = ("geco", "elbo", "beta", "annealed")
 _BATCH = 128
 _RATE, _RATE_OF_WIDTH = 5e-3, 0.025  # default learning rate: at most the first, and the second over root width
 _LEAST_WIDTH = 64  # of default hidden layers
-_INTERRUPTED = "interrupted at step {}"
-_SHOWN = 50  # steps between two updates of the progress bar
 
 
 def train(
@@ -160,9 +151,9 @@ def train(
     -----
     UserWarning
         If a threshold of RE or of a linear FRE is above the variance of the data, below the smallest error of a
-        linear code of this size, or below what a decoder with this last hidden layer reaches; if one of PNCC is above
-        the correlation of the data with themselves. If a checkpoint cannot be written: the first one that fails, and
-        the last one.
+        linear code of this size, or below what the last layer of the decoder can reach; if one of PNCC is above the
+        correlation of the data with themselves. If a checkpoint cannot be written: the first one that fails, and the
+        last one.
     NotConvergedWarning
         If a constraint is unreachable, a loss is not finite, or the time is up.
 
@@ -174,19 +165,16 @@ def train(
     >>> run.report["RE"].status, abs(run.multipliers["RE"] / 1.25 - 1) < 0.05  # lambda* of section 5 of the theory
     ('met', True)
     """
-    constraints = _constraints(constraints, objective)
+    constraints = check_constraints(constraints, objective)
     host = check_data(x)
     xp = array_namespace(x if hasattr(x, "__cuda_array_interface__") else host)
-    weight = _weight(objective, beta, sigma, likelihood)
+    weight = elbo_of_step(objective, beta, sigma, likelihood)
     ELBO(likelihood=likelihood).check(host)
     weights = check_weights(weights, len(host))
     frame = standard_frame(host, weights, warn=likelihood == "gaussian")
     if likelihood == "gaussian":
         check_radius(frame)
-    for constraint in constraints:
-        constraint.check(host)
-        if constraint.labelled not in (None, len(host)):
-            raise ValueError(f"{constraint.name}: there are {constraint.labelled} labels for {len(host)} points")
+    check_fit(constraints, host)
     batch_size = min(_BATCH, len(host)) if batch_size is None else check_count(batch_size, "batch_size")
     if batch_size > len(host):
         raise ValueError(f"batch_size must be at most {len(host)}, the number of points, got {batch_size}")
@@ -203,13 +191,12 @@ def train(
     model = VAE.initialised(
         frame, latent_dim, hidden, activation=activation, likelihood=likelihood, seed=seed, dtype=dtype
     )
-    variances = {c.name: linear_floor(c, host, 0, weights) for c in constraints}
-    floors = {c.name: linear_floor(c, host, latent_dim, weights) for c in constraints}
+    spectra = {c.name: spectrum_of(c, host, weights) for c in constraints}
     training = Training.make(
         np.asarray(host, dtype=np.float64),
         model.with_parameters(xp.asarray(model.parameters)),
         constraints,
-        _multipliers(host, weights, constraints, multipliers, objective),
+        learned_multipliers(spectra, constraints, multipliers, objective),
         weight,
         weights=weights,
         batch_size=batch_size,
@@ -218,18 +205,18 @@ def train(
         sigma=check_number(sigma, "sigma", "positive, from 1e-120 to 1e120", lambda s: 1e-120 <= s <= 1e120),
     )
     settings = checkpoints.settings(training, host, objective, beta, constraints)
-    file = checkpoints.Checkpoint(checkpoint, settings, training)
+    file = Checkpoint(checkpoint, lambda path: checkpoints.save(path, settings, training.state()))
     if resume is not None:
         source = (resume.settings, resume.state) if isinstance(resume, Run) else check_path(resume, "resume")
         checkpoints.restore(training, source, settings)
     else:
-        warn_of_doubts(host, weights, constraints, training.model, stacklevel=3)
+        warn_of_doubts(host, weights, constraints, spectra, latent_dim, model.plane, stacklevel=3)
 
     with deadline.within(time_limit):
-        stopped = _loop(training, steps, file, checkpoint_every, progress, callback)
+        stopped = advance(training, steps, file, checkpoint_every, progress, callback)
 
     def result() -> Run:
-        file.write(last=True, stacklevel=4)
+        file.write(training.steps, last=True, stacklevel=4)
         history = training.history(constraints)
         return Run(
             x=host,
@@ -240,121 +227,11 @@ def train(
             settings=settings,
             state=training.state(),
             stopped=stopped,
-            report=make_report(training, history, constraints, floors, variances),
+            report=make_report(history, constraints, learned_of(training.terms), spectra, latent_dim),
         )
 
     run, pressed = finished(result)
     if pressed:
-        run = replace(run, stopped=_INTERRUPTED.format(training.steps))
-    _warn_of_failures(run)
+        run = replace(run, stopped=INTERRUPTED.format(training.steps))
+    warn_of_failures(run.stopped, run.report, stacklevel=2)
     return run
-
-
-def _loop(
-    training: Training,
-    steps: int,
-    file: checkpoints.Checkpoint,
-    every: int,
-    progress: bool,
-    callback: Callable[[int, dict[str, float]], Any] | None,
-) -> str:
-    """Train up to this step; the reason for the end of training."""
-    columns = training.columns
-    multipliers = columns_of("multiplier", columns)
-    with tqdm(total=steps, initial=training.steps, disable=not progress, desc="training", unit="step") as bar:
-        try:
-            while training.steps < steps:
-                with deferred_interrupts():  # the run can be resumed
-                    row = dict(zip(columns, training.step(), strict=True))
-                bar.update()
-                if training.steps % _SHOWN == 0:
-                    postfix = {"D": "distortion", "KL": "kl", **multipliers}
-                    bar.set_postfix({name: f"{row[column]:.4g}" for name, column in postfix.items()}, refresh=False)
-                if training.steps % every == 0:
-                    file.write(stacklevel=3)
-                if asks_to_stop(callback, training.steps, row):
-                    return f"stopped by the callback at step {training.steps}"
-                if deadline.passed() and training.steps < steps:
-                    return f"time limit at step {training.steps}"
-        except KeyboardInterrupt:
-            return _INTERRUPTED.format(training.steps)
-        except NotFiniteError as error:
-            return f"not finite at step {training.steps}: {error}; the model is that of the step before"
-    return "finished"
-
-
-def _constraints(constraints: Any, objective: str) -> tuple[Constraint, ...]:
-    check_choice(objective, "objective", OBJECTIVES)
-    if constraints is None:
-        constraints = ()
-    constraints = tuple(constraints) if isinstance(constraints, Sequence) else (constraints,)
-    for constraint in constraints:
-        check_instance(constraint, "constraints", Constraint, "RE(0.3)")
-    names = [constraint.name for constraint in constraints]
-    if objective == "geco" and not names:
-        raise ValueError("objective='geco' wants constraints such as RE(0.3), got none")
-    if len(set(names)) < len(names) or "ELBO" in names:
-        raise ValueError(f"constraints must have names of their own, other than ELBO, got {names}: give name=")
-    return constraints
-
-
-def _weight(objective: str, beta: float | Ramp | None, sigma: float, likelihood: str) -> Callable[[int], ELBO] | None:
-    """The ELBO as a function of the step; None for the objective "geco"."""
-    if (beta is None) != (objective in ("geco", "elbo")):
-        raise ValueError(
-            f"beta belongs to the objectives 'beta' and 'annealed', got beta={shown(beta)} for {objective!r}"
-        )
-    if objective == "annealed":
-        check_instance(beta, "beta of an annealed objective", Ramp, "Ramp(10.0, 1.0, steps=5000)")
-    elif isinstance(beta, Ramp):
-        raise ValueError("a schedule for beta wants objective='annealed'")
-    if objective == "geco":
-        return None
-    if isinstance(beta, Ramp):
-        ramp, proper = beta, ELBO(sigma=sigma, likelihood=likelihood)
-        return lambda step: proper.at(ramp(step))
-    fixed = ELBO(beta=1.0 if beta is None else beta, sigma=sigma, likelihood=likelihood)
-    return lambda step: fixed
-
-
-def _multipliers(
-    x: FloatArray,
-    weights: FloatArray,
-    constraints: tuple[Constraint, ...],
-    given: Mapping[str, Multiplier] | None,
-    objective: str,
-) -> dict[str, Multiplier]:
-    """The learned multipliers by name; empty unless the objective is "geco"."""
-    if given is not None and not isinstance(given, Mapping):
-        raise ValueError(f"multipliers must be a dict of names and Multipliers, got {shown(given)}")
-    if objective != "geco":
-        if given:
-            raise ValueError(f"multipliers are learned with objective='geco' alone, got {shown(objective)}")
-        return {}
-    given = dict(given or {})
-    names = [constraint.name for constraint in constraints]
-    if unknown := sorted(set(given) - set(names)):
-        raise ValueError(f"multipliers must be named like constraints, {names}, got {unknown}")
-    for value in given.values():
-        check_instance(value, "multipliers", Multiplier, "Multiplier(0.1)")
-    for c in constraints:
-        threshold = given[c.name].threshold if c.name in given else c.allowance
-        if not callable(threshold) and not math.isclose(threshold, c.allowance, rel_tol=1e-9):
-            raise ValueError(
-                f"multipliers must have the thresholds of their constraints, {c.allowance:.9g} for {c.name}, got "
-                f"{threshold:.9g}: change kappa, or give Multiplier({c.allowance:.9g})"
-            )
-    return {
-        c.name: given[c.name].copy()
-        if c.name in given
-        else Multiplier(c.allowance, initial=natural_multiplier(x, c, weights=weights))
-        for c in constraints
-    }
-
-
-def _warn_of_failures(run: Run) -> None:
-    if run.stopped.startswith(("not finite", "time limit")):
-        warnings.warn(f"training: {run.stopped}", NotConvergedWarning, stacklevel=3)
-    for found in run.report.values():
-        if found.status == "unreachable":
-            warnings.warn(f"training: {found}", NotConvergedWarning, stacklevel=3)

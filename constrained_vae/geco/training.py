@@ -18,16 +18,16 @@ from ..objectives.constraints import RE, Constraint
 from ..objectives.elbo import ELBO
 from ..objectives.energies import CrossEntropy
 from .adam import Adam
-from .history import History, column_name, columns_of, make_history
+from .evaluation import gaussian_nll
+from .history import History, make_history
+from .loop import NotFiniteError
 from .loss_terms import Term
 from .multiplier import Multiplier
 from .networks import VAE
+from .states import check_history, check_multipliers
+from .weighing import columns, learned_of, measure, stake, weight_of
 
 _LONG, _FALL = 6000, 2  # the learning rate at step t is proportional to (1 + t / _LONG)^-_FALL
-
-
-class NotFiniteError(FloatingPointError):
-    """A loss or its gradient is not finite; the parameters are those of the last step with finite values."""
 
 
 @dataclass(eq=False)
@@ -93,20 +93,9 @@ class Training:
         self._order: Array = self._xp.empty(0, dtype=int)
 
     @property
-    def _learned(self) -> dict[str, Multiplier]:
-        """The multipliers that change in training, by the names of their terms."""
-        return {term.name: term.multiplier for term in self.terms if isinstance(term.multiplier, Multiplier)}
-
-    @property
     def columns(self) -> tuple[str, ...]:
         """Names of the numbers that `step` returns, in their order."""
-        names = ["kl", "distortion", "nll", "learning_rate"] + ["beta"] * (self.beta is not None)
-        for term in self.terms:
-            kinds = ["batch"] * (term.name != "ELBO") + ["multiplier"] * (term.multiplier is not None)
-            if isinstance(term.multiplier, Multiplier):
-                kinds += ["average", "bound", "nu"]
-            names += [column_name(kind, term.name) for kind in kinds]
-        return tuple(names)
+        return ("kl", "distortion", "nll", "learning_rate", *["beta"] * (self.beta is not None), *columns(self.terms))
 
     def history(self, constraints: tuple[Constraint, ...]) -> History:
         """The history of all steps so far."""
@@ -144,62 +133,33 @@ class Training:
         energies = dict(zip(watched, means, strict=True))
         slopes: Array | None = None
         for term in self.terms:
-            if (lam := self.multiplier(term)) is not None:
+            if (lam := weight_of(term, self.steps)) is not None:
                 part = found[term.key][1] * (lam / n)
                 slopes = part if slopes is None else slopes + part
         assert slopes is not None  # at least one term of a loss has a multiplier
         gradient = model.backward(done, slopes, out=self._gradient)
         if not math.isfinite(float(gradient @ gradient)):
             raise NotFiniteError("the gradient is not finite")
-        gradient /= self.stake()
+        gradient /= stake(self.terms, self.steps)
 
         rate = self.learning_rate / (1 + self.steps / _LONG) ** _FALL
         row = [kl, energies[self.distortion], self.nll(energies), rate]
         if self.beta is not None:
             row.append(self.beta(self.steps))
         for term in self.terms:
-            row += self.measure(term, energies[term])
+            row += measure(term, energies[term], self.steps)
         self.adam.step(gradient, rate)
-        for term in self.terms:
-            if isinstance(term.multiplier, Multiplier):
-                term.multiplier.step()
+        for multiplier in learned_of(self.terms).values():
+            multiplier.step()
         self.steps += 1
         self.rows.append(row)
         return row
-
-    def multiplier(self, term: Term) -> float | None:
-        """The present lambda of a term; None if it is only monitored."""
-        given = term.multiplier
-        if given is None or isinstance(given, Multiplier):
-            return None if given is None else given.value
-        return given(self.steps)
-
-    def stake(self) -> float:
-        """1 + sum of lambda times threshold, in nats: the order of the loss, by which its gradient is divided.
-
-        Adam remembers squared gradients for thousands of steps. In units of the stake they do not change with lambda;
-        otherwise a fall of lambda by a thousand would stop the network.
-        """
-        learned = self._learned.values()
-        return 1 + sum(multiplier.value * abs(multiplier.threshold_at(self.steps)) for multiplier in learned)
-
-    def measure(self, term: Term, energy: float) -> list[float]:
-        """The numbers of a term that are recorded; a learned multiplier is updated with the energy."""
-        lam, given = self.multiplier(term), term.multiplier
-        if lam is None:
-            return [energy - term.allowance]
-        if not isinstance(given, Multiplier):
-            return [lam]
-        given.observe(energy)
-        return [energy - given.threshold_at(self.steps), lam, given.average, float(given.hit), given.nu]
 
     def nll(self, energies: dict[Term, float]) -> float:
         """Mean of -log p(x | z) over a batch, from its mean energies by term."""
         if self.likelihood is not None:
             return energies[self.likelihood]
-        return energies[self.distortion] / (2 * self.sigma**2) + self.model.dim / 2 * math.log(
-            2 * math.pi * self.sigma**2
-        )
+        return gaussian_nll(energies[self.distortion], self.sigma, self.model.dim)
 
     def batch(self) -> Array:
         """Indices of the data points in the batch of this step."""
@@ -221,7 +181,7 @@ class Training:
             "adam_square": to_host(self.adam.square).copy(),
             "history": np.array(self.rows, dtype=np.float64).reshape(len(self.rows), len(self.columns)),
         }
-        learned = {name: multiplier.state_dict() for name, multiplier in self._learned.items()}
+        learned = {name: multiplier.state_dict() for name, multiplier in learned_of(self.terms).items()}
         return arrays, {"steps": self.steps, "rng": self.rng.bit_generator.state, "multipliers": learned}
 
     def restore(self, arrays: dict[str, FloatArray], numbers: dict[str, Any]) -> None:
@@ -234,7 +194,7 @@ class Training:
         self.adam.steps = self.steps = steps
         self.rows = arrays["history"].tolist()
         self.rng.bit_generator.state = rng
-        for name, multiplier in self._learned.items():
+        for name, multiplier in learned_of(self.terms).items():
             multiplier.load_state_dict(learned[name])
 
     def _checked(self, arrays: dict[str, FloatArray], numbers: dict[str, Any]) -> tuple[int, dict[str, Any], Any]:
@@ -244,20 +204,8 @@ class Training:
             if arrays[name].dtype != self.model.parameters.dtype:
                 raise ValueError(f"{name} must be of type {self.model.parameters.dtype}, got {arrays[name].dtype}")
         steps, learned = entry(numbers, "steps", int), entry(numbers, "multipliers", dict)
-        history, known = arrays["history"], [not name.startswith(column_name("average", "")) for name in self.columns]
-        if steps < 0 or history.shape != (steps, len(self.columns)) or history.dtype != np.float64:
-            raise ValueError(f"history must have {steps} steps of {len(self.columns)} numbers, got {history.shape}")
-        if np.isnan(history[:, known]).any() or not np.isfinite(history[:, :2]).all():  # an average begins with NaN
-            raise ValueError("history must hold numbers, got NaN or an infinite loss")
-        multipliers = [self.columns.index(column) for column in columns_of("multiplier", self.columns).values()]
-        if not (history[:, multipliers] > 0).all():
-            raise ValueError("history must hold positive multipliers")
-        if set(learned) != set(self._learned):
-            raise ValueError(f"multipliers must be of {sorted(self._learned)}, got {sorted(learned)}")
-        for name, multiplier in self._learned.items():
-            multiplier.copy().load_state_dict(learned[name])
-            if learned[name]["steps"] < steps:
-                raise ValueError(f"the multiplier of {name} must have {steps} steps, got {learned[name]['steps']}")
+        check_history(arrays["history"], self.columns, steps)
+        check_multipliers(learned, learned_of(self.terms), steps)
         return steps, _checked_generator(entry(numbers, "rng", dict)), learned
 
 

@@ -12,7 +12,7 @@ from scipy.stats import norm
 import constrained_vae as cv
 from constrained_vae.geco import VAE, train
 from constrained_vae.geco.evaluation import evaluate, information, log_ratio
-from constrained_vae.geco.reports import linear_floor
+from constrained_vae.geco.starts import linear_floor, spectrum_of
 
 
 def affine(encode, log_sigma, decode):
@@ -157,11 +157,16 @@ def test_other_data_and_labels():
 
 def test_linear_floors():
     x = cv.datasets.gaussian((4.0, 2.0, 0.5), n=8).x
-    assert linear_floor(cv.RE(1.0), x, 1) == pytest.approx(2.5)
-    assert linear_floor(cv.RE(1.0, reduction="mean"), x, 1) == pytest.approx(2.5 / 3)
-    assert linear_floor(cv.FRE(1.0, [[0.0, 0.0, 3.0], [1.0, 0.0, 0.0]]), x + 7, 1) == pytest.approx(4.0)
-    assert linear_floor(cv.RE(1.0), x, 3) == linear_floor(cv.RE(1.0), x, 5) == 0
-    assert np.isnan(linear_floor(cv.FRE(1.0, cv.FourierFeatures.random(3, 4)), x, 1))
+
+    def floor(constraint, x, size):
+        return linear_floor(spectrum_of(constraint, x, even(x)), size)
+
+    assert floor(cv.RE(1.0), x, 1) == pytest.approx(2.5)
+    assert floor(cv.RE(1.0, reduction="mean"), x, 1) == pytest.approx(2.5 / 3)
+    assert floor(cv.FRE(1.0, [[0.0, 0.0, 3.0], [1.0, 0.0, 0.0]]), x + 7, 1) == pytest.approx(4.0)
+    assert floor(cv.RE(1.0), x, 3) == floor(cv.RE(1.0), x, 5) == 0
+    assert np.isnan(floor(cv.FRE(1.0, cv.FourierFeatures.random(3, 4)), x, 1))
+    assert np.isnan(floor(cv.PNCC(0.5, (1, 3), (1, 3)), x, 1))
 
 
 def test_placement_on_a_known_frontier():

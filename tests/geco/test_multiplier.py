@@ -373,8 +373,19 @@ def test_bad_energies_name_the_step(energy, message):
     Multiplier(1.0, step_size=0.1).penalty(-0.1)  # any number, with nu by hand
 
 
+def test_the_temperatures_of_gqn():
+    """The standard deviation of a pixel falls linearly from 2.0 to 0.7 over a tenth of the steps."""
+    beta = Ramp.of_gqn(1000)
+    deviations = [0.7 * math.sqrt(beta(step)) for step in (0, 25, 50, 100, 999)]
+    assert deviations == pytest.approx([2.0, 1.675, 1.35, 0.7, 0.7], rel=1e-12)
+    assert Ramp.of_gqn(3).steps == 1
+    with pytest.raises(ValueError, match="steps"):
+        Ramp.of_gqn(0)
+
+
 @pytest.mark.parametrize(
-    ("arguments", "name"), [((0.0, 1.0, 2), "start"), ((1.0, math.inf, 2), "end"), ((1, 2, 0), "steps")]
+    ("arguments", "name"),
+    [((0.0, 1.0, 2), "start"), ((1.0, math.inf, 2), "end"), ((1, 2, 0), "steps"), ((1, 2, 3, "sine"), "linear_in")],
 )
 def test_bad_ramps(arguments, name):
     with pytest.raises(ValueError, match=name):

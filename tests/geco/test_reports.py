@@ -14,8 +14,8 @@ RE = cv.RE(1.0)
 FRE = cv.FRE(2.0, np.eye(2))  # allows 4
 
 
-def judge(kl, constraints, variance=6.0, steps=10_000, hits=None):
-    """Verdicts by name, from the KL and from (energy, lambda) of every constraint at every step, with little noise."""
+def judge(kl, constraints, variance=6.0, steps=10_000, every=1):
+    """Verdicts by name, from the KL and from (energy, lambda) of every constraint at every row, with little noise."""
     rng = np.random.default_rng(0)
     columns, table, multipliers = ["kl"], [np.broadcast_to(kl, steps)], {}
     for constraint, energy, lam in constraints:
@@ -25,7 +25,7 @@ def judge(kl, constraints, variance=6.0, steps=10_000, hits=None):
         start = float(np.broadcast_to(lam, steps)[-1])
         multipliers[constraint.name] = Multiplier(constraint.allowance, initial=start)
     names = tuple(constraint for constraint, *_ in constraints)
-    history = make_history(tuple(columns), np.array(table).T.tolist(), dim=3, sigma=1.0, constraints=names)
+    history = make_history(tuple(columns), np.array(table).T.tolist(), dim=3, sigma=1.0, constraints=names, every=every)
     return [_judge(c, multipliers, history, 0.0, variance).status for c in names]
 
 
@@ -49,6 +49,13 @@ def over(start, end, steps=10_000):
 )
 def test_verdicts_on_one_constraint(kl, energy, lam, status):
     assert judge(kl, [(RE, energy, lam)]) == [status]
+
+
+def test_rows_of_several_steps_each():
+    """lambda needs 400 steps for a correction: those are all of 400 rows of a step each, and 40 of rows of ten."""
+    late = np.concatenate([np.full(200, 1.25), np.full(200, 1.0)])
+    assert judge(2.0, [(RE, 1.0, late)], steps=400) == ["unsettled"]
+    assert judge(2.0, [(RE, 1.0, late)], steps=400, every=10) == ["met"]
 
 
 def test_a_threshold_above_the_variance_is_slack():

@@ -7,9 +7,9 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch, of the extra torch, is not installed")
 
-from constrained_vae import datasets  # noqa: E402
-from constrained_vae._utils import memory  # noqa: E402
-from constrained_vae.image_models.tasks import ColourMnist, MnistRotate, PlainImages, rotated  # noqa: E402
+from constrained_vae import datasets
+from constrained_vae._utils import memory
+from constrained_vae.image_models.tasks import ColourMnist, MnistRotate, PlainImages, rotated
 
 FLOAT = 1e-6  # some roundings of float32 at values of order 1
 

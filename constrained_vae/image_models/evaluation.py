@@ -1,0 +1,254 @@
+"""Evaluation of a trained model of images: rate by step, distortion, likelihood, marginal KL; samples (T15), (T22)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .._utils.arrays import FloatArray
+from .._utils.checks import check_count, check_seed
+from ..data import signature
+from ..geco.evaluation import codes_of_mixture, gaussian_nll, information, mean_information, told_by
+from ..objectives.constraints import Constraint
+from .energies import ImageTerm, as_rows, squared_error
+from .models import Model
+from .tasks import Batch, Task
+
+_BLOCK = 256  # images at a time
+_LEAST_CODES = 64  # of a model of several steps, whose information is measured
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ImageEvaluation:
+    """Results of a model on images, in nats and units of x; errors are standard errors from the sampling of codes.
+
+    Attributes
+    ----------
+    rate, rate_error : float
+        Mean KL, summed over all steps; exact for a model of one step with a normal prior.
+    rates : (T,) array
+        The parts of the rate by step.
+    distortion, distortion_error : float
+        E||x - mean||^2 in total, with sampled codes.
+    nll, nll_error : float
+        E[-log p(x | z)].
+    mutual_information, mutual_information_error : float
+        I(x; z), nats: the mean of log q(z | x) - log m(z) with the mixture m of q(z | x) over these images, from 0 to
+        log N. NaN for models with a context, and for models of several steps with more pairs of codes and images than
+        `evaluate` was allowed.
+    constraints : dict of (float, float)
+        E[C] and its error, by the name of the constraint.
+    dim : int
+        Number D of values of an image.
+    signature : (33,) array
+        Numbers by which `ImageRun.excess_over` notices a curve of other images.
+    """
+
+    rate: float
+    rate_error: float
+    rates: FloatArray
+    distortion: float
+    distortion_error: float
+    nll: float
+    nll_error: float
+    mutual_information: float
+    mutual_information_error: float
+    constraints: dict[str, tuple[float, float]]
+    dim: int
+    signature: FloatArray
+
+    def __repr__(self) -> str:
+        return (
+            f"ImageEvaluation(rate={self.rate:.6g} +- {self.rate_error:.1g} nats, distortion={self.distortion:.6g} +- "
+            f"{self.distortion_error:.1g}, bits_per_dimension={self.bits_per_dimension:.4g}, "
+            f"marginal_kl={self.marginal_kl:.4g} +- {self.marginal_kl_error:.1g})"
+        )
+
+    @property
+    def per_dimension(self) -> float:
+        """Squared error per dimension; the paper's kappas for images are thresholds of its root."""
+        return self.distortion / self.dim
+
+    @property
+    def elbo(self) -> float:
+        """E[log p(x | z)] - KL, nats, at beta = 1."""
+        return -self.nll - self.rate
+
+    @property
+    def bits_per_dimension(self) -> float:
+        """-ELBO in bits per dimension, for images in [0, 1] of 256 levels: a level has the width 1/256, 8 bits."""
+        return -self.elbo / (self.dim * math.log(2)) + 8
+
+    @property
+    def marginal_kl(self) -> float:
+        """KL(marginal posterior || prior) = rate - I(x; z), nats; NaN where I is."""
+        return self.rate - self.mutual_information
+
+    @property
+    def marginal_kl_error(self) -> float:
+        """Standard error of the marginal KL, from those of rate and information."""
+        return math.hypot(self.rate_error, self.mutual_information_error)
+
+
+@torch.inference_mode()
+def evaluate(
+    model: Model,
+    task: Task,
+    constraints: tuple[Constraint, ...] = (),
+    *,
+    sigma: float = 1.0,
+    samples: int = 4,
+    seed: int = 0,
+    pairs: int = 2**15,
+) -> ImageEvaluation:
+    """Evaluate a model on the images of a task, one draw of them if they are augmented.
+
+    Parameters
+    ----------
+    model : Model
+    task : Task
+    constraints : sequence of Constraint
+        Constraints with labels fit only the images that the model was trained on.
+    sigma : float
+        Standard deviation of a pixel.
+    samples : int
+        Codes per image, at least 2.
+    seed : int
+        Seed of codes and augmentation.
+    pairs : int
+        Pairs of a code and an image up to which the information of a model of several steps is measured: each pair
+        takes a pass of the model.
+
+    Returns
+    -------
+    ImageEvaluation
+    """
+    samples, pairs = check_count(samples, "samples", 2), check_count(pairs, "pairs", 0)
+    random = _Random(model, task, seed)
+    N, T = len(task), model.code_shape[0]
+    dim = math.prod(model.image_shape)
+    terms = [ImageTerm.make(constraint, dim) for constraint in constraints]
+    measured = np.empty((samples, T + 1 + len(terms), N))
+    images = np.empty((N, dim))
+    for rows, batch in random.batches():
+        images[rows] = as_rows(batch.x).double().cpu().numpy()
+        for k in range(samples):
+            done = model(batch.x, random.noise(len(rows)), batch.context)
+            distortion = squared_error(batch.x, done.mean)
+            energies = [term.at(rows, batch.x, done.mean, distortion) for term in terms]
+            measured[k][:, rows] = torch.stack([*done.kl.T, distortion, *energies]).double().cpu().numpy()
+    means, rate = measured.mean(axis=(0, 2)), measured[:, :T].sum(axis=1)
+
+    def error(values: FloatArray) -> float:
+        # Images are given and codes are random: only the spread over codes counts.
+        return math.sqrt(values.var(axis=0, ddof=1).mean() / (N * samples))
+
+    known, known_error = _information(model, random, samples, pairs)
+    return ImageEvaluation(
+        rate=float(rate.mean()),
+        rate_error=error(rate),
+        rates=means[:T],
+        distortion=float(means[T]),
+        distortion_error=error(measured[:, T]),
+        nll=gaussian_nll(float(means[T]), sigma, dim),
+        nll_error=error(measured[:, T]) / (2 * sigma**2),
+        mutual_information=known,
+        mutual_information_error=known_error,
+        constraints={
+            c.name: (float(means[k] - c.allowance), error(measured[:, k])) for k, c in enumerate(constraints, T + 1)
+        },
+        dim=dim,
+        signature=signature.of(images, np.full(N, 1 / N)),
+    )
+
+
+@torch.inference_mode()
+def sample(model: Model, task: Task, n: int, seed: int = 0) -> FloatArray:
+    """Means (n, D) of images whose codes are drawn from the prior; a conditional model has contexts of the task."""
+    random = _Random(model, task, seed)
+    context = random.batch(np.arange(check_count(n, "n")) % len(task)).context
+    return np.asarray(as_rows(model.sample(random.noise(n), context)).double().cpu().numpy())
+
+
+@torch.inference_mode()
+def reconstruct(model: Model, task: Task, n: int, seed: int = 0) -> tuple[FloatArray, FloatArray]:
+    """The first n images of the task and their reconstructions from sampled codes, both (n, D)."""
+    random = _Random(model, task, seed)
+    batch = random.batch(np.arange(check_count(n, "n", most=len(task))))
+    done = model(batch.x, random.noise(n), batch.context)
+    x, mean = (as_rows(values).double().cpu().numpy() for values in (batch.x, done.mean))
+    return x, mean
+
+
+class _Random:
+    """Batches of a task on the device of a model, and noise, from one seed."""
+
+    def __init__(self, model: Model, task: Task, seed: int) -> None:
+        self.model, self.task = model, task.to(model.centre.device)
+        self.generator = torch.Generator().manual_seed(check_seed(seed))
+        self.rng = np.random.default_rng([check_seed(seed), 4])
+
+    def batch(self, rows: np.ndarray) -> Batch:
+        batch = self.task.batch(torch.as_tensor(rows), self.generator)
+        x, context = (None if v is None else v.to(self.model.centre) for v in (batch.x, batch.context))
+        assert x is not None
+        return Batch(x, context)
+
+    def batches(self) -> Iterator[tuple[np.ndarray, Batch]]:
+        for start in range(0, len(self.task), _BLOCK):
+            rows = np.arange(start, min(start + _BLOCK, len(self.task)))
+            yield rows, self.batch(rows)
+
+    def noise(self, n: int) -> Tensor:
+        return torch.randn(n, *self.model.code_shape, generator=self.generator).to(self.model.centre)
+
+
+def _information(model: Model, random: _Random, samples: int, pairs: int) -> tuple[float, float]:
+    """I(x; z) and its standard error, nats; NaN if it is not measured."""
+    N = len(random.task)
+    if model.context_size is not None:
+        return math.nan, math.nan
+    if model.code_shape[0] == 1:
+        return _information_of_gaussians(*_posteriors(model, random), random.rng, samples)
+    count = min(N, pairs // N)
+    return (math.nan, math.nan) if count < min(N, _LEAST_CODES) else _information_of_pairs(model, random, count)
+
+
+def _information_of_gaussians(
+    mean: FloatArray, log_sigma: FloatArray, rng: np.random.Generator, samples: int
+) -> tuple[float, float]:
+    """I(x; z) of a mixture of N(mean, sigma^2), (N, L), and its standard error."""
+    N = len(mean)
+    rho = np.full(N, 1 / N)
+    own = rng.integers(N, size=codes_of_mixture(N, samples * N))
+    codes = mean[own] + np.exp(log_sigma[own]) * rng.standard_normal((len(own), mean.shape[1]))
+    return mean_information(information(codes, mean, log_sigma, rho), own, rho)
+
+
+def _information_of_pairs(model: Model, random: _Random, count: int) -> tuple[float, float]:
+    """I(x; z) and its standard error, from codes of some images: each is given to the posteriors of all images."""
+    N = len(random.task)
+    rho = np.full(N, 1 / N)
+    own = np.sort(random.rng.permutation(N)[:count])
+    told = np.empty(count)
+    for place in range(count):
+        code = model(random.batch(own[place : place + 1]).x, random.noise(1)).codes
+        parts = [model.log_ratio(batch.x, code.expand(len(rows), *code.shape[1:])) for rows, batch in random.batches()]
+        told[place] = told_by(torch.cat(parts).double().cpu().numpy()[None], rho)[0]
+    return mean_information(told, own, rho)
+
+
+def _posteriors(model: Model, random: _Random) -> tuple[FloatArray, FloatArray]:
+    """Mean and log sigma (N, L) of the codes of all images, mean + sigma * noise in a model of one step."""
+    found = []
+    for rows, batch in random.batches():
+        zero = torch.zeros(len(rows), *model.code_shape).to(batch.x)
+        mean, one = (model(batch.x, noise).codes.flatten(1).double() for noise in (zero, zero + 1))
+        found.append(torch.stack([mean, (one - mean).log()]).cpu().numpy())
+    mean, log_sigma = np.concatenate(found, axis=1)
+    return mean, log_sigma
