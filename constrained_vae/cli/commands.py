@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._utils import tables
-from .._utils.checks import check_weights, shown
+from .._utils.checks import shown
 from .._utils.writing import write_npz
 from ..datasets import DataSet
 from ..frontier.rate_distortion import rate_distortion
@@ -175,7 +175,7 @@ def train(args: argparse.Namespace, data: DataSet) -> Outcome:
     """A trained model."""
     from .. import geco
     from ..geco.starts import spectrum_of
-    from ..geco.threshold_table import Sizes, doubt
+    from ..geco.threshold_table import doubt
 
     given: dict[str, Any] = {"objective": "beta", "beta": args.beta}
     if args.kappa is not None:
@@ -203,10 +203,9 @@ def train(args: argparse.Namespace, data: DataSet) -> Outcome:
         return found + (f"\n{_thresholds(args, data)}" if doubtful() else "")
 
     def doubtful() -> bool:
-        rho = check_weights(data.weights, len(run.x))
         return any(
             run.report[c.name].status in ("slack", "unreachable")
-            or doubt(c, run.x, rho, spectrum_of(c, run.x, rho), Sizes.of(run.model))
+            or doubt(c, run.x, run.weights, spectrum_of(c, run.x, run.weights), args.latent, run.model.plane)
             for c in run.constraints
         )
 

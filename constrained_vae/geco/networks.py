@@ -178,6 +178,11 @@ class VAE(PickledByFields):
         return views
 
     @property
+    def plane(self) -> int | None:
+        """Dimension of the plane that holds all reconstructions of a Gaussian decoder, whose last layer is linear."""
+        return (self.hidden or (self.latent_dim,))[0] if self.likelihood == "gaussian" else None
+
+    @property
     def output_frame(self) -> Frame:
         """The frame whose coordinates the reconstructions of `forward` have."""
         return self.frame if self.likelihood == "gaussian" else Frame.identity(self.dim)

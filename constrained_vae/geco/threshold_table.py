@@ -16,7 +16,6 @@ from ..data.frame import Frame
 from ..data.rows import check_radius, standard_frame
 from ..frontier.rate_distortion import rate_distortion
 from ..objectives.constraints import PNCC, RE, Constraint
-from .networks import VAE
 from .starts import Spectrum, linear_floor
 from .water_filling import covariance_eigenvalues, of_rate
 
@@ -144,55 +143,38 @@ def thresholds(x: npt.ArrayLike, latent_dim: int | None = None, *, weights: npt.
     return Thresholds(codes, np.array(rates), np.array(errors), np.array(multipliers), x.shape[1])
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """What the size of a model says about the errors that it can reach.
-
-    Attributes
-    ----------
-    latent_dim : int
-        Dimension of the code.
-    width : int or None
-        Width of the last hidden layer, of which the reconstructions are a linear function; None if they are not.
-    linear : bool
-        Whether the model is a linear VAE.
-    """
-
-    latent_dim: int
-    width: int | None = None
-    linear: bool = False
-
-    @classmethod
-    def of(cls, model: VAE) -> Sizes:
-        """The sizes of a VAE, whose last layer is linear with a Gaussian likelihood."""
-        plane = model.hidden[0] if model.hidden and model.likelihood == "gaussian" else None
-        return cls(model.latent_dim, plane, linear=not model.hidden)
-
-
-def doubt(constraint: Constraint, x: FloatArray, weights: FloatArray, spectrum: Spectrum | None, sizes: Sizes) -> str:
+def doubt(
+    constraint: Constraint,
+    x: FloatArray,
+    weights: FloatArray,
+    spectrum: Spectrum | None,
+    latent_dim: int,
+    plane: int | None = None,
+) -> str:
     """What is doubtful about a threshold before training, in a sentence; empty if nothing is.
 
-    `spectrum` is `spectrum_of` these data.
+    `spectrum` is `spectrum_of` these data. All reconstructions are in a plane of `plane` dimensions, if it is given.
     """
     if isinstance(constraint, PNCC):
         return _doubt_of_correlation(constraint, x, weights)
-    variance, floor = linear_floor(spectrum, 0), linear_floor(spectrum, sizes.latent_dim)
+    none, floor = linear_floor(spectrum, 0), linear_floor(spectrum, latent_dim)
     if np.isnan(floor):
         return ""
     of, allowed = "data" if isinstance(constraint, RE) else "features", constraint.allowance
-    plane = 0.0 if sizes.width is None else linear_floor(spectrum, sizes.width)
-    if allowed >= variance:
-        text = f"is at least the variance {variance:.4g} of the {of}: no code is needed, lambda goes to 0"
+    if allowed >= none:
+        text = f"is at least the variance {none:.4g} of the {of}: no code is needed, lambda goes to 0"
     elif not allowed:
         text = "is 0, which no code with noise reaches: lambda goes to its upper bound"
-    elif allowed < plane:
+    elif plane is not None and allowed < (least := linear_floor(spectrum, plane)):
         text = (
-            f"is below {plane:.4g}, the least that a decoder has whose last hidden layer is of width "
-            f"{sizes.width}, so that it cannot be reached: give wider hidden layers"
+            f"is below {least:.4g}, the least that reconstructions in {plane} dimensions have, those of a linear layer "
+            f"with {plane} inputs, so that it cannot be reached: give more of them"
         )
     elif allowed < floor:
-        only = "so that it cannot be reached" if sizes.linear else "so that it may be out of reach"
-        text = f"is below {floor:.4g}, the least that a linear code of {sizes.latent_dim} dimensions has, {only}"
+        text = (
+            f"is below {floor:.4g}, the least that a linear code of {latent_dim} dimensions has, so that it may be out "
+            "of reach"
+        )
     else:
         return ""
     unit = ""
@@ -220,11 +202,12 @@ def warn_of_doubts(
     weights: FloatArray,
     constraints: tuple[Constraint, ...],
     spectra: dict[str, Spectrum | None],
-    sizes: Sizes,
+    latent_dim: int,
+    plane: int | None = None,
     *,
     stacklevel: int,
 ) -> None:
     """Warn of every threshold that is doubtful."""
     for constraint in constraints:
-        if text := doubt(constraint, x, weights, spectra[constraint.name], sizes):
+        if text := doubt(constraint, x, weights, spectra[constraint.name], latent_dim, plane):
             warnings.warn(text, stacklevel=stacklevel)

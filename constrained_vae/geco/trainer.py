@@ -37,7 +37,7 @@ from .runs import Run
 from .schedules import Ramp
 from .starts import spectrum_of
 from .states import Checkpoint
-from .threshold_table import Sizes, warn_of_doubts
+from .threshold_table import warn_of_doubts
 from .training import Training
 from .weighing import learned_of
 
@@ -150,9 +150,9 @@ def train(
     -----
     UserWarning
         If a threshold of RE or of a linear FRE is above the variance of the data, below the smallest error of a
-        linear code of this size, or below what a decoder with this last hidden layer reaches; if one of PNCC is above
-        the correlation of the data with themselves. If a checkpoint cannot be written: the first one that fails, and
-        the last one.
+        linear code of this size, or below what the last layer of the decoder can reach; if one of PNCC is above the
+        correlation of the data with themselves. If a checkpoint cannot be written: the first one that fails, and the
+        last one.
     NotConvergedWarning
         If a constraint is unreachable, a loss is not finite, or the time is up.
 
@@ -209,7 +209,7 @@ def train(
         source = (resume.settings, resume.state) if isinstance(resume, Run) else check_path(resume, "resume")
         checkpoints.restore(training, source, settings)
     else:
-        warn_of_doubts(host, weights, constraints, spectra, Sizes.of(training.model), stacklevel=3)
+        warn_of_doubts(host, weights, constraints, spectra, latent_dim, model.plane, stacklevel=3)
 
     with deadline.within(time_limit):
         stopped = advance(training, steps, file, checkpoint_every, progress, callback)

@@ -33,7 +33,7 @@ from ..geco.reports import make_report
 from ..geco.schedules import Ramp
 from ..geco.starts import spectrum_of
 from ..geco.states import Checkpoint
-from ..geco.threshold_table import Sizes, warn_of_doubts
+from ..geco.threshold_table import warn_of_doubts
 from . import checkpoints
 from .energies import ImageTerm, as_images
 from .models import Model
@@ -223,7 +223,7 @@ def train(
         source = (resume.settings, resume.state) if isinstance(resume, ImageRun) else check_path(resume, "resume")
         checkpoints.restore(training, source, settings)
     elif processes.rank == 0:
-        warn_of_doubts(images, weights, constraints, floors, Sizes(size), stacklevel=3)
+        warn_of_doubts(images, weights, constraints, floors, size, stacklevel=3)
 
     with deadline.within(time_limit):
         stopped = advance(

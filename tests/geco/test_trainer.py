@@ -558,7 +558,7 @@ def test_bad_input(options, message):
         (cv.RE(1.5, reduction="mean"), (8,), r"kappa\^2 = 2.25 \(mean per dimension\) is at least the variance 2.167"),
         (cv.RE(0.6), (8,), r"is below 0.5, the least that a linear code of 2 dimensions has, so that it may be out"),
         (cv.RE(0.6), (), "so that it cannot be reached"),
-        (cv.RE(0.6), (1, 8), r"is below 2.5, the least that a decoder has whose last hidden layer is of width 1, so"),
+        (cv.RE(0.6), (1, 8), r"is below 2.5, the least that reconstructions in 1 dimensions have"),
     ],
 )
 def test_thresholds_of_a_wrong_unit_are_warned_of(constraint, hidden, message):
