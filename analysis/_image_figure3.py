@@ -16,6 +16,7 @@ _COLORS = ("black", "#0072B2", "#D55E00")  # of Okabe and Ito, in the order of t
 _STYLES = ("-", "--", ":")
 _WAY = ("distortion", "kl", "beta", "rms")
 _CONTEXT = {"rotate": ", with its context", "turned": ", without a context"}
+_NEAR = 0.1  # relative distance of errors from kappa up to which their difference is taken off along the slope
 _START = 1.0  # equivalent beta of the first step: the ELBO with sigma = kappa
 
 
@@ -108,8 +109,8 @@ def table(arrays: _command.Arrays) -> str:
             f"{name:30}{arrays['final_rms'][r] / kappa:>14.4f}{rate:>18}{arrays['multiplier'][r]:>9.4g}"
             f"{arrays['beta'][r].min():>11.3f}{arrays['first_met'][r] or '-':>10}  {arrays['status'][r]}"
         )
-    if len(arrays["names"]) == 2:
+    if len(arrays["names"]) == 2 and (np.abs(arrays["final_rms"] / kappa - 1) < _NEAR).all():
         squared, slope = dim * arrays["final_rms"] ** 2, arrays["multiplier"].mean()
-        less = np.diff(arrays["rate"] + slope * squared)[0]  # -dKL/dD = lambda
+        less = np.diff(arrays["rate"] + slope * squared)[0]  # dKL/dD = -lambda
         lines.append(f"at the same error the first has {less:.2f} nats less than the second, by the slope lambda")
     return "\n".join([*lines, *(f"not computed: {name}" for name in arrays["missing"])])

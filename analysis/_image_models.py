@@ -21,6 +21,7 @@ from constrained_vae.image_models import Batch, ImageRun, MnistRotate, Task
 
 import torch  # isort: skip  # the package above tells what is missing without it
 
+_WINDOWS = 80  # of a trajectory
 _SHOWN = 8  # images, their reconstructions and samples that a run keeps
 _CHECKPOINT_EVERY = 100
 
@@ -73,36 +74,36 @@ def train(job: Job, data: cv.datasets.DataSet, folder: Path, stops: Callable[[],
                 checkpoint_every=_CHECKPOINT_EVERY,
                 resume=checkpoint if checkpoint.exists() else None,
                 callback=lambda step, row: stops(),
-                **_objective(job, task.images(), constraint),
+                **_objective(job, math.prod(task.image_shape), constraint),
             )
         if run.stopped.startswith("interrupted"):
             raise KeyboardInterrupt
         if not run.stopped.startswith("stopped by the callback"):
             header = {"kind": KIND, "format": FORMAT, "settings": job.settings(data)}
             header |= {"metrics": _metrics(job, run, held_out), "versions": _versions()}
-            arrays = _training.trajectory(run.history) | _pictures(run, held_out)
+            arrays = _training.trajectory(run.history, _WINDOWS) | _pictures(run, held_out)
             write_npz(folder / f"{job.name}.npz", header, arrays)
     finally:
         torch.set_num_threads(threads)
 
 
-def _objective(job: Job, x: np.ndarray, constraint: cv.Constraint) -> dict[str, Any]:
+def _objective(job: Job, dim: int, constraint: cv.Constraint) -> dict[str, Any]:
     """The options of `image_models.train` for the method."""
     if job.method == "annealed":
         return {"objective": "annealed", "beta": cv.geco.Ramp.of_gqn(job.steps)}
     if job.method == "ELBO":
         return {"objective": "elbo"}
-    initial = cv.geco.natural_multiplier(x, constraint)
-    if job.beta is not None:
-        initial = x.shape[1] / (2 * job.sigma**2 * job.beta)  # per unit of the mean over the pixels
-    return {"multipliers": {"RE": cv.geco.Multiplier(constraint.allowance, initial, averaging=job.averaging)}}
+    if job.beta is None:
+        return {}
+    initial = dim / (2 * job.sigma**2 * job.beta)  # per unit of the mean over the pixels
+    return {"multipliers": {"RE": cv.geco.Multiplier(constraint.allowance, initial)}}
 
 
 def _metrics(job: Job, run: ImageRun, held_out: Task) -> dict[str, Any]:
     """Numbers of the trained model, on the images of training and, named `test`, on the held out ones."""
     seen, test = run.evaluate(pairs=0), run.evaluate(held_out, pairs=0)
     rms = math.sqrt(seen.per_dimension)
-    way = _training.trajectory(run.history)
+    way = _training.trajectory(run.history, _WINDOWS)
     met = way["steps"][way["rms"] <= job.kappa]
     return {
         "stopped": run.stopped,

@@ -36,7 +36,6 @@ TITLES = {"vae": "VAE", "vae-nvp": "VAE + NVP", "convdraw": "ConvDRAW"}
 STEPS = 1500  # default number of steps
 
 BATCH, _SIZE = 32, 16
-_SHORT = 5000  # trainings of fewer steps average the constraint over about 20 steps, others over 100
 _HELD_OUT = 10  # one image of so many is not trained on
 KIND = "run of a figure"
 _KEPT = ("steps", "distortion", "kl", "beta", "rms", "originals", "reconstructions", "samples")
@@ -144,16 +143,10 @@ class Job:
             **dataclasses.asdict(self),
             "network": FAMILIES[self.family],
             "batch_size": BATCH,
-            "averaging": self.averaging,
             "data": data.name,
             "images": [len(data), *(data.image_shape or ())],
             "contents": fingerprint(data.x),
         }
-
-    @property
-    def averaging(self) -> float:
-        """Weight of the past in the average of the constraint."""
-        return 0.95 if self.steps < _SHORT else 0.99
 
 
 class Result(NamedTuple):

@@ -20,7 +20,7 @@ KAPPAS = (0.06, 0.08, 0.1, 0.125, 0.175)  # root mean squares per pixel, of the 
 COLORS = {"GECO": "black", "ELBO": "#0072B2", "annealed": "#D55E00", "exact": "0.55"}  # of Okabe and Ito
 MARKERS = {"GECO": "o", "ELBO": "s", "annealed": "^"}
 
-_FIRST, _WINDOWS = 10, 240  # steps of the first window of a trajectory, number of windows
+_FIRST, _WINDOWS = 10, 240  # steps of the first window of a trajectory, usual number of windows
 _FEW, _CODES = 500, 1000  # data sets of at most this many points are evaluated with at least this many codes per point
 _NETWORKS: dict[str, dict[str, Any]] = {
     "four_clusters": {"latent_dim": 2, "hidden": (32,)},
@@ -84,10 +84,10 @@ def trained(x: np.ndarray, constraint: cv.Constraint, *, keep: bool = False, **o
     return run
 
 
-def trajectory(history: cv.geco.History) -> _command.Arrays:
+def trajectory(history: cv.geco.History, windows: int = _WINDOWS) -> _command.Arrays:
     """Means of squared error, KL, equivalent beta and root mean square error over windows, with their last steps."""
     T = len(history)
-    edges = np.unique(np.geomspace(min(_FIRST, T), T, _WINDOWS).round().astype(int))
+    edges = np.unique(np.geomspace(min(_FIRST, T), T, windows).round().astype(int))
     starts = np.append(0, edges[:-1])
 
     def mean(values: np.ndarray) -> np.ndarray:
