@@ -63,8 +63,7 @@ def draw(arrays: _command.Arrays) -> Figure:
     names, squared = arrays["names"], int(arrays["dim"]) * arrays["final_rms"] ** 2
     with plt.rc_context(_command.STYLE | {"font.size": 7}):
         figure = plt.figure(figsize=(3.5, 5.2), layout="constrained")
-        mosaic = [["plane", "plane"], ["rms", "kl"], ["beta", "rates"]]
-        axes = figure.subplot_mosaic(mosaic, height_ratios=[1.6, 1, 1])
+        axes = figure.subplot_mosaic([["plane", "plane"], ["rms", "kl"], ["beta", "rates"]], height_ratios=[1.6, 1, 1])
         plane, rates = axes["plane"], axes["rates"]
         for r, name in enumerate(names):
             style: dict[str, Any] = {"color": _COLORS[r % 3], "ls": _STYLES[r % 3], "lw": 1.0}
