@@ -5,6 +5,7 @@ import inspect
 import sys
 import typing
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
@@ -16,6 +17,7 @@ import constrained_vae as cv
 def write(folder: Path) -> None:
     """Write the pages of all public names; whatever pdoc warns of is an error."""
     modules = [name for name in cv.__all__ if inspect.ismodule(getattr(cv, name))]
+    modules += ["image_models"] if find_spec("torch") else []
     for module in (cv, *(getattr(cv, name) for name in modules)):
         prepare(module)
     others = rf"!constrained_vae[.](?!({'|'.join(modules)})$)"

@@ -214,9 +214,10 @@ def test_train_writes_its_file_on_the_way(tmp_path, monkeypatch):
     out = tmp_path / "r.npz"
     options = [*TRAIN, "--checkpoint-every", "30", "--out", out]
     step = Training.step
-    with monkeypatch.context() as patch, pytest.raises(Killed):
+    with monkeypatch.context() as patch:
         patch.setattr(Training, "step", step_or_die)
-        run("train", *options)
+        with pytest.raises(Killed):
+            run("train", *options)
     assert run("train", *TRAIN, "--resume", out, "--out", tmp_path / "rest.json") in (0, 1)
     assert run("train", *TRAIN, "--out", tmp_path / "whole.json") in (0, 1)
     rest, whole = (read(tmp_path / f"{name}.json")["columns"] for name in ("rest", "whole"))
