@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from .._utils.arrays import FloatArray
-from .._utils.checks import check_choice, check_instance, shown
+from .._utils.checks import check_choice, check_instance, check_number, shown
 from ..objectives.constraints import Constraint
 from ..objectives.elbo import ELBO
 from .multiplier import Multiplier
@@ -39,6 +39,11 @@ def check_fit(constraints: tuple[Constraint, ...], x: FloatArray) -> None:
         constraint.check(x)
         if constraint.labelled not in (None, len(x)):
             raise ValueError(f"{constraint.name}: there are {constraint.labelled} labels for {len(x)} points")
+
+
+def check_sigma(sigma: Any) -> float:
+    """The standard deviation of a Gaussian decoder, whose square and its inverse float64 represents."""
+    return check_number(sigma, "sigma", "positive, from 1e-120 to 1e120", lambda s: 1e-120 <= s <= 1e120)
 
 
 def elbo_of_step(

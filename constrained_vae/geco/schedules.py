@@ -56,9 +56,9 @@ class Ramp:
 
     @classmethod
     def of_gqn(cls, steps: int) -> Ramp:
-        """The temperatures of GQN for a training of so many steps.
+        """The temperatures of GQN in a training of so many steps: from 8.2 to 1 over the first tenth of them.
 
-        The standard deviation of a pixel falls from 2.0 to 0.7 over the first tenth of them, so beta from 8.2 to 1.
+        The standard deviation of a pixel falls linearly from 2.0 to 0.7, in GQN's unit.
         """
         return cls(*_GQN, steps=max(1, check_count(steps, "steps") // 10), linear_in="root")
 

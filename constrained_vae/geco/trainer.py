@@ -17,7 +17,6 @@ from .._utils.checks import (
     check_data,
     check_dtype,
     check_flag,
-    check_number,
     check_path,
     check_positive,
     check_seed,
@@ -29,7 +28,7 @@ from .._utils.interrupts import finished
 from ..data.rows import check_radius, standard_frame
 from ..objectives.elbo import ELBO
 from . import checkpoints
-from .arguments import check_constraints, check_fit, elbo_of_step, learned_multipliers
+from .arguments import check_constraints, check_fit, check_sigma, elbo_of_step, learned_multipliers
 from .loop import INTERRUPTED, advance, warn_of_failures
 from .multiplier import Multiplier
 from .networks import VAE, check_hidden
@@ -202,7 +201,7 @@ def train(
         batch_size=batch_size,
         learning_rate=check_positive(learning_rate, "learning_rate"),
         seed=seed,
-        sigma=check_number(sigma, "sigma", "positive, from 1e-120 to 1e120", lambda s: 1e-120 <= s <= 1e120),
+        sigma=check_sigma(sigma),
     )
     settings = checkpoints.settings(training, host, objective, beta, constraints)
     file = Checkpoint(checkpoint, lambda path: checkpoints.save(path, settings, training.state()))

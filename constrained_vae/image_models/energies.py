@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..data.frame import Frame
+from ..geco.loop import NotFiniteError
 from ..geco.multiplier import Multiplier
 from ..objectives.constraint_energies import Energy
 from ..objectives.constraints import RE, Constraint
@@ -83,6 +84,8 @@ class _Readout(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, psi: Tensor, energy: Energy, phi: np.ndarray, s: np.ndarray) -> Tensor:
         here = _numbers(psi)
+        if not np.isfinite(here).all():
+            raise NotFiniteError("the reconstructions are not finite")
         v, b = energy.readout(here)
         ctx.energy, ctx.phi, ctx.here = energy, phi, here
         return torch.as_tensor(s - b - (phi * v).sum(axis=1)).to(at_least_float32(psi))

@@ -123,10 +123,6 @@ def evaluate(
     pairs : int
         Pairs of a code and an image up to which the information of a model of several steps is measured: each pair
         takes a pass of the model.
-
-    Returns
-    -------
-    ImageEvaluation
     """
     samples, pairs = check_count(samples, "samples", 2), check_count(pairs, "pairs", 0)
     random = _Random(model, task, seed)

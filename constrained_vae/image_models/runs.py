@@ -118,10 +118,6 @@ class ImageRun(PickledByFields):
             Pairs of a code and an image up to which the marginal KL of a model of several steps is measured. Each pair
             takes a pass of the model; with fewer pairs than are needed the marginal KL is NaN.
 
-        Returns
-        -------
-        ImageEvaluation
-
         Raises
         ------
         ValueError
@@ -132,35 +128,13 @@ class ImageRun(PickledByFields):
         return evaluate(self.model, seen, known, sigma=self.sigma, samples=samples, seed=seed, pairs=pairs)
 
     def sample(self, n: int, *, seed: int = 0) -> FloatArray:
-        """Images (n, D) of codes drawn from the prior, in the order of a `DataSet`; contexts are those of the task.
-
-        Parameters
-        ----------
-        n : int
-        seed : int
-
-        Returns
-        -------
-        (n, D) array
-        """
+        """Images (n, D) of codes drawn from the prior, in the order of a `DataSet`; contexts are those of the task."""
         return sample(self.model, self.task, n, seed)
 
     def reconstruct(
         self, n: int, task: Task | DataSet | None = None, *, seed: int = 0
     ) -> tuple[FloatArray, FloatArray]:
-        """The first n images and their reconstructions from sampled codes, both (n, D), in the order of a `DataSet`.
-
-        Parameters
-        ----------
-        n : int
-        task : Task or DataSet, optional
-            Other images; by default those of training.
-        seed : int
-
-        Returns
-        -------
-        (array, array)
-        """
+        """The first n images and their reconstructions from sampled codes, both (n, D), in the order of a `DataSet`."""
         return reconstruct(self.model, self._task(task), n, seed)
 
     def _task(self, task: Task | DataSet | None) -> Task:
@@ -182,10 +156,6 @@ class ImageRun(PickledByFields):
             Result of `rate_distortion` for the images of the evaluation, with a Gaussian objective.
         evaluation : ImageEvaluation, optional
             Result of `evaluate`; by default `self.evaluation`, on the training images.
-
-        Returns
-        -------
-        Placement
 
         Raises
         ------
@@ -219,10 +189,6 @@ class ImageRun(PickledByFields):
         ----------
         evaluation : ImageEvaluation, optional
             Result of `evaluate` on the training images; by default `self.evaluation`.
-
-        Returns
-        -------
-        LinearPlacement
 
         Raises
         ------

@@ -26,7 +26,7 @@ from .._utils.checks import (
 )
 from .._utils.interrupts import finished
 from ..datasets import DataSet
-from ..geco.arguments import check_constraints, check_fit, elbo_of_step, learned_multipliers
+from ..geco.arguments import check_constraints, check_fit, check_sigma, elbo_of_step, learned_multipliers
 from ..geco.loop import INTERRUPTED, advance, warn_of_failures
 from ..geco.multiplier import Multiplier
 from ..geco.reports import make_report
@@ -98,7 +98,8 @@ def train(
     steps : int
         Total number of steps, including the steps before `resume`; the learning rate falls over all of them.
     time_limit : float, optional
-        Budget of the training loop in seconds; it ends after the step in which the time is up, and can be resumed.
+        Budget of the training loop in seconds; it ends after the step in which the time is up, and can be resumed. Of
+        several processes all end at the same step, which Ctrl-C does not do.
     batch_size : int, optional
         Images of a step, in all processes together; by default 64, or the number of images if this is smaller.
     learning_rate : float
@@ -172,7 +173,7 @@ def train(
             f"model must be for images {task.image_shape} with context_size {task.context_size}, as the task has them, "
             f"got {model.image_shape} and {model.context_size}"
         )
-    sigma = check_number(sigma, "sigma", "positive, from 1e-120 to 1e120", lambda s: 1e-120 <= s <= 1e120)
+    sigma = check_sigma(sigma)
     weight = elbo_of_step(objective, beta, sigma, "gaussian")
     device, processes = check_device(device), Processes.present()
     batch_size = min(_BATCH, len(task)) if batch_size is None else check_count(batch_size, "batch_size")

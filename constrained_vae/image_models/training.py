@@ -67,14 +67,14 @@ class Training:
 
     def __post_init__(self) -> None:
         self.model.to(self.device)
-        self.parameters = list(self.model.parameters())
+        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.processes.agree(self.parameters)
         self.adam = torch.optim.Adam(self.parameters, betas=_BETAS)
         self.dim = math.prod(self.model.image_shape)
         self.columns = self._columns()
         self._ahead: Drawn | None = None
         self._epoch, self._order = -1, np.empty(0, dtype=np.intp)
-        self._late = False
+        self._late = 0.0
 
     def _columns(self) -> tuple[str, ...]:
         """Names of the numbers that `step` returns, in their order."""
@@ -119,7 +119,7 @@ class Training:
         (loss / stake(self.terms, self.steps)).backward()
         self.processes.average_gradients(self.parameters)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.clip)
-        late = kl.new_tensor(float(deadline.passed()))
+        late = kl.new_full((), float(deadline.passed()))
         found = self.processes.mean(torch.cat([kl, torch.stack([distortion, *energies, late])]).detach())
         if self.device.type != "cpu":
             self._ahead = self.draw(self.steps + 1)  # while the device computes
@@ -182,13 +182,13 @@ class Training:
 
     def state(self) -> dict[str, Any]:
         """Everything that changes in training: tensors on the CPU, and numbers."""
-        moments = [self.adam.state[p] for p in self.parameters] if self.steps else []
+        moments = [(p, self.adam.state[p]) for p in self.parameters] if self.steps else []
         learned = {name: multiplier.state_dict() for name, multiplier in learned_of(self.terms).items()}
         return {
             "steps": self.steps,
             "model": {name: values.detach().cpu().clone() for name, values in self.model.state_dict().items()},
-            "adam_mean": [moment["exp_avg"].cpu().clone() for moment in moments],
-            "adam_square": [moment["exp_avg_sq"].cpu().clone() for moment in moments],
+            "adam_mean": [_moment(found, "exp_avg", p) for p, found in moments],
+            "adam_square": [_moment(found, "exp_avg_sq", p) for p, found in moments],
             "history": torch.tensor(self.rows, dtype=torch.float64).reshape(len(self.rows), len(self.columns)),
             "multipliers": json.dumps(learned),
         }
@@ -222,6 +222,12 @@ class Training:
         learned: dict[str, Any] = entry(states, "multipliers", dict)
         check_multipliers(learned, learned_of(self.terms), steps)
         return learned
+
+
+def _moment(found: dict[str, Tensor], name: str, parameter: Tensor) -> Tensor:
+    """A moment of Adam on the CPU; 0 for a parameter that the loss does not use, of which Adam knows nothing."""
+    moment = found.get(name)
+    return (torch.zeros_like(parameter) if moment is None else moment).detach().cpu().clone()
 
 
 def _check_tensor(values: Any, name: str, like: Tensor, least: float = -math.inf) -> None:

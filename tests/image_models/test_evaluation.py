@@ -132,7 +132,24 @@ def test_augmented_images_have_no_frontier():
         run.excess_over_linear()
 
 
-def test_the_best_linear_vae():
+def test_the_distance_from_the_best_linear_vae():
+    """Reverse water-filling of the covariance by bisection of the water level, at the distortion of the model."""
+    run = trained(MLPVAE((1, 8, 8), 3, hidden=(8,)), steps=200, learning_rate=1e-2)
+    found, distortion = run.excess_over_linear(), run.evaluation.distortion
+    ell = np.linalg.eigvalsh(np.cov(FEW.x.T, bias=True)).clip(1e-30)
+    low, high = 0.0, ell.max()
+    for _ in range(200):
+        level = 0.5 * (low + high)
+        low, high = (level, high) if np.minimum(ell, level).sum() < distortion else (low, level)
+    rate = 0.5 * np.log(np.maximum(ell / level, 1)).sum()
+    assert rate > 0.1
+    assert found.gap == pytest.approx(run.evaluation.rate - rate, rel=1e-9)
+    assert found.slope == pytest.approx(0.5 / level, rel=1e-9)
+    assert found.error == pytest.approx(found.slope * run.evaluation.distortion_error, rel=1e-3)  # the rate is exact
+    assert found.multiplier == pytest.approx(run.multipliers["RE"] / 64)
+
+
+def test_the_best_linear_vae_codes_nothing_at_the_variance():
     """A model that codes nothing has the rate 0 at the variance, as the best linear VAE."""
     model = MLPVAE((1, 8, 8), 3, hidden=())
     with torch.no_grad():
@@ -160,7 +177,7 @@ def test_no_model_is_below_the_frontier():
         "ConvDRAW": ConvDRAW((1, 8, 8), 16, 4, steps=3),
     }
     for name, model in models.items():
-        for options in ({"constraints": cv.RE(0.17, reduction="mean")}, {"objective": "elbo", "sigma": 1.0}):
+        for options in ({"constraints": cv.RE(0.17, reduction="mean")}, {"objective": "elbo", "sigma": 0.5}):
             steps = 400 if name == "ConvDRAW" else 1500
             run = train(DIGITS, model=model, steps=steps, batch_size=60, learning_rate=3e-3, device="cpu", **options)
             seen = run.evaluate(samples=16, pairs=0)

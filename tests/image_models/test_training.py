@@ -140,6 +140,12 @@ def test_a_row_for_every_seventh_step():
     assert thin.report["RE"].threshold == whole.report["RE"].threshold
 
 
+def test_thin_histories_are_taken_up():
+    whole, half = run(RE, every=4), run(RE, every=4, callback=lambda step, row: step == 10)
+    assert half.history.steps.tolist() == [0, 4, 8]
+    same(run(RE, every=4, resume=half), whole)
+
+
 def test_thresholds_of_thin_histories_are_those_of_their_steps():
     ramp = {"RE": Multiplier(Ramp(0.5, 0.04, 10))}
     found = run(RE, every=4, multipliers=ramp).history
@@ -157,6 +163,15 @@ def test_an_interrupted_run_is_taken_up_to_the_bit(options, tmp_path):
     half.save(tmp_path / "half.pt")
     same(run(model=MODELS["ConvDRAW"](), resume=tmp_path / "half.pt", every=1, **options), whole)
     assert half.state["steps"] == 9
+
+
+def test_parameters_that_the_loss_does_not_use_are_taken_up():
+    model = MODELS["linear"]()
+    model.unused, model.fixed = (torch.nn.Parameter(torch.ones(2)) for _ in range(2))
+    model.fixed.requires_grad_(False)
+    half = run(RE, model=model, callback=lambda step, row: step == 9)
+    same(run(RE, model=model, resume=half), run(RE, model=model))
+    assert torch.equal(half.model.unused, torch.ones(2))
 
 
 def test_ctrl_c_gives_what_there_is():
@@ -186,10 +201,14 @@ def test_a_loss_that_is_not_finite_keeps_the_model_of_the_step_before():
         found = run([RE, cv.FRE(1.0, cv.Features(lambda x: 1.0 * x, product))])
     assert 5 < len(found.history) < 20
     assert all(torch.isfinite(p).all() for p in found.model.parameters())
-    with pytest.warns(cv.NotConvergedWarning, match="the loss is not finite"):
-        found = run(RE, learning_rate=1e30)
-    assert found.stopped.startswith(f"not finite at step {len(found.history)}: ")
-    assert np.isfinite(found.history.kl).all()
+    for constraints, message in (
+        (RE, "the loss is not finite"),
+        ([RE, cv.FRE(1.6, np.eye(64))], "the reconstructions are not finite"),
+    ):
+        with pytest.warns(cv.NotConvergedWarning, match=message):
+            found = run(constraints, learning_rate=1e30)
+        assert found.stopped.startswith(f"not finite at step {len(found.history)}: ")
+        assert np.isfinite(found.history.kl).all()
 
 
 def test_a_batch_that_does_not_fit_is_named(monkeypatch):
