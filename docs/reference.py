@@ -16,8 +16,8 @@ import constrained_vae as cv
 
 def write(folder: Path) -> None:
     """Write the pages of all public names; whatever pdoc warns of is an error."""
+    cv.__all__ += ["image_models"] if find_spec("torch") else []
     modules = [name for name in cv.__all__ if inspect.ismodule(getattr(cv, name))]
-    modules += ["image_models"] if find_spec("torch") else []
     for module in (cv, *(getattr(cv, name) for name in modules)):
         prepare(module)
     others = rf"!constrained_vae[.](?!({'|'.join(modules)})$)"

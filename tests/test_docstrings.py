@@ -43,9 +43,9 @@ def public_names(names=cv.__all__):
 def answered_otherwise(path):
     """Rules that habits of this project answer in another way.
 
-    The fields of a frozen result are told as its attributes; protocols, enumerations and exceptions are not called. In
-    a class or a room a sentence with shapes and units may do without sections, but no section is half filled; and what
-    the methods of a protocol mean is told once, where the linter asks for it (D102).
+    The fields of a frozen result are told as its attributes; protocols, abstract classes, enumerations and exceptions
+    are not called. In a class or a room a sentence with shapes and units may do without sections, but no section is
+    half filled; and what the methods of a protocol mean is told once, where the linter asks for it (D102).
     """
     thing = attrgetter(path)(cv)
     sections = NumpyDocString(inspect.getdoc(thing) or "")
@@ -55,6 +55,7 @@ def answered_otherwise(path):
         own = {name for name in vars(thing).get("__annotations__", ()) if not name.startswith("_")}
         result = (is_dataclass(thing) or hasattr(thing, "_fields")) and own <= names
         uncalled = getattr(thing, "_is_protocol", False) or issubclass(thing, (cv.Status, BaseException))
+        uncalled = uncalled or inspect.isabstract(thing)
         return {"PR01"} if result or uncalled else set()
     if "." not in path:
         return set()

@@ -22,6 +22,7 @@ from constrained_vae.backends import reference
 from constrained_vae.cli import commands, main as cli, output
 from constrained_vae.geco.training import Training
 from tests.helpers.marks import slow
+from tests.helpers.without_torch import HIDE
 
 SMALL = ["--n-tiles", "2", "--backend", "reference", "--quiet"]
 COMMANDS = {
@@ -225,20 +226,9 @@ def test_train_writes_its_file_on_the_way(tmp_path, monkeypatch):
     assert len(whole["kl"]) == 40
 
 
-WITHOUT_TORCH = """
-import sys
-class Hidden:
-    def find_spec(name, path=None, target=None):
-        if name == "torch":
-            raise ModuleNotFoundError(name)
-sys.meta_path.insert(0, Hidden)
-from constrained_vae.cli.main import main
-sys.exit(main(sys.argv[1:]))
-"""
-
-
 def test_models_of_images_name_the_extra_that_they_need():
-    command = [sys.executable, "-c", WITHOUT_TORCH, "train", "digits", *KAPPA, "--model", "vae"]
+    program = f"{HIDE}from constrained_vae.cli.main import main\nsys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", program, "train", "digits", *KAPPA, "--model", "vae"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
