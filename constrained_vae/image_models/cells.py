@@ -7,8 +7,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .gaussians import at_least_float32
-
 
 class State(NamedTuple):
     """Output h and memory c of a cell, (B, hidden, H, W) tensors; both are 0 before the first step."""
@@ -41,7 +39,7 @@ class ConvLSTM(nn.Module):
 
     def forward(self, inputs: Tensor, drive: Tensor, state: State) -> State:
         """The next state."""
-        i, f, o, g = at_least_float32(self.conv(torch.cat((inputs, state.h), 1)) + drive).chunk(4, 1)
+        i, f, o, g = (self.conv(torch.cat((inputs, state.h), 1)) + drive).chunk(4, 1)
         c = (f + 1).sigmoid() * state.c + i.sigmoid() * g.tanh()
         return State(o.sigmoid() * c.tanh(), c)
 
@@ -63,7 +61,7 @@ class LinearCell(nn.Module):
 
     def forward(self, inputs: Tensor, drive: Tensor, state: State) -> State:
         """The next state."""
-        return State(at_least_float32(self.conv(torch.cat((inputs, state.h), 1)) + drive), state.c)
+        return State(self.conv(torch.cat((inputs, state.h), 1)) + drive, state.c)
 
 
 CELLS: dict[str, type[ConvLSTM] | type[LinearCell]] = {"lstm": ConvLSTM, "linear": LinearCell}

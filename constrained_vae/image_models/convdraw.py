@@ -127,20 +127,17 @@ class ConvDRAW(Model):
         )
 
     def forward(self, x: Tensor, noise: Tensor, context: Tensor | None = None) -> Pass:
-        """See `Model.forward`."""
         self.check(context, x=x, noise=noise)
         mean, steps = self._draw(lambda t, q: q.sample(noise[:, t]), len(x), x, context)
         kl = torch.stack([step.q.kl(step.p) for step in steps], 1)
         return Pass(mean, kl, torch.stack([step.z for step in steps], 1))
 
     def sample(self, noise: Tensor, context: Tensor | None = None) -> Tensor:
-        """See `Model.sample`."""
         self.check(context, noise=noise)
         mean, _ = self._draw(lambda t, p: p.sample(noise[:, t]), len(noise), None, context)
         return mean
 
     def log_ratio(self, x: Tensor, codes: Tensor, context: Tensor | None = None) -> Tensor:
-        """See `Model.log_ratio`."""
         self.check(context, x=x, codes=codes)
         _, steps = self._draw(lambda t, q: codes[:, t], len(x), x, context)
         return torch.stack([step.q.log_density(step.z) - step.p.log_density(step.z) for step in steps]).sum(0)

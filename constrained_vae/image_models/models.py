@@ -62,13 +62,13 @@ class Model(nn.Module, abc.ABC):
         ``model.centre.copy_(mean)``.
     """
 
-    kinds: ClassVar[dict[str, type[Model]]] = {}
+    _kinds: ClassVar[dict[str, type[Model]]] = {}
     centre: Tensor
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         if not cls.__name__.startswith("_"):
-            Model.kinds[cls.__name__] = cls
+            Model._kinds[cls.__name__] = cls
 
     def __init__(self, image_shape: tuple[int, int, int], code_shape: tuple[int, ...], **options: Any) -> None:
         super().__init__()
@@ -122,22 +122,21 @@ class Model(nn.Module, abc.ABC):
             Contexts of the images, for a conditional model.
         """
 
-    def check(self, context: Tensor | None, **tensors: Tensor) -> None:
+    def check(self, context: Tensor | None, **tensors: Tensor | None) -> None:
         """Raise ValueError unless x, noise or codes, and the context, have the shapes and the type of this model."""
-        if (context is None) != (self.context_size is None):
-            wanted = "None for a model without a context" if self.context_size is None else "given to this model"
-            raise ValueError(f"context must be {wanted}, got {shown(context)}")
+        if self.context_size is None and context is not None:
+            raise ValueError(f"context must be None for a model without a context, got {shown(context)}")
         shapes = {"x": self.image_shape, "noise": self.code_shape, "codes": self.code_shape}
-        if context is not None:
+        if self.context_size is not None:
             tensors, shapes = {**tensors, "context": context}, {**shapes, "context": self.context_shape}
-        size = None
+        size: int | None = None
         for name, tensor in tensors.items():
             if not isinstance(tensor, Tensor) or tensor.dtype != self.centre.dtype:
                 raise ValueError(f"{name} must be a tensor of {self.centre.dtype} like the model, got {shown(tensor)}")
+            batch = ("B" if size is None else size, *shapes[name])
             size = len(tensor) if size is None and tensor.ndim else size
             if not size or tensor.shape != (size, *shapes[name]):
-                wanted = ", ".join(map(str, ("B" if name == next(iter(tensors)) else size, *shapes[name])))
-                raise ValueError(f"{name} must have shape ({wanted}), got {tuple(tensor.shape)}")
+                raise ValueError(f"{name} must have shape ({', '.join(map(str, batch))}), got {tuple(tensor.shape)}")
 
     @property
     def context_shape(self) -> tuple[int, ...]:
@@ -169,7 +168,7 @@ def make_model(config: dict[str, Any], seed: int = 0) -> Model:
     """
     if not isinstance(config, dict):
         raise ValueError(f"config must be a dictionary such as Model.config, got {shown(config)}")
-    kind = Model.kinds[check_choice(config.get("model"), "model", tuple(Model.kinds))]
+    kind = Model._kinds[check_choice(config.get("model"), "model", tuple(Model._kinds))]
     options = {name: value for name, value in config.items() if name != "model"}
     try:
         inspect.signature(kind).bind(**options, seed=seed)

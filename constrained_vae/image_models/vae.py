@@ -34,19 +34,16 @@ class _VAE(Model):
         super().__init__(image_shape, (1, latent_dim), **options)
 
     def forward(self, x: Tensor, noise: Tensor, context: Tensor | None = None) -> Pass:
-        """See `Model.forward`."""
         self.check(context, x=x, noise=noise)
         q = self._posterior(x)
         z = q.sample(noise)
         return Pass(self._decode(z), self._kl(q, z)[:, None], z)
 
     def sample(self, noise: Tensor, context: Tensor | None = None) -> Tensor:
-        """See `Model.sample`."""
         self.check(context, noise=noise)
         return self._decode(noise if self.flow is None else self.flow.sample(noise))
 
     def log_ratio(self, x: Tensor, codes: Tensor, context: Tensor | None = None) -> Tensor:
-        """See `Model.log_ratio`."""
         self.check(context, x=x, codes=codes)
         prior = Gaussian.standard(codes).log_density if self.flow is None else self.flow.log_prob
         return self._posterior(x).log_density(codes) - prior(codes)

@@ -381,6 +381,15 @@ def test_a_doubtful_kappa_is_printed_with_the_table_of_thresholds(capsys, argume
     assert ("Thresholds(" in capsys.readouterr().out) is doubtful
 
 
+def test_training_takes_the_weights_of_the_file(capsys, tmp_path):
+    """A point far away without weight is not seen: the variance is that of the two others, and 4 is above it."""
+    x, weights = np.array([[-1.0], [1.0], [50.0]]), np.array([0.5, 0.5, 0.0])
+    np.savez(tmp_path / "w.npz", x=x, weights=weights)
+    assert run("train", str(tmp_path / "w.npz"), "--kappa", "2", *TRAIN[3:]) == 0
+    assert "RE slack" in (said := capsys.readouterr().out)
+    assert "each of 2 points by itself" in said
+
+
 @pytest.mark.parametrize("out", ["file.csv/s.npz", "folder.npz"])
 def test_what_could_not_be_written_is_refused_first(tmp_path, capsys, monkeypatch, out):
     calls = pressed_at(monkeypatch, None)

@@ -63,6 +63,17 @@ def test_samples_depend_on_the_noise_and_the_context_alone(name, draw):
     assert not any("decoder" in name for name in unused)
 
 
+@pytest.mark.parametrize("name", [name for name in MODELS if "flow" in name])
+def test_samples_of_a_flow_are_its_own(name, draw):
+    model, codes = random_model(name, draw), []
+    model.decoder.register_forward_pre_hook(lambda layer, given: codes.append(given[0]))
+    _, noise, _ = batch(model, draw, 4)
+    model.sample(noise)
+    assert (codes[0] - noise[:, 0]).abs().max() > 0.1
+    # Six couplings of random weights, each of which may stretch a rounding by e^3.
+    torch.testing.assert_close(model.flow.outward(codes[0])[0], noise[:, 0], rtol=0, atol=1e-9)
+
+
 @every_model
 def test_a_pass_is_a_function_of_its_arguments_and_rows_do_not_meet(name, draw):
     model = random_model(name, draw)
@@ -232,7 +243,7 @@ def test_models_too_large_are_refused_before_they_have_memory(config):
         ),
         ("conv", {"noise": torch.zeros(2, 3)}, r"noise must have shape \(2, 1, 3\), got \(2, 3\)"),
         ("mlp", {"context": torch.zeros(2, 1)}, "context must be None for a model without a context, got an array"),
-        ("conditional draw", {"context": None}, "context must be given to this model, got None"),
+        ("conditional draw", {"context": None}, "context must be a tensor of torch.float32 like the model, got None"),
         ("conditional draw", {"context": torch.zeros(2, 2)}, r"context must have shape \(2, 2, 8, 8\), got \(2, 2\)"),
     ],
 )
@@ -255,7 +266,7 @@ def test_bad_batches(name, change, message):
             torch.zeros(2, 2, 8, 8),
             r"noise must have shape \(B, 3, 2, 2, 2\), got \(2, 3, 2, 2\)",
         ),
-        (torch.zeros(2, 3, 2, 2, 2), None, "context must be given to this model, got None"),
+        (torch.zeros(2, 3, 2, 2, 2), None, "context must be a tensor of torch.float32 like the model, got None"),
         (
             torch.zeros(2, 3, 2, 2, 2),
             torch.zeros(1, 2, 8, 8),

@@ -14,14 +14,6 @@ from constrained_vae.image_models.tasks import ColourMnist, MnistRotate, PlainIm
 FLOAT = 1e-6  # some roundings of float32 at values of order 1
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def bytes_of(shape, seed=0):
     """A data set of whole numbers of 255ths."""
     whole = np.random.default_rng(seed).integers(256, size=shape)
