@@ -15,8 +15,11 @@ import constrained_vae as cv
 
 
 def write(folder: Path) -> None:
-    """Write the pages of all public names; whatever pdoc warns of is an error."""
-    cv.__all__ += ["image_models"] if find_spec("torch") else []
+    """Write the pages of all public names, of image models if PyTorch is there; whatever pdoc warns of is an error."""
+    if find_spec("torch"):
+        cv.__all__.append("image_models")
+    else:
+        vars(cv)["image_models"] = None  # pdoc executes the stub, which imports it
     modules = [name for name in cv.__all__ if inspect.ismodule(getattr(cv, name))]
     for module in (cv, *(getattr(cv, name) for name in modules)):
         prepare(module)
