@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from os import PathLike
 
-from .._utils.checks import check_path, check_seed, shown
+from .._utils.checks import check_count, check_path, check_seed, shown
 from .._utils.files import naming
 from .._utils.points import read_points
 from .data_set import DataSet
@@ -75,7 +75,7 @@ def held_out(source: str | PathLike[str], *, size: int | None = None) -> DataSet
     >>> held_out("digits") is None
     True
     """
-    path = check_path(source, "source")
+    path, size = check_path(source, "source"), None if size is None else check_count(size, "size")
     if (isinstance(source, str) and source in _SETS) or not has_test_part(path):
         return None
     return images(path, part="test", size=size)

@@ -441,6 +441,7 @@ def public_calls(folder):
             {"state": lambda: cv.geco.Multiplier(1.0).state_dict()},
         ),
         "geco.Ramp": (cv.geco.Ramp, {"start": 1.0, "end": 2.0, "steps": 3}),
+        "geco.Ramp.of_gqn": (cv.geco.Ramp.of_gqn, {"steps": 30}),
         **{
             f"plotting.{name}": (
                 getattr(cv.plotting, name),
