@@ -11,6 +11,9 @@ PIP = $(BIN)/python -m pip --quiet --disable-pip-version-check
 WORKERS ?= 2
 PROCESSES = --numprocesses $(WORKERS) --dist worksteal
 
+# The requirement of PyTorch, which chooses a release or a build: `make test-torch TORCH=torch==2.13.0`.
+TORCH ?= torch
+
 figure1: $(VENV)/installed
 	$(BIN)/python -m analysis.figure1 $(ARGS)
 
@@ -44,6 +47,14 @@ test: $(VENV)/installed-test
 
 test-slow: $(VENV)/installed-test
 	$(BIN)/python -m pytest $(PROCESSES) -m slow $(ARGS)
+
+# What needs PyTorch; `make test` skips it where there is none.
+test-torch: $(VENV)/installed-torch
+	$(BIN)/python -m pytest -q -m docstrings tests/test_docstrings.py -k image_models
+	$(BIN)/python -m analysis.notebooks 06_image_models
+	$(BIN)/python -m pytest $(PROCESSES) $(ARGS) constrained_vae/image_models tests/image_models \
+		$(wildcard tests/analysis/test_image*.py tests/cli/test_image*.py) tests/docs/test_examples.py \
+		tests/docs/test_reference.py tests/_utils/test_tensors.py
 
 bench: $(VENV)/installed-bench
 	$(BIN)/python -m analysis.benchmarks.map $(ARGS)
@@ -79,6 +90,12 @@ $(VENV)/installed-test: pyproject.toml
 	$(PIP) install --editable '.[test]'
 	@touch $(VENV)/installed $(VENV)/installed-notebooks $@
 
+$(VENV)/installed-torch: pyproject.toml
+	@$(PYTHON_IS_NEW_ENOUGH)
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --editable '.[test-torch]' '$(TORCH)'
+	@touch $(VENV)/installed $(VENV)/installed-notebooks $(VENV)/installed-test $@
+
 $(VENV)/installed-notebooks: pyproject.toml
 	@$(PYTHON_IS_NEW_ENOUGH)
 	$(PYTHON) -m venv $(VENV)
@@ -106,4 +123,4 @@ $(VENV)/installed-docs: pyproject.toml
 # Two installations into one environment must not run side by side.
 .NOTPARALLEL:
 .PHONY: figure1 figure2 figure3 figure4 figure5 transitions spectral constraints frontier geco-theory test test-slow
-.PHONY: notebooks bench docs check clean
+.PHONY: test-torch notebooks bench docs check clean

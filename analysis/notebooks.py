@@ -2,8 +2,8 @@
 
     python -m analysis.notebooks [NAME ...]
 
-Executes the source texts with the present interpreter and writes the notebooks. Edit either the text, or the notebook
-in JupyterLab, where Jupytext keeps both equal.
+Executes the source texts with the present interpreter and writes the notebooks. A notebook whose extra is not installed
+is skipped. Edit either the text, or the notebook in JupyterLab, where Jupytext keeps both equal.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import jupytext
@@ -24,6 +25,7 @@ from nbclient.exceptions import CellExecutionError
 
 _ROOT = Path(__file__).parents[1]
 FOLDER = _ROOT / "notebooks"
+NEEDS = {"06_image_models": "torch"}  # extras, which have the name of their package
 _LONGEST = 120  # largest time for a cell, in seconds
 
 
@@ -35,6 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if unknown := set(args.names) - set(texts):
         parser.error(f"there is no notebook {', '.join(sorted(unknown))}: choose from {', '.join(texts)}")
     for name in args.names or texts:
+        if name in NEEDS and find_spec(NEEDS[name]) is None:
+            print(f"skipped {name}: it needs {NEEDS[name]}, pip install 'constrained-vae[{NEEDS[name]}]'")
+            continue
         begin = time.perf_counter()
         try:
             notebook = execute(texts[name])

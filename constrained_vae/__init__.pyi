@@ -6,6 +6,7 @@ from . import (
     diagnostics as diagnostics,
     equations as equations,
     geco as geco,
+    image_models as image_models,
     plotting as plotting,
     spectral as spectral,
     testing as testing,

@@ -5,6 +5,7 @@ import inspect
 import sys
 import typing
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
@@ -14,7 +15,11 @@ import constrained_vae as cv
 
 
 def write(folder: Path) -> None:
-    """Write the pages of all public names; whatever pdoc warns of is an error."""
+    """Write the pages of all public names, of image models if PyTorch is there; whatever pdoc warns of is an error."""
+    if find_spec("torch"):
+        cv.__all__.append("image_models")
+    else:
+        vars(cv)["image_models"] = None  # pdoc executes the stub, which imports it
     modules = [name for name in cv.__all__ if inspect.ismodule(getattr(cv, name))]
     for module in (cv, *(getattr(cv, name) for name in modules)):
         prepare(module)

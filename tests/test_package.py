@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import constrained_vae as cv
+from tests.helpers.without_torch import HIDE
 
 HEAVY = {"cupy", "numba", "sklearn", "matplotlib", "torch"}
 
@@ -33,16 +34,20 @@ def test_the_package_its_light_parts_and_the_trainer_load_nothing_heavy():
 
 def test_image_models_name_the_extra_that_they_need():
     code = """
-import sys
-sys.modules["torch"] = None  # as if it were not installed
-try:
-    import constrained_vae.image_models
-except ImportError as error:
-    print(error)
+import constrained_vae as cv
+for statement in ("import constrained_vae.image_models", "cv.image_models", "from constrained_vae import *"):
+    try:
+        exec(statement)
+    except ImportError as error:
+        print(error)
 """
-    assert " ".join(run(code)) == (
-        "constrained_vae.image_models needs the package torch: pip install 'constrained-vae[torch]'"
-    )
+    words = "constrained_vae.image_models needs the package torch: pip install 'constrained-vae[torch]'".split()
+    assert run(HIDE + code) == [*words, *words]
+
+
+def test_image_models_are_imported_when_they_are_first_used():
+    pytest.importorskip("torch", reason="torch, of the extra torch, is not installed")
+    assert run("import constrained_vae as cv; print(cv.image_models.__name__)") == ["constrained_vae.image_models"]
 
 
 def test_names_of_the_trainer_are_documented():

@@ -44,6 +44,13 @@ def read_points(path: Path, part: str = "train") -> dict[str, Any]:
     return arrays
 
 
+def has_part(path: Path, part: str) -> bool:
+    """Whether a .npz file has an array of points of a part, "train" or "test"."""
+    with open(path, "rb") as file, naming(f"{path} must hold {_READERS['.npz'][0]}"):
+        archive = open_archive(file)
+        return any(x in archive for x in _NAMES[part])
+
+
 def _from_npy(file: IO[bytes], part: str) -> dict[str, Any]:
     size = os.fstat(file.fileno()).st_size
     check_size(size, "; open it as a memory map, numpy.load(path, mmap_mode='r')")

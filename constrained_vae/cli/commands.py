@@ -8,8 +8,8 @@ from __future__ import annotations
 import argparse
 import functools
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ import numpy as np
 from .._utils import tables
 from .._utils.checks import shown
 from .._utils.writing import write_npz
-from ..datasets import DataSet
+from ..datasets import DataSet, resized
 from ..frontier.rate_distortion import rate_distortion
 from ..multipliers.dual import solve_constrained
 from ..objectives.constraints import RE
@@ -30,22 +30,12 @@ from ..phases.transitions import transitions as find_transitions
 from ..results.fixed_point import FixedPoint
 from ..results.status import Status
 from ..solvers.solve import solve as solve_fixed_point
-from .values import beta_grid, hidden_widths, pair
+from .outcome import Outcome, outcome_of_training, plotting, table_of_thresholds
+from .output import is_archive
+from .values import beta_grid, check_options_of_model, hidden_widths, pair
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-
-@dataclass(frozen=True, eq=False)
-class Outcome:
-    """Result of a command: functions that save it, draw it, and describe it in the JSON file and in print."""
-
-    save: Callable[[Path], None]
-    draw: Callable[[Axes], Axes]
-    text: Callable[[], str]
-    columns: Callable[[], Mapping[str, Any]]
-    facts: Callable[[], Mapping[str, Any]]
-    converged: Callable[[], bool] = lambda: True
 
 
 def solve(args: argparse.Namespace, data: DataSet) -> Outcome:
@@ -71,11 +61,11 @@ def solve(args: argparse.Namespace, data: DataSet) -> Outcome:
     def text() -> str:
         table = f"{solution}\n{tables.as_text(solution._columns)}"
         doubtful = args.kappa is not None and solution.status in (Status.SLACK, Status.UNREACHABLE)
-        return f"{table}\n{_thresholds(args, data)}" if doubtful else table
+        return f"{table}\n{table_of_thresholds(data.x, None, data.weights)}" if doubtful else table
 
     return Outcome(
         save=solution.save,
-        draw=lambda ax: _plotting().reconstructions(solution, ax),
+        draw=lambda ax: plotting().reconstructions(solution, ax),
         text=text,
         columns=columns,
         facts=facts,
@@ -101,7 +91,7 @@ def sweep(args: argparse.Namespace, data: DataSet) -> Outcome:
     def draw(ax: Axes) -> Axes:
         order, first = branch.betas.argsort(), facts()["first_critical_beta"]
         critical = [first] if branch.betas.min() <= first <= branch.betas.max() else []
-        return _plotting().distortion(branch.betas[order], branch.distortion[order], critical, facts()["peaks"], ax)
+        return plotting().distortion(branch.betas[order], branch.distortion[order], critical, facts()["peaks"], ax)
 
     def text() -> str:
         peaks = ", ".join(f"{beta:.4g}" for beta in facts()["peaks"]) or "none"
@@ -126,7 +116,7 @@ def transitions(args: argparse.Namespace, data: DataSet) -> Outcome:
 
     def draw(ax: Axes) -> Axes:
         if found:
-            return _plotting().staircase(found, ax)
+            return plotting().staircase(found, ax)
         ax.set_title("no transitions")
         return ax
 
@@ -158,7 +148,7 @@ def frontier(args: argparse.Namespace, data: DataSet) -> Outcome:
     def draw(ax: Axes) -> Axes:
         models = {} if model is None else {"the model": np.array(model[::-1])}
         unit = {"unit": "nats"} if args.likelihood == "bernoulli" else {}
-        return _plotting().rate_distortion(curve, models, ax=ax, **unit)
+        return plotting().rate_distortion(curve, models, ax=ax, **unit)
 
     def text() -> str:
         table = f"{curve}\n{tables.as_text(curve._columns)}"
@@ -173,25 +163,36 @@ def frontier(args: argparse.Namespace, data: DataSet) -> Outcome:
 
 def train(args: argparse.Namespace, data: DataSet) -> Outcome:
     """A trained model."""
+    check_options_of_model(args)
+    if args.size is not None:
+        data = resized(data, args.size)
+    given: dict[str, Any] = {"objective": "beta", "beta": args.beta}
+    if args.kappa is not None:
+        given = {"constraints": _constraint(args, data)}
+    given |= {name: getattr(args, name) for name in ("time_limit", "batch_size", "checkpoint_every", "seed", "resume")}
+    given |= {"checkpoint": args.out if is_archive(args.out) else None, "progress": not args.quiet}
+    if args.model == "mlp":
+        return _train_compact(args, data, given)
+    from . import image_training  # imports PyTorch, which no other command needs
+
+    return image_training.train(args, data, given)
+
+
+def _train_compact(args: argparse.Namespace, data: DataSet, given: dict[str, Any]) -> Outcome:
+    """A model of the package's own trainer."""
     from .. import geco
     from ..geco.starts import spectrum_of
     from ..geco.threshold_table import doubt
 
-    given: dict[str, Any] = {"objective": "beta", "beta": args.beta}
-    if args.kappa is not None:
-        given = {"constraints": _constraint(args, data)}
+    latent = 2 if args.latent is None else args.latent
     run = geco.train(
         data.x,
-        latent_dim=args.latent,
+        latent_dim=latent,
         hidden=None if args.hidden is None else hidden_widths(args.hidden),
         weights=data.weights,
-        sigma=args.sigma,
-        likelihood=args.likelihood,
-        steps=args.steps,
-        time_limit=args.time_limit,
-        seed=args.seed,
-        resume=args.resume,
-        progress=not args.quiet,
+        sigma=1.0 if args.sigma is None else args.sigma,
+        likelihood=args.likelihood or "gaussian",
+        steps=20_000 if args.steps is None else args.steps,
         **given,
     )
     if not len(run.history):
@@ -200,30 +201,19 @@ def train(args: argparse.Namespace, data: DataSet) -> Outcome:
     def text() -> str:
         seen = run.evaluation
         found = f"{run}\nrate {seen.rate:.6g} nats, distortion {seen.distortion:.6g} on the training data"
-        return found + (f"\n{_thresholds(args, data)}" if doubtful() else "")
+        return found + (f"\n{table_of_thresholds(data.x, latent, data.weights)}" if doubtful() else "")
 
     def doubtful() -> bool:
         return any(
             run.report[c.name].status in ("slack", "unreachable")
-            or doubt(c, run.x, run.weights, spectrum_of(c, run.x, run.weights), args.latent, run.model.plane)
+            or doubt(c, run.x, run.weights, spectrum_of(c, run.x, run.weights), latent, run.model.plane)
             for c in run.constraints
         )
 
     def facts() -> Mapping[str, Any]:
-        seen, report = run.evaluation, {name: asdict(found) for name, found in run.report.items()}
-        return {"stopped": run.stopped, "rate": seen.rate, "distortion": seen.distortion, "report": report}
+        return {"rate": run.evaluation.rate, "distortion": run.evaluation.distortion}
 
-    def converged() -> bool:
-        return run.stopped == "finished" and all(found.status in ("met", "slack") for found in run.report.values())
-
-    return Outcome(
-        save=run.save,
-        draw=lambda ax: _plotting().training(run.history, ax),
-        text=text,
-        columns=lambda: {name: run.history.column(name) for name in run.history.columns},
-        facts=facts,
-        converged=converged,
-    )
+    return outcome_of_training(run, text, facts)
 
 
 def _constraint(args: argparse.Namespace, data: DataSet) -> RE:
@@ -231,18 +221,8 @@ def _constraint(args: argparse.Namespace, data: DataSet) -> RE:
     try:
         return RE(args.kappa, "mean" if getattr(args, "per_dimension", False) else "sum")
     except ValueError as error:
-        error.add_note(_thresholds(args, data))
+        error.add_note(table_of_thresholds(data.x, getattr(args, "latent", None), data.weights))
         raise
-
-
-def _thresholds(args: argparse.Namespace, data: DataSet) -> str:
-    """The table of thresholds; of codes of all sizes where no size is given."""
-    from .. import geco
-
-    try:
-        return repr(geco.thresholds(data.x, getattr(args, "latent", None), weights=data.weights))
-    except ValueError as error:
-        return f"there is no table of thresholds: {error}"
 
 
 def _objective(args: argparse.Namespace) -> ELBO:
@@ -253,9 +233,3 @@ def _solver(args: argparse.Namespace, data: DataSet) -> dict[str, Any]:
     """Keyword arguments that all solvers of fixed points take."""
     own = {name: getattr(args, name) for name in ("masses", "tol", "max_maps", "time_limit", "backend")}
     return {"n_tiles": args.n_tiles, "weights": data.weights, "progress": not args.quiet, **own}
-
-
-def _plotting() -> Any:
-    from .. import plotting  # imports Matplotlib, which most commands do not need
-
-    return plotting

@@ -24,13 +24,16 @@ from .signals import Signals
 
 if TYPE_CHECKING:
     from ..datasets import DataSet
-    from .commands import Outcome
+    from .outcome import Outcome
 
 _DATA = (
     "a data set by name (four_clusters, digits, ...), a .npy, .npz or .csv file with a point per row, or images: a "
     ".npz file, an IDX file, a folder of pictures or of CIFAR-10"
 )
 _BETAS = "LOW:HIGH:COUNT temperatures, evenly spaced in log beta"
+_MODELS = "mlp, a compact network; of images, with the extra torch: vae, vae-nvp (with a learned prior), convdraw"
+_SIGMA = "standard deviation of the decoder (1; of images under --kappa the one that fits the threshold)"
+_LIKELIHOODS = ("gaussian", "bernoulli")
 _LISTED = 5  # number of warnings that are printed
 
 
@@ -71,7 +74,7 @@ def _run(args: argparse.Namespace, prog: str, signals: Signals) -> int:
 
             with signals.computing():
                 data = find(args.data, seed=args.seed)
-                output.check(args.out, args.plot)
+                output.check(args)
                 outcome: Outcome = getattr(commands, args.command)(args, data)
         except BaseException as error:
             return endings.explained(prog, error, "write", signals)
@@ -137,21 +140,24 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> _Parser:
     shared = _Parser(add_help=False)
     shared.add_argument("data", metavar="DATA", help=_DATA)
-    shared.add_argument("--sigma", type=float, default=1.0, help="standard deviation of the decoder (%(default)s)")
-    shared.add_argument("--likelihood", choices=("gaussian", "bernoulli"), default="gaussian")
     shared.add_argument(
         "--seed", type=int, default=0, help="seed of named data sets and of random starts (%(default)s)"
     )
     shared.add_argument(
-        "--out", type=Path, metavar="FILE", help="file of results: .npz, which the library can load, or .json"
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="file of results: .npz (for a model of images .pt), which the library can load, or .json",
     )
     shared.add_argument("--plot", type=Path, metavar="FILE", help="a picture: .png, .pdf, .svg, ...")
     shared.add_argument("--quiet", action="store_true", help="no progress bar")
 
-    backend = _Parser(add_help=False)
-    backend.add_argument("--backend", choices=("auto", "reference", "numba", "cupy"), default="auto")
+    exact = _Parser(add_help=False)
+    exact.add_argument("--sigma", type=float, default=1.0, help="standard deviation of the decoder (%(default)s)")
+    exact.add_argument("--likelihood", choices=_LIKELIHOODS, default="gaussian")
+    exact.add_argument("--backend", choices=("auto", "reference", "numba", "cupy"), default="auto")
 
-    solver = _Parser(add_help=False, parents=[backend])
+    solver = _Parser(add_help=False, parents=[exact])
     solver.add_argument("--n-tiles", type=int, default=N_TILES, help="number of latent tiles (%(default)s)")
     solver.add_argument("--masses", choices=("fixed", "free"), default="fixed", help="prior masses of the tiles")
     solver.add_argument("--tol", type=float, default=1e-10, help="relative tolerance (%(default)s)")
@@ -188,21 +194,36 @@ def _parser() -> _Parser:
     made.add_argument("--limit", type=int, help="largest number of transitions, hottest first")
 
     example = "four_clusters --betas 0.1:9:12 --model 2.0:0.1 --plot f.png"
-    made = command("frontier", "the rate-distortion function, certified", example, backend)
+    made = command("frontier", "the rate-distortion function, certified", example, exact)
     made.add_argument("--betas", help=f"{_BETAS}; by default from nucleation to 0.95 of the entropy")
     made.add_argument("--gap", type=float, default=1e-6, help="largest difference of the bounds, in nats (%(default)s)")
     made.add_argument("--max-maps", type=int, default=100_000, help="budget of maps for every solution (%(default)s)")
     made.add_argument("--time-limit", type=float, help="seconds after which what there is is written; code 1")
     made.add_argument("--model", metavar="RATE:DISTORTION", help="a trained model, to compare with the frontier")
 
-    made = command("train", "GECO, or a beta-VAE", "four_clusters --kappa 0.5 --steps 5000 --out run.npz")
+    _add_train(command("train", "GECO, or a beta-VAE", "four_clusters --kappa 0.5 --steps 5000 --out run.npz"))
+    return result
+
+
+def _add_train(made: _Parser) -> None:
+    """The options of the command train; those that not all models have are None by default."""
     goal = made.add_mutually_exclusive_group(required=True)
     goal.add_argument("--kappa", type=float, help="constraint E||x - g(z)||^2 <= kappa^2, lambda learned")
     goal.add_argument("--beta", type=float, help="instead of --kappa: a fixed temperature")
     made.add_argument("--per-dimension", action="store_true", help="kappa^2 is the mean over dimensions, not the sum")
-    made.add_argument("--latent", type=int, default=2, help="dimension of the latent space (%(default)s)")
-    made.add_argument("--hidden", help="widths of the hidden layers, or linear (two of 64, or of twice --latent)")
-    made.add_argument("--steps", type=int, default=20_000, help="total number of steps (%(default)s)")
+    made.add_argument("--model", choices=("mlp", "vae", "vae-nvp", "convdraw"), default="mlp", help=_MODELS)
+    made.add_argument("--task", choices=("plain", "rotate", "colour"), help="what a model of images learns (plain)")
+    made.add_argument("--size", type=int, help="height and width to which images are made smaller")
+    made.add_argument("--latent", type=int, help="dimension of the code (2, of images 64; convdraw: its channels, 4)")
+    made.add_argument("--hidden", help="mlp: widths of the hidden layers, or linear (two of 64, or of twice --latent)")
+    made.add_argument("--draws", type=int, help="convdraw: number of steps in which an image is drawn (4)")
+    made.add_argument("--sigma", type=float, help=_SIGMA)
+    made.add_argument("--likelihood", choices=_LIKELIHOODS, help="mlp: of the decoder (gaussian)")
+    made.add_argument("--steps", type=int, help="total number of steps (20000, of images 10000)")
+    made.add_argument("--batch-size", type=int, help="points of a step (128, of images 64)")
+    made.add_argument("--device", help="models of images: auto (a GPU if there is one), cpu, cuda or cuda:N")
     made.add_argument("--time-limit", type=float, help="seconds after which what there is is written; code 1")
+    made.add_argument(
+        "--checkpoint-every", type=int, default=1000, help="--out is also written every so many steps (%(default)s)"
+    )
     made.add_argument("--resume", metavar="FILE", help="continue from a file that --out has written")
-    return result

@@ -13,14 +13,17 @@ from typing import Any
 from .. import __version__
 from .._utils.writing import check_writable, write_picture, write_text
 from ..datasets import DataSet
-from .commands import Outcome
+from .outcome import Outcome
 from .signals import Signals
 
 
-def check(out: Path | None, plot: Path | None) -> None:
+def check(args: argparse.Namespace) -> None:
     """Make the folders of the output files, and raise ValueError or OSError now if a file cannot be written later."""
-    if out is not None and out.suffix not in (".npz", ".json"):
-        raise ValueError(f"--out must be a .npz or .json file, got {out}")
+    out: Path | None = args.out
+    plot: Path | None = args.plot
+    archive = ".pt" if args.command == "train" and args.model != "mlp" else ".npz"
+    if out is not None and out.suffix not in (archive, ".json"):
+        raise ValueError(f"--out must be a {archive} or .json file, got {out}")
     if plot is not None:
         from matplotlib.figure import Figure
 
@@ -35,9 +38,14 @@ def check(out: Path | None, plot: Path | None) -> None:
                 raise ValueError(f"{path} is a device or a pipe: give --out and --plot a file")
 
 
+def is_archive(out: Path | None) -> bool:
+    """Whether an output file is one that the library can load, .npz or .pt, and not a .json file."""
+    return out is not None and out.suffix != ".json"
+
+
 def save(args: argparse.Namespace, data: DataSet, outcome: Outcome, ending: dict[str, bool], signals: Signals) -> None:
     """Write the file of results; a signal cuts short what describes them, but not the file."""
-    if args.out.suffix == ".npz":
+    if is_archive(args.out):
         outcome.save(args.out)
         return
     about = {"name": data.name, "n_points": data.x.shape[0], "dim": data.x.shape[1]}

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 
 import numpy as np
 
 from .._utils.arrays import FloatArray
 from .._utils.checks import shown
+
+_IMAGE_MODELS = ("vae", "vae-nvp", "convdraw")
+_MODELS_WITH = {  # options of train that some models do not have
+    "hidden": ("mlp",),
+    "likelihood": ("mlp",),
+    "task": _IMAGE_MODELS,
+    "device": _IMAGE_MODELS,
+    "draws": ("convdraw",),
+}
 
 
 def beta_grid(text: str | None, least: int = 2) -> FloatArray | None:
@@ -46,3 +56,12 @@ def hidden_widths(text: str) -> tuple[int, ...]:
         return () if text == "linear" else tuple(map(int, text.split(",")))
     except ValueError:
         raise ValueError(f"--hidden wants widths such as 64,64, or linear, got {shown(text)}") from None
+
+
+def check_options_of_model(args: argparse.Namespace) -> None:
+    """Raise ValueError for an option of `train` that the model does not have."""
+    for name, models in _MODELS_WITH.items():
+        if getattr(args, name) is not None and args.model not in models:
+            raise ValueError(f"--{name} belongs to --model {' or '.join(models)}, got --model {args.model}")
+    if args.task == "rotate" and args.model != "convdraw":
+        raise ValueError(f"--task rotate wants --model convdraw, which sees the turned image, got --model {args.model}")

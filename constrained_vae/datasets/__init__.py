@@ -16,7 +16,7 @@ DataSet('four_clusters', N=200, D=2, critical_beta=9.01562)
 from .data_set import DataSet
 from .familiar import digits, mnist, patches
 from .image_sets import images, resized
-from .sources import find, load
+from .sources import find, held_out, load
 from .toy import exponential, four_clusters, gaussian, moons, rings, simplex, two_points
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "find",
     "four_clusters",
     "gaussian",
+    "held_out",
     "images",
     "load",
     "mnist",

@@ -49,6 +49,11 @@ def reader_of(path: Path) -> Reader | None:
     return read_idx if "idx" in path.name.lower() else None
 
 
+def is_of_test(name: str) -> bool:
+    """Whether a file of this name in a folder holds test images, in the IDX format or of CIFAR-10."""
+    return name in _CIFAR_FILES["test"] or re.search(_idx_name("test"), name) is not None
+
+
 # --- IDX --------------------------------------------------------------------------------------------------------------
 
 
@@ -75,12 +80,17 @@ def _idx_of_labels(path: Path) -> Path | None:
 
 def _idx_of_part(folder: Path, part: str) -> Path:
     """The file of images of a part; a file and its packed copy count as one."""
-    named = [name for name in sorted(os.listdir(folder)) if re.search(rf"{_IDX_PARTS[part]}-images.*idx3", name)]
+    named = [name for name in sorted(os.listdir(folder)) if re.search(_idx_name(part), name)]
     files = {name.removesuffix(".gz"): name for name in named}
     if len(files) != 1:
         found = one_line(", ".join(files)) or "none"
         raise ValueError(f"{folder} must hold one IDX file of {part} images, it holds {found}: give the path of a file")
     return folder / next(iter(files.values()))
+
+
+def _idx_name(part: str) -> str:
+    """A pattern of the names of files of images of a part."""
+    return rf"{_IDX_PARTS[part]}-images.*idx3"
 
 
 def _idx(path: Path, content: str, axes: tuple[int, ...], n: int | None) -> tuple[np.ndarray, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,9 @@ from numpy.typing import NDArray
 from .._utils import memory
 from .._utils.checks import check_choice, check_count, check_instance, check_path, shown
 from .._utils.files import check_size, naming
-from .._utils.points import read_points
+from .._utils.points import has_part, read_points
 from .data_set import DataSet
-from .image_files import Pixels, read_pictures, reader_of
+from .image_files import Pixels, is_of_test, read_pictures, reader_of
 
 _CHANNELS = 4  # the most that an image of a file may have
 _ARCHIVES = (".npy", ".npz")
@@ -79,6 +80,13 @@ def images(path: str | PathLike[str], *, part: str = "train", n: int | None = No
     if n is not None and len(pixels) < n:
         raise ValueError(f"n must be a whole number of at most {len(pixels)}, the images in {path}, got {n}")
     return image_set(pixels, path, size, **fields)
+
+
+def has_test_part(path: Path) -> bool:
+    """Whether a path has test images beside training images: a .npz file, or a folder of IDX files or of CIFAR-10."""
+    if path.is_dir():
+        return any(is_of_test(name) for name in os.listdir(path))
+    return path.suffix == ".npz" and path.exists() and has_part(path, "test")
 
 
 def image_set(pixels: Pixels, path: Path, size: int | None = None, **fields: Any) -> DataSet:

@@ -6,14 +6,19 @@ import inspect
 from collections.abc import Callable
 from os import PathLike
 
-from .._utils.checks import check_path, check_seed, shown
+from .._utils.checks import check_count, check_path, check_seed, shown
 from .._utils.files import naming
 from .._utils.points import read_points
 from .data_set import DataSet
 from .familiar import digits, mnist, patches
 from .image_files import reader_of
-from .image_sets import image_set, images
+from .image_sets import has_test_part, image_set, images
 from .toy import exponential, four_clusters, gaussian, moons, rings, simplex, two_points
+
+_SETS: dict[str, Callable[..., DataSet]] = {
+    make.__name__: make
+    for make in (digits, exponential, four_clusters, gaussian, mnist, moons, patches, rings, simplex, two_points)
+}
 
 
 def find(source: str | PathLike[str], *, seed: int = 0) -> DataSet:
@@ -39,18 +44,41 @@ def find(source: str | PathLike[str], *, seed: int = 0) -> DataSet:
     DataSet('two_points', N=2, D=1, critical_beta=1)
     """
     path, seed = check_path(source, "source"), check_seed(seed)
-    sets: list[Callable[..., DataSet]]
-    sets = [digits, exponential, four_clusters, gaussian, mnist, moons, patches, rings, simplex, two_points]
-    for make in sets:
-        if isinstance(source, str) and source == make.__name__:
-            return make(seed=seed) if "seed" in inspect.signature(make).parameters else make()
+    if isinstance(source, str) and source in _SETS:
+        make = _SETS[source]
+        return make(seed=seed) if "seed" in inspect.signature(make).parameters else make()
     if not path.suffix and not path.exists():
-        names = ", ".join(make.__name__ for make in sets)
         raise ValueError(
             f"source must name a data set, got {shown(source)}: give a .npy, .npz or .csv file, images, "
-            f"or one of {names}"
+            f"or one of {', '.join(_SETS)}"
         )
     return load(source)
+
+
+def held_out(source: str | PathLike[str], *, size: int | None = None) -> DataSet | None:
+    """The test images beside the training images that `find` reads; None if the source has no test part.
+
+    Parameters
+    ----------
+    source : str or path-like
+        As for `find`.
+    size : int, optional
+        Height and width to which every image is made smaller, see `resized`.
+
+    Raises
+    ------
+    ValueError, OSError
+        If the test part cannot be read.
+
+    Examples
+    --------
+    >>> held_out("digits") is None
+    True
+    """
+    path, size = check_path(source, "source"), None if size is None else check_count(size, "size")
+    if (isinstance(source, str) and source in _SETS) or not has_test_part(path):
+        return None
+    return images(path, part="test", size=size)
 
 
 def load(path: str | PathLike[str]) -> DataSet:

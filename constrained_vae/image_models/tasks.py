@@ -107,7 +107,13 @@ class Task(ABC):
 
 
 class PlainImages(Task):
-    """Images as they are."""
+    """Images as they are.
+
+    Parameters
+    ----------
+    data : DataSet
+        Images without weights.
+    """
 
     def batch(self, rows: Tensor, generator: torch.Generator) -> Batch:
         """The images of these rows; nothing is drawn."""

@@ -2,15 +2,23 @@
 
 import re
 from functools import cache
+from importlib.util import find_spec
 
 import jupytext
 import nbformat
 import pytest
 
-from analysis.notebooks import FOLDER, execute, main
+from analysis.notebooks import FOLDER, NEEDS, execute, main
 
 TEXTS = sorted(FOLDER.glob("*.py"))
-NAMES = ["01_fixed_points", "02_phase_transitions", "03_spectral_clustering", "04_constraints_and_geco", "05_frontier"]
+NAMES = [
+    "01_fixed_points",
+    "02_phase_transitions",
+    "03_spectral_clustering",
+    "04_constraints_and_geco",
+    "05_frontier",
+    "06_image_models",
+]
 _LARGEST = 400_000  # bytes of a notebook
 _MOVE = """# %%
 slider.value = slider.options[-1][1]
@@ -36,7 +44,7 @@ def kinds(notebook):
     return [[output.get("name") or sorted(output.data) for output in cell] for cell in shown]
 
 
-def test_there_are_five_and_each_has_both_forms():
+def test_there_are_six_and_each_has_both_forms():
     assert [text.stem for text in TEXTS] == NAMES
     assert sorted(path.stem for path in FOLDER.glob("*.ipynb")) == NAMES
 
@@ -74,6 +82,8 @@ def test_committed_outputs_read_well(text):
 @pytest.mark.slow
 @every_text
 def test_executes_and_shows_what_is_committed(text):
+    if text.stem in NEEDS:
+        pytest.importorskip(NEEDS[text.stem], reason=f"{NEEDS[text.stem]}, an extra, is not installed")
     assert kinds(executed(text)) == kinds(committed(text))
 
 
@@ -99,7 +109,13 @@ def test_a_cell_that_raises_ends_with_its_error(tmp_path, monkeypatch, capsys):
     assert not (tmp_path / "wrong.ipynb").exists()
 
 
+def test_a_notebook_whose_extra_is_missing_is_skipped_with_the_reason(monkeypatch, capsys):
+    monkeypatch.setattr("analysis.notebooks.find_spec", lambda name: None if name == "torch" else find_spec(name))
+    assert main(["06_image_models"]) == 0
+    assert capsys.readouterr().out == "skipped 06_image_models: it needs torch, pip install 'constrained-vae[torch]'\n"
+
+
 def test_an_unknown_name_is_refused(capsys):
     with pytest.raises(SystemExit, match="2"):
-        main(["06_nothing"])
-    assert "there is no notebook 06_nothing" in capsys.readouterr().err
+        main(["07_nothing"])
+    assert "there is no notebook 07_nothing" in capsys.readouterr().err

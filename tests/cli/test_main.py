@@ -20,7 +20,9 @@ import pytest
 import constrained_vae as cv
 from constrained_vae.backends import reference
 from constrained_vae.cli import commands, main as cli, output
+from constrained_vae.geco.training import Training
 from tests.helpers.marks import slow
+from tests.helpers.without_torch import HIDE
 
 SMALL = ["--n-tiles", "2", "--backend", "reference", "--quiet"]
 COMMANDS = {
@@ -30,6 +32,7 @@ COMMANDS = {
     "frontier": ["two_points", "--betas", "0.2:0.9:4", "--backend", "reference", "--quiet"],
 }
 TRAIN = ["two_points", "--kappa", "0.8", "--latent", "1", "--hidden", "linear", "--quiet", "--steps", "40"]
+KAPPA = ["--kappa", "0.8"]
 ROOT = Path(cv.__file__).parents[1]
 POINTS = np.array([[-1.0], [1.0]])
 
@@ -198,6 +201,42 @@ def test_train(tmp_path, goal):
     assert (tmp_path / "r.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_train_writes_its_file_on_the_way(tmp_path, monkeypatch):
+    """Whatever ends the process then, the steps up to the last checkpoint can be resumed."""
+
+    class Killed(Exception):
+        pass
+
+    def step_or_die(training):
+        if training.steps == 35:
+            raise Killed
+        return step(training)
+
+    out = tmp_path / "r.npz"
+    options = [*TRAIN, "--checkpoint-every", "30", "--out", out]
+    step = Training.step
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "step", step_or_die)
+        with pytest.raises(Killed):
+            run("train", *options)
+    assert run("train", *TRAIN, "--resume", out, "--out", tmp_path / "rest.json") in (0, 1)
+    assert run("train", *TRAIN, "--out", tmp_path / "whole.json") in (0, 1)
+    rest, whole = (read(tmp_path / f"{name}.json")["columns"] for name in ("rest", "whole"))
+    assert rest == whole
+    assert len(whole["kl"]) == 40
+
+
+def test_models_of_images_name_the_extra_that_they_need():
+    program = f"{HIDE}from constrained_vae.cli.main import main\nsys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", program, "train", "digits", *KAPPA, "--model", "vae"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "constrained-vae train: constrained_vae.image_models needs the package torch: "
+        "pip install 'constrained-vae[torch]'\n"
+    )
+
+
 def test_files_of_every_kind_are_data(tmp_path):
     x = np.array([[-1.0], [1.0]])
     np.save(tmp_path / "x.npy", x)
@@ -273,6 +312,23 @@ def test_without_time_the_code_is_1_and_results_are_written(command, tmp_path, c
         (["frontier", "two_points", "--model", "1"], "RATE:DISTORTION"),
         (["frontier", "two_points", "--model=-1:2"], "neither negative nor infinite"),
         (["train", "two_points"], "one of the arguments --kappa --beta is required"),
+        (
+            ["train", "two_points", *KAPPA, "--task", "colour"],
+            "--task belongs to --model vae or vae-nvp or convdraw, got",
+        ),
+        (["train", "two_points", *KAPPA, "--device", "cpu"], "--device belongs to --model vae or vae-nvp or convdraw"),
+        (["train", "digits", *KAPPA, "--model", "vae", "--hidden", "9"], "--hidden belongs to --model mlp, got"),
+        (
+            ["train", "digits", *KAPPA, "--model", "vae", "--likelihood", "gaussian"],
+            "--likelihood belongs to --model mlp",
+        ),
+        (["train", "digits", *KAPPA, "--model", "vae", "--draws", "9"], "--draws belongs to --model convdraw, got"),
+        (["train", "digits", *KAPPA, "--model", "vae", "--task", "rotate"], "--task rotate wants --model convdraw"),
+        (["train", "digits", *KAPPA, "--model", "vae", "--out", "r.npz"], "--out must be a .pt or .json file"),
+        (["train", "two_points", *KAPPA, "--out", "r.pt"], "--out must be a .npz or .json file"),
+        (["train", "two_points", *KAPPA, "--size", "4"], "data must be images"),
+        (["train", "two_points", *KAPPA, "--checkpoint-every", "0"], "checkpoint_every must be a whole number"),
+        (["train", "two_points", *KAPPA, "--batch-size", "3"], "batch_size must be at most 2"),
         (["melt", "two_points"], "invalid choice: 'melt'"),
         ([], "required: COMMAND"),
     ],

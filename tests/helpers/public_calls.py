@@ -301,6 +301,7 @@ def public_calls(folder):
             cv.datasets.images,
             {"path": folder / "images.npz", "part": "test", "n": 2, "size": 2},
         ),
+        "datasets.held_out": (cv.datasets.held_out, {"source": folder / "x.npy", "size": 4}),
         "datasets.load": (cv.datasets.load, {"path": folder / "x.npy"}),
         "datasets.moons": (cv.datasets.moons, {"n": 6, "noise": 0.1, "seed": 0}),
         "datasets.patches": (cv.datasets.patches, {"n": 2, "side": 3, "seed": 0}),
@@ -440,6 +441,7 @@ def public_calls(folder):
             {"state": lambda: cv.geco.Multiplier(1.0).state_dict()},
         ),
         "geco.Ramp": (cv.geco.Ramp, {"start": 1.0, "end": 2.0, "steps": 3}),
+        "geco.Ramp.of_gqn": (cv.geco.Ramp.of_gqn, {"steps": 30}),
         **{
             f"plotting.{name}": (
                 getattr(cv.plotting, name),
