@@ -105,7 +105,7 @@ $(VENV)/installed-notebooks: pyproject.toml
 $(VENV)/installed-images: pyproject.toml
 	@$(PYTHON_IS_NEW_ENOUGH)
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install --editable '.[data,torch]'
+	$(PIP) install --editable '.[data,torch]' '$(TORCH)'
 	@touch $(VENV)/installed $@
 
 $(VENV)/installed-bench: pyproject.toml
