@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from analysis import _command, _image_training, _training
-from analysis._image_training import TITLES, Job, Runs
+from analysis import _command, _image_runs, _image_training, _training
+from analysis._image_runs import Runs
+from analysis._image_training import TITLES, Job
 
 _COLORS = ("black", "#0072B2", "#D55E00")  # of Okabe and Ito, in the order of the models
 _STYLES = ("-", "--", ":")
@@ -22,7 +23,7 @@ _START = 1.0  # equivalent beta of the first step: the ELBO with sigma = kappa
 
 def run(args: argparse.Namespace) -> int:
     """The command; the exit code."""
-    others = {".json": _image_training.write_settings}
+    others = {".json": _image_runs.write_settings}
     return _command.run("figure3", lambda: compute(args), args.out, draw, table, others)
 
 

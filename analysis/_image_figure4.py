@@ -10,8 +10,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from analysis import _command, _image_training, _training
-from analysis._image_training import TITLES, Job, Runs
+from analysis import _command, _image_runs, _image_training, _training
+from analysis._image_runs import Runs
+from analysis._image_training import TITLES, Job
 from constrained_vae._utils.writing import write_picture
 from constrained_vae.geco.water_filling import at_level, covariance_eigenvalues
 
@@ -25,7 +26,7 @@ _LEVELS = 400  # points of the curve of the best linear VAE
 def run(args: argparse.Namespace) -> int:
     """The command; the exit code."""
     others: _command.Others = {
-        ".json": _image_training.write_settings,
+        ".json": _image_runs.write_settings,
         "-samples.png": lambda arrays, settings, path: write_picture(path, pictures(arrays)),
     }
     return _command.run("figure4", lambda: compute(args), args.out, draw, table, others)
@@ -109,9 +110,7 @@ def draw(arrays: _command.Arrays) -> Figure:
             for ax in (plane, asked):
                 ax.set_xticks(kappas, [f"{kappa:g}".removeprefix("0") for kappa in kappas])
                 ax.xaxis.set_minor_locator(NullLocator())
-        axes[1, 0].set_yscale("log")
-        for ax in axes[:, 0]:
-            _training.plain(ax.yaxis)
+        _training.plain(axes[0, 0].yaxis)
         axes[0, 0].set_ylabel("KL  (nats)")
         axes[1, 0].set_ylabel(r"error / $\kappa$")
         middle = axes[:, len(families) // 2]

@@ -27,7 +27,6 @@ from analysis._image_training import Job
 from constrained_vae import image_models
 from constrained_vae.geco.water_filling import covariance_eigenvalues, of_distortion
 from tests.helpers.figures import coarse, read, title
-from tests.helpers.marks import slow
 
 _SMALL = ["--quiet", "--size", "8", "--n", "60", "--steps", "12"]
 _USUAL = dict(_image_training.FAMILIES)
@@ -362,7 +361,7 @@ def test_options_of_image_models_need_a_model(capsys, option):
     assert f"{option.partition('=')[0]} needs --model" in capsys.readouterr().err
 
 
-@slow
+@pytest.mark.slow
 def test_two_processes_give_what_one_gives(tmp_path, monkeypatch):
     for family, config in _USUAL.items():  # in other processes the models are the usual ones
         monkeypatch.setitem(_image_training.FAMILIES, family, config)
