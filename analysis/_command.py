@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import constrained_vae as cv
@@ -21,6 +22,7 @@ from constrained_vae.cli.signals import Signals
 
 Arrays = dict[str, np.ndarray]
 Computed = tuple[Arrays, dict[str, Any]]  # every array of a figure, and the settings it was computed with
+Others = dict[str, Callable[[Arrays, dict[str, Any], str], None]]  # by suffix, further files of a figure
 
 STYLE: dict[Any, Any] = {"font.size": 8, "axes.linewidth": 0.6, "axes.spines.top": False, "axes.spines.right": False}
 
@@ -64,6 +66,7 @@ def run(
     out: Path,
     draw: Callable[[Arrays], Figure],
     table: Callable[[Arrays], str],
+    others: Others | None = None,
 ) -> int:
     """Compute a figure, write its files, print its table and the names of the files; the exit code.
 
@@ -74,23 +77,28 @@ def run(
         try:
             with signals.computing():
                 out.parent.mkdir(parents=True, exist_ok=True)
-                for suffix in ("npz", "png", "pdf"):
-                    check_writable(f"{out}.{suffix}", "--out")
+                for suffix in (".npz", ".png", ".pdf", *(others or {})):
+                    check_writable(f"{out}{suffix}", "--out")
                 arrays, settings = compute()
         except BaseException as error:
             return endings.explained(name, error, "draw", signals)
         if settings.get("interrupted") and not signals.numbers:
             signals.numbers.append(signal.SIGINT)  # a KeyboardInterrupt that no signal has raised
-        files = write(name, out, arrays, settings, draw)
+        files = write(name, out, arrays, settings, draw, others)
         names = [f"wrote {path}" for path, there in files.items() if there]
         printed = endings.printed(name, lambda: table(arrays), names, signals)
         return endings.ended(name, printed and all(files.values()), True, signals)
 
 
 def write(
-    name: str, out: Path, arrays: Arrays, settings: dict[str, Any], draw: Callable[[Arrays], Figure]
+    name: str,
+    out: Path,
+    arrays: Arrays,
+    settings: dict[str, Any],
+    draw: Callable[[Arrays], Figure],
+    others: Others | None = None,
 ) -> dict[str, bool]:
-    """Write the arrays with their settings, the PNG and the PDF; every path, and whether it was written."""
+    """Write the arrays with their settings, the PNG, the PDF and others; every path, and whether it was written."""
     out.parent.mkdir(parents=True, exist_ok=True)
     everything: dict[str, Any] = {"settings": np.array(json.dumps(settings)), **arrays}
     figure = functools.cache(lambda: draw(arrays))
@@ -98,5 +106,24 @@ def write(
         f"{out}.npz": lambda path: write_npz(path, None, everything),
         f"{out}.png": lambda path: write_picture(path, figure()),
         f"{out}.pdf": lambda path: write_picture(path, figure(), dpi="figure"),
+        **{f"{out}{suffix}": functools.partial(other, arrays, settings) for suffix, other in (others or {}).items()},
     }
     return {path: endings.written(name, path, functools.partial(step, path)) for path, step in steps.items()}
+
+
+def draw_other(draw: Callable[[Arrays], Figure], arrays: Arrays, settings: dict[str, Any], path: str) -> None:
+    """Write a further picture of a figure."""
+    write_picture(path, draw(arrays))
+
+
+def show_images(ax: Axes, images: np.ndarray) -> None:
+    """Draw images (rows, columns, H, W, C) with values in [0, 1] as a table; those of NaN are left blank."""
+    rows, columns, height, width, _ = images.shape
+    page = np.ones((rows, height + 1, columns, width + 1, 3))
+    shown = np.where(np.isnan(images), 1.0, np.clip(images, 0, 1))
+    page[:, :height, :, :width] = shown.swapaxes(1, 2)  # grey images are broadcast to three channels
+    ax.imshow(page.reshape(rows * (height + 1), -1, 3)[:-1, :-1], interpolation="nearest")
+    ax.set(xticks=[], yticks=[])
+    ax.tick_params(length=0)
+    for spine in ax.spines.values():
+        spine.set_visible(False)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import warnings
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+from matplotlib.collections import LineCollection
+from matplotlib.colors import LogNorm
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 import constrained_vae as cv
@@ -18,6 +20,7 @@ KAPPAS = (0.06, 0.08, 0.1, 0.125, 0.175)  # root mean squares per pixel, of the 
 COLORS = {"GECO": "black", "ELBO": "#0072B2", "annealed": "#D55E00", "exact": "0.55"}  # of Okabe and Ito
 MARKERS = {"GECO": "o", "ELBO": "s", "annealed": "^"}
 
+_FIRST, _WINDOWS = 10, 240  # steps of the first window of a trajectory, usual number of windows
 _FEW, _CODES = 500, 1000  # data sets of at most this many points are evaluated with at least this many codes per point
 _NETWORKS: dict[str, dict[str, Any]] = {
     "four_clusters": {"latent_dim": 2, "hidden": (32,)},
@@ -52,8 +55,11 @@ def data_set(name: str, n: int | None = None) -> cv.datasets.DataSet:
         data = getattr(cv.datasets, name)()
     else:
         data = cv.datasets.load(name)
-    if n is None:
-        return data
+    return data if n is None else some(data, n)
+
+
+def some(data: cv.datasets.DataSet, n: int) -> cv.datasets.DataSet:
+    """So many points of a data set, drawn at random."""
     if not 2 <= n <= len(data):
         raise ValueError(f"--n must be from 2 to {len(data)}, the number of points, got {n}")
     rows = np.sort(np.random.default_rng(0).permutation(len(data))[:n])  # MNIST-5k is sorted by digit
@@ -76,6 +82,24 @@ def trained(x: np.ndarray, constraint: cv.Constraint, *, keep: bool = False, **o
     if run.stopped.startswith("interrupted") and not (keep and len(run.history)):
         raise KeyboardInterrupt
     return run
+
+
+def trajectory(history: cv.geco.History, windows: int = _WINDOWS) -> _command.Arrays:
+    """Means of squared error, KL, equivalent beta and root mean square error over windows, with their last steps."""
+    T = len(history)
+    edges = np.unique(np.geomspace(min(_FIRST, T), T, windows).round().astype(int))
+    starts = np.append(0, edges[:-1])
+
+    def mean(values: np.ndarray) -> np.ndarray:
+        return np.add.reduceat(values, starts) / (edges - starts)
+
+    return {
+        "steps": edges,
+        "distortion": mean(history.distortion),
+        "kl": mean(history.kl),
+        "beta": np.exp(mean(np.log(history.equivalent_beta))),
+        "rms": np.sqrt(mean(history.per_dimension)),
+    }
 
 
 def samples(n: int, least: int) -> int:
@@ -111,6 +135,18 @@ def with_error(values: np.ndarray, digits: int) -> str:
     """Mean and standard error over seeds, as text."""
     mean, error = mean_and_error(values)
     return f"{mean:.{digits}f}" + (f" +- {error:.{digits}f}" if np.isfinite(error) else "")
+
+
+def coloured(ax: Any, x: np.ndarray, y: np.ndarray, steps: np.ndarray) -> LineCollection:
+    """Draw a curve whose segments are coloured by the step at which they end."""
+    points = np.column_stack([x, y])
+    lines = LineCollection(
+        cast("Any", np.stack([points[:-1], points[1:]], axis=1)), cmap="viridis", norm=LogNorm(steps[0], steps[-1])
+    )
+    lines.set(array=steps[1:], linewidth=1.5, zorder=3, capstyle="round")
+    ax.add_collection(lines)
+    ax.autoscale_view()
+    return lines
 
 
 def plain(axis: Any) -> None:

@@ -15,19 +15,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-from matplotlib.collections import LineCollection
-from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 import constrained_vae as cv
-from analysis import _command, _training
+from analysis import _command, _image_training, _training
 
 _KAPPA = {"four_clusters": 0.25}  # root mean square error per dimension
 _SOME = 300  # default number of images, since their frontier takes long
-_FIRST, _WINDOWS = 10, 240  # steps of the first window, number of windows
 _IN_PLANE, _ELSEWHERE = 40, 12  # number of temperatures of the frontier, in two dimensions and in more
 _COLDEST = 0.125  # lowest of these temperatures, in units of kappa^2: about where a linear code meets the constraint
 _SHOWN = 0.05  # smallest squared error that is drawn, in units of kappa^2 D
@@ -38,7 +35,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _training.parser("figure3", __doc__, steps=20_000)
     _training.add_data(options, "four_clusters", f"{_SOME} of images")
     options.add_argument("--kappa", type=float, help="root mean square error per dimension (default 0.25, images 0.1)")
-    args = options.parse_args(argv)
+    options.add_argument("--compare", action="store_true", help="with --model, also the model without its context")
+    args = _image_training.parsed(options, "figure3", argv, data="mnist-rotate", steps=_image_training.STEPS)
+    if args.model is not None:
+        from analysis import _image_figure3
+
+        return _image_figure3.run(args)
+    if args.compare:
+        options.error("--compare needs --model")
     some = _SOME if args.data in ("digits", "mnist") and args.n is None else args.n
 
     def work() -> _command.Computed:
@@ -64,7 +68,7 @@ def compute(
     run = _training.trained(data.x, constraint, keep=True, **options, **network)
     seen = run.evaluate(samples=_training.samples(len(data), 16))
     arrays = {
-        **trajectory(run),
+        **_training.trajectory(run.history),
         "dim": np.array(dim),
         "kappa": np.array(kappa),
         "multiplier": np.array(run.multipliers["RE"] / dim),
@@ -82,24 +86,6 @@ def compute(
         data.name, interrupted, [seed], n_points=len(data), dim=dim, kappa=kappa, steps=steps, **network
     )
     return arrays, settings
-
-
-def trajectory(run: cv.geco.Run) -> _command.Arrays:
-    """Means of squared error, KL, equivalent beta and root mean square error over windows, with their last steps."""
-    history, T = run.history, len(run.history)
-    edges = np.unique(np.geomspace(min(_FIRST, T), T, _WINDOWS).round().astype(int))
-    starts = np.append(0, edges[:-1])
-
-    def mean(values: np.ndarray) -> np.ndarray:
-        return np.add.reduceat(values, starts) / (edges - starts)
-
-    return {
-        "steps": edges,
-        "distortion": mean(history.distortion),
-        "kl": mean(history.kl),
-        "beta": np.exp(mean(np.log(history.equivalent_beta))),
-        "rms": np.sqrt(mean(history.per_dimension)),
-    }
 
 
 def frontier(data: cv.datasets.DataSet, kappa: float, progress: bool) -> cv.RateDistortionCurve | None:
@@ -151,7 +137,7 @@ def draw(arrays: _command.Arrays) -> Figure:
             plane.plot(D, most, color="black", lw=1.0, label="R(D) of the data")
             how = "" if arrays.get("rigorous", False) else " (heuristic)"
             plane.fill_between(D, least, color="0.9", lw=0, label=f"no model{how}")
-        lines = _coloured(plane, arrays["distortion"], arrays["kl"], arrays["steps"])
+        lines = _training.coloured(plane, arrays["distortion"], arrays["kl"], arrays["steps"])
         ring: dict[str, Any] = {"marker": "o", "ms": 5, "mfc": "none", "mec": "#D55E00", "mew": 1.2, "ls": "none"}
         plane.plot(*arrays["final"][:2], **ring, label="trained, all data", zorder=4)
         plane.axvline(dim * kappa**2, color="0.4", ls="--", lw=0.8, label=r"constraint $\kappa$")
@@ -160,14 +146,14 @@ def draw(arrays: _command.Arrays) -> Figure:
             plane.set_xlim(left=max(arrays["frontier"][0, 0], _SHOWN * dim * kappa**2))
         plane.set(ylabel="KL  (nats)", ylim=(0, 1.08 * max(arrays["kl"].max(), arrays["final"][1])))
         figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=6, handlelength=1.6)
-        _coloured(axes["beta"], arrays["steps"], arrays["beta"], arrays["steps"])
+        _training.coloured(axes["beta"], arrays["steps"], arrays["beta"], arrays["steps"])
         if "slope" in arrays and np.isfinite(arrays["slope"]):
             exact = 1 / (2 * kappa**2 * float(arrays["slope"]))
             axes["beta"].axhline(exact, color="black", lw=0.8, ls=":")
             place = axes["beta"].get_yaxis_transform()
             axes["beta"].text(0.04, exact, "slope of R(D)", transform=place, va="bottom", fontsize=6)
         axes["beta"].set(ylabel=r"equivalent $\beta$  ($\sigma=\kappa$)")
-        _coloured(axes["rms"], arrays["steps"], arrays["rms"], arrays["steps"])
+        _training.coloured(axes["rms"], arrays["steps"], arrays["rms"], arrays["steps"])
         axes["rms"].axhline(kappa, color="0.4", ls="--", lw=0.8)
         axes["rms"].set(ylabel="error per dimension, rms")
         for ax in (axes["beta"], axes["rms"]):
@@ -177,18 +163,6 @@ def draw(arrays: _command.Arrays) -> Figure:
         bar.set_label("step of training")
         bar.outline.set_visible(False)
     return figure
-
-
-def _coloured(ax: Any, x: np.ndarray, y: np.ndarray, steps: np.ndarray) -> LineCollection:
-    """Draw a curve whose segments are coloured by the step at which they end."""
-    points = np.column_stack([x, y])
-    lines = LineCollection(
-        cast("Any", np.stack([points[:-1], points[1:]], axis=1)), cmap="viridis", norm=LogNorm(steps[0], steps[-1])
-    )
-    lines.set(array=steps[1:], linewidth=1.5, zorder=3, capstyle="round")
-    ax.add_collection(lines)
-    ax.autoscale_view()
-    return lines
 
 
 def table(arrays: _command.Arrays) -> str:

@@ -25,7 +25,7 @@ from matplotlib.ticker import NullLocator
 from tqdm.auto import tqdm
 
 import constrained_vae as cv
-from analysis import _command, _training
+from analysis import _command, _image_training, _training
 
 METHODS = ("GECO", "ELBO", "annealed")
 _STEPS, _SEEDS = 12_000, 2
@@ -41,7 +41,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     options.add_argument(
         "--kappas", default=",".join(map(str, _training.KAPPAS)), help=text + " (default: the paper's)"
     )
-    args = options.parse_args(argv)
+    args = _image_training.parsed(options, "figure4", argv, data="mnist", seeds=1, steps=_image_training.STEPS)
+    if args.model is not None:
+        from analysis import _image_figure4
+
+        return _image_figure4.run(args)
 
     def work() -> _command.Computed:
         return compute(

@@ -26,7 +26,7 @@ from matplotlib.ticker import NullLocator
 from tqdm.auto import tqdm
 
 import constrained_vae as cv
-from analysis import _command, _training
+from analysis import _command, _image_training, _training
 
 METHODS = ("ELBO", "GECO")
 _STEPS, _SEEDS = 12_000, 3
@@ -34,8 +34,10 @@ _SAMPLES = 8  # smallest number of codes per point for the evaluation of a train
 _DATA = "four_clusters,digits"
 # Noises of the decoder, relative to the root mean square deviation of the data per dimension.
 _NOISES = (0.25, 0.4, 0.6)
+_IMAGE_NOISES = "0.4,0.6"  # the default for image models
 _MISSED = 0.02  # relative deviation of an error from its threshold above which it is reported
-_QUANTITIES = ("rms", "rate", "marginal_kl")
+_LABELS = {"rate": "KL", "marginal_kl": "marginal KL"}
+_QUANTITIES = ("rms", *_LABELS)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,7 +45,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     _training.add_data(options, _DATA, "all")
     text = "sigma of the ELBO, in units of the standard deviation of the data per dimension, separated by commas"
     options.add_argument("--noise", default=",".join(map(str, _NOISES)), help=f"{text} (default %(default)s)")
-    args = options.parse_args(argv)
+    args = _image_training.parsed(
+        options, "figure5", argv, data="mnist", steps=_image_training.STEPS, noise=_IMAGE_NOISES
+    )
+    if args.model is not None:
+        from analysis import _image_figure5
+
+        return _image_figure5.run(args)
 
     def work() -> _command.Computed:
         return compute(
@@ -66,9 +74,7 @@ def compute(
     progress: bool = False,
 ) -> _command.Computed:
     """Every array of the figure, and its settings. After Ctrl-C the arrays are those computed so far."""
-    noises = sorted(noises)
-    if len(set(noises)) < 2 or not noises[0] > 0:
-        raise ValueError(f"--noise wants at least two different numbers above 0, got {noises}")
+    noises = increasing(noises)
     shape = (len(sets), len(METHODS), len(noises), len(seeds))
     found = {name: np.full(shape, np.nan) for name in _QUANTITIES}
     sigmas = np.array([noise * np.sqrt(np.var(data.x, axis=0).mean()) for data in sets for noise in noises])
@@ -108,6 +114,14 @@ def compute(
     return arrays, settings
 
 
+def increasing(noises: Sequence[float]) -> list[float]:
+    """The noises of the option --noise in their order."""
+    found = sorted(noises)
+    if len(set(found)) < 2 or not found[0] > 0:
+        raise ValueError(f"--noise wants at least two different numbers above 0, got {found}")
+    return found
+
+
 def difference(rms: np.ndarray, values: np.ndarray) -> np.ndarray:
     """GECO minus ELBO (noises, seeds) of values (2, noises, seeds), corrected for the difference of their errors."""
     log_error, curve = (_training.mean_and_error(v[0])[0] for v in (np.log(rms), values))
@@ -126,7 +140,8 @@ def draw(arrays: _command.Arrays) -> Figure:
         for d, name in enumerate(names):
             top, bottom = axes[:, d]
             error = _training.mean_and_error(arrays["rms"][d, 0])[0]
-            for quantity, open_, label in (("rate", False, "KL"), ("marginal_kl", True, "marginal KL")):
+            for quantity in _shown(arrays):
+                open_, label = quantity == "marginal_kl", _LABELS[quantity]
                 for m, method in enumerate(METHODS):
                     color = _training.COLORS[method]
                     style: dict[str, Any] = {
@@ -141,7 +156,7 @@ def draw(arrays: _command.Arrays) -> Figure:
                     top.errorbar(own, mean, np.nan_to_num(spread), **style, label=f"{method}, {label}")
                 mean, spread = _training.mean_and_error(arrays[f"{quantity}_difference"][d])
                 style = {"color": "black", "mfc": "white" if open_ else "black", "ms": 4, "marker": "o", "ls": "none"}
-                shift = 1.03 if open_ else 0.97
+                shift = 1.0 if len(_shown(arrays)) == 1 else 1.03 if open_ else 0.97
                 bottom.errorbar(error * shift, mean, np.nan_to_num(spread), **style, elinewidth=0.8, label=label)
             top.set(title=str(name).replace("_", " "), ylim=(0, None))
             top.title.set_fontsize(7)
@@ -156,26 +171,26 @@ def draw(arrays: _command.Arrays) -> Figure:
     return figure
 
 
+def _shown(arrays: _command.Arrays) -> list[str]:
+    """The quantities that are compared; the runs of image models have no marginal KL."""
+    return [quantity for quantity in _LABELS if quantity in arrays]
+
+
 def table(arrays: _command.Arrays) -> str:
     """Means over seeds with their standard errors, and differences of pairs."""
-    lines = []
+    lines, shown = [], _shown(arrays)
     for d, name in enumerate(arrays["names"]):
         lines.append(f"{name}, log N = {np.log(arrays['points'][d]):.3f} nats")
-        head = f"{'sigma':>8}  {'':6}{'error, rms':>22}{'KL':>20}{'marginal KL':>20}"
-        lines.append(head)
+        lines.append(f"{'sigma':>8}  {'':6}{'error, rms':>22}" + "".join(f"{_LABELS[name]:>20}" for name in shown))
         for k, sigma in enumerate(arrays["sigmas"][d]):
             if np.isnan(arrays["rate"][d, :, k]).all():
                 continue
             for m, method in enumerate(METHODS):
-                error, rate, marginal = (
-                    _training.with_error(arrays[quantity][d, m, k], digits)
-                    for quantity, digits in (("rms", 5), ("rate", 3), ("marginal_kl", 3))
-                )
-                lines.append(f"{sigma:>8.4g}  {method:6}{error:>22}{rate:>20}{marginal:>20}")
-            rate, marginal = (
-                _training.with_error(arrays[f"{quantity}_difference"][d, k], 3) for quantity in _QUANTITIES[1:]
-            )
-            lines.append(f"{'':10}{'less ELBO':28}{rate:>20}{marginal:>20}")
+                columns = "".join(f"{_training.with_error(arrays[name][d, m, k], 3):>20}" for name in shown)
+                error = _training.with_error(arrays["rms"][d, m, k], 5)
+                lines.append(f"{sigma:>8.4g}  {method:6}{error:>22}{columns}")
+            less = (_training.with_error(arrays[f"{name}_difference"][d, k], 3) for name in shown)
+            lines.append(f"{'':10}{'less ELBO':28}" + "".join(f"{text:>20}" for text in less))
             off = np.abs(arrays["rms"][d, 1, k] / arrays["rms"][d, 0, k] - 1)
             if missed := int((off > _MISSED).sum()):
                 lines.append(f"{'':10}{missed} of {len(off)} of GECO's errors are off by more than {_MISSED:.0%}")
