@@ -32,7 +32,8 @@ constraints: $(VENV)/installed
 frontier: $(VENV)/installed
 	$(BIN)/python -m analysis.frontier $(ARGS)
 
-figure3 figure4 figure5: $(VENV)/installed
+# With image models they need PyTorch, and MNIST.
+figure3 figure4 figure5: $(VENV)/installed$(if $(findstring --model,$(ARGS)),-images)
 	$(BIN)/python -m analysis.$@ $(ARGS)
 
 geco-theory: $(VENV)/installed
@@ -99,6 +100,12 @@ $(VENV)/installed-notebooks: pyproject.toml
 	@$(PYTHON_IS_NEW_ENOUGH)
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --editable '.[notebooks]'
+	@touch $(VENV)/installed $@
+
+$(VENV)/installed-images: pyproject.toml
+	@$(PYTHON_IS_NEW_ENOUGH)
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --editable '.[data,torch]' '$(TORCH)'
 	@touch $(VENV)/installed $@
 
 $(VENV)/installed-bench: pyproject.toml

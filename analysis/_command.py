@@ -6,7 +6,7 @@ import argparse
 import functools
 import json
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from constrained_vae.cli.signals import Signals
 
 Arrays = dict[str, np.ndarray]
 Computed = tuple[Arrays, dict[str, Any]]  # every array of a figure, and the settings it was computed with
-Others = dict[str, Callable[[Arrays, dict[str, Any], str], None]]  # by suffix, further files of a figure
+Others = Mapping[str, Callable[[Arrays, dict[str, Any], str], None]]  # by suffix, further files of a figure
 
 STYLE: dict[Any, Any] = {"font.size": 8, "axes.linewidth": 0.6, "axes.spines.top": False, "axes.spines.right": False}
 
@@ -109,11 +109,6 @@ def write(
         **{f"{out}{suffix}": functools.partial(other, arrays, settings) for suffix, other in (others or {}).items()},
     }
     return {path: endings.written(name, path, functools.partial(step, path)) for path, step in steps.items()}
-
-
-def draw_other(draw: Callable[[Arrays], Figure], arrays: Arrays, settings: dict[str, Any], path: str) -> None:
-    """Write a further picture of a figure."""
-    write_picture(path, draw(arrays))
 
 
 def show_images(ax: Axes, images: np.ndarray) -> None:

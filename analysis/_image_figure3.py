@@ -16,7 +16,7 @@ _COLORS = ("black", "#0072B2", "#D55E00")  # of Okabe and Ito, in the order of t
 _STYLES = ("-", "--", ":")
 _WAY = ("distortion", "kl", "beta", "rms")
 _CONTEXT = {"rotate": ", with its context", "turned": ", without a context"}
-_NEAR = 0.1  # relative distance of errors from kappa up to which their difference is taken off along the slope
+_NEAR = 0.03  # relative distance of errors from kappa up to which their difference is taken off along the slope
 _START = 1.0  # equivalent beta of the first step: the ELBO with sigma = kappa
 
 
@@ -63,8 +63,7 @@ def draw(arrays: _command.Arrays) -> Figure:
     names, squared = arrays["names"], int(arrays["dim"]) * arrays["final_rms"] ** 2
     with plt.rc_context(_command.STYLE | {"font.size": 7}):
         figure = plt.figure(figsize=(3.5, 5.2), layout="constrained")
-        mosaic = [["plane", "plane"], ["rms", "kl"], ["beta", "rates"]]
-        axes = figure.subplot_mosaic(mosaic, height_ratios=[1.6, 1, 1])
+        axes = figure.subplot_mosaic([["plane", "plane"], ["rms", "kl"], ["beta", "rates"]], height_ratios=[1.6, 1, 1])
         plane, rates = axes["plane"], axes["rates"]
         for r, name in enumerate(names):
             style: dict[str, Any] = {"color": _COLORS[r % 3], "ls": _STYLES[r % 3], "lw": 1.0}
@@ -85,9 +84,8 @@ def draw(arrays: _command.Arrays) -> Figure:
         axes["rms"].set(ylabel="error per pixel, rms", yscale="log")
         axes["kl"].set(ylabel="KL  (nats)", ylim=(0, None))
         axes["beta"].axhline(1, color="0.4", ls="--", lw=0.8)
-        axes["beta"].set(ylabel=r"equivalent $\beta$  ($\sigma=\kappa$)", yscale="log")
-        for panel in ("rms", "beta"):
-            _training.plain(axes[panel].yaxis)
+        axes["beta"].set(ylabel=r"equivalent $\beta$  ($\sigma=\kappa$)", ylim=(0, None))
+        _training.plain(axes["rms"].yaxis)
         for panel in ("rms", "kl", "beta"):
             axes[panel].set(xscale="log", xlabel="step of training", xlim=(steps[0], steps[-1]))
         rates.set(xlabel="step of the model", ylabel="KL of the step  (nats)")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import functools
 import itertools
 from typing import Any
 
@@ -13,6 +12,7 @@ from matplotlib.ticker import NullLocator
 
 from analysis import _command, _image_training, _training
 from analysis._image_training import TITLES, Job, Runs
+from constrained_vae._utils.writing import write_picture
 from constrained_vae.geco.water_filling import at_level, covariance_eigenvalues
 
 METHODS = ("GECO", "ELBO", "annealed")
@@ -24,7 +24,10 @@ _LEVELS = 400  # points of the curve of the best linear VAE
 
 def run(args: argparse.Namespace) -> int:
     """The command; the exit code."""
-    others = {".json": _image_training.write_settings, "-samples.png": functools.partial(_command.draw_other, pictures)}
+    others: _command.Others = {
+        ".json": _image_training.write_settings,
+        "-samples.png": lambda arrays, settings, path: write_picture(path, pictures(arrays)),
+    }
     return _command.run("figure4", lambda: compute(args), args.out, draw, table, others)
 
 

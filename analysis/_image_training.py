@@ -10,7 +10,7 @@ import multiprocessing
 import signal
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -88,6 +88,7 @@ def images(name: str, size: int, n: int | None = None) -> cv.datasets.DataSet:
     data = getattr(cv.datasets, base)() if base in ("mnist", "digits", "patches") else cv.datasets.images(base)
     data = _training.some(data, len(data) if n is None else n)
     data = dataclasses.replace(data, name=name.replace(base, data.name))
+    assert data.image_shape is not None
     return cv.datasets.resized(data, size) if min(data.image_shape[:2]) > size else data
 
 
@@ -234,7 +235,8 @@ class Runs:
 
     def _side_by_side(self, data: cv.datasets.DataSet, todo: Sequence[Job], done: Callable[[], Any]) -> None:
         context = multiprocessing.get_context("spawn")
-        stop, waiting, running = context.Event(), list(todo), set()
+        stop, waiting = context.Event(), list(todo)
+        running: set[Future[None]] = set()
         with ProcessPoolExecutor(min(self.jobs, len(todo)) or 1, context, _begin, (stop,)) as pool:
             try:
                 while running or waiting:

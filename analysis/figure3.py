@@ -9,6 +9,15 @@ with time. Writes PNG, PDF and an .npz of every plotted array with its settings.
 
 The default is four clusters, two latent dimensions and 20000 steps, which takes a quarter of a minute. `--data digits`
 takes 300 digits and at most half a minute.
+
+With `--model convdraw` the same is drawn for a network of images on MNIST-rotate, a conditional ConvDRAW in PyTorch:
+
+    python -m analysis.figure3 --model convdraw [--data mnist-rotate|mnist|colour-mnist|PATH] [--compare] [--jobs 2] ...
+
+The model is trained on MNIST of 16 x 16 pixels; `--compare` adds the model that does not see the context. lambda starts
+at beta = 1. 1500 steps take about two minutes of one core for each model. Each run is kept in the folder --runs: a
+finished one is read, an interrupted one is continued, and --budget sets a time after which no further one starts. The
+settings, the metrics and the versions of all runs are written beside the figure, as .json.
 """
 
 from __future__ import annotations

@@ -109,8 +109,7 @@ def trained(monkeypatch):
 def test_files_of_a_figure(drawn, figure, tmp_path):
     folder, arrays, settings, text = drawn(figure)
     suffixes = [".npz", ".png", ".pdf", ".json", *["-samples.png"] * (figure is figure4)]
-    table = figure5.table if figure is figure5 else PARTS[figure].table
-    assert text.startswith(table(arrays))
+    assert text.startswith(PARTS[figure].table(arrays))
     assert text.splitlines()[-len(suffixes) :] == [f"wrote {folder / 'figure'}{suffix}" for suffix in suffixes]
     assert "not computed" not in text
     assert not settings["interrupted"]
@@ -122,7 +121,7 @@ def test_files_of_a_figure(drawn, figure, tmp_path):
         assert (folder / "runs" / f"{name}.npz").exists()
         assert (folder / "runs" / f"{name}.pt").exists()
     # Pictures are functions of the arrays alone, and change none of them: these are read-only.
-    draw = figure5.draw if figure is figure5 else PARTS[figure].draw
+    draw = PARTS[figure].draw
     with coarse():
         _command.write("name", tmp_path / "redrawn", arrays, settings, draw)
     assert (tmp_path / "redrawn.png").read_bytes() == (folder / "figure.png").read_bytes()
@@ -130,8 +129,7 @@ def test_files_of_a_figure(drawn, figure, tmp_path):
 
 @every_figure
 def test_axes_are_labelled(drawn, figure):
-    draw = figure5.draw if figure is figure5 else PARTS[figure].draw
-    drawing = draw(drawn(figure)[1])
+    drawing = PARTS[figure].draw(drawn(figure)[1])
     assert any(ax.get_xlabel() for ax in drawing.axes)
     assert sum(bool(ax.get_ylabel()) for ax in drawing.axes) >= 2
     assert drawing.get_size_inches()[0] == 3.5
