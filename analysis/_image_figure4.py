@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
 
 def compute(args: argparse.Namespace) -> _command.Computed:
     """Every array of the figure, and its settings with the records of all runs."""
-    families, kappas = _image_training.families(args), _training.numbers("--kappas", args.kappas)
+    families, kappas = _image_training.families(args), sorted(set(_training.numbers("--kappas", args.kappas)))
     seeds, task = _training.seeds_from(args.seed, args.seeds), _image_training.task_name(args.data)
     data = _image_training.images(args.data, args.size, args.n)
     runs = Runs.of(args)
@@ -91,8 +91,7 @@ def draw(arrays: _command.Arrays) -> Figure:
                     continue
                 style: dict[str, Any] = {"color": _training.COLORS[method], "marker": _training.MARKERS[method]}
                 style |= {"mfc": "white" if m else style["color"], "ms": 4, "lw": 0.9}
-                order = np.argsort(kappas)
-                means = np.column_stack([_training.mean_and_error(v)[0] for v in (rms, rate)])[order]
+                means = np.column_stack([_training.mean_and_error(v)[0] for v in (rms, rate)])
                 label = {"annealed": r"ELBO, annealed $\beta$ (GQN)"}.get(method, method)
                 plane.plot(*means.T, **style, ls=("-", "--", ":")[m], label=label)
                 ratio, error = _training.mean_and_error(rms / kappas[:, None])

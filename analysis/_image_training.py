@@ -70,7 +70,7 @@ def parsed(
 
 def families(args: argparse.Namespace) -> list[str]:
     """The models of the option --model, which must fit the data."""
-    found = args.model.split(",")
+    found = list(dict.fromkeys(args.model.split(",")))
     for family in found:
         if family not in FAMILIES:
             raise ValueError(f"--model wants {', '.join(FAMILIES)} separated by commas, got {family!r}")
@@ -83,10 +83,10 @@ def families(args: argparse.Namespace) -> list[str]:
 
 
 def images(name: str, size: int, n: int | None = None) -> cv.datasets.DataSet:
-    """The images of the options --data, --size and --n, in an order drawn at random."""
+    """The images of the options --data, --size and --n."""
     base = name.removeprefix("colour-").removesuffix("-rotate")
     data = getattr(cv.datasets, base)() if base in ("mnist", "digits", "patches") else cv.datasets.images(base)
-    data = _training.some(data, len(data) if n is None else n)
+    data = data if n is None else _training.some(data, n)
     data = dataclasses.replace(data, name=name.replace(base, data.name))
     assert data.image_shape is not None
     return cv.datasets.resized(data, size) if min(data.image_shape[:2]) > size else data
@@ -192,8 +192,9 @@ class Runs:
     @classmethod
     def of(cls, args: argparse.Namespace) -> Runs:
         """The runs of the options of a command."""
-        if args.jobs < 1:
-            raise ValueError(f"--jobs must be at least 1, got {args.jobs}")
+        for option in ("steps", "jobs"):
+            if getattr(args, option) < 1:
+                raise ValueError(f"--{option} must be at least 1, got {getattr(args, option)}")
         if not args.budget >= 0:
             raise ValueError(f"--budget must be a number of minutes, at least 0, got {args.budget}")
         args.runs.mkdir(parents=True, exist_ok=True)

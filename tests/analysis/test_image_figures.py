@@ -144,18 +144,25 @@ def test_finished_runs_are_read(again, drawn, figure, trained):
     assert settings == drawn(figure)[2]
 
 
-def test_an_interrupted_command_goes_on_run_by_run(drawn, tmp_path, monkeypatch, capsys, trained):
+@contextlib.contextmanager
+def interrupted(trained, number):
+    """Ctrl-C in the middle of a run, the first one being 1."""
     noted = image_models.train
 
-    def interrupted(task, constraint, **options):
+    def train(task, constraint, **options):
         def stop(step, row):
-            if len(trained) == 3 and step == 6:
+            if len(trained) == number and step == 6:
                 raise KeyboardInterrupt
 
         return noted(task, constraint, **{**options, "callback": stop})
 
-    with monkeypatch.context() as patch:
-        patch.setattr(image_models, "train", interrupted)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(image_models, "train", train)
+        yield
+
+
+def test_an_interrupted_command_goes_on_run_by_run(drawn, tmp_path, capsys, trained):
+    with interrupted(trained, 3):
         status, arrays, settings = command(figure4, tmp_path)
     assert status == 130
     assert settings["interrupted"]
@@ -170,6 +177,14 @@ def test_an_interrupted_command_goes_on_run_by_run(drawn, tmp_path, monkeypatch,
     assert [options["resume"] is None for _, options in trained] == [False, True, True, True, True]
     for name, array in drawn(figure4)[1].items():
         np.testing.assert_array_equal(arrays[name], array)  # one thread: the same bits
+
+
+def test_after_an_interruption_no_run_starts(tmp_path, trained):
+    with interrupted(trained, 2):
+        status, arrays, settings = command(figure5, tmp_path)
+    assert (status, len(trained)) == (130, 2)  # neither that of the ELBO nor those of GECO
+    assert len(settings["runs"]) == 1
+    assert np.isfinite(arrays["rate"]).sum() == 1
 
 
 def test_after_the_budget_no_run_starts(again, tmp_path, capsys, trained):
@@ -320,6 +335,10 @@ BAD = [
     (figure4, ["--model", "gan"], "--model wants vae, vae-nvp, convdraw separated by commas, got 'gan'"),
     (figure4, ["--data", "digits-rotate"], "--data digits-rotate has a context, which needs --model convdraw"),
     (figure3, ["--data", "digits"], "--compare wants data with a context such as mnist-rotate, got digits"),
+    (figure4, ["--steps", "0"], "--steps must be at least 1, got 0"),
+    (figure4, ["--kappas", "-0.1"], "kappa must be"),
+    (figure4, ["--size", "6"], "image_shape must have sides that are multiples of 4"),
+    (figure4, ["--n", "1"], "--n must be from 2 to 1797"),
     (figure4, ["--jobs", "0"], "--jobs must be at least 1, got 0"),
     (figure4, ["--budget", "-1"], "--budget must be a number of minutes, at least 0, got -1"),
     (figure4, ["--budget", "nan"], "--budget must be a number of minutes, at least 0, got nan"),
