@@ -45,11 +45,6 @@ for statement in ("import constrained_vae.image_models", "cv.image_models", "fro
     assert run(HIDE + code) == [*words, *words]
 
 
-def test_image_models_are_imported_when_they_are_first_used():
-    pytest.importorskip("torch", reason="torch, of the extra torch, is not installed")
-    assert run("import constrained_vae as cv; print(cv.image_models.__name__)") == ["constrained_vae.image_models"]
-
-
 def test_names_of_the_trainer_are_documented():
     assert all(getattr(cv.geco, name).__doc__ for name in cv.geco.__all__)
 

@@ -32,7 +32,7 @@ from ..results.status import Status
 from ..solvers.solve import solve as solve_fixed_point
 from .outcome import Outcome, outcome_of_training, plotting, table_of_thresholds
 from .output import is_archive
-from .values import beta_grid, check_options_of_model, hidden_widths, pair
+from .values import beta_grid, hidden_widths, pair
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -163,7 +163,6 @@ def frontier(args: argparse.Namespace, data: DataSet) -> Outcome:
 
 def train(args: argparse.Namespace, data: DataSet) -> Outcome:
     """A trained model."""
-    check_options_of_model(args)
     if args.size is not None:
         data = resized(data, args.size)
     given: dict[str, Any] = {"objective": "beta", "beta": args.beta}
@@ -184,15 +183,14 @@ def _train_compact(args: argparse.Namespace, data: DataSet, given: dict[str, Any
     from ..geco.starts import spectrum_of
     from ..geco.threshold_table import doubt
 
-    latent = 2 if args.latent is None else args.latent
     run = geco.train(
         data.x,
-        latent_dim=latent,
+        latent_dim=args.latent,
         hidden=None if args.hidden is None else hidden_widths(args.hidden),
         weights=data.weights,
-        sigma=1.0 if args.sigma is None else args.sigma,
-        likelihood=args.likelihood or "gaussian",
-        steps=20_000 if args.steps is None else args.steps,
+        sigma=args.sigma,
+        likelihood=args.likelihood,
+        steps=args.steps,
         **given,
     )
     if not len(run.history):
@@ -201,12 +199,12 @@ def _train_compact(args: argparse.Namespace, data: DataSet, given: dict[str, Any
     def text() -> str:
         seen = run.evaluation
         found = f"{run}\nrate {seen.rate:.6g} nats, distortion {seen.distortion:.6g} on the training data"
-        return found + (f"\n{table_of_thresholds(data.x, latent, data.weights)}" if doubtful() else "")
+        return found + (f"\n{table_of_thresholds(data.x, args.latent, data.weights)}" if doubtful() else "")
 
     def doubtful() -> bool:
         return any(
             run.report[c.name].status in ("slack", "unreachable")
-            or doubt(c, run.x, run.weights, spectrum_of(c, run.x, run.weights), latent, run.model.plane)
+            or doubt(c, run.x, run.weights, spectrum_of(c, run.x, run.weights), args.latent, run.model.plane)
             for c in run.constraints
         )
 

@@ -27,15 +27,15 @@ _EVALUATED = 1000  # images: a pass of a large set would take as long as some of
 
 def train(args: argparse.Namespace, data: DataSet, given: Mapping[str, Any]) -> Outcome:
     """A trained model of images, evaluated on training and test images; `given` are arguments of every training."""
-    make_task = _TASKS[args.task or "plain"]
+    make_task = _TASKS[args.task]
     task, tests = make_task(data), held_out(args.data, size=args.size)
     model = _new_model(args, task)
     run = image_models.train(
         task,
         model=model,
         sigma=_sigma(args, math.prod(task.image_shape)),
-        steps=10_000 if args.steps is None else args.steps,
-        device=args.device or "auto",
+        steps=args.steps,
+        device=args.device,
         **given,
     )
     if not len(run.history):
@@ -56,7 +56,7 @@ def train(args: argparse.Namespace, data: DataSet, given: Mapping[str, Any]) -> 
 
     def facts() -> Mapping[str, Any]:
         found = {name: _numbers(seen) for name, seen in evaluations().items()}
-        return {**found["training"], "test": found.get("test")}
+        return {"sigma": run.sigma, **found["training"], "test": found.get("test")}
 
     return outcome_of_training(run, text, facts)
 

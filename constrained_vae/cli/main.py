@@ -70,9 +70,11 @@ def _run(args: argparse.Namespace, prog: str, signals: Signals) -> int:
             kinds = stack.enter_context(_printing_warnings(prog))
             from ..datasets import find
             from ..results.status import NotConvergedWarning
-            from . import commands, output
+            from . import commands, output, values
 
             with signals.computing():
+                if args.command == "train":
+                    values.complete(args)
                 data = find(args.data, seed=args.seed)
                 output.check(args)
                 outcome: Outcome = getattr(commands, args.command)(args, data)

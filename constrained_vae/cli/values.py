@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +18,10 @@ _MODELS_WITH = {  # options of train that some models do not have
     "task": _IMAGE_MODELS,
     "device": _IMAGE_MODELS,
     "draws": ("convdraw",),
+}
+_DEFAULTS: dict[bool, dict[str, Any]] = {  # of train, for models of images or not; others are those of the library
+    False: {"latent": 2, "sigma": 1.0, "likelihood": "gaussian", "steps": 20_000},
+    True: {"task": "plain", "device": "auto", "steps": 10_000},
 }
 
 
@@ -58,10 +63,13 @@ def hidden_widths(text: str) -> tuple[int, ...]:
         raise ValueError(f"--hidden wants widths such as 64,64, or linear, got {shown(text)}") from None
 
 
-def check_options_of_model(args: argparse.Namespace) -> None:
-    """Raise ValueError for an option of `train` that the model does not have."""
+def complete(args: argparse.Namespace) -> None:
+    """Give options of `train` the defaults of the model; ValueError for an option that the model does not have."""
     for name, models in _MODELS_WITH.items():
         if getattr(args, name) is not None and args.model not in models:
             raise ValueError(f"--{name} belongs to --model {' or '.join(models)}, got --model {args.model}")
     if args.task == "rotate" and args.model != "convdraw":
         raise ValueError(f"--task rotate wants --model convdraw, which sees the turned image, got --model {args.model}")
+    for name, default in _DEFAULTS[args.model in _IMAGE_MODELS].items():
+        if getattr(args, name) is None:
+            setattr(args, name, default)

@@ -83,6 +83,7 @@ def test_every_model_is_trained_and_evaluated_on_both_parts(model, images, tmp_p
     assert f"\ntest images: rate {found['test']['rate']:.6g} nats" in said
     assert (" by step)" in said) is (model == "convdraw")
     assert len(found["columns"]["kl"]) == 12
+    assert (found["sigma"], found["options"]["task"]) == (0.2, "plain")
     for numbers in (found, found["test"]):
         assert sum(numbers["rates"]) == pytest.approx(numbers["rate"], rel=1e-12)
         assert numbers["per_dimension"] == pytest.approx(numbers["distortion"] / 64, rel=1e-12)

@@ -197,6 +197,7 @@ def test_train(tmp_path, goal):
     assert run("train", "two_points", *goal, *options, "--steps", "60", *resumed) in (0, 1)
     found = read(tmp_path / "r.json")
     assert len(found["columns"]["kl"]) == 60
+    assert found["options"]["sigma"] == 1.0  # the default of this model
     assert found["converged"] == all(f["status"] in ("met", "slack") for f in found["report"].values())
     assert (tmp_path / "r.png").read_bytes().startswith(b"\x89PNG")
 

@@ -3,6 +3,7 @@
 import gzip
 import math
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -277,9 +278,13 @@ def test_the_test_part_beside_what_find_reads(mnist_folder, tmp_path_factory, mo
     held = datasets.held_out(mnist_folder, size=2)
     np.testing.assert_array_equal(held.x, images(mnist_folder, part="test", size=2).x)
     assert datasets.held_out(mnist_folder / "train-images-idx3-ubyte.gz") is None  # a file has one part
+    folder = tmp_path_factory.mktemp("archives")
+    monkeypatch.chdir(folder)
+    (folder / "digits").symlink_to(mnist_folder)  # the name of a set goes first, as it does for find
+    assert datasets.held_out("digits") is None
+    assert len(datasets.held_out(Path("digits"))) == 2
     (mnist_folder / "t10k-images-idx3-ubyte.gz").unlink()
     assert datasets.held_out(mnist_folder) is None
-    folder = tmp_path_factory.mktemp("archives")
     np.savez(folder / "both.npz", x_train=GREY, x_test=GREY[:2], y_test=LABELS[:2])
     np.testing.assert_array_equal(datasets.held_out(folder / "both.npz").labels, LABELS[:2])
     np.savez(folder / "one.npz", images=GREY)
@@ -287,9 +292,6 @@ def test_the_test_part_beside_what_find_reads(mnist_folder, tmp_path_factory, mo
     np.savez(folder / "wrong.npz", x_train=GREY, x_test=GREY.astype(np.int64))
     with pytest.raises(ValueError, match=r"wrong.npz must hold images: the type must be uint8"):
         datasets.held_out(folder / "wrong.npz")
-    monkeypatch.chdir(folder)
-    (folder / "digits").symlink_to(mnist_folder)  # the name of a set goes first, as it does for find
-    assert datasets.held_out("digits") is None
 
 
 def test_the_test_part_of_cifar10(cifar_folder):

@@ -278,3 +278,8 @@ def test_bad_noise_for_samples(noise, context, message):
     model = make_model({**MODELS["conditional draw"], "image_shape": [1, 8, 8]})
     with pytest.raises(ValueError, match=message):
         model.sample(noise, context)
+
+
+def test_the_models_are_reached_from_the_package():
+    assert cv.image_models.make_model is make_model
+    assert "image_models" not in cv.__all__  # `from constrained_vae import *` works without the extra
