@@ -85,7 +85,7 @@ def draw(arrays: _command.Arrays) -> Figure:
         axes["rms"].set(ylabel="error per pixel, rms", yscale="log")
         axes["kl"].set(ylabel="KL  (nats)", ylim=(0, None))
         axes["beta"].axhline(1, color="0.4", ls="--", lw=0.8)
-        axes["beta"].set(ylabel=r"equivalent $\beta$  ($\sigma=\kappa$)", ylim=(0, None))
+        axes["beta"].set(ylabel=r"equivalent $\beta$  ($\sigma=\kappa$)")
         _training.plain(axes["rms"].yaxis)
         for panel in ("rms", "kl", "beta"):
             axes[panel].set(xscale="log", xlabel="step of training", xlim=(steps[0], steps[-1]))
