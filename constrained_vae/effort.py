@@ -21,6 +21,7 @@ from .data.sample import spanning_sample
 from .objectives.elbo import ELBO
 from .phases.criticality import critical_beta
 from .problems.problem import Problem
+from .results.status import Status
 from .solvers.solve import solve
 
 _WORK = 2**26  # N K (D + 8) of the longer calibrating map, about 30 ms on a core; the shorter one has an eighth
@@ -196,7 +197,8 @@ def estimate(
         maps, sweep_maps = trial.maps, trial.sweep_maps
         slow = max(_BESIDE[0] * once, trial.seconds(distinct))
         fast = slow / _FASTER
-    needs = memory.of_solve(n, k, d, real.itemsize)
+    repeated = 8 * (n - distinct) * d  # bytes of rows that are only read
+    needs = memory.of_solve(distinct, k, d, real.itemsize) + repeated
     sites = min(distinct, memory.SITES)
     curve = _OF_FRONTIER[0] * _map_seconds(distinct, sites, d, name, real) + _OF_FRONTIER[1] * distinct * least
     return Estimate(
@@ -205,10 +207,10 @@ def estimate(
         d,
         distinct,
         name,
-        Effort(once, once, memory.of_map(n, k, d, real.itemsize)),
+        Effort(once, once, memory.of_map(distinct, k, d, real.itemsize) + repeated),
         Effort(maps[0] * fast, maps[1] * slow, needs),
         Effort(sweep_maps[0] * fast, sweep_maps[1] * slow, needs + 240 * 8 * (k * d + k)),
-        Effort(curve / _SPREAD, curve * _SPREAD, memory.of_frontier(distinct, d) + 8 * n * d),
+        Effort(curve / _SPREAD, curve * _SPREAD, memory.of_frontier(distinct, d) + repeated),
     )
 
 
@@ -298,6 +300,8 @@ def _solved(
     for share in _COOLED:
         start = time.perf_counter()
         found = run(beta=share * top, time_limit=_TRIAL_SECONDS)
+        if found.status is Status.INTERRUPTED:
+            raise KeyboardInterrupt
         seconds.append((time.perf_counter() - start) / found.n_maps)
         maps.append(found.n_maps)
     return max(seconds), maps

@@ -8,6 +8,7 @@ import pytest
 import constrained_vae as cv
 from constrained_vae import effort
 from constrained_vae._utils import memory
+from constrained_vae.backends import reference
 from constrained_vae.problems.problem import Problem
 
 FLOAT64 = np.dtype(np.float64)
@@ -130,6 +131,16 @@ def test_data_narrow_the_ranges(linear):
         assert one.most / one.least < wide.most / wide.least
 
 
+def test_an_interrupted_trial_ends_the_estimate(linear, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    x = np.random.default_rng(0).normal(size=(50, 2))
+    monkeypatch.setattr(reference, "expectations", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        cv.estimate(50, 4, 2, x=x, backend="reference")
+
+
 def test_coincident_points(linear):
     found = cv.estimate(10, 4, 2, x=np.ones((10, 2)))
     assert found.distinct == 1
@@ -194,6 +205,13 @@ def test_a_size_beyond_the_memory_is_refused_with_the_same_number(monkeypatch, l
         cv.solve(x, n_tiles=8)
     monkeypatch.setattr(memory, "physical", lambda: float(needed))
     cv.solve(x, n_tiles=8, beta=100.0, max_maps=2, on_failure="return")
+
+
+def test_rows_that_repeat_need_no_memory(monkeypatch):
+    x = np.random.default_rng(0).integers(2, size=(50_000, 4)).astype(float)
+    monkeypatch.setattr(memory, "physical", lambda: memory.of_map(50_000, 8, 4) - 1.0)
+    cv.solve(x, n_tiles=8, beta=100.0, max_maps=2, on_failure="return")
+    assert cv.estimate(50_000, 8, 4, x=x).map.bytes < memory.of_map(50_000, 8, 4) / 2
 
 
 def test_memory_maps_are_refused_by_their_blocks(monkeypatch, tmp_path):

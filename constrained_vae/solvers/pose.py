@@ -59,14 +59,17 @@ def pose(
 
 def _check_memory(problem: Problem, k: int) -> None:
     """Raise TooLargeError if a map with k tiles needs more memory than the machine has."""
-    rows = problem.data.rows
+    rows, there = problem.data.rows, memory.physical()
+
+    def needed(n: int) -> int:
+        return memory.of_map(n, k, rows.dim, rows.dtype.itemsize)
+
     n = min(len(rows), memory.rows_of_block(rows.dim)) if rows.streamed else len(rows)
-    needed, there = memory.of_map(n, k, rows.dim, rows.dtype.itemsize), memory.physical()
-    if needed > there:
+    if needed(n) > there and needed(len(rows.distinct())) > there:
         instead = "fewer tiles" if rows.streamed else "a memory map, float32 or fewer tiles"
         raise TooLargeError(
-            f"a map of {len(rows)} rows, {k} tiles and {rows.dim} columns needs {memory.text(needed)}, and the memory "
-            f"of this machine is {memory.text(there)}: take {instead}"
+            f"a map of {len(rows)} rows, {k} tiles and {rows.dim} columns needs {memory.text(needed(n))}, and the "
+            f"memory of this machine is {memory.text(there)}: take {instead}"
         )
 
 
