@@ -16,6 +16,7 @@ from .backends import BackendNotAvailableError as BackendNotAvailableError
 from .data.frame import Frame as Frame
 from .data.rows import RowBlocks as RowBlocks
 from .diagnostics import Blur as Blur, Report as Report, report as report
+from .effort import Effort as Effort, Estimate as Estimate, estimate as estimate
 from .equations import Expectations as Expectations, bits as bits
 from .estimator import FixedPointVAE as FixedPointVAE
 from .frontier.certificate import Certificate as Certificate, certify as certify

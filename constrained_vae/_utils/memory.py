@@ -11,11 +11,52 @@ import os
 BLOCK = 2**22  # entries (rows times columns) of a block of rows, and of an array with an entry per row and tile
 KEPT = 2**26  # entries of all arrays that a pass keeps for the next pass; more of them are computed anew
 LARGEST = 2**27  # entries of the largest array that is returned whole, 1 GiB
+SITES = 4096  # reconstructions of the global optimum at most
+
+# What the kernels need, as `backends.numba` documents it:
+_IN_ORDER, _WORTH_SORTING = 4, 512  # most columns and fewest rows of data that are kept in another order, too
+_FEW = 8  # most columns for which a kernel needs no blocks of products
+_SCRATCH, _SHARED = 14_000_000, 2**23  # bytes of these blocks; of one block that all threads share
+_OBJECTS = 10_000  # bytes of everything else
+_VECTORS = 50  # arrays (K, D) of the accelerators and of the error estimate
 
 
 def rows_of_block(columns: int) -> int:
     """How many rows a block of so many columns has."""
     return max(1, BLOCK // columns)
+
+
+def of_map(n: int, k: int, d: int, itemsize: int = 8) -> int:
+    """Bytes of a map of (n, d) data in memory, the data included, with k tiles, at the moment when they are most."""
+    x, kept = 8 * n * d, itemsize * n * d
+    in_order = d <= _IN_ORDER and n >= _WORTH_SORTING
+    framing = 3 * 8 * min(n * d, BLOCK) + 17 * n  # deviations of a block, three arrays at a time, and weights
+    preparing = (2 * 8 * n * d if in_order or itemsize == 8 else 20 * n * d) + (40 if in_order else 16) * n
+    mapping = (2 if in_order else 1) * kept + (16 + 2 * itemsize) * n + 3 * 8 * k * d + _scratch(n, k, d, itemsize)
+    return x + max(framing, preparing, mapping) + 8 * k * d + _OBJECTS
+
+
+def _scratch(n: int, k: int, d: int, itemsize: int) -> int:
+    """Bytes of the blocks in which the CPU kernels multiply matrices."""
+    if d <= _FEW:
+        return 0
+    rows, enough = (96, 4) if k >= 512 else (32, 2)
+    room = min(_SCRATCH // (16 * k * (d + 1) + 8 * rows * (k + d + 1)), n // 160)  # chunks that fit
+    shared = room < enough and k >= 64 and n * k * (d + 8) >= 2**26
+    most, together = (_SHARED, min(n, 512)) if shared else (_SCRATCH, n)
+    return min(most, itemsize * together * (k + d))
+
+
+def of_solve(n: int, k: int, d: int, itemsize: int = 8) -> int:
+    """Bytes that a solution at one temperature takes at most: those of a map, and what is kept between maps."""
+    encoders = 3 * 8 * min(n * k, BLOCK) + (8 * n * (k + d) if n * (k + d) <= KEPT else 0)
+    return of_map(n, k, d, itemsize) + encoders + _SCRATCH + _VECTORS * 8 * k * d
+
+
+def of_frontier(n: int, d: int) -> int:
+    """Bytes that R(D) of n distinct points takes at most: a reconstruction may be at every point, up to `SITES`."""
+    k = min(n, SITES)
+    return of_map(n, k, d) + 6 * 8 * n * k + 3 * 8 * min(n * (2 * n + k), BLOCK)
 
 
 def physical() -> float:
@@ -24,3 +65,8 @@ def physical() -> float:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):  # Windows, and systems without these names
         return math.inf
+
+
+def text(size: float) -> str:
+    """A number of bytes with three digits, in GiB or MiB."""
+    return f"{size / 2**30:.3g} GiB" if size >= 2**30 else f"{size / 2**20:.3g} MiB"

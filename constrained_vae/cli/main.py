@@ -1,4 +1,4 @@
-"""The command line `constrained-vae` with the commands solve, sweep, transitions, frontier and train.
+"""The command line `constrained-vae` with the commands solve, sweep, transitions, frontier, train and estimate.
 
 A command computes, then writes the file, then draws the picture, and prints at last; none of the three needs another
 one. Exit codes: 0 done; 1 not converged; 2 bad input; 3 computed, but the file, the picture or the text could not be
@@ -60,7 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             args = _parser().parse_args(argv)
         finally:
             endings.flush()  # of --help
-        return _run(args, f"constrained-vae {args.command}", signals)
+        run = _estimate if args.command == "estimate" else _run
+        return run(args, f"constrained-vae {args.command}", signals)
 
 
 def _run(args: argparse.Namespace, prog: str, signals: Signals) -> int:
@@ -87,6 +88,20 @@ def _run(args: argparse.Namespace, prog: str, signals: Signals) -> int:
         if len(kinds) > _LISTED:
             endings.say(f"{prog}: and {len(kinds) - _LISTED} more warnings", sys.stderr)
     return endings.ended(prog, whole, converged, signals)
+
+
+def _estimate(args: argparse.Namespace, prog: str, signals: Signals) -> int:
+    """Print what the other commands would take; the exit code."""
+    try:
+        with signals.computing():
+            from ..datasets import find
+            from ..effort import estimate
+
+            x = None if args.data is None else find(args.data, seed=args.seed).x
+            found = estimate(args.n, args.k, args.d, x=x, backend=args.backend)
+    except BaseException as error:
+        return endings.explained(prog, error, "write", signals)
+    return endings.ended(prog, endings.printed(prog, lambda: str(found), [], signals), True, signals)
 
 
 def _publish(
@@ -204,6 +219,13 @@ def _parser() -> _Parser:
     made.add_argument("--model", metavar="RATE:DISTORTION", help="a trained model, to compare with the frontier")
 
     _add_train(command("train", "GECO, or a beta-VAE", "four_clusters --kappa 0.5 --steps 5000 --out run.npz"))
+
+    text = "time and memory of a map, a solution, a sweep and R(D), before they are run"
+    made = commands.add_parser("estimate", parents=[backend], help=text, description=f"{text[0].upper()}{text[1:]}.")
+    for name, metavar, what in (("n", "N", "data points"), ("k", "K", "latent tiles"), ("d", "D", "dimensions")):
+        made.add_argument(name, metavar=metavar, type=int, help=f"number of {what}")
+    made.add_argument("--data", metavar="DATA", help=f"the data, or some of them, which narrow the ranges: {_DATA}")
+    made.add_argument("--seed", type=int, default=0, help="seed of named data sets (%(default)s)")
     return result
 
 

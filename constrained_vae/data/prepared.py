@@ -8,7 +8,7 @@ on the blocks alone, bit by bit, and not on where or when a block was computed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import ModuleType
 from typing import Any, Protocol, TypeVar
@@ -46,7 +46,8 @@ class Block:
     rho : (n,) array
         Data weights.
     rows : slice or None
-        The rows of the data in this block; None if the backend has put the rows into another order.
+        The rows of the data in this block; None if the backend has put the rows into another order, or rows that
+        repeat are one row of the block.
     """
 
     x: Array
@@ -88,12 +89,15 @@ class PreparedData:
         (x, rows) -> (phi, s), in the frame: the statistics of the objective, without multipliers.
     standardised : bool
         Whether the frame is the standard one, in which the data have the mean 0 and the radius 1.
+    labelled : bool
+        Whether the statistics depend on labels of the rows, so that equal rows may differ.
     """
 
     rows: Rows
     backend: ModuleType
     statistics: Statistics
     standardised: bool
+    labelled: bool = False
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -149,9 +153,10 @@ class PreparedData:
             yield block
 
     def whole(self) -> Block:
-        """All rows of positive weight, as one block on the host."""
+        """All rows of positive weight, as one block on the host; rows that repeat are one row."""
+        data = replace(self, rows=self._merged()) if self._resident is None else self
         parts = []
-        for block in self.blocks():
+        for block in data.blocks():
             arrays = [to_host(array) for array in (block.x, block.phi, block.s, block.rho)]
             heavy = arrays[-1] > 0
             parts.append(arrays if heavy.all() else [array[heavy] for array in arrays])
@@ -168,14 +173,17 @@ class PreparedData:
     def _resident(self) -> Block | None:
         """All rows, prepared once for the backend, in the order that it prefers; None if the data are streamed instead.
 
+        Rows that repeat are one row, so that every sum over the rows costs what the distinct rows cost.
         A device must have twice the memory of the data, because a map also needs statistics and working space.
         """
         free = getattr(self.backend, "free_memory", None)
-        size = self.dtype.itemsize * len(self) * self.rows.dim
-        if self.rows.streamed or (free is not None and 2 * size > free()):
+        if self.rows.streamed:
             return None
-        ((rows, x, rho),) = self.rows.blocks()
-        block = self._block(rows, x, rho)
+        source = self._merged()
+        if free is not None and 2 * self.dtype.itemsize * len(source) * source.dim > free():
+            return None
+        ((rows, x, rho),) = source.blocks()
+        block = self._block(rows if source is self.rows else None, x, rho)
         order = getattr(self.backend, "order", lambda phi: None)(block.phi)
         if order is not None:
             phi = block.phi[order]
@@ -185,10 +193,14 @@ class PreparedData:
             _frozen(array)
         return block
 
+    def _merged(self) -> Rows:
+        """The rows, of which those that repeat are one row unless labels may tell them apart."""
+        return self.rows if self.labelled else self.rows.distinct()
+
     def _streamed(self, columns: int | None) -> Iterator[Block]:
         return (self._block(*block) for block in self.rows.blocks(columns or self.rows.dim))
 
-    def _block(self, rows: slice, x: FloatArray, rho: FloatArray) -> Block:
+    def _block(self, rows: slice | None, x: FloatArray, rho: FloatArray) -> Block:
         there = self.to_device(x)
         return Block(there, *self.statistics(there, rows), self.to_device(rho), rows)
 

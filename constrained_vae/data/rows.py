@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -16,6 +16,7 @@ from .._utils import memory
 from .._utils.arrays import FloatArray
 from .._utils.checks import check_data, shown
 from .frame import Frame
+from .repeats import merged
 
 _MAX_ROUNDING = 1e-7  # of the radius: the rounding of the data up to which solutions are of use
 
@@ -195,6 +196,13 @@ class Rows:
         count = len(self) if whole else memory.rows_of_block(max(self.dim, columns or 1))
         for rows, x in row_blocks(self.source if self.streamed else self._whole, count):
             yield rows, (self._inward(x) if self.streamed else x), self.weights[rows]
+
+    def distinct(self) -> Rows:
+        """The same data with every row that repeats as one row, the first; as they are if few do, or not in memory."""
+        if isinstance(self.source, (np.memmap, RowBlocks)):
+            return self
+        found = merged(self.source, self.weights)
+        return self if found is None else replace(self, source=found[0], weights=found[1])
 
     def take(self, indices: npt.NDArray[np.intp]) -> FloatArray:
         """Some points in the frame, (n, D) in float64; their indices must ascend."""

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm.auto import tqdm
 
-from .._utils import deadline
+from .._utils import deadline, memory
 from .._utils.arrays import FloatArray
 from .._utils.checks import check_count, check_flag, check_instance, check_number, check_time_limit
 from ..data.rows import RowBlocks
@@ -34,7 +34,6 @@ from .masses import best_masses
 
 _STEEPEST = 1e100  # lambda times the squared radius of the data
 _POLISH_MAPS = 60  # maps between two insertions
-_MAX_SITES = 4096  # reconstructions of a solution
 _MAX_IDLE_ROUNDS = 30  # rounds without a smaller gap after which the search ends
 _ENDINGS = {
     Status.CONVERGED: "converged: the gap is met",
@@ -245,7 +244,7 @@ class _Search:
             new = tops[heights > 0.1 * self.gap]
             if certificate.rigorous:  # the proof failed: it found a larger c than the search
                 new = np.concatenate([self.problem.data.frame.inward(certificate.where[None]), new])
-            new = new[: max(_MAX_SITES - len(psi), 0)]
+            new = new[: max(memory.SITES - len(psi), 0)]
             psi, masses = np.concatenate([psi, new]), np.append(masses, np.zeros(len(new)))
             psi, masses = self.weighed(psi, masses)
             psi, masses = self.merged(psi, masses)

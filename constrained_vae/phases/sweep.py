@@ -278,8 +278,9 @@ def _split_scales(problem: Problem) -> tuple[FloatArray, FloatArray]:
 
     Also the share of the largest cluster in the weight after each split.
     """
-    chosen, rho = spanning_sample(problem.data.rows, _MAX_SUBSAMPLE)
-    points = problem.data.rows.take(chosen)
+    rows = problem.data.rows.distinct()
+    chosen, rho = spanning_sample(rows, _MAX_SUBSAMPLE)
+    points = rows.take(chosen)
 
     def spread(node: Any) -> float:
         members = node.pre_order()

@@ -82,7 +82,8 @@ class Problem:
     def of(cls, rows: Rows, objective: Objective, backend: str) -> Problem:
         """The problem of rows with a frame."""
         statistics = objective.in_frame(rows.frame).statistics
-        return cls(PreparedData(rows, get_backend(backend), statistics, objective.equivariant), objective)
+        labelled = objective.labelled is not None
+        return cls(PreparedData(rows, get_backend(backend), statistics, objective.equivariant, labelled), objective)
 
     def at(self, objective: Objective) -> Problem:
         """The same data with another objective that has the same statistics (a sweep changes beta)."""

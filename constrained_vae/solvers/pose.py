@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy.typing as npt
 
-from .._utils.checks import check_choice, check_instance, shown
+from .._utils import memory
+from .._utils.checks import TooLargeError, check_choice, check_instance, shown
 from .._utils.defaults import N_TILES
 from ..data.rows import RowBlocks
 from ..latent.tiling import Tiling
@@ -51,7 +52,25 @@ def pose(
     check_instance(tiling, "tiling", Tiling, "Tiling.uniform(64)")
     check_choice(masses, "masses", ("fixed", "free"))
     check_on_failure(on_failure)
-    return Posed(Problem.make(x, objective, weights, backend, dtype, beta=beta, sigma=sigma), tiling, masses == "free")
+    problem = Problem.make(x, objective, weights, backend, dtype, beta=beta, sigma=sigma)
+    _check_memory(problem, len(tiling))
+    return Posed(problem, tiling, masses == "free")
+
+
+def _check_memory(problem: Problem, k: int) -> None:
+    """Raise TooLargeError if a map with k tiles needs more memory than the machine has."""
+    rows, there = problem.data.rows, memory.physical()
+
+    def needed(n: int) -> int:
+        return memory.of_map(n, k, rows.dim, rows.dtype.itemsize)
+
+    n = min(len(rows), memory.rows_of_block(rows.dim)) if rows.streamed else len(rows)
+    if needed(n) > there and needed(len(rows.distinct())) > there:
+        instead = "fewer tiles" if rows.streamed else "a memory map, float32 or fewer tiles"
+        raise TooLargeError(
+            f"a map of {len(rows)} rows, {k} tiles and {rows.dim} columns needs {memory.text(needed(n))}, and the "
+            f"memory of this machine is {memory.text(there)}: take {instead}"
+        )
 
 
 def check_on_failure(on_failure: Any) -> None:

@@ -187,6 +187,27 @@ def test_a_frontier_beyond_the_plane_is_called_heuristic(tmp_path, capsys):
     assert found["excess"]["rigorous"] is False
 
 
+def test_estimate(capsys):
+    assert run("estimate", 200, 4, 2, "--backend", "reference") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[2:]] == ["map", "solve", "sweep", "rate_distortion"]
+    assert run("estimate", 2, 4, 1, "--data", "two_points", "--backend", "reference") == 0
+    assert capsys.readouterr().out.startswith("2 rows, 4 tiles, 1 columns, reference\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((0, 4, 2), "n must be a whole number of at least 1, got 0"),
+        ((2, 4, 3, "--data", "two_points"), "x must have d=3 columns, got 1"),
+        ((2, "many", 3), "argument K: invalid int value: 'many'"),
+    ],
+)
+def test_an_estimate_of_no_size(capsys, arguments, message):
+    assert run("estimate", *arguments, "--backend", "reference") == 2
+    assert message in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("goal", [["--kappa", "0.8"], ["--beta", "0.5"]])
 def test_train(tmp_path, goal):
     pytest.importorskip("constrained_vae.geco")
@@ -653,4 +674,4 @@ def test_the_commands_of_the_guide_are_understood():
     text = (ROOT / "docs" / "guide.md").read_text()
     lines = [line for line in text.splitlines() if line.startswith("constrained-vae ")]
     commands = {cli._parser().parse_args(shlex.split(line, comments=True)[1:]).command for line in lines}
-    assert commands == {*COMMANDS, "train"}
+    assert commands == {*COMMANDS, "train", "estimate"}

@@ -18,12 +18,12 @@ WEIGHTS = np.array([0.1, 0.2, 0.3, 0.1, 0.2, 0.1])
 LABELS = np.array([0.0, 0.0, 1.0, 1.0, 1.0, 0.0])
 
 # Results, and second names of functions; no user calls them. Everything else must be in `public_calls`.
-RESULTS = """Blur Branch BranchComparison Certificate CertifiedFixedPoint ConstrainedFixedPoint Eigenpairs Excess
-Expectations report spectral.compare_spectral spectral.first_split equations.bits FirstSplit FixedPoint Iterate Jacobian
-NearestSplit Peak RateDistortionCurve Report SpectralComparison SupportChange
-Tangent Transition diagnostics.Blur diagnostics.Report geco.Evaluation geco.Feasibility geco.History geco.Placement
-geco.Run geco.Thresholds
-spectral.BranchComparison spectral.FirstSplit spectral.SpectralComparison equations.Expectations""".split()
+RESULTS = """Blur Branch BranchComparison Certificate CertifiedFixedPoint ConstrainedFixedPoint Effort
+Eigenpairs Estimate Excess Expectations report spectral.compare_spectral spectral.first_split equations.bits
+FirstSplit FixedPoint Iterate Jacobian NearestSplit Peak RateDistortionCurve Report SpectralComparison
+SupportChange Tangent Transition diagnostics.Blur diagnostics.Report geco.Evaluation geco.Feasibility
+geco.History geco.Placement geco.Run geco.Thresholds spectral.BranchComparison spectral.FirstSplit
+spectral.SpectralComparison equations.Expectations""".split()
 # Called by the solvers, with arrays that were checked already.
 PROTOCOLS = (
     "in_frame",
@@ -197,6 +197,7 @@ def public_calls(folder):
         ),
         "first_critical_beta": (cv.first_critical_beta, DATA),
         "default_betas": (cv.default_betas, {**DATA, "count": 5}),
+        "estimate": (cv.estimate, {"n": 6, "k": 4, "d": 2, "x": X, "backend": "reference", "dtype": None}),
         "nucleation_beta": (cv.nucleation_beta, {**DATA, "time_limit": 2.0}),
         "hysteresis_interval": (cv.hysteresis_interval, {**DATA, "time_limit": 2.0}),
         "first_split": (cv.first_split, {"x": X, "weights": WEIGHTS, "backend": "reference"}),
