@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from .._utils import tables
 from .._utils.arrays import FloatArray
-from .._utils.checks import check_count, finite_array
+from .._utils.checks import check_count, finite_array, shown
 from .._utils.files import check_contents
 from ..data import signature
 from .hull import time_sharing
@@ -129,6 +129,8 @@ class PopulationBounds:
         ValueError
             If an array is missing, or the arrays are not those of bounds.
         """
+        if not isinstance(arrays, Mapping):
+            raise ValueError(f"arrays must be a dict of names and arrays, got {shown(arrays)}")
         names = [f.name for f in fields(cls)]
         if missing := [name for name in names if name not in arrays]:
             raise ValueError(f"the arrays of bounds of a source must include {missing[0]!r}")
@@ -142,5 +144,7 @@ class PopulationBounds:
         check_contents(arrays["confidence"], "confidence", (), 0.5)
         if not (confidence := float(arrays["confidence"])) < 1:
             raise ValueError(f"confidence must be below 1, got {confidence}")
-        rows = {name: check_count(np.asarray(arrays[name])[()], name) for name in ("tuning_rows", "rest_rows")}
+        for name in ("tuning_rows", "rest_rows"):
+            check_contents(arrays[name], name, ())
+        rows = {name: check_count(np.asarray(arrays[name]).item(), name) for name in ("tuning_rows", "rest_rows")}
         return cls(**{**{name: arrays[name] for name in names}, "confidence": confidence, **rows})
