@@ -27,8 +27,8 @@ from .population import PopulationBounds
 
 _LEAST_ROWS = 100
 _SHARE = 5  # one held-out row in so many chooses the dual functions
-_SMOOTHINGS = np.array([0.0, 0.1, 0.2, 0.4, 0.8])  # variances of Gaussians by which a code is smoothed, in units of theta
-_QUANTILES = np.array([0.001, 0.002, 0.005, 0.01, 0.02, 0.05])  # of Z on the rows that choose: values of its floor z_0
+_SMOOTHINGS = np.array([0.0, 0.1, 0.2, 0.4, 0.8])  # variances by which a code is smoothed, in units of theta
+_QUANTILES = np.array([0.001, 0.002, 0.005, 0.01, 0.02, 0.05])  # of Z on the rows that choose: values of its floor
 _TRIALS = 1000  # points at which the supremum is sought, for every choice
 _STARTS = 256  # points, those of largest coverage, from which the supremum is sought by ascent
 _ACCURACY = 1e-3  # of a proven supremum, in nats

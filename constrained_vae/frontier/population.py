@@ -23,9 +23,10 @@ _TINY = float(np.finfo(np.float64).tiny)
 class PopulationBounds:
     """Bounds of the rate-distortion function of the source, from rows that its codes have not seen (T24).
 
-    The rows of the codes and the held-out rows must be independent draws from the source. Every bound is one-sided, and
-    holds with the probability `confidence` as the number of held-out rows grows, by the central limit theorem. The ends
-    of F hold so at each temperature, the bounds of R(D) at each distortion.
+    The held-out rows must be independent draws from the source, and independent of the rows of the codes; rows of
+    another source give codes that only leave the bounds further apart. Every bound is one-sided, and holds with the
+    probability `confidence` as the number of held-out rows grows, by the central limit theorem. The ends of F hold so
+    at each temperature, the bounds of R(D) at each distortion.
 
     Attributes
     ----------

@@ -85,7 +85,7 @@ def rate_distortion(
         15 more solutions. Two changes that cancel between neighbours of the grid are not found.
     held_out : (M, D) array_like, optional
         Other rows of the source of x, with a Gaussian objective. They give bounds of R(D) of the source, `.population`
-        (T24): the codes are those of x, and know nothing of the held-out rows. All rows must be independent draws.
+        (T24): the codes are those of x. The held-out rows must be independent draws, of x and of each other.
     confidence : float
         Probability with which each of these bounds holds by itself.
     seed : int

@@ -25,7 +25,9 @@ def gaussian(dim, seed, fitted, rows=ROWS, **options):
     """Bounds of N(0, I) at `RATES`, where F = R + D / 2 by water-filling (section 5), and this F."""
     x = np.random.default_rng(seed).standard_normal((rows, dim))
     betas = np.exp(-2 * RATES / dim)
-    curve = cv.rate_distortion(x[:fitted], betas, gap=2e-2, on_failure="return", held_out=x[fitted:], seed=seed, **options)
+    curve = cv.rate_distortion(
+        x[:fitted], betas, gap=2e-2, on_failure="return", held_out=x[fitted:], seed=seed, **options
+    )
     return curve.population, RATES + dim / 2
 
 
