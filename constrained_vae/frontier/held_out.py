@@ -168,8 +168,7 @@ class _Code:
     def smoothed(self, x: FloatArray, smoothings: FloatArray) -> FloatArray:
         """log Z (s, n) of rows (n, D), for the code smoothed by Gaussians of the variances s theta.
 
-        The mean of exp(-lambda |x - psi|^2) over psi + N(0, s theta) is (1 + s)^(-D/2) exp(-lambda |x - psi|^2 / (1 +
-        s)).
+        The mean of exp(-H) over psi + N(0, s theta) is (1 + s)^(-D/2) exp(-H / (1 + s)), with theta = 1 / (2 lambda).
         """
         shift = 0.5 * x.shape[1] * np.log1p(smoothings)
         parts = [
