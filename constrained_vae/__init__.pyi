@@ -23,6 +23,7 @@ from .frontier.certificate import Certificate as Certificate, certify as certify
 from .frontier.curve import Excess as Excess, RateDistortionCurve as RateDistortionCurve
 from .frontier.nucleation import hysteresis_interval as hysteresis_interval, nucleation_beta as nucleation_beta
 from .frontier.optimum import CertifiedFixedPoint as CertifiedFixedPoint, global_solution as global_solution
+from .frontier.population import PopulationBounds as PopulationBounds
 from .frontier.rate_distortion import rate_distortion as rate_distortion
 from .frontier.support_changes import SupportChange as SupportChange
 from .latent.sites import Sites as Sites

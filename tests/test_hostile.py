@@ -42,7 +42,8 @@ ODD = {  # taken by a conversion that nobody asked for
     "a NaN",
     "an infinity",
 }
-LOOSE = ("plotting.", "bits", "RateDistortionCurve.bound_above")  # NaN or infinity has a meaning in or out
+# NaN or infinity has a meaning in or out.
+LOOSE = ("plotting.", "bits", "RateDistortionCurve.bound_above", "PopulationBounds.bound_above")
 NAMED = (ValueError, cv.BackendNotAvailableError, cv.NotConvergedError, cv.NoMinimiserError, cv.MissingProductError)
 
 

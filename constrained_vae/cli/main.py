@@ -169,10 +169,12 @@ def _parser() -> _Parser:
     shared.add_argument("--plot", type=Path, metavar="FILE", help="a picture: .png, .pdf, .svg, ...")
     shared.add_argument("--quiet", action="store_true", help="no progress bar")
 
-    exact = _Parser(add_help=False)
+    backend = _Parser(add_help=False)
+    backend.add_argument("--backend", choices=("auto", "reference", "numba", "cupy"), default="auto")
+
+    exact = _Parser(add_help=False, parents=[backend])
     exact.add_argument("--sigma", type=float, default=1.0, help="standard deviation of the decoder (%(default)s)")
     exact.add_argument("--likelihood", choices=_LIKELIHOODS, default="gaussian")
-    exact.add_argument("--backend", choices=("auto", "reference", "numba", "cupy"), default="auto")
 
     solver = _Parser(add_help=False, parents=[exact])
     solver.add_argument("--n-tiles", type=int, default=N_TILES, help="number of latent tiles (%(default)s)")

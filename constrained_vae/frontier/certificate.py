@@ -15,6 +15,7 @@ from .._utils.arrays import FloatArray
 from .._utils.checks import check_instance, check_time_limit
 from ..data.prepared import Block
 from ..latent.sites import Sites
+from ..objectives.base import FramedObjective
 from ..problems.posterior import Posterior, Tiles, energies, posterior
 from ..problems.problem import Problem
 from ..results.fixed_point import FixedPoint
@@ -252,7 +253,7 @@ class DataPasses:
     def proven(self, certificate: Certificate, coverage: Coverage, peaks: FloatArray, accuracy: float) -> Certificate:
         """The certificate with a proven bound, if branch and bound finds one (T14)."""
         framed = self.problem.framed
-        if self.x.shape[1] > _MAX_PROOF_DIM or framed.quadratic is None or framed.stiffness > _MAX_STIFFNESS:
+        if not is_provable(framed, self.x.shape[1]):
             return certificate
         trivial = self.trivial_bound(coverage)
         bound, top = (trivial, peaks[0]) if trivial <= accuracy else coverage.bound(self.x, peaks, accuracy)
@@ -261,6 +262,11 @@ class DataPasses:
         bound, rounding = max(bound, 0.0), certificate.rounding
         where = self.problem.data.frame.outward(top)
         return Certificate(certificate.upper, certificate.upper - bound - rounding, where, rounding <= bound, rounding)
+
+
+def is_provable(objective: FramedObjective, dim: int) -> bool:
+    """Whether branch and bound is tried for a supremum of the coverage in so many dimensions."""
+    return dim <= _MAX_PROOF_DIM and objective.quadratic is not None and objective.stiffness <= _MAX_STIFFNESS
 
 
 def collapsed_coverage(problem: Problem) -> tuple[Coverage, Block, FloatArray]:

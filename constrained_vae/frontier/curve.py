@@ -14,10 +14,12 @@ import numpy.typing as npt
 
 from .._utils import tables
 from .._utils.arrays import FloatArray
-from .._utils.checks import check_choice, check_non_negative, finite_array, shown
+from .._utils.checks import check_choice, check_flag, check_non_negative, finite_array, shown
 from .._utils.files import FORMAT, check_contents, entry, naming, read_npz
 from .._utils.writing import write_npz
 from ..data import signature
+from .hull import time_sharing
+from .population import PopulationBounds
 from .support_changes import KINDS, SupportChange
 
 _KIND = "RateDistortionCurve"  # of the files
@@ -27,6 +29,9 @@ _ARRAYS = (
 )
 _BOUNDS = ("rigorous", "rounding")  # arrays of which a curve that knows nothing of them has zeros
 _TEXTS = ("complete", "event_kinds", "likelihood")  # what is in the header of a file
+_NESTED = ("events", "population")  # fields that are no arrays
+_PREFIX = "population_"  # of the arrays of the bounds of the source, if there are any
+_OF_POPULATION = tuple(_PREFIX + f.name for f in fields(PopulationBounds))
 _SAME = 1e-6  # relative difference, in nats, up to which sums of rounded terms count as the same
 _TINY = float(np.finfo(np.float64).tiny)
 _ROUNDED = 0.01  # share of R(D) up to which a model below it may be due to the digits that its caller gave
@@ -44,6 +49,8 @@ class Excess:
     rigorous : bool
         Whether both are proven. Otherwise `most` is heuristic: it is too small if the search for the supremum of c
         (T14) missed the highest maximum.
+    confidence : float
+        1 for the frontier of given rows; that of each bound by itself for the frontier of their source (T24).
 
     Examples
     --------
@@ -54,10 +61,12 @@ class Excess:
     least: float
     most: float
     rigorous: bool = False
+    confidence: float = 1.0
 
     def __repr__(self) -> str:
         how = "rigorous" if self.rigorous else "heuristic"
-        return f"Excess(least={self.least:.6g}, most={self.most:.6g} nats, {how})"
+        each = f", each at {100 * self.confidence:g} %" if self.confidence < 1 else ""
+        return f"Excess(least={self.least:.6g}, most={self.most:.6g} nats{each}, {how})"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -90,6 +99,8 @@ class RateDistortionCurve:
         Changes of the support of the optimum, hottest first. They are located to the accuracy `locate` of
         `rate_distortion`. Without it they are located between neighbours of the grid only, and the matching of
         reconstructions between neighbours is a guess.
+    population : PopulationBounds, optional
+        Bounds of R(D) of the source, if there were held-out rows.
     complete : bool
         False if Ctrl-C, the time limit or the callback ended the computation early.
 
@@ -115,6 +126,7 @@ class RateDistortionCurve:
     likelihood: str
     signature: FloatArray
     events: tuple[SupportChange, ...] = ()
+    population: PopulationBounds | None = None
     complete: bool = True
 
     def __repr__(self) -> str:
@@ -124,7 +136,8 @@ class RateDistortionCurve:
         how = "" if self.rigorous.all() else f" (heuristic{some})"
         return (
             f"RateDistortionCurve({len(self.betas)} temperatures, {', '.join(spans)} nats, "
-            f"gap at most {self.gap.max():.1e} nats{how}, {len(self.events)} changes of support)"
+            f"gap at most {self.gap.max():.1e} nats{how}, {len(self.events)} changes of support"
+            f"{', bounds of the source' * (self.population is not None)})"
         )
 
     def _repr_html_(self) -> str:
@@ -151,20 +164,18 @@ class RateDistortionCurve:
         D = finite_array(distortion, "distortion")
         return np.asarray(self.lower - self.multipliers * D[..., None])
 
+    def _chosen(self, distortion: npt.ArrayLike) -> npt.NDArray[np.intp]:
+        """The temperature (...) whose line bounds R(D) at distortions (...)."""
+        return np.asarray(self._lines(distortion).argmax(axis=-1))
+
     def bound_above(self, distortion: npt.ArrayLike) -> FloatArray:
         """Upper bound of R(D), in nats: the convex hull of solutions and both ends; infinite below the least D."""
-        points = np.concatenate([np.stack([self.distortion, self.rate + self.rounding], axis=1), self.ends])
-        points = points[np.lexsort(points.T[::-1])]
-        hull: list[FloatArray] = []
-        for point in points:
-            while len(hull) > 1 and _turns_up(hull[-2], hull[-1], point):
-                hull.pop()
-            hull.append(point)
-        D, R = np.array(hull).T
-        falling = np.concatenate([[True], np.diff(R) < 0])
-        return np.interp(finite_array(distortion, "distortion"), D[falling], R[falling], left=np.inf)
+        codes = np.concatenate([np.stack([self.distortion, self.rate + self.rounding], axis=1), self.ends])
+        return time_sharing(codes, finite_array(distortion, "distortion"))
 
-    def excess(self, rate: float, distortion: float, *, distortion_error: float = 0.0) -> Excess:
+    def excess(
+        self, rate: float, distortion: float, *, distortion_error: float = 0.0, population: bool = False
+    ) -> Excess:
         """Bounds of the distance of a model from the frontier, in nats (T22).
 
         Parameters
@@ -175,46 +186,65 @@ class RateDistortionCurve:
             Distortion in the unit of the curve, on the same data with sampled codes.
         distortion_error : float
             Standard error of the distortion.
+        population : bool
+            Place the model above R(D) of the source instead. Rate and distortion must then be those under the source,
+            as means over rows that the model was not trained on, such as the held-out rows.
 
         Raises
         ------
         ValueError
-            If a number is negative or not finite.
+            If a number is negative or not finite, or the curve has no bounds of the source.
 
         Warns
         -----
         UserWarning
             If the model is below R(D), where no model can be, by more than four standard errors and 1 % of R(D).
         """
-        return self._excess(rate, distortion, distortion_error, stacklevel=3)
+        population = check_flag(population, "population")
+        return self._excess(rate, distortion, distortion_error, stacklevel=3, population=population)
 
     def _excess(
-        self, rate: float, distortion: float, distortion_error: float, stacklevel: int, rate_error: float = 0.0
+        self,
+        rate: float,
+        distortion: float,
+        distortion_error: float,
+        stacklevel: int,
+        rate_error: float = 0.0,
+        population: bool = False,
     ) -> Excess:
         """`excess`, whose warning names the caller at this level."""
+        if population and self.population is None:
+            raise ValueError(
+                "population must be False for a curve without bounds of the source: compute it with "
+                "rate_distortion(x, held_out=other_rows)"
+            )
+        bounds: RateDistortionCurve | PopulationBounds = self.population if population and self.population else self
         rate, distortion = check_non_negative(rate, "rate"), check_non_negative(distortion, "distortion")
         error = check_non_negative(distortion_error, "distortion_error")
-        lines = self._lines(distortion)
-        nearest, bound = int(lines.argmax()), max(float(lines.max()), 0.0)
-        if rate < bound - _ROUNDED * bound - _ERRORS * math.hypot(rate_error, error * self.multipliers[nearest]):
+        nearest = int(bounds._chosen(distortion))
+        bound = float(bounds.bound_below(distortion))
+        if rate < bound - _ROUNDED * bound - _ERRORS * math.hypot(rate_error, error * bounds.multipliers[nearest]):
             warnings.warn(
                 f"a model of rate {rate:.6g} nats and distortion {distortion:.6g} is {bound - rate:.3g} nats below "
-                "R(D), where no model can be: is its rate in nats, not in bits, and summed over all latents? is its "
+                f"R(D){' of the source' * population}, where no model can be: is its rate in nats, not in bits, and "
+                "summed over all latents? is its "
                 "distortion summed over the dimensions, not their mean, with sampled codes? are both of the data of "
                 "the curve?",
                 stacklevel=stacklevel,
             )
         most = rate - bound
-        least = min(float(rate - self.bound_above(distortion)), most)  # where the bounds meet, up to their rounding
-        return Excess(least, most, bool(self.rigorous[nearest]) or bound == 0)
+        least = min(float(rate - bounds.bound_above(distortion)), most)  # where the bounds meet, up to their rounding
+        confidence = bounds.confidence if isinstance(bounds, PopulationBounds) else 1.0
+        return Excess(least, most, bool(bounds.rigorous[nearest]) or bound == 0, confidence)
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """The curve as arrays by name; `from_arrays` makes a curve from them."""
-        arrays = {f.name: np.asarray(getattr(self, f.name)) for f in fields(self) if f.name != "events"}
+        arrays = {f.name: np.asarray(getattr(self, f.name)) for f in fields(self) if f.name not in _NESTED}
         arrays["event_kinds"] = np.array([e.kind for e in self.events], dtype=str)
         arrays["event_betas"] = np.array([(e.low, e.high) for e in self.events])
         arrays["event_places"] = np.array([e.where for e in self.events])
-        return arrays
+        known = {} if self.population is None else self.population.to_arrays()
+        return arrays | {_PREFIX + name: array for name, array in known.items()}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> RateDistortionCurve:
@@ -233,10 +263,12 @@ class RateDistortionCurve:
         arrays = {"rigorous": np.zeros(n, dtype=bool), "rounding": np.zeros(n), **arrays}
         _check_arrays(arrays)
         events = zip(arrays["event_kinds"], arrays["event_betas"], arrays["event_places"], strict=True)
+        known = {name.removeprefix(_PREFIX): array for name, array in arrays.items() if name in _OF_POPULATION}
         return cls(
             **{name: arrays[name] for name in (*_ARRAYS[:-2], *_BOUNDS)},
             likelihood=str(arrays["likelihood"]),
             events=tuple(SupportChange(str(kind), float(low), float(high), y) for kind, (low, high), y in events),
+            population=PopulationBounds.from_arrays(known) if known else None,
             complete=bool(arrays["complete"]),
         )
 
@@ -250,7 +282,7 @@ class RateDistortionCurve:
     @classmethod
     def load(cls, path: str | PathLike[str]) -> RateDistortionCurve:
         """Read a curve that `save` wrote; raises ValueError for any other file, and if it is damaged."""
-        header, arrays = read_npz(path, _KIND, (*_ARRAYS, *_BOUNDS))
+        header, arrays = read_npz(path, _KIND, (*_ARRAYS, *_BOUNDS), _OF_POPULATION)
         with naming(f"{path} does not hold a saved {_KIND}"):
             text = {name: entry(header, name, kind) for name, kind in zip(_TEXTS, (bool, list, str), strict=True)}
             return cls.from_arrays({**arrays, **text})
@@ -283,8 +315,3 @@ def _check_arrays(arrays: Mapping[str, Any]) -> None:
     check_contents(arrays["event_places"], "event_places", (m, None) if m else (0,))
     if m and (arrays["event_betas"][:, 0] > arrays["event_betas"][:, 1]).any():
         raise ValueError("event_betas must hold the lower temperature first")
-
-
-def _turns_up(a: FloatArray, b: FloatArray, c: FloatArray) -> bool:
-    """Whether b lies on or above the line from a to c."""
-    return bool((b[0] - a[0]) * (c[1] - a[1]) <= (c[0] - a[0]) * (b[1] - a[1]))

@@ -35,6 +35,7 @@ from ..solvers.pose import check_on_failure
 from ..solvers.solve import report_failure
 from .certificate import DataPasses
 from .curve import RateDistortionCurve
+from .held_out import HeldOut
 from .nucleation import nucleation
 from .optimum import CertifiedFixedPoint, optimum
 from .support_changes import SupportChange, located
@@ -53,6 +54,9 @@ def rate_distortion(
     sigma: float | None = None,
     gap: float = 1e-6,
     locate: float | None = None,
+    held_out: npt.ArrayLike | None = None,
+    confidence: float = 0.975,
+    seed: int = 0,
     weights: npt.ArrayLike | None = None,
     max_maps: int = 100_000,
     time_limit: float | None = None,
@@ -79,6 +83,14 @@ def rate_distortion(
     locate : float, optional
         Relative accuracy in beta to which the changes of the support, `.events`, are located. Every change takes about
         15 more solutions. Two changes that cancel between neighbours of the grid are not found.
+    held_out : (M, D) array_like, optional
+        Other rows of the source of x, with a Gaussian objective. They give bounds of R(D) of the source, `.population`
+        (T24): the codes are those of x. The held-out rows must be independent draws, of x and of each other.
+    confidence : float
+        Probability with which each of these bounds holds by itself.
+    seed : int
+        Seed of the division of the held-out rows: a fifth, by chance, chooses the functions of the lower bound, which
+        the others then give.
     weights, max_maps, backend, on_failure
         As for `global_solution`; `max_maps` holds for each solution.
     time_limit : float, optional
@@ -118,6 +130,7 @@ def rate_distortion(
     at = problem.objective.at
     grid = None if betas is None else np.unique(check_vector(betas, "betas"))[::-1]
     solutions: list[CertifiedFixedPoint] = []
+    unseen = None if held_out is None else HeldOut.of(problem, held_out, confidence, seed)
     events: list[SupportChange] = []
     fine, complete = min(gap, _SUPPORT_GAP), False
 
@@ -160,6 +173,8 @@ def rate_distortion(
                     deadline.check()
                 solutions.append(solved(float(beta), gap if locate is None else fine, start))
                 report_failure(solutions[-1], on_failure, stacklevel=3)
+                if unseen is not None:
+                    unseen.add(solutions[-1])
                 if start is not None:
                     events += located(start, solutions[-1], compared, locate or np.inf)
                 if asks_to_stop(callback, solutions[-1]):
@@ -175,14 +190,18 @@ def rate_distortion(
     except KeyboardInterrupt:
         if not solutions or on_failure == "raise":
             raise
-    curve, pressed = finished(lambda: _curve(problem, solutions, events, complete))
+    curve, pressed = finished(lambda: _curve(problem, solutions, events, unseen, complete))
     if pressed and on_failure == "raise":
         raise KeyboardInterrupt
     return replace(curve, complete=complete and not pressed)
 
 
 def _curve(
-    problem: Problem, solutions: Sequence[CertifiedFixedPoint], events: Sequence[SupportChange], complete: bool
+    problem: Problem,
+    solutions: Sequence[CertifiedFixedPoint],
+    events: Sequence[SupportChange],
+    unseen: HeldOut | None,
+    complete: bool,
 ) -> RateDistortionCurve:
     """The curve through certified solutions."""
     lam = np.array([cast(ELBO, s.objective).multiplier for s in solutions])
@@ -200,6 +219,7 @@ def _curve(
         likelihood=cast(ELBO, problem.objective).likelihood,
         signature=signature.of(data.x, data.rho, problem.data.frame.scale),
         events=tuple(events),
+        population=None if unseen is None else unseen.bounds,
         complete=complete,
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,7 +19,8 @@ class Placement:
     Attributes
     ----------
     gap : Excess
-        KL - R(D), at least and at most: R(D) is known between bounds.
+        KL - R(D), at least and at most: R(D) is known between bounds. For an evaluation on the held-out rows of the
+        curve, R(D) is that of their source (T24).
     error : float
         Standard error of the gap, from the standard errors of distortion and rate.
     marginal_kl, marginal_kl_error : float
@@ -65,10 +66,17 @@ def place(
     multiplier: float,
     stacklevel: int,
 ) -> Placement:
-    """The distance of a model with these numbers from a curve, whose data must have the signature `data`."""
+    """The distance of a model with these numbers from a curve, whose data must have the signature `data`.
+
+    If the held-out rows of the curve have this signature, it is the distance from R(D) of their source.
+    """
     check_instance(curve, "curve", RateDistortionCurve, "rate_distortion(x)")
-    _check_fits(curve, data)
-    gap = curve._excess(rate, distortion, distortion_error, stacklevel=stacklevel + 1, rate_error=rate_error)
+    unseen = curve.population is not None and not signature.difference(curve.population.signature, data)
+    if not unseen:
+        _check_fits(curve, data)
+    gap = curve._excess(
+        rate, distortion, distortion_error, stacklevel=stacklevel + 1, rate_error=rate_error, population=unseen
+    )
     log_slope = np.interp(
         distortion, curve.distortion[::-1], np.log(curve.multipliers[::-1]), left=np.nan, right=np.nan
     )
@@ -80,7 +88,7 @@ def place(
         error=error,
         marginal_kl=marginal_kl,
         marginal_kl_error=marginal_kl_error,
-        rest=Excess(gap.least - marginal_kl, gap.most - marginal_kl, gap.rigorous),
+        rest=replace(gap, least=gap.least - marginal_kl, most=gap.most - marginal_kl),
         rest_error=float(np.hypot(steep * distortion_error, marginal_kl_error)),
         slope=slope,
         multiplier=multiplier,
@@ -97,5 +105,5 @@ def _check_fits(curve: RateDistortionCurve, data: FloatArray) -> None:
     if difference := signature.difference(curve.signature, data):
         raise ValueError(
             f"curve and evaluation must be of the same data, got {difference}: compute the curve from the data of the "
-            "evaluation, by default the training data, in the same unit"
+            "evaluation, by default the training data, in the same unit, or with them as held_out"
         )

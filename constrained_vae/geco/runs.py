@@ -109,6 +109,8 @@ class Run(PickledByFields):
     def excess_over(self, curve: RateDistortionCurve, *, evaluation: Evaluation | None = None) -> Placement:
         """Distance of the model from the frontier of its data, for the squared error.
 
+        An evaluation on the held-out rows of the curve is placed above R(D) of their source (T24).
+
         Parameters
         ----------
         curve : RateDistortionCurve

@@ -150,6 +150,8 @@ class ImageRun(PickledByFields):
     def excess_over(self, curve: RateDistortionCurve, *, evaluation: ImageEvaluation | None = None) -> Placement:
         """Distance of the model from the exact frontier of its images, for the squared error.
 
+        An evaluation on the held-out rows of the curve is placed above R(D) of their source (T24).
+
         Parameters
         ----------
         curve : RateDistortionCurve

@@ -38,6 +38,7 @@ RESULTS = {
     "Frame": lambda: used_solution().frame,
     "Branch": lambda: cv.sweep(X, betas=[12.0, 5.0, 0.4], n_tiles=6),
     "RateDistortionCurve": lambda: cv.rate_distortion(X, betas=[12.0, 5.0, 0.4]),
+    "PopulationBounds": lambda: cv.rate_distortion(X, betas=[12.0], held_out=np.repeat(X, 8, axis=0)).population,
     "Certificate": lambda: cv.certify(used_solution()),
     "Jacobian": lambda: cv.Jacobian.at(used_solution()),
     "Report": lambda: cv.report(used_solution()),

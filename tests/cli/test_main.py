@@ -171,7 +171,12 @@ def test_frontier_places_a_model(tmp_path, capsys):
     excess = curve.excess(1.0, 0.3)
     assert f"{excess.least:.6g} to {excess.most:.6g} nats above the frontier" in capsys.readouterr().out
     assert run("frontier", *COMMANDS["frontier"], "--model", "1:0.3", "--out", tmp_path / "f.json") == 0
-    assert read(tmp_path / "f.json")["excess"] == {"least": excess.least, "most": excess.most, "rigorous": True}
+    assert read(tmp_path / "f.json")["excess"] == {
+        "least": excess.least,
+        "most": excess.most,
+        "rigorous": True,
+        "confidence": 1.0,
+    }
 
 
 def test_a_frontier_beyond_the_plane_is_called_heuristic(tmp_path, capsys):

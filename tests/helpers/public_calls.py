@@ -15,15 +15,16 @@ from tests.test_docstrings import public_names
 
 X = np.array([[-3.0, 1.0], [-3.0, -1.0], [3.0, 0.5], [3.0, -0.5], [2.5, 0.0], [-2.0, 0.25]])
 WEIGHTS = np.array([0.1, 0.2, 0.3, 0.1, 0.2, 0.1])
+HELD_OUT = np.concatenate([X + 0.01 * i for i in range(17)])
 LABELS = np.array([0.0, 0.0, 1.0, 1.0, 1.0, 0.0])
 
 # Results, and second names of functions; no user calls them. Everything else must be in `public_calls`.
 RESULTS = """Blur Branch BranchComparison Certificate CertifiedFixedPoint ConstrainedFixedPoint Effort
 Eigenpairs Estimate Excess Expectations report spectral.compare_spectral spectral.first_split equations.bits
-FirstSplit FixedPoint Iterate Jacobian NearestSplit Peak RateDistortionCurve Report SpectralComparison
-SupportChange Tangent Transition diagnostics.Blur diagnostics.Report geco.Evaluation geco.Feasibility
-geco.History geco.Placement geco.Run geco.Thresholds spectral.BranchComparison spectral.FirstSplit
-spectral.SpectralComparison equations.Expectations""".split()
+FirstSplit FixedPoint Iterate Jacobian NearestSplit Peak PopulationBounds RateDistortionCurve Report
+SpectralComparison SupportChange Tangent Transition diagnostics.Blur diagnostics.Report geco.Evaluation
+geco.Feasibility geco.History geco.Placement geco.Run geco.Thresholds spectral.BranchComparison
+spectral.FirstSplit spectral.SpectralComparison equations.Expectations""".split()
 # Called by the solvers, with arrays that were checked already.
 PROTOCOLS = (
     "in_frame",
@@ -57,7 +58,7 @@ def branch():
 
 @functools.cache
 def curve():
-    return cv.rate_distortion(X, betas=[4.0, 1.0])
+    return cv.rate_distortion(X, betas=[4.0, 1.0], held_out=HELD_OUT)
 
 
 @functools.cache
@@ -188,6 +189,9 @@ def public_calls(folder):
                 "betas": np.array([4.0, 1.0]),
                 "gap": 1e-4,
                 "locate": None,
+                "held_out": HELD_OUT,
+                "confidence": 0.9,
+                "seed": 0,
                 "max_maps": 300,
                 "time_limit": 2.0,
                 "progress": False,
@@ -329,14 +333,26 @@ def public_calls(folder):
             {"distortion": np.ones(2)},
         ),
         "RateDistortionCurve.excess": (
-            lambda rate, distortion, distortion_error: curve().excess(
-                rate, distortion, distortion_error=distortion_error
+            lambda rate, distortion, distortion_error, population: curve().excess(
+                rate, distortion, distortion_error=distortion_error, population=population
             ),
-            {"rate": 1.0, "distortion": 1.0, "distortion_error": 0.1},
+            {"rate": 1.0, "distortion": 1.0, "distortion_error": 0.1, "population": False},
         ),
         "RateDistortionCurve.from_arrays": (
             cv.RateDistortionCurve.from_arrays,
             {"arrays": lambda: curve().to_arrays()},
+        ),
+        "PopulationBounds.bound_below": (
+            lambda distortion: curve().population.bound_below(distortion),
+            {"distortion": np.ones(2)},
+        ),
+        "PopulationBounds.bound_above": (
+            lambda distortion: curve().population.bound_above(distortion),
+            {"distortion": np.ones(2)},
+        ),
+        "PopulationBounds.from_arrays": (
+            cv.PopulationBounds.from_arrays,
+            {"arrays": lambda: curve().population.to_arrays()},
         ),
         "RateDistortionCurve.save": (lambda path: curve().save(path), {"path": folder / "c.npz"}),
         "RateDistortionCurve.load": (cv.RateDistortionCurve.load, {"path": folder / "c.npz"}),
