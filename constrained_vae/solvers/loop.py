@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 
 from .._utils import deadline
 from .._utils.arrays import Array
+from .._utils.blas import single_threaded
 from .._utils.device import to_host
 from .._utils.interrupts import finished
 from ..equations import Expectations
@@ -97,7 +98,8 @@ def run(it: Iteration, predicted: Sites | None) -> Status:
         if predicted is not None:
             it.move_to(predicted, strictly=True)
         while True:
-            status = converge(it, tol)
+            # Maps are many and often short: the threads of BLAS are limited once for all of them.
+            status = single_threaded(converge, it, tol) if it.bregman else converge(it, tol)
             if masses.revive(it) or splits.tie(it):
                 continue
             if splits.kick(it):
