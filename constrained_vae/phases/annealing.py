@@ -21,6 +21,7 @@ from .continuation import Continuation, State, with_spare_tiles
 
 DEFAULT_RESOLUTION = 1e-3
 _SLOPES = 0.05, 2.0  # least and largest fall of the growth with log beta; a reconstruction that keeps its data has 1
+_LEAST_STEP = 3  # in units of the resolution: just after a split the growth is too near zero to tell anything
 _OFF = 0.5  # a split is carried out this near to the place for it, in units of the resolution
 _BISECTED = 3  # every so many secants, a bisection: the branch may jump
 # Largest residuals of rough states, in units of stiffness^-1/2, which is the width of a reconstruction that splits.
@@ -72,8 +73,9 @@ class Annealing:
         return self.branch.solve(beta, state.sites, split=True)  # the state is unstable, and could not be split
 
     def place(self, state: State) -> float:
-        """log beta at which the next split is carried out, as far as a state tells: a resolution below its root."""
-        return state.log_beta + state.growth / self.slope - self.resolution
+        """log beta at which the next split is carried out, a resolution below its root, as a stable state tells it."""
+        to_root = min(state.growth / self.slope, -_LEAST_STEP * self.resolution)
+        return state.log_beta + to_root - self.resolution
 
     def learn(self, hot: State, cold: State) -> None:
         """Take the slope from two states."""

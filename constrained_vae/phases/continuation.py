@@ -130,7 +130,7 @@ class Continuation:
         problem, options = self.problem_at(beta), replace(self.options, split=split)
         if rough is not None:
             resolved = min(1.0, problem.framed.stiffness**-0.5 / problem.data.radius)
-            options = replace(options, rough=True, tol=max(options.tol, rough * resolved))
+            options = replace(options, rough=True, tol=rough * resolved)
         solution, sites, condition = iterate(problem, self.tiling, sites, options, predicted)
         if solution.status is Status.INTERRUPTED:
             raise KeyboardInterrupt

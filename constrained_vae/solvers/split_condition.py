@@ -85,8 +85,12 @@ def split_condition(
         return _general(problem, psi, log_masses, may_split)
     whitening = np.sqrt(curvature)  # eigenvalues of (lambda grad^2 f)^1/2 Cov (lambda grad^2 f)^1/2, diagonal (k, D)
     eligible = np.ones(len(psi), dtype=bool) if may_split is None else may_split
-    find = _dense if psi.shape[1] <= _MAX_DENSE_DIM else _lanczos
-    top, eigenvalue, site, axis = find(problem, psi, log_masses, whitening, eligible)
+    dim = psi.shape[1]
+    find = _dense if dim <= _MAX_DENSE_DIM else _lanczos
+    arguments = problem, psi, log_masses, whitening, eligible
+    # For many small matrices several threads are slower, because they wait for each other.
+    small = len(problem.data) * dim**2 < _SINGLE_THREAD_PRODUCTS
+    top, eigenvalue, site, axis = single_threaded(find, *arguments) if small else find(*arguments)
     # The sign of an eigenvector is arbitrary: its largest component is made positive, so that runs are reproducible.
     axis = axis * _sign(axis)
     settled = whitening[site] == 0
@@ -149,12 +153,7 @@ def _dense(
     for start in range(0, k, group):
         part = slice(start, start + group)
         white = whitening[part]
-        # For many small matrices several threads are slower, because they wait for each other.
-        if len(problem.data) * dim**2 < _SINGLE_THREAD_PRODUCTS:
-            covariances = single_threaded(_covariances, problem, psi, log_masses, part)
-        else:
-            covariances = _covariances(problem, psi, log_masses, part)
-        matrices = white[:, :, None] * covariances * white[:, None, :]
+        matrices = white[:, :, None] * _covariances(problem, psi, log_masses, part) * white[:, None, :]
         single_threaded(_decompose, matrices, start, eligible, top, axes)
     among = np.where(eligible, top, 0.0)
     site = int(among.argmax())
