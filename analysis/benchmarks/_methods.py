@@ -189,7 +189,7 @@ def _torch_map(torch: Any, case: Case, part: Callable[..., tuple[Any, ...]], blo
 
 def _jax(case: Case, threads: int) -> Map:
     """Compiled logsumexp and softmax of the whole (N, K) array, or of blocks of 1 GB."""
-    jax = _import_jax()
+    jax = import_jax()
     jnp = jax.numpy
 
     def part(phi: Any, s: Any, rho: Any, v: Any, b: Any, log_masses: Any) -> tuple[Any, ...]:
@@ -203,7 +203,7 @@ def _jax(case: Case, threads: int) -> Map:
 
 def _jax_blocks(case: Case, threads: int) -> Map:
     """Compiled, one exponential per entry, mass and sums from one matrix product, in blocks of the fastest size."""
-    jax = _import_jax()
+    jax = import_jax()
     jnp = jax.numpy
 
     def part(phi: Any, s: Any, rho: Any, v: Any, b: Any, log_masses: Any) -> tuple[Any, ...]:
@@ -220,7 +220,7 @@ def _jax_blocks(case: Case, threads: int) -> Map:
     return in_blocks(case, _fastest(case, in_blocks))
 
 
-def _import_jax() -> Any:
+def import_jax() -> Any:
     try:
         import jax
     except ImportError as error:

@@ -63,6 +63,20 @@ def measure_training(method: str, dtype: str, threads: int) -> dict[str, Any]:
     return trainer.measure(method, dtype, threads)
 
 
+def measure_sweep(data: str, low: float, threads: int) -> dict[str, Any]:
+    """Our sweep of a data set, see `real`."""
+    from . import real
+
+    return real.measure_sweep(data, low, threads)
+
+
+def measure_em(data: str, low: float, tol: float, threads: int) -> dict[str, Any]:
+    """The same by EM, see `real`."""
+    from . import real
+
+    return real.measure_em(data, low, tol, threads)
+
+
 def _timings(seconds: Callable[[], float]) -> list[float]:
     taken: list[float] = []
     while not taken or (sum(taken) < (_PATIENCE if len(taken) < _AT_LEAST else _SECONDS) and len(taken) < _AT_MOST):
@@ -94,6 +108,8 @@ TASKS: dict[str, Callable[..., dict[str, Any]]] = {
     "floor": measure_floor,
     "growth": measure_growth,
     "training": measure_training,
+    "sweep": measure_sweep,
+    "em": measure_em,
 }
 
 if __name__ == "__main__":

@@ -24,6 +24,8 @@ def single_threaded(function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwa
     The first of several calls in different threads limits the libraries, and the last restores them. This is not a
     context manager: Ctrl-C during a matrix product would be raised on entry to `__exit__`, which then restores nothing.
     """
+    if threading.get_ident() in _calls.values():  # the limit holds already
+        return function(*args, **kwargs)
     libraries, call = _libraries(), object()
     try:
         _enter(call, libraries)

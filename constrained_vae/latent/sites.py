@@ -165,6 +165,8 @@ def coincident(decoder: FloatArray, tolerance: float) -> npt.NDArray[np.intp]:
     order = np.argsort(along, kind="stable")
     starts = np.flatnonzero(np.diff(along[order], prepend=-np.inf) > tolerance)
     leader = np.arange(len(decoder))
+    if len(starts) == len(decoder):
+        return leader
     for run in np.split(order, starts[1:]):
         left = np.sort(run)
         while len(left) > 1:

@@ -114,13 +114,24 @@ class Continuation:
         mean = np.repeat(self.problem.data.mean[None], len(self.tiling), axis=0)
         return Sites.of_tiles(mean, self.tiling.masses)
 
-    def solve(self, beta: float, sites: Sites, predicted: Sites | None = None, split: bool = False) -> State:
+    def solve(
+        self,
+        beta: float,
+        sites: Sites,
+        predicted: Sites | None = None,
+        split: bool = False,
+        rough: float | None = None,
+    ) -> State:
         """The state at a temperature, solved from given sites; sites may split only if `split` is true.
 
-        Raises `TimeUp` if the deadline passes before the solution has converged.
+        With `rough` the state is on the way to another one: it has a residual of that, in units of stiffness^-1/2, and
+        its error is not estimated. Raises `TimeUp` if the deadline passes before the solution has converged.
         """
-        options = replace(self.options, split=split)
-        solution, sites, condition = iterate(self.problem_at(beta), self.tiling, sites, options, predicted)
+        problem, options = self.problem_at(beta), replace(self.options, split=split)
+        if rough is not None:
+            resolved = min(1.0, problem.framed.stiffness**-0.5 / problem.data.radius)
+            options = replace(options, rough=True, tol=rough * resolved)
+        solution, sites, condition = iterate(problem, self.tiling, sites, options, predicted)
         if solution.status is Status.INTERRUPTED:
             raise KeyboardInterrupt
         if solution.status is Status.BUDGET_USED:
@@ -147,11 +158,12 @@ class Continuation:
 
     def step(self, state: State, beta: float, split: bool = False) -> State:
         """The state at another temperature."""
-        predicted = self._predicted(state, beta) if self.predict and len(state.sites) > 1 else None
-        return self.solve(beta, state.sites, predicted, split)
+        return self.solve(beta, state.sites, self.predicted(state, beta), split)
 
-    def _predicted(self, state: State, beta: float) -> Sites | None:
+    def predicted(self, state: State, beta: float) -> Sites | None:
         """The sites after a step of Euler's method from a state; None where the branch has no derivative."""
+        if not self.predict or len(state.sites) == 1:
+            return None
         along, sites = tangent(state.solution), state.sites
         if along.critical or len(along.sites) != len(sites):
             return None
@@ -183,13 +195,6 @@ class Continuation:
                 yield self.solve(beta, state.sites)
                 return
 
-    def way(self, state: State, beta: float, direction: str) -> Iterator[State]:
-        """The states from which the branch goes on, on the way to a temperature, the last of which is there."""
-        if direction == "up":
-            yield self.step(state, beta, split=True)
-        else:
-            yield from (event.after for event in self.cool(state, beta))
-
     def split(self, above: State, below: State) -> Split:
         """The transition between a stable and an unstable state, and the state after it."""
         at = self.root(lambda state: state.growth, above, below, accuracy=self.accuracy)[-1][0]
@@ -200,7 +205,7 @@ class Continuation:
         assert at.condition is not None  # the growth of a state without a condition has no root
         site = at.condition.site
         if self.options.free:
-            at = replace(at, sites=_provided(at.sites, site))
+            at = replace(at, sites=with_spare_tiles(at.sites, site))
         # If another reconstruction splits within _SPLIT_OFFSET, the split is carried out half way to that temperature.
         # If symmetry makes several sites split at once, they are split together.
         kicked = self.solve(beta * (1 - _SPLIT_OFFSET), at.sites)
@@ -281,7 +286,7 @@ class Continuation:
         return [*known.values(), last]
 
 
-def _provided(sites: Sites, site: int) -> Sites:
+def with_spare_tiles(sites: Sites, site: int) -> Sites:
     """Free masses: the same sites, with at least four tiles at one of them as far as other sites have spare tiles."""
     index = sites.index.copy()
     while (counts := np.bincount(index, minlength=len(sites)))[site] < 4:

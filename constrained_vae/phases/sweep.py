@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import heapq
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from .._utils.checks import (
     check_choice,
     check_count,
     check_flag,
+    check_number,
     check_seed,
     check_time_limit,
     check_vector,
@@ -37,6 +38,7 @@ from ..results.status import Status
 from ..solvers.options import Options
 from ..solvers.pose import pose
 from ..solvers.solve import initial_sites, report_failure
+from .annealing import DEFAULT_RESOLUTION, Annealing
 from .branch import Branch
 from .continuation import Continuation, State
 from .criticality import critical_beta
@@ -69,6 +71,7 @@ def sweep(
     dtype: npt.DTypeLike | None = None,
     seed: int = 0,
     predict: bool = False,
+    resolution: float = DEFAULT_RESOLUTION,
     progress: bool = False,
     callback: Callable[[Branch], Any] | None = None,
     on_failure: str = "warn",
@@ -76,9 +79,10 @@ def sweep(
     """Follow the solution along the temperature: deterministic annealing (cooling) or its reverse.
 
     Every temperature starts from the solution before it. Cooling keeps coincident tiles tied down to the temperature of
-    their split (T9), which is located. At a relative distance of 1e-3 below it they are split into two equal halves
-    along the unstable axis (T13). So the branch does not depend on the grid: without a start, cooling follows it from
-    above the first transition, even if the grid begins below.
+    their split (T9), which is located to a resolution. One resolution below it they are split into two equal halves
+    along the unstable axis (T13), together with all others that have passed their split condition there. So the branch
+    does not depend on the grid: without a start, cooling follows it from above the first transition, even if the grid
+    begins below. `transitions` locates every split exactly.
 
     Parameters
     ----------
@@ -99,8 +103,10 @@ def sweep(
     predict : bool
         Start each temperature after a step along the tangent of the branch (T11). This takes fewer maps, but more time
         if maps are fast.
+    resolution : float
+        Accuracy of log beta at which splits are located on cooling, and within which they are taken together.
     progress : bool
-        Show a progress bar.
+        Show a progress bar, with the temperature and the number of reconstructions that have been reached.
     callback : callable, optional
         Called after every temperature with the branch so far; a true return value stops the sweep.
 
@@ -125,6 +131,7 @@ def sweep(
     check_choice(direction, "direction", ("down", "up", "both"))
     check_callable(callback, "callback")
     seed, predict, progress = check_seed(seed), check_flag(predict, "predict"), check_flag(progress, "progress")
+    resolution = check_number(resolution, "resolution", "positive and at most 0.1", lambda number: 0 < number <= 0.1)
     posed = pose(
         x,
         objective,
@@ -159,15 +166,23 @@ def sweep(
                 start = solutions[-1] if solutions else None if direction == "down" else start
             if solutions:
                 order = order[order < start.beta] if direction == "down" else order[order > start.beta]
+        bar = tqdm(order, disable=not progress, desc=f"sweep {direction}", unit="beta")
+
+        def report(state: State) -> None:
+            bar.set_postfix_str(f"beta={state.beta:.4g}, {len(state.sites)} reconstructions", refresh=False)
+            bar.update(0)
+
+        annealing = Annealing(path, resolution, report)
         try:
-            for beta in tqdm(order, disable=not progress, desc=f"sweep {direction}", unit="beta"):
-                beta = float(beta)
+            for beta in map(float, bar):
                 if state is None and solutions:
                     state = path.solve(start.beta, initial_sites(posed, start, seed))
-                way = begun(path, beta, start) if state is None else path.way(state, beta, direction)
-                for reached in way:
-                    state = reached
-                assert state is not None  # a way has an end
+                if state is None:
+                    state = begun(annealing, beta, start)
+                elif direction == "down":
+                    state = annealing.cool(state, beta)
+                else:
+                    state = path.step(state, beta, split=True)
                 report_failure(state.solution, on_failure, stacklevel=5)
                 solutions.append(state.solution)
                 if asks_to_stop(callback, Branch(tuple(solutions), direction)):
@@ -176,22 +191,22 @@ def sweep(
             pass
         except deadline.TimeUp:
             given = path.mean if start is None else initial_sites(posed, start, seed)
-            solutions.append(path.unfinished(beta, given if state is None else state.sites))
+            known = annealing.path[-1] if annealing.path else state
+            solutions.append(path.unfinished(beta, given if known is None else known.sites))
             report_failure(solutions[-1], on_failure, stacklevel=5)
         return Branch(tuple(solutions), direction)
 
     first_transition = functools.cache(lambda: critical_beta(problem))
 
-    def begun(path: Continuation, beta: float, start: Any) -> Iterator[State]:
-        """The states on the way to the first temperature of a branch, the last of which is there."""
+    def begun(annealing: Annealing, beta: float, start: Any) -> State:
+        """The state at the first temperature of a branch."""
+        path = annealing.branch
         if start is not None:
-            yield path.solve(beta, initial_sites(posed, start, seed), split=True)
-            return
+            return path.solve(beta, initial_sites(posed, start, seed), split=True)
         top = first_transition()
-        state = path.collapsed(beta if beta >= top else 1.01 * top)
-        yield state
-        if beta < top:
-            yield from path.way(state, beta, "down")  # all splits on the way, as in a longer sweep
+        if beta >= top:
+            return path.collapsed(beta)
+        return annealing.cool(path.collapsed(1.01 * top), beta)  # after all splits on the way, as in a longer sweep
 
     with deadline.within(check_time_limit(time_limit)):
         if grid is None:

@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 
 from .._utils import deadline
 from .._utils.arrays import Array
+from .._utils.blas import single_threaded
 from .._utils.device import to_host
 from .._utils.interrupts import finished
 from ..equations import Expectations
@@ -88,6 +89,7 @@ def ended(
 def run(it: Iteration, predicted: Sites | None) -> Status:
     """The outer loop: converge, settle the masses, tie coincident sites, and leave a saddle or end."""
     tol, saddle_left = it.convergence.tol, False
+    loose_tol = tol if it.options.rough else it.convergence.loose_tol
     try:
         with deadline.finishing():  # a result needs one map
             it.accept(it.evaluate_sites(it.sites))
@@ -96,13 +98,14 @@ def run(it: Iteration, predicted: Sites | None) -> Status:
         if predicted is not None:
             it.move_to(predicted, strictly=True)
         while True:
-            status = converge(it, tol)
+            # Maps are many and often short: the threads of BLAS are limited once for all of them.
+            status = single_threaded(converge, it, tol) if it.bregman else converge(it, tol)
             if masses.revive(it) or splits.tie(it):
                 continue
             if splits.kick(it):
                 if it.condition is not None and splits.excess(it.condition) > _NEW_APPROACH:
                     it.soft = SoftModes()
-                saddle_left, tol = True, it.convergence.loose_tol  # the next end point may be a saddle, too
+                saddle_left, tol = True, loose_tol  # the next end point may be a saddle, too
             elif tol > it.convergence.tol:
                 tol = it.convergence.tol
             else:
@@ -141,6 +144,9 @@ def converge(it: Iteration, tol: float) -> Status:
         if soft_modes.due(it, tol) and (status := soft_modes.approach(it, tol)) is not None:
             return status
         point = it.here
+        if it.options.rough and point.residual <= tol:
+            it.error = point.residual
+            return Status.CONVERGED
         closing, candidates = convergence.closing(point.residual), []
         if closing and last_was_plain and it.near_enough():
             step, it.error = it.newton_step()

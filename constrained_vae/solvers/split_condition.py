@@ -17,7 +17,7 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 from .._utils import deadline
 from .._utils.arrays import Array, FloatArray
 from .._utils.blas import single_threaded
-from .._utils.device import array_namespace, to_host
+from .._utils.device import array_namespace, on_host, to_host
 from ..data.prepared import Block, tree_sum
 from ..objectives.decoder_update import readout_slopes
 from ..problems.posterior import Tiles, responsibilities
@@ -26,7 +26,8 @@ from .coordinates import roots
 
 _MAX_DENSE_DIM = 128  # dimensions up to which covariances are formed; above, Lanczos applies them without forming them
 _COVARIANCE_ENTRIES = 2**23  # entries of a batch of covariances
-_DEVIATION_ENTRIES = 2**20  # entries of a batch of deviations of rows from sites
+_DEVIATION_ENTRIES = 2**17, 2**20  # entries of a batch of deviations of rows from sites, in a cache or on a device
+_ROUNDED = 1 + 1e-9  # a bound of an eigenvalue times this is one in spite of rounding
 _SINGLE_THREAD_PRODUCTS = 2**26  # multiplications of a covariance below which one thread computes it
 
 
@@ -84,8 +85,12 @@ def split_condition(
         return _general(problem, psi, log_masses, may_split)
     whitening = np.sqrt(curvature)  # eigenvalues of (lambda grad^2 f)^1/2 Cov (lambda grad^2 f)^1/2, diagonal (k, D)
     eligible = np.ones(len(psi), dtype=bool) if may_split is None else may_split
-    find = _dense if psi.shape[1] <= _MAX_DENSE_DIM else _lanczos
-    top, eigenvalue, site, axis = find(problem, psi, log_masses, whitening, eligible)
+    dim = psi.shape[1]
+    find = _dense if dim <= _MAX_DENSE_DIM else _lanczos
+    arguments = problem, psi, log_masses, whitening, eligible
+    # For many small matrices several threads are slower, because they wait for each other.
+    small = len(problem.data) * dim**2 < _SINGLE_THREAD_PRODUCTS
+    top, eigenvalue, site, axis = single_threaded(find, *arguments) if small else find(*arguments)
     # The sign of an eigenvector is arbitrary: its largest component is made positive, so that runs are reproducible.
     axis = axis * _sign(axis)
     settled = whitening[site] == 0
@@ -144,20 +149,32 @@ def _dense(
     """Top eigenpairs of all sites from their covariances, a few sites at a time."""
     k, dim = psi.shape
     group = max(1, _COVARIANCE_ENTRIES // dim**2)
-    top, axes = np.empty(k), np.empty((k, dim))
+    top, axes = np.zeros(k), np.zeros((k, dim))
     for start in range(0, k, group):
         part = slice(start, start + group)
         white = whitening[part]
-        # For many small matrices several threads are slower, because they wait for each other.
-        if len(problem.data) * dim**2 < _SINGLE_THREAD_PRODUCTS:
-            covariances = single_threaded(_covariances, problem, psi, log_masses, part)
-        else:
-            covariances = _covariances(problem, psi, log_masses, part)
-        values, vectors = single_threaded(np.linalg.eigh, white[:, :, None] * covariances * white[:, None, :])
-        top[part], axes[part] = values[:, -1], vectors[:, :, -1]
+        matrices = white[:, :, None] * _covariances(problem, psi, log_masses, part) * white[:, None, :]
+        single_threaded(_decompose, matrices, start, eligible, top, axes)
     among = np.where(eligible, top, 0.0)
     site = int(among.argmax())
     return float(top.max()), float(among[site]), site, axes[site]
+
+
+def _decompose(
+    matrices: FloatArray, start: int, eligible: npt.NDArray[np.bool_], top: FloatArray, axes: FloatArray
+) -> None:
+    """Write the top eigenpairs of sites from `start` on, except of sites that are certainly not the largest.
+
+    Since lambda_max^4 <= tr M^4, few of the matrices are decomposed.
+    """
+    bound = _ROUNDED * np.sqrt(np.linalg.norm(matrices @ matrices, axis=(1, 2)))
+    for n in np.argsort(-bound):
+        site = start + n
+        if bound[n] <= top.max(initial=0.0, where=eligible):
+            break
+        if eligible[site] or bound[n] > top.max():
+            values, vectors = np.linalg.eigh(matrices[n])
+            top[site], axes[site] = values[-1], vectors[:, -1]
 
 
 def _covariances(problem: Problem, psi: FloatArray, log_masses: FloatArray, part: slice) -> FloatArray:
@@ -179,11 +196,12 @@ def _deviation_moments(block: Block, tiles: Tiles, centres: Array, start: int, s
     xp, q, dim = array_namespace(centres), responsibilities(block, tiles).T, centres.shape[1]
     points = xp.concat([block.x, xp.ones_like(block.x[:, :1])], axis=1)
     origins = xp.concat([centres, xp.zeros_like(centres[:, :1])], axis=1)[:, None]
-    group = max(1, _DEVIATION_ENTRIES // (len(points) * (dim + 1)))
+    group = max(1, _DEVIATION_ENTRIES[not on_host(points)] // (len(points) * (dim + 1)))
     found = []
     for first in range(start, stop, group):
         last = min(first + group, stop)
-        scaled = xp.sqrt(q[first:last])[:, :, None] * (points - origins[first - start : last - start])  # (g, n, D + 1)
+        scaled = points - origins[first - start : last - start]  # (g, n, D + 1)
+        scaled *= xp.sqrt(q[first:last])[:, :, None]
         found.append(xp.matmul(scaled.transpose(0, 2, 1), scaled))
     return xp.concat(found)
 

@@ -145,6 +145,7 @@ def public_calls(folder):
                 "start": None,
                 "seed": 0,
                 "predict": False,
+                "resolution": 1e-3,
                 "callback": None,
             },
         ),

@@ -7,7 +7,7 @@ from scipy.stats import qmc
 
 import constrained_vae as cv
 from constrained_vae.latent.sites import Sites
-from constrained_vae.phases.continuation import Continuation, Split, _provided
+from constrained_vae.phases.continuation import Continuation, Split, with_spare_tiles
 from constrained_vae.problems.problem import Problem
 from constrained_vae.solvers.loop import Options
 from constrained_vae.testing import curie_weiss
@@ -51,10 +51,10 @@ def test_states_held_together_do_not_split():
 def test_tiles_are_lent_to_the_site_that_splits():
     """Free masses: all that a tile says is how many there are."""
     sites = Sites(np.arange(3.0)[:, None], np.array([0, 1, 1, 1, 1, 2]), np.array([0.3, 0.1, 0.1, 0.1, 0.1, 0.3]))
-    provided = _provided(sites, 0)
+    provided = with_spare_tiles(sites, 0)
     np.testing.assert_array_equal(provided.counts, [4, 1, 1])
     np.testing.assert_allclose(provided.masses, sites.masses)
-    np.testing.assert_array_equal(_provided(provided, 2).counts, [1, 1, 4])
+    np.testing.assert_array_equal(with_spare_tiles(provided, 2).counts, [1, 1, 4])
 
 
 @pytest.mark.slow

@@ -1,0 +1,231 @@
+"""Sweeps of the data sets of scikit-learn: this project and EM as one writes it, side by side.
+
+    python -m analysis.benchmarks.real [--rows NAME ...] [--out FILE]
+
+25 temperatures, evenly spaced in their logarithm from 1.5 times the first critical temperature down to a share of it,
+and 32 tiles. EM is the plain map, jitted in JAX in float64. At every temperature it starts from the result of the one
+before, with a noise of 1e-5 of the radius of the data, and ends when the root-mean-square step is below 1e-8 of that
+radius. It runs a second time to the residual that our sweep reaches. All run on one thread in processes of their own;
+the times are processor times without compilation, the least of several turns. Ratios are EM over ours: above 1, our
+sweep takes less time. Free energies are those at the last temperature; each method may end in another local minimum.
+
+The numbers of maps, solutions and split conditions do not depend on the machine, apart from rounding. `--out` writes
+them, and a test compares them with `results/real.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+
+import constrained_vae as cv
+from constrained_vae._utils.writing import write_text
+from constrained_vae.solvers.loop import iterate
+from constrained_vae.solvers.split_condition import split_condition
+
+from ._methods import MissingError, import_jax
+from ._process import elsewhere
+from .continuation import counted
+
+COUNTS = Path(__file__).parent / "results" / "real.json"
+_TEMPERATURES, _TILES = 25, 32
+_KICK, _TOL = 1e-5, 1e-8  # of EM, in units of the radius of the data
+_MOST_MAPS = 10**6  # of EM at one temperature
+_TURNS = 3
+
+
+@dataclass(frozen=True)
+class Row:
+    """A data set, and the lowest temperature in units of the first critical one."""
+
+    data: str
+    low: float
+
+    @property
+    def x(self) -> np.ndarray:
+        return DATA[self.data]()
+
+    @property
+    def betas(self) -> np.ndarray:
+        return cv.first_critical_beta(self.x) * np.geomspace(1.5, self.low, _TEMPERATURES)
+
+
+def _loaded(name: str, standardised: bool = False) -> Callable[[], np.ndarray]:
+    def load() -> np.ndarray:
+        from sklearn import datasets
+
+        x: np.ndarray = getattr(datasets, f"load_{name}")().data
+        return (x - x.mean(axis=0)) / x.std(axis=0) if standardised else x
+
+    return load
+
+
+DATA: dict[str, Callable[[], np.ndarray]] = {
+    "iris": _loaded("iris"),
+    "wine": _loaded("wine", standardised=True),
+    "breast cancer": _loaded("breast_cancer", standardised=True),
+    "diabetes": _loaded("diabetes"),
+    "digits": _loaded("digits"),
+    "twin": lambda: cv.datasets.four_clusters(n_per_cluster=10).x,  # small, for the tests
+}
+ROWS = {
+    f"{data}, {low:g}": Row(data, low)
+    for data, low in (
+        ("iris", 0.05),
+        ("iris", 0.002),
+        ("wine", 0.05),
+        ("breast cancer", 0.05),
+        ("diabetes", 0.05),
+        ("digits", 0.05),
+    )
+}
+
+
+@contextmanager
+def counts() -> Iterator[dict[str, int]]:
+    """Count maps (each is one call of a kernel), solutions, and split conditions."""
+    found = {"maps": 0, "solutions": 0, "conditions": 0}
+
+    def counting(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            found[name] += 1
+            return original(*args, **kwargs)
+
+        return call
+
+    with (
+        counted() as maps,
+        mock.patch("constrained_vae.phases.continuation.iterate", counting("solutions", iterate)),
+        mock.patch("constrained_vae.solvers.splits.split_condition", counting("conditions", split_condition)),
+    ):
+        yield found
+        found["maps"] = maps[0]
+
+
+def sweep(row: Row) -> tuple[cv.Branch, dict[str, int]]:
+    """Our sweep, and its counts."""
+    with counts() as found:
+        branch = cv.sweep(row.x, betas=row.betas, n_tiles=_TILES)
+    assert isinstance(branch, cv.Branch)
+    return branch, found
+
+
+def measure_sweep(data: str, low: float, threads: int) -> dict[str, Any]:
+    """Processor seconds of our sweep, the free energy and the largest residual relative to the radius."""
+    row = Row(data, low)
+    cv.sweep(row.x, betas=row.betas[:12], n_tiles=_TILES)  # compiles the kernels
+    seconds, branch = _least(lambda: sweep(row)[0])
+    residual = max(s.residual / s.frame.scale for s in branch)
+    return {"seconds": seconds, "free_energy": branch.free_energy[-1], "residual": residual}
+
+
+def measure_em(data: str, low: float, tol: float, threads: int) -> dict[str, Any]:
+    """Processor seconds and maps of EM to a tolerance on the step, and the free energy; or why JAX is missing."""
+    row = Row(data, low)
+    try:
+        run = em(row.x, _TILES)
+    except MissingError as error:
+        return {"missing": str(error)}
+    run(row.betas[:1], tol)  # compiles
+    seconds, (psi, maps) = _least(lambda: run(row.betas, tol))
+    return {"seconds": seconds, "free_energy": free_energy(row.x, psi, row.betas[-1]), "maps": maps}
+
+
+def em(x: np.ndarray, n_tiles: int) -> Callable[[np.ndarray, float], tuple[np.ndarray, int]]:
+    """EM as a function of temperatures and tolerance, which returns the last reconstructions and the number of maps."""
+    jax = import_jax()
+    jnp = jax.numpy
+    centred = x - x.mean(axis=0)
+    radius = float(np.sqrt(np.square(centred).sum(axis=1).mean()))
+    points = jnp.asarray(centred / radius)
+
+    @jax.jit
+    def converged(psi: Any, theta: float, tol: float) -> tuple[Any, int]:
+        def step(state: Any) -> Any:
+            psi, _, maps = state
+            q = jax.nn.softmax((points @ psi.T - 0.5 * (psi * psi).sum(axis=1)) / theta, axis=1)
+            mass = q.sum(axis=0)
+            after = (q.T @ points) / mass[:, None]
+            length = jnp.sqrt(mass @ ((after - psi) ** 2).sum(axis=1) / len(points))
+            return after, length, maps + 1
+
+        def goes_on(state: Any) -> Any:
+            return (state[1] > tol) & (state[2] < _MOST_MAPS)
+
+        psi, _, maps = jax.lax.while_loop(goes_on, step, (psi, jnp.inf, 0))
+        return psi, maps
+
+    def run(betas: np.ndarray, tol: float) -> tuple[np.ndarray, int]:
+        rng, total = np.random.default_rng(0), 0
+        psi = np.zeros((n_tiles, x.shape[1]))
+        for beta in betas:
+            noise = rng.standard_normal(psi.shape) / np.sqrt(x.shape[1])
+            psi, maps = converged(psi + _KICK * noise, beta / radius**2, tol)
+            psi, total = np.asarray(psi), total + int(maps)
+        return psi * radius + x.mean(axis=0), total
+
+    return run
+
+
+def free_energy(x: np.ndarray, psi: np.ndarray, beta: float) -> float:
+    """F of uniform tiles at reconstructions psi (K, D), in nats (T5)."""
+    energies = np.square(x[:, None] - psi).sum(axis=2) / (2 * beta)
+    least = energies.min(axis=1)
+    return float((least - np.log(np.exp(least[:, None] - energies).mean(axis=1))).mean())
+
+
+def _least(work: Callable[[], Any]) -> tuple[float, Any]:
+    """The least processor time of some turns, and the result."""
+    seconds = []
+    for _ in range(_TURNS):
+        began = time.process_time()
+        found = work()
+        seconds.append(time.process_time() - began)
+    return min(seconds), found
+
+
+def line(name: str, ours: dict[str, Any], found: dict[str, int], em_to: Sequence[dict[str, Any]]) -> str:
+    """A row of the table."""
+    text = f"{name:20}{found['maps']:>8}{ours['seconds']:>8.2f}{ours['free_energy']:>10.4f}"
+    for one in em_to:
+        if "missing" not in one:
+            text += f"{one['maps']:>9}{one['seconds']:>8.2f}{one['seconds'] / ours['seconds']:>7.2f}"
+    last = em_to[-1]
+    return text + ("" if "missing" in last else f"{last['free_energy']:>10.4f}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rows", choices=[*ROWS, "twin"], nargs="+", default=list(ROWS))
+    parser.add_argument("--out", type=Path, help="JSON file of the counts")
+    args = parser.parse_args(argv)
+    print(f"{'':20}{'ours:':>8}{'':18}{'EM to 1e-8:':>24}{'EM to our residual:':>24}")
+    print(f"{'':20}{'maps':>8}{'s':>8}{'F':>10}" + 2 * f"{'maps':>9}{'s':>8}{'ratio':>7}" + f"{'F':>10}")
+    records: dict[str, dict[str, int]] = {}
+    missing = None
+    for name in args.rows:
+        row = ROWS.get(name, Row("twin", 0.02))
+        _, records[name] = sweep(row)
+        given = {"data": row.data, "low": row.low}
+        ours = elsewhere("sweep", given, threads=1)
+        em_to = [elsewhere("em", given | {"tol": tol}, threads=1) for tol in (_TOL, ours["residual"])]
+        missing = em_to[0].get("missing", missing)
+        print(line(name, ours, records[name], em_to), flush=True)
+    if missing:
+        print(missing)
+    if args.out:
+        write_text(args.out, json.dumps(records, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
