@@ -181,8 +181,9 @@ def train(
     checkpoint_every = check_count(checkpoint_every, "checkpoint_every")
     progress, time_limit = check_flag(progress, "progress"), check_time_limit(time_limit)
     check_callable(callback, "callback")
+    latent_dim = check_count(latent_dim, "latent_dim")
     if hidden is None:
-        hidden = (max(_LEAST_WIDTH, 2 * check_count(latent_dim, "latent_dim")),) * 2
+        hidden = (max(_LEAST_WIDTH, 2 * latent_dim),) * 2
     if learning_rate is None:
         learning_rate = min(_RATE, _RATE_OF_WIDTH / math.sqrt(max(check_hidden(hidden), default=1)))
     dtype = check_dtype(dtype)

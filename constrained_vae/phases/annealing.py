@@ -23,7 +23,7 @@ DEFAULT_RESOLUTION = 1e-3
 _SLOPES = 0.05, 2.0  # least and largest fall of the growth with log beta; a reconstruction that keeps its data has 1
 _LEAST_STEP = 3  # in units of the resolution: just after a split the growth is too near zero to tell anything
 _OFF = 0.5  # a split is carried out this near to the place for it, in units of the resolution
-_BISECTED = 3  # every so many secants, a bisection: the branch may jump
+_BISECTED, _PATIENCE = 3, 12  # every so many secants, a bisection, and after so many nothing else: the branch may jump
 # Largest residuals of rough states, in units of stiffness^-1/2, which is the width of a reconstruction that splits.
 _HELD = 0.03  # times the resolution: an error of the growth that is small beside it
 _SPLIT = 0.01  # times resolution^1.5: a kick of sqrt(resolution) / 2 leaves a residual of resolution^1.5 / 2
@@ -88,9 +88,10 @@ class Annealing:
             self.learn(hot, cold)
             root = cold.log_beta + width * cold.growth / (cold.growth - hot.growth)
             place, count = root - self.resolution, count + 1
-            if abs(place - cold.log_beta) <= _OFF * self.resolution:
+            jumped = hot.growth == -np.inf or count > _PATIENCE  # only halves of the range are sure to end
+            if abs(place - cold.log_beta) <= _OFF * self.resolution and not jumped:
                 break
-            place = place if count % _BISECTED else cold.log_beta + width / 2
+            place = place if count % _BISECTED and not jumped else cold.log_beta + width / 2
             state = self.reached(float(np.exp(place)))
             if state.growth > 0:
                 cold = state

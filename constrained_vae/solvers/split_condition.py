@@ -167,7 +167,9 @@ def _decompose(
 
     Since lambda_max^4 <= tr M^4, few of the matrices are decomposed.
     """
-    bound = _ROUNDED * np.sqrt(np.linalg.norm(matrices @ matrices, axis=(1, 2)))
+    size = np.abs(matrices).max(axis=(1, 2))
+    unit = matrices / np.where(size, size, 1.0)[:, None, None]  # the fourth power of any unit is finite
+    bound = _ROUNDED * size * np.sqrt(np.linalg.norm(unit @ unit, axis=(1, 2)))
     for n in np.argsort(-bound):
         site = start + n
         if bound[n] <= top.max(initial=0.0, where=eligible):
