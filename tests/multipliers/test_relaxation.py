@@ -10,7 +10,6 @@ from sklearn.linear_model import LogisticRegression
 
 import constrained_vae as cv
 from constrained_vae.multipliers.search import Search
-from tests.helpers.marks import slow
 
 TWO = np.array([[-1.0], [1.0]])
 RARE = np.array([[-0.3], [3.5]])  # with weights 0.95 and 0.05, of two classes
@@ -36,7 +35,8 @@ def check_never_rises(x, classifier, labels, kappas, **options):
     return rates
 
 
-@pytest.mark.parametrize("masses", ["fixed", slow("free")])
+@pytest.mark.slow
+@pytest.mark.parametrize("masses", ["fixed", "free"])
 def test_the_rate_never_rises_when_a_threshold_is_relaxed(masses):
     """Where a class is rare, the branch on which a classifier tells it apart ends before CLA just holds.
 
