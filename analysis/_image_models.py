@@ -13,10 +13,12 @@ import numpy as np
 
 import constrained_vae as cv
 from analysis import _command, _training
-from analysis._image_training import BATCH, FAMILIES, KIND, Job, parts
+from analysis._image_training import BATCH, KIND, Job, parts
 from constrained_vae import image_models
+from constrained_vae._utils.defaults import IMAGE_MODELS
 from constrained_vae._utils.files import FORMAT
 from constrained_vae._utils.writing import write_npz
+from constrained_vae.cli import image_training
 from constrained_vae.image_models import Batch, ImageRun, MnistRotate, Task
 
 import torch  # isort: skip  # the package above tells what is missing without it
@@ -38,12 +40,7 @@ class Turned(MnistRotate):
         return Batch(super().batch(rows, generator).x)
 
 
-TASKS: dict[str, type[Task]] = {
-    "plain": image_models.PlainImages,
-    "rotate": MnistRotate,
-    "turned": Turned,
-    "colour": image_models.ColourMnist,
-}
+TASKS: dict[str, type[Task]] = {**image_training.TASKS, "turned": Turned}
 
 
 def train(job: Job, data: cv.datasets.DataSet, folder: Path, stops: Callable[[], bool] = lambda: False) -> None:
@@ -53,7 +50,7 @@ def train(job: Job, data: cv.datasets.DataSet, folder: Path, stops: Callable[[],
     training is then in the folder.
     """
     task, held_out = (TASKS[job.task](part) for part in parts(data))
-    config = {**FAMILIES[job.family], "image_shape": list(task.image_shape)}
+    config = {**IMAGE_MODELS[job.family], "image_shape": list(task.image_shape)}
     if task.context_size is not None:
         config["context_size"] = task.context_size
     constraint, checkpoint = cv.RE(job.kappa, reduction="mean"), folder / f"{job.name}.pt"

@@ -15,14 +15,10 @@ import numpy as np
 
 import constrained_vae as cv
 from analysis import _command, _training
+from constrained_vae._utils.defaults import IMAGE_MODELS
 from constrained_vae._utils.files import read_npz
 from constrained_vae._utils.fingerprints import fingerprint
 
-FAMILIES: dict[str, dict[str, Any]] = {
-    "vae": {"model": "ConvVAE"},
-    "vae-nvp": {"model": "ConvVAE", "prior": "flow"},
-    "convdraw": {"model": "ConvDRAW"},
-}
 TITLES = {"vae": "VAE", "vae-nvp": "VAE + NVP", "convdraw": "ConvDRAW"}
 STEPS = 1500  # default number of steps
 
@@ -40,7 +36,7 @@ def parsed(
 ) -> argparse.Namespace:
     """The arguments of a figure that has a version with image models; `defaults` are of this version."""
     group = options.add_argument_group("image models", "with --model the figure is of models in PyTorch, see above")
-    group.add_argument("--model", help=f"{', '.join(FAMILIES)}, or several of them separated by commas")
+    group.add_argument("--model", help=f"{', '.join(IMAGE_MODELS)}, or several of them separated by commas")
     text = "height and width to which larger images are made smaller"
     images = [
         group.add_argument("--size", type=int, help=f"{text} (default {_SIZE})"),
@@ -63,8 +59,8 @@ def families(args: argparse.Namespace) -> list[str]:
     """The models of the option --model, which must fit the data."""
     found = list(dict.fromkeys(args.model.split(",")))
     for family in found:
-        if family not in FAMILIES:
-            raise ValueError(f"--model wants {', '.join(FAMILIES)} separated by commas, got {family!r}")
+        if family not in IMAGE_MODELS:
+            raise ValueError(f"--model wants {', '.join(IMAGE_MODELS)} separated by commas, got {family!r}")
     if task_name(args.data) == "rotate" and found != ["convdraw"]:
         raise ValueError(f"--data {args.data} has a context, which needs --model convdraw, got {args.model}")
     return found
@@ -133,7 +129,7 @@ class Job:
         """Everything on which the result depends, as JSON has it."""
         return {
             **dataclasses.asdict(self),
-            "network": FAMILIES[self.family],
+            "network": IMAGE_MODELS[self.family],
             "batch_size": BATCH,
             "data": data.name,
             "images": [len(data), *(data.image_shape or ())],

@@ -123,11 +123,7 @@ def with_multiplier(x: np.ndarray, kappa: float, latent: int, steps: int, seed: 
     """A plain loop with a `Multiplier` that starts at the natural lambda."""
     start = cv.geco.natural_multiplier(x, cv.RE(kappa, reduction="mean"))
     multiplier = cv.geco.Multiplier(kappa**2, initial=start)
-
-    def penalty(error: Any) -> Any:
-        return multiplier.penalty(error)
-
-    return _plain_loop(x, kappa, latent, steps, seed, penalty, lambda: multiplier.value, multiplier.step)
+    return _plain_loop(x, kappa, latent, steps, seed, multiplier.penalty, lambda: multiplier.value, multiplier.step)
 
 
 def with_algorithm_1(nu: float, alpha: float) -> Method:

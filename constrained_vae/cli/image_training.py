@@ -12,22 +12,18 @@ from typing import Any
 import numpy as np
 
 from .. import image_models
+from .._utils.defaults import IMAGE_MODELS
 from ..datasets import DataSet, held_out
 from ..image_models import ColourMnist, ImageEvaluation, MnistRotate, Model, PlainImages, Task, make_model
 from .outcome import Outcome, outcome_of_training, table_of_thresholds
 
-_TASKS: dict[str, type[Task]] = {"plain": PlainImages, "rotate": MnistRotate, "colour": ColourMnist}
-_CONFIGS: dict[str, dict[str, Any]] = {
-    "vae": {"model": "ConvVAE"},
-    "vae-nvp": {"model": "ConvVAE", "prior": "flow"},
-    "convdraw": {"model": "ConvDRAW"},
-}
+TASKS: dict[str, type[Task]] = {"plain": PlainImages, "rotate": MnistRotate, "colour": ColourMnist}
 _EVALUATED = 1000  # images: a pass of a large set would take as long as some of its training
 
 
 def train(args: argparse.Namespace, data: DataSet, given: Mapping[str, Any]) -> Outcome:
     """A trained model of images, evaluated on training and test images; `given` are arguments of every training."""
-    make_task = _TASKS[args.task]
+    make_task = TASKS[args.task]
     task, tests = make_task(data), held_out(args.data, size=args.size)
     model = _new_model(args, task)
     run = image_models.train(
@@ -63,7 +59,7 @@ def train(args: argparse.Namespace, data: DataSet, given: Mapping[str, Any]) -> 
 
 def _new_model(args: argparse.Namespace, task: Task) -> Model:
     """The model of the options, with the seed of --seed."""
-    config = {**_CONFIGS[args.model], "image_shape": list(task.image_shape)}
+    config = {**IMAGE_MODELS[args.model], "image_shape": list(task.image_shape)}
     names = {"latent": "latent_dim"}
     if args.model == "convdraw":
         names = {"latent": "latent_channels", "draws": "steps"}

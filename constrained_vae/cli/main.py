@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from .. import __version__
-from .._utils.defaults import N_TILES
+from .._utils.defaults import IMAGE_MODELS, N_TILES
 from . import endings
 from .signals import Signals
 
@@ -237,7 +237,7 @@ def _add_train(made: _Parser) -> None:
     goal.add_argument("--kappa", type=float, help="constraint E||x - g(z)||^2 <= kappa^2, lambda learned")
     goal.add_argument("--beta", type=float, help="instead of --kappa: a fixed temperature")
     made.add_argument("--per-dimension", action="store_true", help="kappa^2 is the mean over dimensions, not the sum")
-    made.add_argument("--model", choices=("mlp", "vae", "vae-nvp", "convdraw"), default="mlp", help=_MODELS)
+    made.add_argument("--model", choices=("mlp", *IMAGE_MODELS), default="mlp", help=_MODELS)
     made.add_argument("--task", choices=("plain", "rotate", "colour"), help="what a model of images learns (plain)")
     made.add_argument("--size", type=int, help="height and width to which images are made smaller")
     made.add_argument("--latent", type=int, help="dimension of the code (2, of images 64; convdraw: its channels, 4)")

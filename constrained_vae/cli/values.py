@@ -10,13 +10,13 @@ import numpy as np
 
 from .._utils.arrays import FloatArray
 from .._utils.checks import shown
+from .._utils.defaults import IMAGE_MODELS
 
-_IMAGE_MODELS = ("vae", "vae-nvp", "convdraw")
 _MODELS_WITH = {  # options of train that some models do not have
     "hidden": ("mlp",),
     "likelihood": ("mlp",),
-    "task": _IMAGE_MODELS,
-    "device": _IMAGE_MODELS,
+    "task": tuple(IMAGE_MODELS),
+    "device": tuple(IMAGE_MODELS),
     "draws": ("convdraw",),
 }
 _DEFAULTS: dict[bool, dict[str, Any]] = {  # of train, for models of images or not; others are those of the library
@@ -70,6 +70,6 @@ def complete(args: argparse.Namespace) -> None:
             raise ValueError(f"--{name} belongs to --model {' or '.join(models)}, got --model {args.model}")
     if args.task == "rotate" and args.model != "convdraw":
         raise ValueError(f"--task rotate wants --model convdraw, which sees the turned image, got --model {args.model}")
-    for name, default in _DEFAULTS[args.model in _IMAGE_MODELS].items():
+    for name, default in _DEFAULTS[args.model in IMAGE_MODELS].items():
         if getattr(args, name) is None:
             setattr(args, name, default)

@@ -57,7 +57,7 @@ class ImageTerm:
         """Energies (B,) of these rows of the data, x and mean (B, C, H, W), with their `squared_error` (B,)."""
         if isinstance(self.energy, float):
             return self.energy * distortion
-        here = _numbers(as_rows(x))
+        here = numbers(as_rows(x))
         phi, s = self.energy.statistics(here, rows)  # type: ignore[arg-type]  # an index serves as well as a slice
         return _Readout.apply(as_rows(mean), self.energy, phi, s)
 
@@ -83,7 +83,7 @@ class _Readout(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, psi: Tensor, energy: Energy, phi: np.ndarray, s: np.ndarray) -> Tensor:
-        here = _numbers(psi)
+        here = numbers(psi)
         if not np.isfinite(here).all():
             raise NotFiniteError("the reconstructions are not finite")
         v, b = energy.readout(here)
@@ -92,11 +92,11 @@ class _Readout(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, slopes: Tensor) -> tuple[Tensor, None, None, None]:
-        each = _numbers(slopes)
+        each = numbers(slopes)
         gradient = -ctx.energy.pullback(ctx.here, each[:, None] * ctx.phi, each)
         return torch.as_tensor(gradient).to(slopes), None, None, None
 
 
-def _numbers(values: Tensor) -> np.ndarray:
+def numbers(values: Tensor) -> np.ndarray:
     """The values in float64 on the host, as feature maps take them."""
     return values.detach().to("cpu", torch.float64).numpy()

@@ -15,7 +15,7 @@ from .._utils.checks import check_count, check_seed
 from ..data import signature
 from ..geco.evaluation import codes_of_mixture, gaussian_nll, information, mean_information, told_by
 from ..objectives.constraints import Constraint
-from .energies import ImageTerm, as_rows, squared_error
+from .energies import ImageTerm, as_rows, numbers, squared_error
 from .models import Model
 from .tasks import Batch, Task
 
@@ -132,12 +132,12 @@ def evaluate(
     measured = np.empty((samples, T + 1 + len(terms), N))
     images = np.empty((N, dim))
     for rows, batch in random.batches():
-        images[rows] = as_rows(batch.x).double().cpu().numpy()
+        images[rows] = numbers(as_rows(batch.x))
         for k in range(samples):
             done = model(batch.x, random.noise(len(rows)), batch.context)
             distortion = squared_error(batch.x, done.mean)
             energies = [term.at(rows, batch.x, done.mean, distortion) for term in terms]
-            measured[k][:, rows] = torch.stack([*done.kl.T, distortion, *energies]).double().cpu().numpy()
+            measured[k][:, rows] = numbers(torch.stack([*done.kl.T, distortion, *energies]))
     means, rate = measured.mean(axis=(0, 2)), measured[:, :T].sum(axis=1)
 
     def error(values: FloatArray) -> float:
@@ -168,7 +168,7 @@ def sample(model: Model, task: Task, n: int, seed: int = 0) -> FloatArray:
     """Means (n, D) of images whose codes are drawn from the prior; a conditional model has contexts of the task."""
     random = _Random(model, task, seed)
     context = random.batch(np.arange(check_count(n, "n")) % len(task)).context
-    return np.asarray(as_rows(model.sample(random.noise(n), context)).double().cpu().numpy())
+    return numbers(as_rows(model.sample(random.noise(n), context)))
 
 
 @torch.inference_mode()
@@ -177,7 +177,7 @@ def reconstruct(model: Model, task: Task, n: int, seed: int = 0) -> tuple[FloatA
     random = _Random(model, task, seed)
     batch = random.batch(np.arange(check_count(n, "n", most=len(task))))
     done = model(batch.x, random.noise(n), batch.context)
-    x, mean = (as_rows(values).double().cpu().numpy() for values in (batch.x, done.mean))
+    x, mean = (numbers(as_rows(values)) for values in (batch.x, done.mean))
     return x, mean
 
 
@@ -235,7 +235,7 @@ def _information_of_pairs(model: Model, random: _Random, count: int) -> tuple[fl
     for place in range(count):
         code = model(random.batch(own[place : place + 1]).x, random.noise(1)).codes
         parts = [model.log_ratio(batch.x, code.expand(len(rows), *code.shape[1:])) for rows, batch in random.batches()]
-        told[place] = told_by(torch.cat(parts).double().cpu().numpy()[None], rho)[0]
+        told[place] = told_by(numbers(torch.cat(parts))[None], rho)[0]
     return mean_information(told, own, rho)
 
 

@@ -17,6 +17,7 @@ from torch.nn import functional
 from .._utils import memory
 from .._utils.checks import check_instance
 from ..datasets import DataSet
+from .energies import as_rows, numbers
 
 _REPRESENTATIVE = 0  # seed of the draw that stands for an augmented task
 
@@ -99,7 +100,7 @@ class Task(ABC):
         """
         generator = torch.Generator().manual_seed(_REPRESENTATIVE)
         blocks = torch.arange(len(self)).split(memory.rows_of_block(math.prod(self.image_shape)))
-        return _as_rows(torch.cat([self.batch(rows, generator).x for rows in blocks]))
+        return numbers(as_rows(torch.cat([self.batch(rows, generator).x for rows in blocks])))
 
     def _taken(self, rows: Tensor) -> Tensor:
         """Images (B, C, H, W) as float32."""
@@ -121,7 +122,7 @@ class PlainImages(Task):
 
     def images(self) -> NDArray[np.float64]:
         """The images (N, D) of the data set."""
-        return _as_rows(_in_unit(self.pixels, torch.float64))
+        return numbers(as_rows(_in_unit(self.pixels, torch.float64)))
 
 
 class MnistRotate(Task):
@@ -213,8 +214,3 @@ def _compact(x: NDArray[np.float64]) -> Tensor:
 
 def _in_unit(pixels: Tensor, dtype: torch.dtype) -> Tensor:
     return pixels.to(dtype) / 255 if pixels.dtype == torch.uint8 else pixels.to(dtype)
-
-
-def _as_rows(images: Tensor) -> NDArray[np.float64]:
-    rows: NDArray[np.float64] = images.movedim(1, -1).reshape(len(images), -1).double().cpu().numpy()
-    return rows

@@ -29,7 +29,7 @@ from constrained_vae.geco.water_filling import covariance_eigenvalues, of_distor
 from tests.helpers.figures import coarse, read, title
 
 _SMALL = ["--quiet", "--size", "8", "--n", "60", "--steps", "12"]
-_USUAL = dict(_image_training.FAMILIES)
+_USUAL = dict(_image_training.IMAGE_MODELS)
 _TINY = {
     "vae": {"model": "ConvVAE", "latent_dim": 3, "channels": 2, "hidden": 7},
     "vae-nvp": {"model": "ConvVAE", "latent_dim": 3, "channels": 2, "hidden": 7, "prior": "flow"},
@@ -59,7 +59,7 @@ def tiny():
     """Models are tiny."""
     with pytest.MonkeyPatch.context() as patch:
         for family, config in _TINY.items():
-            patch.setitem(_image_training.FAMILIES, family, config)
+            patch.setitem(_image_training.IMAGE_MODELS, family, config)
         yield
 
 
@@ -364,7 +364,7 @@ def test_options_of_image_models_need_a_model(capsys, option):
 @pytest.mark.slow
 def test_two_processes_give_what_one_gives(tmp_path, monkeypatch):
     for family, config in _USUAL.items():  # in other processes the models are the usual ones
-        monkeypatch.setitem(_image_training.FAMILIES, family, config)
+        monkeypatch.setitem(_image_training.IMAGE_MODELS, family, config)
     one, two = (command(figure4, tmp_path / jobs, "--jobs", jobs) for jobs in "12")
     assert one[0] == two[0] == 0
     for name, array in one[1].items():
