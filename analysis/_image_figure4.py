@@ -17,6 +17,7 @@ from constrained_vae._utils.writing import write_picture
 from constrained_vae.geco.water_filling import at_level, covariance_eigenvalues
 
 METHODS = ("GECO", "ELBO", "annealed")
+_LINES = {"GECO": "-", "ELBO": "--", "annealed": ":"}
 _QUANTITIES = ("rms", "rms_error", "rate", "rate_error", "test_rms", "test_rate", "multiplier", "above_linear")
 _PICTURES = ("reconstructions", "samples")  # of GECO, with the first seed
 _LEAST = 1.0  # smallest KL that is drawn, nats
@@ -35,16 +36,17 @@ def run(args: argparse.Namespace) -> int:
 def compute(args: argparse.Namespace) -> _command.Computed:
     """Every array of the figure, and its settings with the records of all runs."""
     families, kappas = _image_training.families(args), sorted(set(_training.numbers("--kappas", args.kappas)))
+    methods = _methods(args.methods)
     seeds, task = _training.seeds_from(args.seed, args.seeds), _image_training.task_name(args.data)
     data = _image_training.images(args.data, args.size, args.n)
     runs = Runs.of(args)
     places = {
-        Job(families[f], METHODS[m], kappas[k], kappas[k], seeds[s], args.steps, task): (f, m, k, s)
-        for s, k, f, m in itertools.product(*map(range, (len(seeds), len(kappas), len(families), len(METHODS))))
-        if METHODS[m] != "annealed" or families[f] == "convdraw"
+        Job(families[f], methods[m], kappas[k], kappas[k], seeds[s], args.steps, task): (f, m, k, s)
+        for s, k, f, m in itertools.product(*map(range, (len(seeds), len(kappas), len(families), len(methods))))
+        if methods[m] != "annealed" or families[f] == "convdraw"
     }
     results = runs.results(data, places)
-    shape = len(families), len(METHODS), len(kappas), len(seeds)
+    shape = len(families), len(methods), len(kappas), len(seeds)
     arrays = {name: np.full(shape, np.nan) for name in _QUANTITIES}
     arrays["status"] = np.full(shape, "", dtype="U11")
     some = next(iter(results.values())).arrays  # of a run: the held out images are the same in all
@@ -57,12 +59,21 @@ def compute(args: argparse.Namespace) -> _command.Computed:
             arrays[name][f, m, k, s] = np.nan if result.metrics[name] is None else result.metrics[name]
         arrays["status"][f, m, k, s] = result.metrics["status"]
         for name in _PICTURES:
-            if m == s == 0:
+            if methods[m] == "GECO" and s == 0:
                 arrays[name][f, k] = result.arrays[name]
-    arrays |= {"families": np.array(families), "kappas": np.array(kappas), "missing": np.array(runs.missing, dtype=str)}
+    arrays |= {"families": np.array(families), "methods": np.array(methods), "kappas": np.array(kappas)}
+    arrays["missing"] = np.array(runs.missing, dtype=str)
     if task == "plain":
         arrays["linear"] = linear(_image_training.parts(data)[0].x, 0.7 * min(kappas))
     return arrays, runs.settings(data, seeds, steps=args.steps, n_points=len(data), kappas=kappas)
+
+
+def _methods(names: str) -> list[str]:
+    """The methods of the option --methods, in the order of the figure."""
+    found = set(names.split(","))
+    if not found <= set(METHODS):
+        raise ValueError(f"--methods wants {', '.join(METHODS)} separated by commas, got {names}")
+    return [method for method in METHODS if method in found]
 
 
 def linear(x: np.ndarray, least: float) -> np.ndarray:
@@ -86,15 +97,15 @@ def draw(arrays: _command.Arrays) -> Figure:
                 plane.axvline(kappa, color="0.88", lw=0.8, zorder=0)
             if "linear" in arrays:
                 plane.plot(*arrays["linear"].T, color=_training.COLORS["exact"], lw=1.0, label="best linear VAE")
-            for m, method in enumerate(METHODS):
+            for m, method in enumerate(map(str, arrays["methods"])):
                 rms, rate = arrays["rms"][f, m], arrays["rate"][f, m]
                 if np.isnan(rms).all():
                     continue
                 style: dict[str, Any] = {"color": _training.COLORS[method], "marker": _training.MARKERS[method]}
-                style |= {"mfc": "white" if m else style["color"], "ms": 4, "lw": 0.9}
+                style |= {"mfc": style["color"] if method == "GECO" else "white", "ms": 4, "lw": 0.9}
                 means = np.column_stack([_training.mean_and_error(v)[0] for v in (rms, rate)])
                 label = {"annealed": r"ELBO, annealed $\beta$ (GQN)"}.get(method, method)
-                plane.plot(*means.T, **style, ls=("-", "--", ":")[m], label=label)
+                plane.plot(*means.T, **style, ls=_LINES[method], label=label)
                 ratio, error = _training.mean_and_error(rms / kappas[:, None])
                 asked.errorbar(kappas * 1.015 ** (m - 1), ratio, np.nan_to_num(error), **style, ls="none")
             plane.set(
@@ -151,22 +162,23 @@ def pictures(arrays: _command.Arrays) -> Figure:
 
 def table(arrays: _command.Arrays) -> str:
     """Means over seeds with their standard errors, and what is missing."""
+    methods = arrays["methods"]
     head = (
         f"{'kappa':>6}  {'':9}{'error / kappa':>19}{'KL':>17}{'less linear':>12}{'held out:':>10}{'KL':>9}{'lambda':>9}"
     )
     lines = []
     for f, family in enumerate(arrays["families"]):
         lines.append(f"{TITLES[str(family)]}\n{head}  constraint")
-        for k, m in itertools.product(range(len(arrays["kappas"])), range(len(METHODS))):
+        for k, m in itertools.product(range(len(arrays["kappas"])), range(len(methods))):
             place, kappa = (f, m, k), arrays["kappas"][k]
             if np.isnan(arrays["rms"][place]).all():
                 continue
             means = {name: _training.mean_and_error(arrays[name][place])[0] for name in _QUANTITIES}
             ratio, rate = arrays["rms"][place] / kappa, arrays["rate"][place]
             states = [str(s) for s in arrays["status"][place] if s]
-            counts = ", ".join(f"{states.count(s)} {s}" for s in sorted(set(states))) if METHODS[m] == "GECO" else ""
+            counts = ", ".join(f"{states.count(s)} {s}" for s in sorted(set(states))) if methods[m] == "GECO" else ""
             lines.append(
-                f"{kappa:>6g}  {METHODS[m]:9}{_training.with_error(ratio, 4):>19}{_training.with_error(rate, 2):>17}"
+                f"{kappa:>6g}  {methods[m]:9}{_training.with_error(ratio, 4):>19}{_training.with_error(rate, 2):>17}"
                 f"{means['above_linear']:>12.2f}{means['test_rms'] / kappa:>10.4f}{means['test_rate']:>9.2f}"
                 f"{means['multiplier']:>9.4g}  {counts}".rstrip()
             )

@@ -51,6 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options.add_argument(
         "--kappas", default=",".join(map(str, _training.KAPPAS)), help=text + " (default: the paper's)"
     )
+    text = "with --model, the methods that are compared, separated by commas"
+    options.add_argument("--methods", default=",".join(METHODS), help=text + " (default: all)")
     args = _image_training.parsed(options, "figure4", argv, data="mnist", seeds=1, steps=_image_training.STEPS)
     if args.model is not None:
         from analysis import _image_figure4

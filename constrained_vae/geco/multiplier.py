@@ -49,7 +49,9 @@ class Multiplier:
     The step size nu then follows the damping rule nu r = (1 - alpha) / 4, where r = -d log E[H] / d log lambda is the
     response of the energy. The response is estimated by a regression of log batch means on log lambda. The noise of a
     batch does not bias it, since this noise affects only later values of lambda. If log lambda has hardly changed, the
-    response is taken to be 1, which is exact for a linear VAE whose components are all active.
+    response is taken to be 1, which is exact for a linear VAE whose components are all active. While a network learns,
+    its error falls as lambda rises and r seems larger than it is. This makes a rise slow, which is safe. A fall has no
+    such danger, and where C_ma < 0 a response above 1 counts as 1.
 
     Parameters
     ----------
@@ -277,7 +279,10 @@ class Multiplier:
     @property
     def nu(self) -> float:
         """The step size of log lambda: per unit of C_ma if it was given, else per relative excess of the energy."""
-        return (1 - self.averaging) / (4 * self.response) if self.step_size is None else self.step_size
+        if self.step_size is not None:
+            return self.step_size
+        response = self.response if self._state.average >= 0 else min(self.response, 1.0)
+        return (1 - self.averaging) / (4 * response)
 
     @property
     def response(self) -> float:
