@@ -34,6 +34,7 @@ from ..equations import Expectations
 from . import pruning
 from .arithmetic import add, exp, frozen, maximum, multiply_add
 from .compilation import ParallelKernel, jit
+from .neighbours import Neighbours
 
 _FEW = 8  # largest S of `_few`; differences cost as much as matrix products at S = 5 and 1.1 times as much at S = 8
 _SORTED_STATISTICS = 4  # largest S for which rows are sorted; at S = 5 pruning gains only a factor 1.4 to 2
@@ -58,6 +59,7 @@ def expectations(
     b: Array,
     log_masses: Array,
     quadratic: float | None = None,
+    kept: Neighbours | None = None,
 ) -> Expectations:
     """Expectations of all rows; `constrained_vae.backends` documents the arguments.
 
@@ -88,7 +90,13 @@ def expectations(
         mass, sums = np.empty(len(b), real), np.empty((len(b), phi.shape[1]), real)
         totals = _few_alone(phi, s, rho, frozen(v, real), b, log_pi, real(quadratic or 0), mass, sums)
         return Expectations(mass, sums, *totals)
-    if phi.shape[1] <= _FEW:
+    near = None
+    if kept is not None and quadratic and kept.phi is phi:
+        near = single_threaded(kept.expectations, rho, frozen(v / (2 * quadratic), real), log_pi, quadratic)
+    if near is not None:
+        mass, sums, totals = near
+        totals = totals[None]
+    elif phi.shape[1] <= _FEW:
         mass, sums, totals = _with_few(phi, s, rho, v, b, log_pi, quadratic)
     else:
         mass, sums, totals = single_threaded(_with_many, phi, s, rho, v, b, log_pi)
@@ -99,6 +107,11 @@ def expectations(
 def order(phi: Array) -> Array | None:
     """An order of the rows in which neighbours lie together, so that `pruning` can skip tiles; None if S > 4."""
     return None if phi.shape[1] > _SORTED_STATISTICS or len(phi) < _WORTH_SORTING else pruning.order(phi)
+
+
+def keep(phi: Array) -> Neighbours | None:
+    """What the kernel keeps between maps of the same rows: lists of near tiles, unless `pruning` does without them."""
+    return Neighbours(phi) if phi.shape[1] > _SORTED_STATISTICS else None
 
 
 def _with_few(phi: Array, s: Array, rho: Array, v: Array, b: Array, log_pi: Array, quadratic: float | None) -> Arrays:

@@ -55,6 +55,7 @@ class Block:
     s: Array
     rho: Array
     rows: slice | None
+    kept: Any = None
     _offset: tuple[HasOffset, Array] | None = field(default=None, repr=False)
 
     def offset(self, objective: HasOffset) -> Array:
@@ -191,6 +192,9 @@ class PreparedData:
             block = Block(x, phi, block.s[order], block.rho[order], None)
         for array in (block.x, block.phi, block.s, block.rho):
             _frozen(array)
+        keep = getattr(self.backend, "keep", None)
+        if keep is not None:
+            block.kept = keep(block.phi)
         return block
 
     def _merged(self) -> Rows:

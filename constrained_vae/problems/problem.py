@@ -187,7 +187,8 @@ def _expectations(
     b: Array,
     log_masses: Array,
 ) -> Expectations:
-    found = kernel(block.phi, block.offset(objective), block.rho, v, b, log_masses, objective.quadratic)
+    kept = {} if block.kept is None else {"kept": block.kept}
+    found = kernel(block.phi, block.offset(objective), block.rho, v, b, log_masses, objective.quadratic, **kept)
     if found.mass.dtype.type is np.float64:
         return found
     mass, sums = (array.astype(np.float64) for array in (found.mass, found.sums))
