@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, distributed
 
 from .._utils.checks import check_text, shown
+from .._utils.interrupts import deferred_interrupts
 
 _WARM_UP, _LEAST = 100, 0.1  # steps up to the full learning rate; its share at the end
 
@@ -62,6 +64,19 @@ class Processes:
         """The rows of a whole batch that this process computes."""
         size = len(batch) // self.count
         return batch[self.rank * size : (self.rank + 1) * size]
+
+    @contextlib.contextmanager
+    def ending_together(self) -> Iterator[list[int]]:
+        """Signals that arrive while several processes train, which all of them have to know before one may end.
+
+        A process that ended by itself would leave the others waiting for its next message. So Ctrl-C does nothing
+        until the end of the block; other signals do there what they would have done.
+        """
+        if self.count == 1:
+            yield []
+            return
+        with contextlib.suppress(KeyboardInterrupt), deferred_interrupts() as arrived:
+            yield arrived
 
     def mean(self, values: Tensor) -> Tensor:
         """The mean of the values over all processes, the same bits in each of them."""

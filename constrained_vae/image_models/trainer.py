@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from os import PathLike
 from typing import Any
 
@@ -24,10 +23,9 @@ from .._utils.checks import (
     check_time_limit,
     check_weights,
 )
-from .._utils.interrupts import finished
 from ..datasets import DataSet
 from ..geco.arguments import check_constraints, check_fit, check_sigma, elbo_of_step, learned_multipliers
-from ..geco.loop import INTERRUPTED, advance, warn_of_failures
+from ..geco.loop import advance, conclude
 from ..geco.multiplier import Multiplier
 from ..geco.reports import make_report
 from ..geco.schedules import Ramp
@@ -99,7 +97,7 @@ def train(
         Total number of steps, including the steps before `resume`; the learning rate falls over all of them.
     time_limit : float, optional
         Budget of the training loop in seconds; it ends after the step in which the time is up, and can be resumed. Of
-        several processes all end at the same step, which Ctrl-C does not do.
+        several processes all end at the same step, as they do after Ctrl-C in one of them.
     batch_size : int, optional
         Images of a step, in all processes together; by default 64, or the number of images if this is smaller.
     learning_rate : float
@@ -122,7 +120,8 @@ def train(
     resume : ImageRun or path, optional
         Run or checkpoint to continue, with the same images and settings, which are compared by their contents; device
         and number of processes may be others. On one thread of a CPU the result has the same bits as without the
-        interruption.
+        interruption. Other `steps` are allowed, to train longer than was planned: from there on the learning rate is
+        that of a run of so many steps. It then rises again, and the result is not that of one longer run.
     progress : bool
         Show a progress bar with D, KL and lambda.
     callback : callable, optional
@@ -225,13 +224,11 @@ def train(
     elif processes.rank == 0:
         warn_of_doubts(images, weights, constraints, floors, size, stacklevel=3)
 
-    with deadline.within(time_limit):
-        stopped = advance(
-            training, steps, file, checkpoint_every, progress and processes.rank == 0, callback, training.time_is_up
-        )
+    shown = progress and processes.rank == 0
+    with deadline.within(time_limit), processes.ending_together() as training.signals:
+        stopped = advance(training, steps, file, checkpoint_every, shown, callback, training.ends)
 
     def result() -> ImageRun:
-        file.write(training.steps, last=True, stacklevel=4)
         history = training.history(constraints)
         return ImageRun(
             task=task,
@@ -244,8 +241,4 @@ def train(
             report=make_report(history, constraints, learned, floors, size),
         )
 
-    run, pressed = finished(result)
-    if pressed:
-        run = replace(run, stopped=INTERRUPTED.format(training.steps))
-    warn_of_failures(run.stopped, run.report, stacklevel=2)
-    return run
+    return conclude(result, training.steps, file, stacklevel=2)
