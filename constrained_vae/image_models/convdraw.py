@@ -126,6 +126,11 @@ class ConvDRAW(Model):
             seed,
         )
 
+    @property
+    def plane(self) -> int:
+        _, _, height, width = self.code_shape
+        return self.hidden * height * width * len(self.cores)
+
     def forward(self, x: Tensor, noise: Tensor, context: Tensor | None = None) -> Pass:
         self.check(context, x=x, noise=noise)
         mean, steps = self._draw(lambda t, q: q.sample(noise[:, t]), len(x), x, context)

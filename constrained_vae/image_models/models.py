@@ -82,6 +82,11 @@ class Model(nn.Module, abc.ABC):
         """Name of the class and its arguments, as JSON has them; with `make_model` the same architecture."""
         return {"model": type(self).__name__, "image_shape": list(self.image_shape), **self._options}
 
+    @property
+    def plane(self) -> int | None:
+        """Dimension of a plane that holds all reconstructions, the number of inputs of a linear last layer; or None."""
+        return None
+
     @abc.abstractmethod
     def forward(self, x: Tensor, noise: Tensor, context: Tensor | None = None) -> Pass:
         """Encode images, sample their codes and decode them.

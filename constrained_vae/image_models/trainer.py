@@ -146,9 +146,10 @@ def train(
     Warns
     -----
     UserWarning
-        If a threshold of RE or of a linear FRE is above the variance of the images, or below the smallest error of a
-        linear code of this size; if one of PNCC is above the correlation of the images with themselves. If a checkpoint
-        cannot be written: the first one that fails, and the last one.
+        If a threshold of RE or of a linear FRE is above the variance of the images, below the smallest error of a
+        linear code of this size, or below what the last layer of the model can reach; if one of PNCC is above the
+        correlation of the images with themselves. If a checkpoint cannot be written: the first one that fails, and the
+        last one.
     NotConvergedWarning
         If a constraint is unreachable, a loss is not finite, or the time is up.
 
@@ -222,7 +223,7 @@ def train(
         source = (resume.settings, resume.state) if isinstance(resume, ImageRun) else check_path(resume, "resume")
         checkpoints.restore(training, source, settings)
     elif processes.rank == 0:
-        warn_of_doubts(images, weights, constraints, floors, size, stacklevel=3)
+        warn_of_doubts(images, weights, constraints, floors, size, model.plane, stacklevel=3)
 
     shown = progress and processes.rank == 0
     with deadline.within(time_limit), processes.ending_together() as training.signals:

@@ -116,6 +116,11 @@ class MLPVAE(_VAE):
             seed,
         )
 
+    @property
+    def plane(self) -> int:
+        hidden: list[int] = self._options["hidden"]
+        return (*hidden, self._options["latent_dim"])[0]
+
 
 class ConvVAE(_VAE):
     """A VAE of two strided convolutions and a hidden layer, with GELU; the decoder mirrors the encoder.
@@ -184,6 +189,11 @@ class ConvVAE(_VAE):
             ),
             seed,
         )
+
+    @property
+    def plane(self) -> int:
+        _, height, width = self.image_shape
+        return int(self._options["channels"]) * (height // 2) * (width // 2)
 
 
 def _flow(prior: str, latent_dim: int) -> RealNVP | None:

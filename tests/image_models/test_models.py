@@ -63,6 +63,16 @@ def test_samples_depend_on_the_noise_and_the_context_alone(name, draw):
     assert not any("decoder" in name for name in unused)
 
 
+@pytest.mark.parametrize("name", [name for name in MODELS if "flow" not in name])  # whose samples have outliers
+def test_reconstructions_fill_their_plane(name, draw):
+    model = random_model(name, draw)
+    _, noise, context = batch(model, draw, 200)
+    with torch.no_grad():
+        images = model.sample(noise, context).flatten(1)
+    values = torch.linalg.svdvals(images - images.mean(0))
+    assert int((values > 1e-9 * values[0]).sum()) == min(model.plane, 64)
+
+
 @pytest.mark.parametrize("name", [name for name in MODELS if "flow" in name])
 def test_samples_of_a_flow_are_its_own(name, draw):
     model, codes = random_model(name, draw), []

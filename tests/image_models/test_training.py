@@ -300,6 +300,15 @@ def test_thresholds_of_a_wrong_unit_are_warned_of():
         run(cv.RE(10.0, reduction="mean"), steps=1)
 
 
+def test_thresholds_beyond_the_last_layer_are_warned_of():
+    variances = np.sort(np.linalg.eigvalsh(np.cov(DIGITS.x.T, bias=True)))
+    least = variances[:-8].sum()  # of reconstructions in eight dimensions
+    model = MLPVAE((1, 8, 8), 16, hidden=(8, 32))
+    with pytest.warns(UserWarning, match=r"the least that reconstructions in 8 dimensions have.*cannot be reached"):
+        run(cv.RE.from_squared_error(0.99 * least), model=model, steps=1)
+    run(cv.RE.from_squared_error(1.01 * least), model=model, steps=1)
+
+
 # --- against theory ---------------------------------------------------------------------------------------------------
 
 
