@@ -138,14 +138,22 @@ class ConvDRAW(Model):
         return Pass(mean, kl, torch.stack([step.z for step in steps], 1))
 
     def sample(self, noise: Tensor, context: Tensor | None = None) -> Tensor:
-        self.check(context, noise=noise)
-        mean, _ = self._draw(lambda t, p: p.sample(noise[:, t]), len(noise), None, context)
-        return mean
+        return self._sample(noise, context)[0]
+
+    def draw_codes(self, noise: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        _, steps = self._sample(noise, context)
+        return torch.stack([step.z for step in steps], 1), torch.stack(
+            [step.p.log_density(step.z) for step in steps]
+        ).sum(0)
 
     def log_ratio(self, x: Tensor, codes: Tensor, context: Tensor | None = None) -> Tensor:
         self.check(context, x=x, codes=codes)
         _, steps = self._draw(lambda t, q: codes[:, t], len(x), x, context)
         return torch.stack([step.q.log_density(step.z) - step.p.log_density(step.z) for step in steps]).sum(0)
+
+    def _sample(self, noise: Tensor, context: Tensor | None) -> tuple[Tensor, list[_Step]]:
+        self.check(context, noise=noise)
+        return self._draw(lambda t, p: p.sample(noise[:, t]), len(noise), None, context)
 
     def _draw(
         self, code: Callable[[int, Gaussian], Tensor], size: int, x: Tensor | None, context: Tensor | None

@@ -114,6 +114,18 @@ class Model(nn.Module, abc.ABC):
         """
 
     @abc.abstractmethod
+    def draw_codes(self, noise: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Codes (B, *code_shape) that are drawn from the prior, those of `sample`, and log p(z) (B,), in nats.
+
+        Parameters
+        ----------
+        noise : (B, *code_shape) tensor
+            Standard normal noise.
+        context : (B, context_size, H, W) tensor, optional
+            Contexts, for a conditional model.
+        """
+
+    @abc.abstractmethod
     def log_ratio(self, x: Tensor, codes: Tensor, context: Tensor | None = None) -> Tensor:
         """log q(z | x) - log p(z) (B,) of given codes, in nats.
 

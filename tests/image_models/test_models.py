@@ -47,6 +47,28 @@ def test_the_kl_is_the_mean_log_ratio_of_posterior_and_prior(name, draw):
 
 
 @every_model
+def test_codes_of_the_prior_are_those_of_the_samples_with_their_density(name, draw):
+    """log q - log p of a code is log q of the posterior, by hand, less the density that came with the code."""
+    model = random_model(name, draw)
+    x, noise, context = batch(model, draw, 4)
+    with torch.no_grad():
+        codes, log_prior = model.draw_codes(noise, context)
+        assert codes.shape == noise.shape
+        assert log_prior.shape == (4,)
+        if "draw" in name:  # without x the posterior is the prior
+            mean, steps = model._draw(lambda t, p: codes[:, t], 4, None, context)
+            expected = sum(torch.distributions.Normal(s.p.mean, s.p.log_sigma.exp()).log_prob(s.z) for s in steps)
+            expected = expected.sum((1, 2, 3))
+        else:
+            mean = model._decode(codes)
+            q = model._posterior(x)
+            normal = torch.distributions.Normal(q.mean, q.log_sigma.exp())
+            expected = normal.log_prob(codes).sum((1, 2)) - model.log_ratio(x, codes)
+        torch.testing.assert_close(log_prior, expected, rtol=1e-7, atol=1e-7)  # a flow of random weights stretches
+        torch.testing.assert_close(mean, model.sample(noise, context))
+
+
+@every_model
 def test_samples_depend_on_the_noise_and_the_context_alone(name, draw):
     model = random_model(name, draw)
     x, noise, context = batch(model, draw, 2)
