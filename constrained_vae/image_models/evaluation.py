@@ -12,6 +12,7 @@ import torch
 from scipy.special import logsumexp
 from torch import Tensor
 
+from .._utils import memory
 from .._utils.arrays import FloatArray
 from .._utils.checks import check_count, check_seed
 from ..data import signature
@@ -148,12 +149,14 @@ def evaluate(
         Pairs of a code and an image up to which the information of a model of several steps is measured, and its
         holes: each pair takes a pass of the model.
     """
-    samples, pairs = check_count(samples, "samples", 2), check_count(pairs, "pairs", 0)
     random = _Random(model, task, seed)
     N, T = len(task), model.code_shape[0]
     dim = math.prod(model.image_shape)
     terms = [ImageTerm.make(constraint, dim) for constraint in constraints]
-    measured = np.empty((samples, T + 1 + len(terms), N))
+    columns = T + 1 + len(terms)
+    samples = check_count(samples, "samples", 2, most=max(2, memory.LARGEST // (N * columns)))
+    pairs = check_count(pairs, "pairs", 0)
+    measured = np.empty((samples, columns, N))
     images = np.empty((N, dim))
     for rows, batch in random.batches():
         images[rows] = numbers(as_rows(batch.x))
@@ -193,8 +196,11 @@ def evaluate(
 def sample(model: Model, task: Task, n: int, seed: int = 0) -> FloatArray:
     """Means (n, D) of images whose codes are drawn from the prior; a conditional model has contexts of the task."""
     random = _Random(model, task, seed)
-    context = random.batch(np.arange(check_count(n, "n")) % len(task)).context
-    return numbers(as_rows(model.sample(random.noise(n), context)))
+    n = check_count(n, "n", most=memory.LARGEST // math.prod(model.image_shape))
+    context = random.batch(np.arange(n) % len(task)).context
+    noise = random.noise(n).split(_BLOCK)
+    contexts = [None] * len(noise) if context is None else context.split(_BLOCK)
+    return numbers(as_rows(torch.cat([model.sample(*block) for block in zip(noise, contexts, strict=True)])))
 
 
 @torch.inference_mode()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import sys
 from collections.abc import Callable, Mapping
 from os import PathLike
 from typing import Any
@@ -37,7 +38,7 @@ from .energies import ImageTerm, as_images
 from .models import Model
 from .optimisation import Processes, check_device
 from .runs import ImageRun
-from .tasks import PlainImages, Task
+from .tasks import PlainImages, Task, check_range
 from .training import Training
 
 _BATCH = 64
@@ -146,10 +147,10 @@ def train(
     Warns
     -----
     UserWarning
-        If a threshold of RE or of a linear FRE is above the variance of the images, below the smallest error of a
-        linear code of this size, or below what the last layer of the model can reach; if one of PNCC is above the
-        correlation of the images with themselves. If a checkpoint cannot be written: the first one that fails, and the
-        last one.
+        If the values of the images are far from the interval from 0 to 1. If a threshold of RE or of a linear FRE is
+        above the variance of the images, below the smallest error of a linear code of this size, or below what the last
+        layer of the model can reach; if one of PNCC is above the correlation of the images with themselves. If a
+        checkpoint cannot be written: the first one that fails, and the last one.
     NotConvergedWarning
         If a constraint is unreachable, a loss is not finite, or the time is up.
 
@@ -182,11 +183,13 @@ def train(
     if batch_size % processes.count:
         raise ValueError(f"batch_size must be a multiple of {processes.count}, the processes, got {batch_size}")
     steps, seed = check_count(steps, "steps", 0), check_seed(seed)
-    checkpoint_every, every = check_count(checkpoint_every, "checkpoint_every"), check_count(every, "every")
+    checkpoint_every = check_count(checkpoint_every, "checkpoint_every")
+    every = check_count(every, "every", most=sys.maxsize)
     progress, time_limit = check_flag(progress, "progress"), check_time_limit(time_limit)
     check_callable(callback, "callback")
 
     images = task.images()
+    check_range(images, stacklevel=3)
     check_fit(constraints, images)
     weights = check_weights(None, len(images))
     spectra = {c.name: spectrum_of(c, images, weights) for c in constraints}

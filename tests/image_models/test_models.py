@@ -204,8 +204,8 @@ def test_sides_of_the_usual_images():
     ("config", "message"),
     [
         (None, "config must be a dictionary such as Model.config, got None"),
-        ({}, "model must be one of .*, got None"),
-        ({"model": "VAE"}, "model must be one of .*'MLPVAE'.*, got 'VAE'"),
+        ({}, "model of config must be one of .*, got None"),
+        ({"model": "VAE"}, "model of config must be one of .*'MLPVAE'.*, got 'VAE'"),
         ({"model": "MLPVAE", "hiden": [3]}, "config must hold arguments of MLPVAE: got an unexpected keyword argument"),
         ({"model": "MLPVAE", "image_shape": (8, 8)}, r"image_shape must be \(channels, height, width\), got \(8, 8\)"),
         ({"model": "MLPVAE", "image_shape": (1, 8, 0)}, "image_shape must be a whole number of at least 1, got 0"),

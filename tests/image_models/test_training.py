@@ -309,6 +309,24 @@ def test_thresholds_beyond_the_last_layer_are_warned_of():
     run(cv.RE.from_squared_error(1.01 * least), model=model, steps=1)
 
 
+@pytest.mark.parametrize(
+    ("x", "found"),
+    [(255 * DIGITS.x, "from 0 to 255"), (DIGITS.x + 1e3, "from 1000 to 1001"), (DIGITS.x / 255, "to 0.0")],
+)
+def test_values_that_are_not_those_of_pixels_are_warned_of(x, found):
+    data = cv.datasets.DataSet(x, "units", image_shape=(8, 8))
+    with pytest.warns(UserWarning, match=rf"the images have values .*{found}.*: scale the images to \[0, 1\]"):
+        run(objective="elbo", task=data, steps=1)
+
+
+def test_values_that_float32_cannot_square_are_refused():
+    data = cv.datasets.DataSet(1e20 * DIGITS.x, "units", image_shape=(8, 8))
+    with pytest.raises(
+        ValueError, match=r"task must have images of values of at most 1e\+15 in size, got from 0 to 1e"
+    ):
+        run(objective="elbo", task=data)
+
+
 # --- against theory ---------------------------------------------------------------------------------------------------
 
 
