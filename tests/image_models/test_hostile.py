@@ -94,7 +94,7 @@ def public_calls(folder):
     """The calls by name: a function and its valid arguments, as in `tests.helpers.public_calls`."""
     return {
         "image_models.train": (trained, {"task": IMAGES, **TRAINING}),
-        "train on x": (trained, {"x": X, **TRAINING}),
+        "train on x": (trained, {"x": X, **TRAINING, "batch_size": None}),
         "image_models.make_model": (make_model, {"config": {"model": "MLPVAE", **SHAPE}, "seed": 0}),
         "image_models.MLPVAE": (MLPVAE, {**SHAPE, "latent_dim": 2, "hidden": (3,), "prior": "flow", "seed": 0}),
         "image_models.ConvVAE": (

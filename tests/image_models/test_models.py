@@ -193,6 +193,25 @@ def test_in_half_precision_canvas_codes_and_kl_are_single(name):
     torch.testing.assert_close(done.mean, model(*given).mean, rtol=0, atol=0.02)  # 8 bits of outputs of about 1
 
 
+@every_model
+def test_gradients_in_half_precision_are_those_of_single_to_its_digits(name):
+    """Backward through bfloat16, as `train` does it on a GPU: a gradient in float32, with some per cent of error."""
+    model = make_model({**MODELS[name], "image_shape": [1, 8, 8]})
+    generator = torch.Generator().manual_seed(1)
+    given = batch(model, lambda *shape: torch.rand(shape, generator=generator), 4)
+
+    def gradient(half):
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            done = model(*given)
+        loss = done.kl.sum() + (given[0] - done.mean).square().sum()
+        parts = torch.autograd.grad(loss, list(model.parameters()), materialize_grads=True)
+        assert {part.dtype for part in parts} == {torch.float32}
+        return torch.cat([part.flatten() for part in parts])
+
+    single = gradient(False)
+    assert (gradient(True) - single).norm() < 0.03 * single.norm()
+
+
 def test_sides_of_the_usual_images():
     for side in (8, 16, 28, 32):
         x = torch.zeros(2, 3, side, side)
