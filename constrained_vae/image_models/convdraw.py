@@ -142,9 +142,8 @@ class ConvDRAW(Model):
 
     def draw_codes(self, noise: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         _, steps = self._sample(noise, context)
-        return torch.stack([step.z for step in steps], 1), torch.stack(
-            [step.p.log_density(step.z) for step in steps]
-        ).sum(0)
+        log_prior = torch.stack([step.p.log_density(step.z) for step in steps]).sum(0)
+        return torch.stack([step.z for step in steps], 1), log_prior
 
     def log_ratio(self, x: Tensor, codes: Tensor, context: Tensor | None = None) -> Tensor:
         self.check(context, x=x, codes=codes)

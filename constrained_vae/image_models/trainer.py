@@ -36,7 +36,8 @@ from ..geco.threshold_table import warn_of_doubts
 from . import checkpoints
 from .energies import ImageTerm, as_images
 from .models import Model
-from .optimisation import Processes, check_device
+from .optimisation import check_device
+from .processes import Processes
 from .runs import ImageRun
 from .tasks import PlainImages, Task, check_range
 from .training import Training

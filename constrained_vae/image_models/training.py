@@ -23,7 +23,8 @@ from ..geco.weighing import columns, learned_of, measure, stake, weight_of
 from ..objectives.constraints import Constraint
 from .energies import ImageTerm, squared_error
 from .models import Model, Pass
-from .optimisation import Processes, learning_rate_at
+from .optimisation import learning_rate_at
+from .processes import Processes
 from .tasks import Task
 
 _BETAS = (0.9, 0.99)  # of Adam
