@@ -20,6 +20,7 @@ from constrained_vae._utils.files import FORMAT
 from constrained_vae._utils.writing import write_npz
 from constrained_vae.cli import image_training
 from constrained_vae.image_models import Batch, ImageRun, MnistRotate, Task
+from constrained_vae.image_models.checkpoints import read as read_checkpoint
 
 import torch  # isort: skip  # the package above tells what is missing without it
 
@@ -54,6 +55,7 @@ def train(job: Job, data: cv.datasets.DataSet, folder: Path, stops: Callable[[],
     if task.context_size is not None:
         config["context_size"] = task.context_size
     constraint, checkpoint = cv.RE(job.kappa, reduction="mean"), folder / f"{job.name}.pt"
+    begun = _begun(checkpoint, job)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -69,7 +71,7 @@ def train(job: Job, data: cv.datasets.DataSet, folder: Path, stops: Callable[[],
                 seed=job.seed,
                 checkpoint=checkpoint,
                 checkpoint_every=_CHECKPOINT_EVERY,
-                resume=checkpoint if checkpoint.exists() else None,
+                resume=checkpoint if begun else None,
                 callback=lambda step, row: stops(),
                 **_objective(job, math.prod(task.image_shape), constraint),
             )
@@ -82,6 +84,18 @@ def train(job: Job, data: cv.datasets.DataSet, folder: Path, stops: Callable[[],
             write_npz(folder / f"{job.name}.npz", header, arrays)
     finally:
         torch.set_num_threads(threads)
+
+
+def _begun(checkpoint: Path, job: Job) -> bool:
+    """Whether a run of so many steps is there to be continued; ValueError if it is one of others."""
+    if not checkpoint.exists():
+        return False
+    steps = read_checkpoint(checkpoint)[0].get("steps")
+    if steps != job.steps:
+        raise ValueError(
+            f"{checkpoint} is a run with steps {steps}, not {job.steps}: give another folder as --runs, or remove it"
+        )
+    return True
 
 
 def _objective(job: Job, dim: int, constraint: cv.Constraint) -> dict[str, Any]:

@@ -15,21 +15,21 @@ _SIGNALS = (*([signal.SIGALRM] if hasattr(signal, "SIGALRM") else []), signal.SI
 
 
 @contextlib.contextmanager
-def deferred_interrupts() -> Iterator[None]:
+def deferred_interrupts() -> Iterator[list[int]]:
     """Delay SIGINT, SIGTERM and SIGALRM until the end of the block, where what they would have done is then done.
 
-    A signal that is ignored stays ignored. Python handles signals in the main thread alone; in any other thread the
-    block is entered as it is.
+    The block is given the list of those that have arrived. A signal that is ignored stays ignored. Python handles
+    signals in the main thread alone; in any other thread the block is entered as it is.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
     arrived: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield arrived
+        return
     handlers = {number: signal.getsignal(number) for number in _SIGNALS}
     handlers = {number: handler for number, handler in handlers.items() if handler not in (signal.SIG_IGN, None)}
     try:
         _install(dict.fromkeys(handlers, lambda number, frame: arrived.append(number)))
-        yield
+        yield arrived
     finally:
         try:
             _restore(handlers)

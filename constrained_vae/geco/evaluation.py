@@ -23,8 +23,8 @@ from .networks import VAE
 
 _PAIRS = 2**26  # pairs of a code and a data point at which the mixture is computed
 _LEAST_CODES = 1000  # at which the mixture is computed, however many data points there are
-_ACTIVE = 0.01  # variance of the mean of an active unit over the data (Burda et al. 2016, arXiv:1509.00519)
-_HOLE = 0.1  # ratio of marginal posterior to prior below which a code is in a hole
+ACTIVE = 0.01  # variance of the mean of an active unit over the data (Burda et al. 2016, arXiv:1509.00519)
+HOLE = 0.1  # ratio of marginal posterior to prior below which a code is in a hole
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -157,7 +157,7 @@ def evaluate(
         mutual_information=known,
         mutual_information_error=known_error,
         constraints={c.name: (float(means[k] - c.allowance), float(errors[k])) for k, c in enumerate(constraints, 1)},
-        active=rho @ (mean - rho @ mean) ** 2 > _ACTIVE,
+        active=rho @ (mean - rho @ mean) ** 2 > ACTIVE,
         holes=holes,
         signature=signature.of(host, rho),
     )
@@ -182,7 +182,7 @@ def mixed(
     chosen = rng.permutation(samples * len(heavy))[:count]
     told = information(codes[:, heavy].reshape(-1, L)[chosen], *mixture)
     known, error = mean_information(told, chosen % len(heavy), rho[heavy])
-    empty = log_ratio(rng.standard_normal((count, L)), *mixture) < math.log(_HOLE)
+    empty = log_ratio(rng.standard_normal((count, L)), *mixture) < math.log(HOLE)
     return known, error, float(empty.mean())
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from os import PathLike
 from typing import Any
 
@@ -24,12 +23,11 @@ from .._utils.checks import (
     check_weights,
 )
 from .._utils.device import array_namespace
-from .._utils.interrupts import finished
 from ..data.rows import check_radius, standard_frame
 from ..objectives.elbo import ELBO
 from . import checkpoints
 from .arguments import check_constraints, check_fit, check_sigma, elbo_of_step, learned_multipliers
-from .loop import INTERRUPTED, advance, warn_of_failures
+from .loop import advance, conclude
 from .multiplier import Multiplier
 from .networks import VAE, check_hidden
 from .reports import make_report
@@ -216,7 +214,6 @@ def train(
         stopped = advance(training, steps, file, checkpoint_every, progress, callback)
 
     def result() -> Run:
-        file.write(training.steps, last=True, stacklevel=4)
         history = training.history(constraints)
         return Run(
             x=host,
@@ -230,8 +227,4 @@ def train(
             report=make_report(history, constraints, learned_of(training.terms), spectra, latent_dim),
         )
 
-    run, pressed = finished(result)
-    if pressed:
-        run = replace(run, stopped=INTERRUPTED.format(training.steps))
-    warn_of_failures(run.stopped, run.report, stacklevel=2)
-    return run
+    return conclude(result, training.steps, file, stacklevel=2)

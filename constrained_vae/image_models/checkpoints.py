@@ -25,7 +25,7 @@ State = dict[str, Any]  # tensors, lists of them, and numbers
 def settings(
     training: Training, images: NDArray[Any], objective: str, beta: Any, constraints: tuple[Constraint, ...]
 ) -> dict[str, Any]:
-    """The settings that must be equal for training to continue, as numbers and text for JSON."""
+    """The settings that must be equal for training to continue, but for the steps, as numbers and text for JSON."""
     return {
         "task": type(training.task).__name__,
         "shape": list(images.shape),
@@ -56,7 +56,7 @@ def restore(
         (found, state), name = source, None
     else:
         (found, state), name = read(source), source
-    check_settings(found, wanted, name)
+    check_settings(found, {key: value for key, value in wanted.items() if key != "steps"}, name)
     with naming(f"{name or 'resume'} does not hold a saved {_KIND}"):
         training.restore(state)
 

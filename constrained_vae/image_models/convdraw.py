@@ -126,6 +126,11 @@ class ConvDRAW(Model):
             seed,
         )
 
+    @property
+    def plane(self) -> int:
+        _, _, height, width = self.code_shape
+        return self.hidden * height * width * len(self.cores)
+
     def forward(self, x: Tensor, noise: Tensor, context: Tensor | None = None) -> Pass:
         self.check(context, x=x, noise=noise)
         mean, steps = self._draw(lambda t, q: q.sample(noise[:, t]), len(x), x, context)
@@ -133,14 +138,21 @@ class ConvDRAW(Model):
         return Pass(mean, kl, torch.stack([step.z for step in steps], 1))
 
     def sample(self, noise: Tensor, context: Tensor | None = None) -> Tensor:
-        self.check(context, noise=noise)
-        mean, _ = self._draw(lambda t, p: p.sample(noise[:, t]), len(noise), None, context)
-        return mean
+        return self._sample(noise, context)[0]
+
+    def draw_codes(self, noise: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        _, steps = self._sample(noise, context)
+        log_prior = torch.stack([step.p.log_density(step.z) for step in steps]).sum(0)
+        return torch.stack([step.z for step in steps], 1), log_prior
 
     def log_ratio(self, x: Tensor, codes: Tensor, context: Tensor | None = None) -> Tensor:
         self.check(context, x=x, codes=codes)
         _, steps = self._draw(lambda t, q: codes[:, t], len(x), x, context)
         return torch.stack([step.q.log_density(step.z) - step.p.log_density(step.z) for step in steps]).sum(0)
+
+    def _sample(self, noise: Tensor, context: Tensor | None) -> tuple[Tensor, list[_Step]]:
+        self.check(context, noise=noise)
+        return self._draw(lambda t, p: p.sample(noise[:, t]), len(noise), None, context)
 
     def _draw(
         self, code: Callable[[int, Gaussian], Tensor], size: int, x: Tensor | None, context: Tensor | None

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from ..data.frame import Frame
-from ..geco.loop import NotFiniteError
 from ..geco.multiplier import Multiplier
 from ..objectives.constraint_energies import Energy
 from ..objectives.constraints import RE, Constraint
@@ -79,19 +78,24 @@ def as_images(rows: Tensor, image_shape: tuple[int, int, int]) -> Tensor:
 
 
 class _Readout(torch.autograd.Function):
-    """H(x, psi) = s - b(psi) - phi . v(psi), row by row, of an energy in NumPy."""
+    """H(x, psi) = s - b(psi) - phi . v(psi), row by row, of an energy in NumPy; NaN if some psi is not finite.
+
+    An error would end one of several processes, and leave the others waiting for it; NaN reaches all of them.
+    """
 
     @staticmethod
     def forward(ctx: Any, psi: Tensor, energy: Energy, phi: np.ndarray, s: np.ndarray) -> Tensor:
         here = numbers(psi)
-        if not np.isfinite(here).all():
-            raise NotFiniteError("the reconstructions are not finite")
-        v, b = energy.readout(here)
         ctx.energy, ctx.phi, ctx.here = energy, phi, here
+        if not np.isfinite(here).all():
+            return torch.full_like(at_least_float32(psi[:, 0]), torch.nan)
+        v, b = energy.readout(here)
         return torch.as_tensor(s - b - (phi * v).sum(axis=1)).to(at_least_float32(psi))
 
     @staticmethod
     def backward(ctx: Any, slopes: Tensor) -> tuple[Tensor, None, None, None]:
+        if not np.isfinite(ctx.here).all():
+            return torch.full(ctx.here.shape, torch.nan).to(slopes), None, None, None
         each = numbers(slopes)
         gradient = -ctx.energy.pullback(ctx.here, each[:, None] * ctx.phi, each)
         return torch.as_tensor(gradient).to(slopes), None, None, None

@@ -1,4 +1,4 @@
-"""Evaluation of a trained model of images: rate by step, distortion, likelihood, marginal KL; samples (T15), (T22)."""
+"""Evaluation of a trained model of images: rate by step, distortion, marginal KL, holes; samples (T15), (T22)."""
 
 from __future__ import annotations
 
@@ -7,13 +7,25 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
+from scipy.special import logsumexp
 from torch import Tensor
 
+from .._utils import memory
 from .._utils.arrays import FloatArray
 from .._utils.checks import check_count, check_seed
 from ..data import signature
-from ..geco.evaluation import codes_of_mixture, gaussian_nll, information, mean_information, told_by
+from ..geco.evaluation import (
+    ACTIVE,
+    HOLE,
+    codes_of_mixture,
+    gaussian_nll,
+    information,
+    log_ratio,
+    mean_information,
+    told_by,
+)
 from ..objectives.constraints import Constraint
 from .energies import ImageTerm, as_rows, numbers, squared_error
 from .models import Model
@@ -41,6 +53,11 @@ class ImageEvaluation:
         I(x; z), nats: the mean of log q(z | x) - log m(z) with the mixture m of q(z | x) over these images, from 0 to
         log N. NaN for models with a context, and for models of several steps with more pairs of codes and images than
         `evaluate` was allowed.
+    active : (*code_shape) array of bool
+        Entries of the code whose mean has a variance of more than 0.01 over the images; of a model of several steps,
+        the mean given the means of the steps before.
+    holes : float
+        Prior probability of the codes at which m(z) is less than a tenth of the prior p(z); NaN where I is.
     constraints : dict of (float, float)
         E[C] and its error, by the name of the constraint.
     dim : int
@@ -58,6 +75,8 @@ class ImageEvaluation:
     nll_error: float
     mutual_information: float
     mutual_information_error: float
+    active: npt.NDArray[np.bool_]
+    holes: float
     constraints: dict[str, tuple[float, float]]
     dim: int
     signature: FloatArray
@@ -66,7 +85,8 @@ class ImageEvaluation:
         return (
             f"ImageEvaluation(rate={self.rate:.6g} +- {self.rate_error:.1g} nats, distortion={self.distortion:.6g} +- "
             f"{self.distortion_error:.1g}, bits_per_dimension={self.bits_per_dimension:.4g}, "
-            f"marginal_kl={self.marginal_kl:.4g} +- {self.marginal_kl_error:.1g})"
+            f"marginal_kl={self.marginal_kl:.4g} +- {self.marginal_kl_error:.1g}, "
+            f"{self.n_active} of {self.active.size} units active, holes={self.holes:.3g})"
         )
 
     @property
@@ -93,6 +113,11 @@ class ImageEvaluation:
     def marginal_kl_error(self) -> float:
         """Standard error of the marginal KL, from those of rate and information."""
         return math.hypot(self.rate_error, self.mutual_information_error)
+
+    @property
+    def n_active(self) -> int:
+        """Number of active entries of the code."""
+        return int(self.active.sum())
 
 
 @torch.inference_mode()
@@ -121,15 +146,17 @@ def evaluate(
     seed : int
         Seed of codes and augmentation.
     pairs : int
-        Pairs of a code and an image up to which the information of a model of several steps is measured: each pair
-        takes a pass of the model.
+        Pairs of a code and an image up to which the information of a model of several steps is measured, and its
+        holes: each pair takes a pass of the model.
     """
-    samples, pairs = check_count(samples, "samples", 2), check_count(pairs, "pairs", 0)
     random = _Random(model, task, seed)
     N, T = len(task), model.code_shape[0]
     dim = math.prod(model.image_shape)
     terms = [ImageTerm.make(constraint, dim) for constraint in constraints]
-    measured = np.empty((samples, T + 1 + len(terms), N))
+    columns = T + 1 + len(terms)
+    samples = check_count(samples, "samples", 2, most=max(2, memory.LARGEST // (N * columns)))
+    pairs = check_count(pairs, "pairs", 0)
+    measured = np.empty((samples, columns, N))
     images = np.empty((N, dim))
     for rows, batch in random.batches():
         images[rows] = numbers(as_rows(batch.x))
@@ -144,7 +171,7 @@ def evaluate(
         # Images are given and codes are random: only the spread over codes counts.
         return math.sqrt(values.var(axis=0, ddof=1).mean() / (N * samples))
 
-    known, known_error = _information(model, random, samples, pairs)
+    known, known_error, holes = _mixed(model, random, samples, pairs)
     return ImageEvaluation(
         rate=float(rate.mean()),
         rate_error=error(rate),
@@ -155,6 +182,8 @@ def evaluate(
         nll_error=error(measured[:, T]) / (2 * sigma**2),
         mutual_information=known,
         mutual_information_error=known_error,
+        active=_active(model, random),
+        holes=holes,
         constraints={
             c.name: (float(means[k] - c.allowance), error(measured[:, k])) for k, c in enumerate(constraints, T + 1)
         },
@@ -167,8 +196,11 @@ def evaluate(
 def sample(model: Model, task: Task, n: int, seed: int = 0) -> FloatArray:
     """Means (n, D) of images whose codes are drawn from the prior; a conditional model has contexts of the task."""
     random = _Random(model, task, seed)
-    context = random.batch(np.arange(check_count(n, "n")) % len(task)).context
-    return numbers(as_rows(model.sample(random.noise(n), context)))
+    n = check_count(n, "n", most=memory.LARGEST // math.prod(model.image_shape))
+    context = random.batch(np.arange(n) % len(task)).context
+    noise = random.noise(n).split(_BLOCK)
+    contexts = [None] * len(noise) if context is None else context.split(_BLOCK)
+    return numbers(as_rows(torch.cat([model.sample(*block) for block in zip(noise, contexts, strict=True)])))
 
 
 @torch.inference_mode()
@@ -204,39 +236,64 @@ class _Random:
         return torch.randn(n, *self.model.code_shape, generator=self.generator).to(self.model.centre)
 
 
-def _information(model: Model, random: _Random, samples: int, pairs: int) -> tuple[float, float]:
-    """I(x; z) and its standard error, nats; NaN if it is not measured."""
+def _mixed(model: Model, random: _Random, samples: int, pairs: int) -> tuple[float, float, float]:
+    """I(x; z), its standard error, and holes, by the mixture of the posteriors of all images; NaN if not measured."""
     N = len(random.task)
     if model.context_size is not None:
-        return math.nan, math.nan
+        return math.nan, math.nan, math.nan
     if model.code_shape[0] == 1:
-        return _information_of_gaussians(*_posteriors(model, random), random.rng, samples)
+        return _mixed_gaussians(model, random, samples)
     count = min(N, pairs // N)
-    return (math.nan, math.nan) if count < min(N, _LEAST_CODES) else _information_of_pairs(model, random, count)
+    return (math.nan,) * 3 if count < min(N, _LEAST_CODES) else _mixed_pairs(model, random, count)
 
 
-def _information_of_gaussians(
-    mean: FloatArray, log_sigma: FloatArray, rng: np.random.Generator, samples: int
-) -> tuple[float, float]:
-    """I(x; z) of a mixture of N(mean, sigma^2), (N, L), and its standard error."""
-    N = len(mean)
-    rho = np.full(N, 1 / N)
-    own = rng.integers(N, size=codes_of_mixture(N, samples * N))
-    codes = mean[own] + np.exp(log_sigma[own]) * rng.standard_normal((len(own), mean.shape[1]))
-    return mean_information(information(codes, mean, log_sigma, rho), own, rho)
+def _mixed_gaussians(model: Model, random: _Random, samples: int) -> tuple[float, float, float]:
+    """The same for a model of one step, whose posteriors are Gaussians and known in closed form."""
+    mean, log_sigma = _posteriors(model, random)
+    N, L = mean.shape
+    rho, count = np.full(N, 1 / N), codes_of_mixture(N, samples * N)
+    own = random.rng.integers(N, size=count)
+    codes = mean[own] + np.exp(log_sigma[own]) * random.rng.standard_normal((count, L))
+    known = mean_information(information(codes, mean, log_sigma, rho), own, rho)
+    drawn, log_prior = model.draw_codes(random.noise(count))
+    z = numbers(drawn).reshape(count, L)
+    log_normal = -0.5 * (np.square(z).sum(axis=1) + L * math.log(2 * math.pi))
+    log_mixed = log_ratio(z, mean, log_sigma, rho) + log_normal - numbers(log_prior)
+    return *known, _share_of_holes(log_mixed)
 
 
-def _information_of_pairs(model: Model, random: _Random, count: int) -> tuple[float, float]:
-    """I(x; z) and its standard error, from codes of some images: each is given to the posteriors of all images."""
+def _mixed_pairs(model: Model, random: _Random, count: int) -> tuple[float, float, float]:
+    """The same from codes of some images, and as many of the prior: each is given to the posteriors of all images."""
     N = len(random.task)
     rho = np.full(N, 1 / N)
     own = np.sort(random.rng.permutation(N)[:count])
-    told = np.empty(count)
-    for place in range(count):
-        code = model(random.batch(own[place : place + 1]).x, random.noise(1)).codes
-        parts = [model.log_ratio(batch.x, code.expand(len(rows), *code.shape[1:])) for rows, batch in random.batches()]
-        told[place] = told_by(numbers(torch.cat(parts))[None], rho)[0]
-    return mean_information(told, own, rho)
+    codes = (model(random.batch(own[k : k + 1]).x, random.noise(1)).codes for k in range(count))
+    told = np.array([told_by(_log_ratios(model, random, code)[None], rho)[0] for code in codes])
+    of_prior = (model.draw_codes(random.noise(1))[0] for _ in range(count))
+    log_mixed = np.array([logsumexp(_log_ratios(model, random, code)) - math.log(N) for code in of_prior])
+    return *mean_information(told, own, rho), _share_of_holes(log_mixed)
+
+
+def _log_ratios(model: Model, random: _Random, code: Tensor) -> FloatArray:
+    """log q(z | x_j) - log p(z), (N,), of one code (1, *code_shape) and all images x_j."""
+    parts = [model.log_ratio(batch.x, code.expand(len(rows), *code.shape[1:])) for rows, batch in random.batches()]
+    return numbers(torch.cat(parts))
+
+
+def _share_of_holes(log_mixed: FloatArray) -> float:
+    """Share of the codes of the prior, (n,), at which log m(z) / p(z) is that of a hole."""
+    return float((log_mixed < math.log(HOLE)).mean())
+
+
+def _active(model: Model, random: _Random) -> npt.NDArray[np.bool_]:
+    """Active entries of the code, those whose mean varies."""
+    sums, squares = np.zeros(model.code_shape), np.zeros(model.code_shape)
+    for rows, batch in random.batches():
+        zero = torch.zeros(len(rows), *model.code_shape).to(batch.x)
+        means = numbers(model(batch.x, zero, batch.context).codes)
+        sums, squares = sums + means.sum(axis=0), squares + np.square(means).sum(axis=0)
+    N = len(random.task)
+    return np.asarray(squares / N - np.square(sums / N) > ACTIVE)
 
 
 def _posteriors(model: Model, random: _Random) -> tuple[FloatArray, FloatArray]:

@@ -7,8 +7,10 @@ from torch import Tensor, nn
 
 from .._utils.checks import check_count
 from .gaussians import Gaussian, at_least_float32
+from .models import WIDEST, check_parameters
 
 _REACH = 3.0  # bound of the log-scales of one coupling
+_MOST_COUPLINGS = 1000
 
 
 class RealNVP(nn.Module):
@@ -37,9 +39,11 @@ class RealNVP(nn.Module):
 
     def __init__(self, dim: int, couplings: int = 6, width: int = 64) -> None:
         super().__init__()
-        dim, width = check_count(dim, "dim", 2), check_count(width, "width")
+        dim, width = check_count(dim, "dim", 2, most=WIDEST), check_count(width, "width", most=WIDEST)
         self.sizes = [dim // 2, dim - dim // 2]
-        sizes = [self.sizes[:: 1 if number % 2 == 0 else -1] for number in range(check_count(couplings, "couplings"))]
+        count = check_count(couplings, "couplings", most=_MOST_COUPLINGS)
+        sizes = [self.sizes[:: 1 if number % 2 == 0 else -1] for number in range(count)]
+        check_parameters(lambda: [_network(kept, moved, width) for kept, moved in sizes])
         self.networks = nn.ModuleList(_network(kept, moved, width) for kept, moved in sizes)
 
     def outward(self, z: Tensor) -> tuple[Tensor, Tensor]:

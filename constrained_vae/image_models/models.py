@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
@@ -82,6 +82,11 @@ class Model(nn.Module, abc.ABC):
         """Name of the class and its arguments, as JSON has them; with `make_model` the same architecture."""
         return {"model": type(self).__name__, "image_shape": list(self.image_shape), **self._options}
 
+    @property
+    def plane(self) -> int | None:
+        """Dimension of a plane that holds all reconstructions, the number of inputs of a linear last layer; or None."""
+        return None
+
     @abc.abstractmethod
     def forward(self, x: Tensor, noise: Tensor, context: Tensor | None = None) -> Pass:
         """Encode images, sample their codes and decode them.
@@ -99,6 +104,18 @@ class Model(nn.Module, abc.ABC):
     @abc.abstractmethod
     def sample(self, noise: Tensor, context: Tensor | None = None) -> Tensor:
         """Images (B, C, H, W), the pixels' mean, of codes that are drawn from the prior.
+
+        Parameters
+        ----------
+        noise : (B, *code_shape) tensor
+            Standard normal noise.
+        context : (B, context_size, H, W) tensor, optional
+            Contexts, for a conditional model.
+        """
+
+    @abc.abstractmethod
+    def draw_codes(self, noise: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Codes (B, *code_shape) that are drawn from the prior, those of `sample`, and log p(z) (B,), in nats.
 
         Parameters
         ----------
@@ -168,7 +185,7 @@ def make_model(config: dict[str, Any], seed: int = 0) -> Model:
     """
     if not isinstance(config, dict):
         raise ValueError(f"config must be a dictionary such as Model.config, got {shown(config)}")
-    kind = Model._kinds[check_choice(config.get("model"), "model", tuple(Model._kinds))]
+    kind = Model._kinds[check_choice(config.get("model"), "model of config", tuple(Model._kinds))]
     options = {name: value for name, value in config.items() if name != "model"}
     try:
         inspect.signature(kind).bind(**options, seed=seed)
@@ -183,7 +200,9 @@ def check_shape(image_shape: Any, stride: int = 1) -> tuple[int, int, int]:
         raise ValueError(f"image_shape must be (channels, height, width), got {shown(image_shape)}")
     channels, height, width = (check_count(length, "image_shape") for length in image_shape)
     if height % stride or width % stride:
-        raise ValueError(f"image_shape must have sides that are multiples of {stride}, got {shown(image_shape)}")
+        raise ValueError(
+            f"image_shape must have sides that are multiples of {stride}, the stride, got {shown(image_shape)}"
+        )
     if math.prod((channels, height, width)) > memory.LARGEST:
         raise TooLargeError(f"image_shape must have at most {memory.LARGEST} entries, got {shown(image_shape)}")
     return channels, height, width
@@ -192,13 +211,18 @@ def check_shape(image_shape: Any, stride: int = 1) -> tuple[int, int, int]:
 def made(make: Callable[[], Layers], seed: int) -> Layers:
     """Layers on the CPU, with first weights from a seed; the global random generators remain as they are."""
     seed = check_seed(seed)
-    with torch.device("meta"):  # counts without memory
-        count = sum(weights.numel() for layer in make() if layer is not None for weights in layer.parameters())
-    if count > memory.LARGEST:
-        raise TooLargeError(f"a model must have at most {memory.LARGEST} parameters, got {count}: give smaller sizes")
+    check_parameters(make)
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the generators of GPUs too
         return make()
+
+
+def check_parameters(make: Callable[[], Iterable[nn.Module | None]]) -> None:
+    """Raise TooLargeError if layers have more parameters than an array may have entries; they get no memory."""
+    with torch.device("meta"):
+        count = sum(weights.numel() for layer in make() if layer is not None for weights in layer.parameters())
+    if count > memory.LARGEST:
+        raise TooLargeError(f"a model must have at most {memory.LARGEST} parameters, got {count}: give smaller sizes")
 
 
 def small(layer: nn.Module) -> nn.Module:

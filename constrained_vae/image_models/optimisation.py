@@ -1,14 +1,11 @@
-"""What a step of Adam needs beside its gradient: the device, the learning rate, and the mean over processes."""
+"""What a step of Adam needs beside its gradient: the device and the learning rate."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, distributed
 
 from .._utils.checks import check_text, shown
 
@@ -36,45 +33,3 @@ def learning_rate_at(step: int, steps: int, peak: float) -> float:
     rise = min(1.0, (step + 1) / _WARM_UP)
     fall = 0.5 * (1 + math.cos(math.pi * min(step / steps, 1.0)))
     return peak * rise * (_LEAST + (1 - _LEAST) * fall)
-
-
-@dataclass(frozen=True)
-class Processes:
-    """The processes of `torch.distributed` that train together, and this one of them; one without it."""
-
-    rank: int
-    count: int
-
-    @classmethod
-    def present(cls) -> Processes:
-        """The processes of the group that was initialised, as torchrun does."""
-        if not (distributed.is_available() and distributed.is_initialized()):
-            return cls(0, 1)
-        return cls(distributed.get_rank(), distributed.get_world_size())
-
-    def agree(self, tensors: Iterable[Tensor]) -> None:
-        """Give the tensors of all processes the values of the first process."""
-        if self.count > 1:
-            for values in tensors:
-                distributed.broadcast(values.detach(), 0)
-
-    def share(self, batch: Tensor) -> Tensor:
-        """The rows of a whole batch that this process computes."""
-        size = len(batch) // self.count
-        return batch[self.rank * size : (self.rank + 1) * size]
-
-    def mean(self, values: Tensor) -> Tensor:
-        """The mean of the values over all processes, the same bits in each of them."""
-        if self.count > 1:
-            distributed.all_reduce(values)
-            values = values / self.count
-        return values
-
-    def average_gradients(self, parameters: Iterable[Tensor]) -> None:
-        """Replace every gradient by its mean over all processes, in one message."""
-        if self.count == 1:
-            return
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        whole = self.mean(torch.cat([gradient.flatten() for gradient in gradients]))
-        for gradient, part in zip(gradients, whole.split([g.numel() for g in gradients]), strict=True):
-            gradient.copy_(part.view_as(gradient))

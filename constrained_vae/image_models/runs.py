@@ -102,7 +102,7 @@ class ImageRun(PickledByFields):
     def evaluate(
         self, task: Task | DataSet | None = None, *, samples: int = 4, seed: int = 0, pairs: int = 2**15
     ) -> ImageEvaluation:
-        """Rate by step, distortion, likelihood and marginal KL, on the training images or on other ones.
+        """Rate by step, distortion, likelihood, marginal KL, active units and holes, on training or other images.
 
         The run is unchanged. On other images, constraints with labels are left out.
 
@@ -115,8 +115,8 @@ class ImageRun(PickledByFields):
         seed : int
             Seed of the codes, and of the draw of augmented images.
         pairs : int
-            Pairs of a code and an image up to which the marginal KL of a model of several steps is measured. Each pair
-            takes a pass of the model; with fewer pairs than are needed the marginal KL is NaN.
+            Pairs of a code and an image up to which the marginal KL of a model of several steps is measured, and its
+            holes. Each pair takes a pass of the model; with fewer pairs than are needed both are NaN.
 
         Raises
         ------

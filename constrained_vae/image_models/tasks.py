@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Self
@@ -20,6 +21,8 @@ from ..datasets import DataSet
 from .energies import as_rows, numbers
 
 _REPRESENTATIVE = 0  # seed of the draw that stands for an augmented task
+_LARGEST = 1e15  # size of values whose squares can be added in float32
+_LARGE, _FLAT = 20.0, 0.02  # size of values, and range, beyond which they are hardly those of scaled pixels
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,6 +201,19 @@ def rotated(images: Tensor, angles: Tensor) -> Tensor:
     back = torch.stack([cos, -sin, zero, sin, cos, zero], dim=1).reshape(-1, 2, 3)  # from the new place to the old
     grid = functional.affine_grid(back, list(images.shape), align_corners=False)
     return functional.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def check_range(images: NDArray[np.float64], stacklevel: int) -> None:
+    """Raise ValueError for values too large for float32, and warn of values that are far from those of pixels."""
+    low, high = float(images.min()), float(images.max())
+    found = f"from {low:.4g} to {high:.4g}"
+    if max(-low, high) > _LARGEST:
+        raise ValueError(f"task must have images of values of at most {_LARGEST:.0e} in size, got {found}: scale them")
+    if max(-low, high) > _LARGE or high - low < _FLAT:
+        warnings.warn(
+            f"the images have values {found}, and networks begin with outputs of about 1: scale the images to [0, 1]",
+            stacklevel=stacklevel + 1,
+        )
 
 
 def _compact(x: NDArray[np.float64]) -> Tensor:

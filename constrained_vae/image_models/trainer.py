@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
+import sys
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from os import PathLike
 from typing import Any
 
@@ -24,10 +24,9 @@ from .._utils.checks import (
     check_time_limit,
     check_weights,
 )
-from .._utils.interrupts import finished
 from ..datasets import DataSet
 from ..geco.arguments import check_constraints, check_fit, check_sigma, elbo_of_step, learned_multipliers
-from ..geco.loop import INTERRUPTED, advance, warn_of_failures
+from ..geco.loop import advance, conclude
 from ..geco.multiplier import Multiplier
 from ..geco.reports import make_report
 from ..geco.schedules import Ramp
@@ -37,9 +36,10 @@ from ..geco.threshold_table import warn_of_doubts
 from . import checkpoints
 from .energies import ImageTerm, as_images
 from .models import Model
-from .optimisation import Processes, check_device
+from .optimisation import check_device
+from .processes import Processes
 from .runs import ImageRun
-from .tasks import PlainImages, Task
+from .tasks import PlainImages, Task, check_range
 from .training import Training
 
 _BATCH = 64
@@ -99,7 +99,7 @@ def train(
         Total number of steps, including the steps before `resume`; the learning rate falls over all of them.
     time_limit : float, optional
         Budget of the training loop in seconds; it ends after the step in which the time is up, and can be resumed. Of
-        several processes all end at the same step, which Ctrl-C does not do.
+        several processes all end at the same step, as they do after Ctrl-C in one of them.
     batch_size : int, optional
         Images of a step, in all processes together; by default 64, or the number of images if this is smaller.
     learning_rate : float
@@ -122,7 +122,8 @@ def train(
     resume : ImageRun or path, optional
         Run or checkpoint to continue, with the same images and settings, which are compared by their contents; device
         and number of processes may be others. On one thread of a CPU the result has the same bits as without the
-        interruption.
+        interruption. Other `steps` are allowed, to train longer than was planned: from there on the learning rate is
+        that of a run of so many steps. It then rises again, and the result is not that of one longer run.
     progress : bool
         Show a progress bar with D, KL and lambda.
     callback : callable, optional
@@ -147,9 +148,10 @@ def train(
     Warns
     -----
     UserWarning
-        If a threshold of RE or of a linear FRE is above the variance of the images, or below the smallest error of a
-        linear code of this size; if one of PNCC is above the correlation of the images with themselves. If a checkpoint
-        cannot be written: the first one that fails, and the last one.
+        If the values of the images are far from the interval from 0 to 1. If a threshold of RE or of a linear FRE is
+        above the variance of the images, below the smallest error of a linear code of this size, or below what the last
+        layer of the model can reach; if one of PNCC is above the correlation of the images with themselves. If a
+        checkpoint cannot be written: the first one that fails, and the last one.
     NotConvergedWarning
         If a constraint is unreachable, a loss is not finite, or the time is up.
 
@@ -182,11 +184,13 @@ def train(
     if batch_size % processes.count:
         raise ValueError(f"batch_size must be a multiple of {processes.count}, the processes, got {batch_size}")
     steps, seed = check_count(steps, "steps", 0), check_seed(seed)
-    checkpoint_every, every = check_count(checkpoint_every, "checkpoint_every"), check_count(every, "every")
+    checkpoint_every = check_count(checkpoint_every, "checkpoint_every")
+    every = check_count(every, "every", most=sys.maxsize)
     progress, time_limit = check_flag(progress, "progress"), check_time_limit(time_limit)
     check_callable(callback, "callback")
 
     images = task.images()
+    check_range(images, stacklevel=3)
     check_fit(constraints, images)
     weights = check_weights(None, len(images))
     spectra = {c.name: spectrum_of(c, images, weights) for c in constraints}
@@ -223,15 +227,13 @@ def train(
         source = (resume.settings, resume.state) if isinstance(resume, ImageRun) else check_path(resume, "resume")
         checkpoints.restore(training, source, settings)
     elif processes.rank == 0:
-        warn_of_doubts(images, weights, constraints, floors, size, stacklevel=3)
+        warn_of_doubts(images, weights, constraints, floors, size, model.plane, stacklevel=3)
 
-    with deadline.within(time_limit):
-        stopped = advance(
-            training, steps, file, checkpoint_every, progress and processes.rank == 0, callback, training.time_is_up
-        )
+    shown = progress and processes.rank == 0
+    with deadline.within(time_limit), processes.ending_together() as training.signals:
+        stopped = advance(training, steps, file, checkpoint_every, shown, callback, training.ends)
 
     def result() -> ImageRun:
-        file.write(training.steps, last=True, stacklevel=4)
         history = training.history(constraints)
         return ImageRun(
             task=task,
@@ -244,8 +246,4 @@ def train(
             report=make_report(history, constraints, learned, floors, size),
         )
 
-    run, pressed = finished(result)
-    if pressed:
-        run = replace(run, stopped=INTERRUPTED.format(training.steps))
-    warn_of_failures(run.stopped, run.report, stacklevel=2)
-    return run
+    return conclude(result, training.steps, file, stacklevel=2)

@@ -17,13 +17,14 @@ from .._utils.checks import TooLargeError, shown
 from .._utils.files import check_contents, entry
 from ..geco.evaluation import gaussian_nll
 from ..geco.history import History, column_name, make_history
-from ..geco.loop import NotFiniteError
+from ..geco.loop import INTERRUPTED, LATE, NotFiniteError, out_of_time
 from ..geco.states import check_history, check_multipliers
 from ..geco.weighing import columns, learned_of, measure, stake, weight_of
 from ..objectives.constraints import Constraint
 from .energies import ImageTerm, squared_error
 from .models import Model, Pass
-from .optimisation import Processes, learning_rate_at
+from .optimisation import learning_rate_at
+from .processes import Processes
 from .tasks import Task
 
 _BETAS = (0.9, 0.99)  # of Adam
@@ -64,6 +65,7 @@ class Training:
     processes: Processes
     steps: int = 0
     rows: list[list[float]] = field(default_factory=list)
+    signals: list[int] = field(default_factory=list)  # that wait until all processes end
 
     def __post_init__(self) -> None:
         self.model.to(self.device)
@@ -74,7 +76,7 @@ class Training:
         self.columns = self._columns()
         self._ahead: Drawn | None = None
         self._epoch, self._order = -1, np.empty(0, dtype=np.intp)
-        self._late = 0.0
+        self._ends = ""
 
     def _columns(self) -> tuple[str, ...]:
         """Names of the numbers that `step` returns, in their order."""
@@ -119,16 +121,16 @@ class Training:
         (loss / stake(self.terms, self.steps)).backward()
         self.processes.average_gradients(self.parameters)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.clip)
-        late = kl.new_full((), float(deadline.passed()))
-        found = self.processes.mean(torch.cat([kl, torch.stack([distortion, *energies, late])]).detach())
+        ends = [kl.new_full((), float(one)) for one in (deadline.passed(), bool(self.signals))]
+        found = self.processes.mean(torch.cat([kl, torch.stack([distortion, *energies, *ends])]).detach())
         if self.device.type != "cpu":
             self._ahead = self.draw(self.steps + 1)  # while the device computes
-        gradient, *numbers = torch.cat([norm[None], found]).tolist()
+        gradient, *numbers, late, pressed = torch.cat([norm[None], found]).tolist()
         if not np.isfinite(numbers).all():
-            raise NotFiniteError(f"the loss is not finite, KL and energies {numbers[:-1]}")
+            raise NotFiniteError(f"the loss is not finite, KL and energies {numbers}")
         if not math.isfinite(gradient):
             raise NotFiniteError("the gradient is not finite")
-        *numbers, self._late = numbers
+        self._ends = LATE if late else INTERRUPTED if pressed else ""
         return self._move(numbers[: len(kl)], *numbers[len(kl) :], gradient=gradient)
 
     def _move(self, kl: list[float], distortion: float, *energies: float, gradient: float) -> list[float]:
@@ -155,9 +157,9 @@ class Training:
         found = [term.at(drawn.rows, drawn.x, done.mean, distortion) for term in self.terms]
         return distortion.mean(), [energy.mean() for energy in found]
 
-    def time_is_up(self) -> bool:
-        """Whether the deadline of any of the processes has passed: all of them stop at the same step."""
-        return deadline.passed() if self.processes.count == 1 else bool(self._late)
+    def ends(self) -> str:
+        """Why training ends: several processes end together if one of them is out of time or was interrupted."""
+        return out_of_time() if self.processes.count == 1 else self._ends
 
     def draw(self, step: int) -> Drawn:
         """The rows of this process in the batch of a step, on its device and of the type of the model."""

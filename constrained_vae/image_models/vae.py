@@ -41,12 +41,16 @@ class _VAE(Model):
 
     def sample(self, noise: Tensor, context: Tensor | None = None) -> Tensor:
         self.check(context, noise=noise)
-        return self._decode(noise if self.flow is None else self.flow.sample(noise))
+        return self._decode(self._code(noise))
+
+    def draw_codes(self, noise: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        self.check(context, noise=noise)
+        z = self._code(noise)
+        return z, self._log_prior(z)
 
     def log_ratio(self, x: Tensor, codes: Tensor, context: Tensor | None = None) -> Tensor:
         self.check(context, x=x, codes=codes)
-        prior = Gaussian.standard(codes).log_density if self.flow is None else self.flow.log_prob
-        return self._posterior(x).log_density(codes) - prior(codes)
+        return self._posterior(x).log_density(codes) - self._log_prior(codes)
 
     def _posterior(self, x: Tensor) -> Gaussian:
         """q(z | x) with codes (B, 1, L)."""
@@ -55,6 +59,14 @@ class _VAE(Model):
 
     def _decode(self, z: Tensor) -> Tensor:
         return self.centre + self.decoder(z[:, 0]).reshape(-1, *self.image_shape)
+
+    def _code(self, noise: Tensor) -> Tensor:
+        """A code of the prior."""
+        return noise if self.flow is None else self.flow.sample(noise)
+
+    def _log_prior(self, z: Tensor) -> Tensor:
+        """log p(z) (B,)."""
+        return Gaussian.standard(z).log_density(z) if self.flow is None else self.flow.log_prob(z)
 
     def _kl(self, q: Gaussian, z: Tensor) -> Tensor:
         """KL(q || p) (B,), exact for the normal prior; for a flow the cross-entropy is that of the sampled code."""
@@ -115,6 +127,11 @@ class MLPVAE(_VAE):
             ),
             seed,
         )
+
+    @property
+    def plane(self) -> int:
+        hidden: list[int] = self._options["hidden"]
+        return (*hidden, self._options["latent_dim"])[0]
 
 
 class ConvVAE(_VAE):
@@ -184,6 +201,11 @@ class ConvVAE(_VAE):
             ),
             seed,
         )
+
+    @property
+    def plane(self) -> int:
+        _, height, width = self.image_shape
+        return int(self._options["channels"]) * (height // 2) * (width // 2)
 
 
 def _flow(prior: str, latent_dim: int) -> RealNVP | None:

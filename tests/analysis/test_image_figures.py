@@ -219,8 +219,7 @@ def test_runs_with_other_settings_are_refused(again, capsys):
         path.unlink()
     assert command(figure4, folder, "--steps", "30")[0] == 2
     message = capsys.readouterr().err
-    assert "steps 30 (was 12), in " in message
-    assert "vae-geco-0.2-0.pt" in message
+    assert "vae-geco-0.2-0.pt is a run with steps 12, not 30: give another folder as --runs, or remove it" in message
     assert message.count("\n") == 1
 
 

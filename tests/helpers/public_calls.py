@@ -24,7 +24,8 @@ Eigenpairs Estimate Excess Expectations report spectral.compare_spectral spectra
 FirstSplit FixedPoint Iterate Jacobian NearestSplit Peak PopulationBounds RateDistortionCurve Report
 SpectralComparison SupportChange Tangent Transition diagnostics.Blur diagnostics.Report geco.Evaluation
 geco.Feasibility geco.History geco.Placement geco.Run geco.Thresholds spectral.BranchComparison
-spectral.FirstSplit spectral.SpectralComparison equations.Expectations""".split()
+spectral.FirstSplit spectral.SpectralComparison equations.Expectations image_models.Batch image_models.ImageEvaluation
+image_models.ImageRun image_models.LinearPlacement image_models.Pass""".split()
 # Called by the solvers, with arrays that were checked already.
 PROTOCOLS = (
     "in_frame",
@@ -43,7 +44,13 @@ INNER = """Frame.inward Frame.outward FixedPoint.extended_as Sites.of_tiles Site
 Sites.with_mass Sites.total Sites.can_split Sites.split Sites geco.VAE geco.VAE.initialised geco.VAE.with_parameters
 geco.VAE.forward geco.VAE.backward geco.Multiplier.state_dict Constraint FeatureMap equations.energies
 equations.is_steep equations.encoder equations.log_masses equations.marginal equations.decoder equations.free_energy
-equations.rate equations.distortion equations.marginal_kl equations.expectations""".split()
+equations.rate equations.distortion equations.marginal_kl equations.expectations image_models.Batch.part
+image_models.Model image_models.Task image_models.Task.batch image_models.Task.images image_models.Task.to
+image_models.PlainImages.batch image_models.MnistRotate.batch image_models.ColourMnist.batch
+image_models.Gaussian image_models.Gaussian.of image_models.Gaussian.standard image_models.Gaussian.sample
+image_models.Gaussian.log_density image_models.Gaussian.kl image_models.RealNVP.outward image_models.RealNVP.inward
+image_models.RealNVP.log_prob image_models.RealNVP.sample image_models.Model.forward image_models.Model.sample
+image_models.Model.draw_codes image_models.Model.log_ratio image_models.Model.check""".split()
 
 
 @functools.cache
@@ -490,9 +497,9 @@ def valid(arguments):
     }
 
 
-def callable_names():
-    """All public functions, classes and methods that a user calls with arguments."""
-    for path in public_names():
+def callable_names(names=cv.__all__):
+    """All public functions, classes and methods that a user calls with arguments, of these names of the package."""
+    for path in public_names(names):
         thing = attrgetter(path)(cv)
         last = path.rpartition(".")[2]
         left_out = path in RESULTS or path in INNER or path.startswith("testing.") or last in PROTOCOLS

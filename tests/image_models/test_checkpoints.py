@@ -64,7 +64,6 @@ def test_something_else_is_refused_by_name(tmp_path):
         ({"constraints": cv.RE(0.21, reduction="mean")}, "constraints"),
         ({"constraints": cv.FRE(1.0, np.eye(64))}, "constraints"),
         ({"seed": 1}, r"seed 1 \(was 0\)"),
-        ({"steps": 11}, r"steps 11 \(was 10\)"),
         ({"learning_rate": 0.1}, "learning_rate"),
         ({"clip": 1.0}, r"clip 1.0 \(was inf\)"),
         ({"every": 2}, r"every 2 \(was 1\)"),
@@ -86,6 +85,18 @@ def test_something_else_is_refused_by_name(tmp_path):
 def test_other_initial_weights_do_not_matter(tmp_path):
     """What is continued is the state; its model need not be made with the same seed."""
     same(run(resume=half(), model=MLPVAE((1, 8, 8), 4, hidden=(8,), seed=7)), run())
+
+
+def test_a_run_goes_on_longer_than_was_planned():
+    """Every step has the learning rate of the steps that were planned when it was made."""
+    short, long = run(), run(steps=25)
+    longer = run(steps=25, resume=short)
+    np.testing.assert_array_equal(longer.history.table[:10], short.history.table)
+    np.testing.assert_array_equal(longer.history.learning_rate[10:], long.history.learning_rate[10:])
+    assert (longer.stopped, longer.settings) == ("finished", long.settings)
+    same(run(steps=25, resume=run(steps=25, resume=short, callback=lambda step, row: step == 17)), longer)
+    same(run(steps=5, resume=short), short)  # there is nothing to do
+    assert run(steps=0).settings["steps"] == 0
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,16 @@ import constrained_vae as cv
 from constrained_vae.geco.evaluation import information
 
 torch = pytest.importorskip("torch")
-from constrained_vae.image_models import MLPVAE, ColourMnist, ConvDRAW, MnistRotate, PlainImages, train
+from constrained_vae.image_models import (
+    MLPVAE,
+    ColourMnist,
+    ConvDRAW,
+    MnistRotate,
+    PlainImages,
+    evaluation,
+    train,
+)
 from constrained_vae.image_models.energies import as_images
-from constrained_vae.image_models.evaluation import _information_of_pairs, _Random
 
 DIGITS = cv.datasets.digits(300)
 FEW = cv.datasets.digits(60)
@@ -63,9 +70,47 @@ def test_teacher_forcing_of_all_pairs_is_the_mixture():
     run = trained(MLPVAE((1, 8, 8), 3, hidden=(8,)), steps=200, learning_rate=1e-2)
     exact = run.evaluate()
     with torch.inference_mode():
-        forced, error = _information_of_pairs(run.model, _Random(run.model, run.task, 1), 60)
+        forced, error, _ = evaluation._mixed_pairs(run.model, evaluation._Random(run.model, run.task, 1), 60)
     assert error > 0
     assert abs(forced - exact.mutual_information) < 4 * math.hypot(error, exact.mutual_information_error)
+
+
+@pytest.mark.parametrize("prior", ["normal", "flow"])
+def test_active_units_and_holes_against_formulas(prior):
+    """m(z) and p(z) by PyTorch's own distributions, at other codes of the prior; for the flow through its inverse."""
+    torch.manual_seed(1)
+    options = {"objective": "elbo", "sigma": 0.1, "learning_rate": 1e-2}
+    run = trained(MLPVAE((1, 8, 8), 3, hidden=(8,), prior=prior), steps=200, **options)
+    seen, model = run.evaluate(samples=100), run.model
+    x = as_images(torch.tensor(FEW.x, dtype=torch.float32), (1, 8, 8))
+    normal = torch.distributions.Normal(0.0, 1.0)
+    with torch.no_grad():
+        q = model._posterior(x)
+        u = torch.randn(4000, 3)
+        z, log_det = (
+            (u, 0.0) if prior == "normal" else (model.flow.inward(u), model.flow.outward(model.flow.inward(u))[1])
+        )
+        log_prior = normal.log_prob(u).sum(1) + log_det
+        each = torch.distributions.Normal(q.mean[:, 0], q.log_sigma[:, 0].exp()).log_prob(z[:, None]).sum(2)
+        holes = (each.logsumexp(1) - math.log(60) - log_prior < math.log(0.1)).double().mean().item()
+    assert 0.05 < holes < 0.95
+    assert seen.holes == pytest.approx(holes, abs=4 * math.sqrt(holes * (1 - holes) * (1 / 4000 + 1 / 6000)))
+    np.testing.assert_array_equal(seen.active, (q.mean.var(0, correction=0) > 0.01).numpy())
+    assert seen.active.shape == (1, 3)
+    assert seen.n_active > 0
+    forced = evaluation._mixed_pairs(model, evaluation._Random(model, run.task, 1), 60)[2]  # as of several steps
+    assert forced == pytest.approx(holes, abs=4 * math.sqrt(holes * (1 - holes) / 60))
+
+
+def test_a_model_that_codes_nothing_has_no_active_unit_and_no_hole():
+    for model in (MLPVAE((1, 8, 8), 3, hidden=()), draw()):
+        with torch.no_grad():
+            for values in model.parameters():
+                values.zero_()
+        seen = trained(model, steps=0).evaluate()
+        assert (seen.n_active, seen.holes) == (0, 0.0)
+        assert seen.mutual_information == pytest.approx(0, abs=1e-6)
+        assert f"0 of {math.prod(model.code_shape)} units active, holes=0)" in repr(seen)
 
 
 def test_information_is_at_most_log_n_and_not_measured_where_it_costs_too_much():
@@ -79,6 +124,10 @@ def test_information_is_at_most_log_n_and_not_measured_where_it_costs_too_much()
     few = run.evaluate(pairs=59 * 60)
     assert math.isnan(few.mutual_information)
     assert math.isnan(few.marginal_kl)
+    assert math.isnan(few.holes)
+    assert 0 <= seen.holes <= 1
+    np.testing.assert_array_equal(few.active, seen.active)
+    assert seen.active.shape == run.model.code_shape
     assert few.rate == seen.rate
 
 

@@ -95,6 +95,7 @@ def test_the_density_is_that_of_zuko_with_the_same_weights(draw):
     [
         ((1,), "dim must be a whole number of at least 2, got 1"),
         ((4, 0), "couplings must be a whole number of at least 1, got 0"),
+        ((4, 2, 2**16), "a model must have at most 134217728 parameters, got"),
         ((4, 2, 0.5), "width must be a whole number of at least 1, got 0.5"),
     ],
 )

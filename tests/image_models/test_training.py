@@ -203,7 +203,7 @@ def test_a_loss_that_is_not_finite_keeps_the_model_of_the_step_before():
     assert all(torch.isfinite(p).all() for p in found.model.parameters())
     for constraints, message in (
         (RE, "the loss is not finite"),
-        ([RE, cv.FRE(1.6, np.eye(64))], "the reconstructions are not finite"),
+        ([RE, cv.FRE(1.6, np.eye(64))], "the loss is not finite, KL and energies .*nan"),
     ):
         with pytest.warns(cv.NotConvergedWarning, match=message):
             found = run(constraints, learning_rate=1e30)
@@ -298,6 +298,33 @@ def test_thresholds_of_a_wrong_unit_are_warned_of():
         run(cv.RE(0.2), steps=1)
     with pytest.warns(UserWarning, match=r"kappa\^2 = 100 \(mean per dimension\) is at least the variance"):
         run(cv.RE(10.0, reduction="mean"), steps=1)
+
+
+def test_thresholds_beyond_the_last_layer_are_warned_of():
+    variances = np.sort(np.linalg.eigvalsh(np.cov(DIGITS.x.T, bias=True)))
+    least = variances[:-8].sum()  # of reconstructions in eight dimensions
+    model = MLPVAE((1, 8, 8), 16, hidden=(8, 32))
+    with pytest.warns(UserWarning, match=r"the least that reconstructions in 8 dimensions have.*cannot be reached"):
+        run(cv.RE.from_squared_error(0.99 * least), model=model, steps=1)
+    run(cv.RE.from_squared_error(1.01 * least), model=model, steps=1)
+
+
+@pytest.mark.parametrize(
+    ("x", "found"),
+    [(255 * DIGITS.x, "from 0 to 255"), (DIGITS.x + 1e3, "from 1000 to 1001"), (DIGITS.x / 255, "to 0.0")],
+)
+def test_values_that_are_not_those_of_pixels_are_warned_of(x, found):
+    data = cv.datasets.DataSet(x, "units", image_shape=(8, 8))
+    with pytest.warns(UserWarning, match=rf"the images have values .*{found}.*: scale the images to \[0, 1\]"):
+        run(objective="elbo", task=data, steps=1)
+
+
+def test_values_that_float32_cannot_square_are_refused():
+    data = cv.datasets.DataSet(1e20 * DIGITS.x, "units", image_shape=(8, 8))
+    with pytest.raises(
+        ValueError, match=r"task must have images of values of at most 1e\+15 in size, got from 0 to 1e"
+    ):
+        run(objective="elbo", task=data)
 
 
 # --- against theory ---------------------------------------------------------------------------------------------------
