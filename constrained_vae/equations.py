@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy.spatial.distance import cdist
@@ -93,6 +94,43 @@ class Expectations:
         )
 
 
+class Expansions(NamedTuple):
+    """Expansions of log c at the centres of n boxes, for a squared distance, from which an upper bound follows (T14).
+
+    Some terms of c may be left out of all of these but the last. A box that is too large for an expansion has infinite
+    moments, and only such a box has a finite outer bound.
+
+    Attributes
+    ----------
+    values : (n,) array
+        log c at the centre.
+    shifts : (n, D) array
+        Mean of the data under their shares in c, minus the centre.
+    covariances : (n, D, D) array
+        Covariance of the data under these shares.
+    moments : (n, 2) array
+        Means of t^2 exp t and t^3 exp t, where t is 2 lambda R times the distance of a point from the mean of the data,
+        and R half the diagonal of the box.
+    outer : (n,) array
+        Logarithm of the sum whose terms have the least distances from the box.
+    rest : (n,) array
+        Logarithm of a bound, anywhere in the box, of the terms that are left out.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> Expansions(*np.zeros((6, 1))).values
+    array([0.])
+    """
+
+    values: Array
+    shifts: Array
+    covariances: Array
+    moments: Array
+    outer: Array
+    rest: Array
+
+
 def energies(statistics: Array, offset: Array, v: Array, b: Array, quadratic: float | None = None) -> Array:
     """Energies H_ia = s_i - b_a - phi_i . v_a, shape (N, K), in nats (T4).
 
@@ -141,6 +179,23 @@ def encoder(energies: Array, log_masses: Array) -> tuple[Array, Array]:
     q = xp.exp(logits - top)
     total = xp.sum(q, axis=1, keepdims=True)
     return q / total, (top + xp.log(total))[:, 0]
+
+
+def coverage(energies: Array, log_shares: Array) -> tuple[Array, Array]:
+    """log c(y) = log sum_i rho_i exp(-H(x_i, y)) / Z_i of points y, (n,), and the shares (n, N) of the data in c (T14).
+
+    This is (T1) with the roles of data and reconstructions exchanged: the energies are (n, N), a row for every point,
+    and the log shares of the data are log rho_i - log Z_i, (N,).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> value, shares = coverage(np.array([[0.0, np.log(3.0)]]), np.log([0.5, 0.5]))  # (1 + 1 / 3) / 2
+    >>> np.exp(value).round(4), shares
+    (array([0.6667]), array([[0.75, 0.25]]))
+    """
+    shares, values = encoder(energies, log_shares)
+    return values, shares
 
 
 def log_masses(masses: Array) -> Array:

@@ -18,10 +18,13 @@ from typing import Any
 import cupy
 import numpy as np
 
-from .._utils.arrays import Array
+from .. import equations
+from .._utils import memory
+from .._utils.arrays import Array, FloatArray
 from .._utils.checks import TooLargeError
-from .._utils.device import on_host
-from ..equations import Expectations
+from .._utils.device import on_host, to_host
+from ..equations import Expectations, is_steep
+from .coverage import expansions as expansions
 from .geometry import COLLECT_THREADS, COLUMN_THREADS, THREADS, arguments, geometry, options
 
 _TRANSFER = 2**28  # bytes of NumPy statistics that are moved to the GPU at a time
@@ -81,6 +84,40 @@ def expectations(
             f"whose {total:.3g} GB {free:.3g} GB are free ({error}): pass NumPy arrays or a memory map, which are "
             "moved in row blocks; or add up the results of row blocks; or choose float32 or fewer tiles"
         ) from error
+
+
+def coverage(
+    statistics: Array,
+    offset: Array,
+    log_shares: Array,
+    v: Array,
+    b: Array,
+    quadratic: float | None = None,
+    with_means: bool = True,
+) -> tuple[FloatArray, FloatArray | None]:
+    """log c (n,) and means (n, S) of the statistics, on the host; `constrained_vae.backends` documents the arguments.
+
+    Matrix products and elementwise operations compute it, in blocks of points that fit into the memory of the GPU.
+    """
+    there = np.dtype(np.float64)
+    phi, s, shares, v, b = (_on_device(array, there) for array in (statistics, offset, log_shares, v, b))
+    steep = is_steep(s, quadratic)
+    count = memory.rows_of_block(len(phi))
+    values, means = [], []
+    for start in range(0, len(v), count):
+        part = slice(start, start + count)
+        if steep:
+            H = cupy.zeros((len(v[part]), len(phi)))
+            for d in range(phi.shape[1]):
+                H += (v[part, d, None] / (2 * quadratic) - phi[:, d]) ** 2
+            H *= quadratic
+        else:
+            H = s - b[part, None] - v[part] @ phi.T
+        value, terms = equations.coverage(H, shares)
+        values.append(to_host(value))
+        if with_means:
+            means.append(to_host(terms @ phi))
+    return np.concatenate(values), np.concatenate(means) if with_means else None
 
 
 def to_device(array: Array) -> Array:

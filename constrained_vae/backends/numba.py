@@ -34,6 +34,7 @@ from ..equations import Expectations
 from . import pruning
 from .arithmetic import add, exp, frozen, maximum, multiply_add
 from .compilation import ParallelKernel, jit
+from .coverage import coverage as coverage, expansions as expansions
 from .neighbours import Neighbours
 
 _FEW = 8  # largest S of `_few`; differences cost as much as matrix products at S = 5 and 1.1 times as much at S = 8

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
+from scipy.special import logsumexp
+
 from .. import equations
 from .._utils import memory
-from .._utils.arrays import Array
+from .._utils.arrays import Array, FloatArray
 from .._utils.device import check_together
-from ..equations import Expectations
+from ..equations import Expansions, Expectations
 
 
 def expectations(
@@ -30,3 +33,52 @@ def expectations(
         for part in parts
     ]
     return sum(blocks[1:], start=blocks[0])
+
+
+def coverage(
+    statistics: Array,
+    offset: Array,
+    log_shares: Array,
+    v: Array,
+    b: Array,
+    quadratic: float | None = None,
+    with_means: bool = True,
+) -> tuple[FloatArray, FloatArray | None]:
+    """log c (n,) and means (n, S) of the statistics; `constrained_vae.backends` documents the arguments."""
+    points = memory.rows_of_block(len(statistics))
+    values, means = [], []
+    for i in range(0, len(v), points):
+        part = slice(i, i + points)
+        H = np.ascontiguousarray(equations.energies(statistics, offset, v[part], b[part], quadratic).T)
+        value, shares = equations.coverage(H, log_shares)
+        values.append(value)
+        means.append(shares @ statistics if with_means else shares[:, :0])
+    return np.concatenate(values), np.concatenate(means) if with_means else None
+
+
+def expansions(statistics: Array, log_shares: Array, lam: float, points: Array, half: Array) -> Expansions:
+    """What branch and bound needs of log c in boxes; `constrained_vae.backends` documents the arguments."""
+    radius = float(np.linalg.norm(half))
+    count = memory.rows_of_block(8 * len(statistics))
+    blocks = [
+        _expansions(statistics, log_shares, lam, points[i : i + count], half, radius)
+        for i in range(0, len(points), count)
+    ]
+    return Expansions(*map(np.concatenate, zip(*blocks, strict=True)))
+
+
+def _expansions(x: Array, log_shares: Array, lam: float, y: Array, half: Array, radius: float) -> Expansions:
+    deviations = x - y[:, None]  # of few dimensions
+    logits = log_shares - lam * np.square(deviations).sum(axis=2)
+    values = logsumexp(logits, axis=1)
+    u = np.exp(logits - values[:, None])
+    shifts = (u[:, :, None] * deviations).sum(axis=1)
+    deviations -= shifts[:, None]
+    covariances = np.einsum("ni,nid,nie->nde", u, deviations, deviations)
+    t = 2 * lam * radius * np.sqrt(np.square(deviations).sum(axis=2))
+    with np.errstate(over="ignore", invalid="ignore"):
+        w = np.exp(logits - values[:, None] + t)
+        moments = np.stack([(w * t**2).sum(axis=1), (w * t**3).sum(axis=1)], axis=1)
+    outside = np.maximum(np.abs(x - y[:, None]) - half, 0.0)
+    outer = logsumexp(log_shares - lam * np.square(outside).sum(axis=2), axis=1)
+    return Expansions(values, shifts, covariances, moments, outer, np.full(len(y), -np.inf))

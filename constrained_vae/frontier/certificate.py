@@ -28,6 +28,8 @@ _MAX_PROOF_DIM = 2  # dimensions up to which a supremum is proven
 _MAX_STIFFNESS = 1e100  # of which the proof takes the cube
 _PROOF_TOL = 1e-8  # accuracy of that proof, in nats
 _ROUNDED = 64  # highest maxima of log c whose rounding is computed
+_NEGLIGIBLE = 0.1  # share of a gap up to which maxima of log c are not sought
+_SLOPE = 0.03  # slope at which a climb ends, relative to the root of the gap
 _EPS = float(np.finfo(np.float64).eps)
 
 
@@ -184,18 +186,31 @@ class DataPasses:
 
     def _coverage(self, found: Posterior) -> tuple[Coverage, float]:
         log_Z = found.log_partition
-        coverage = Coverage(self.problem.framed, self.block, np.log(self.rho) - log_Z)
+        shares = np.log(self.rho) - log_Z
+        rounding = self.rounding_of_log_partition(found)
+        coverage = Coverage(self.problem.framed, self.block, shares, self.problem.data.backend, rounding)
         return coverage, float(equations.free_energy(log_Z, self.rho))
 
-    def look(self, psi: FloatArray, masses: FloatArray) -> tuple[Certificate, Coverage, FloatArray, FloatArray]:
-        """The unproven certificate of reconstructions with masses, their coverage, and maxima of log c with values."""
+    def look(
+        self, psi: FloatArray, masses: FloatArray, gap: float = 0.0
+    ) -> tuple[Certificate, Coverage, FloatArray, FloatArray]:
+        """The unproven certificate of reconstructions with masses, their coverage, and maxima of log c with values.
+
+        If a gap is asked for, maxima below a tenth of it are not sought, and the certificate counts with this tenth.
+        """
         found = self.posterior(psi, masses)
         coverage, upper = self._coverage(found)
-        tops, heights = coverage.maxima(self.starts(psi, found.q))
+        starts = self.starts(psi, found.q)
+        if gap > 0:
+            floor = _NEGLIGIBLE * gap
+            tops, heights = coverage.maxima(starts, floor, _SLOPE * gap**0.5)
+        else:
+            floor = 0.0
+            tops, heights = coverage.maxima(starts)
         high = np.count_nonzero(heights >= heights[0] - 1)
-        rounding = self.rounding(coverage, found, upper, tops[: min(high, _ROUNDED)])
+        rounding = self.rounding(coverage, upper, tops[: min(high, _ROUNDED)])
         where = self.problem.data.frame.outward(tops[0])
-        lower = upper - max(heights[0], 0.0) - rounding
+        lower = upper - max(heights[0], floor) - rounding
         return Certificate(upper, lower, where, False, rounding), coverage, tops, heights
 
     def glance(self, psi: FloatArray, masses: FloatArray) -> Certificate:
@@ -208,8 +223,8 @@ class DataPasses:
         coverage, upper = self._coverage(found)
         highest = coverage.log_shares - self.least_energies
         bound, place = self.trivial_bound(coverage), self.x[highest.argmax()]
-        of_log_Z = self.rounding_of_log_partition(found)
-        rounding = float(self.rho @ of_log_Z + of_log_Z.max() + 8 * _EPS * (1 + abs(upper)))
+        of_log_Z = coverage.rounding_of_shares
+        rounding = float(self.rho @ of_log_Z + np.max(of_log_Z) + 8 * _EPS * (1 + abs(upper)))
         where = self.problem.data.frame.outward(place)
         return Certificate(upper, upper - bound - rounding, where, rounding <= bound < np.inf, rounding)
 
@@ -239,10 +254,10 @@ class DataPasses:
         means = ((self.rho[:, None] * q).T @ self.x)[alive] / mass[alive, None]
         return np.concatenate([psi, self.x, self.group_means, means, group_means(means, mass[alive])])
 
-    def rounding(self, coverage: Coverage, found: Posterior, upper: float, points: FloatArray) -> float:
+    def rounding(self, coverage: Coverage, upper: float, points: FloatArray) -> float:
         """Rounding error of F and of log sup c, which is attained at one of some points (m, D), in nats."""
-        of_log_Z = self.rounding_of_log_partition(found)
-        return float(self.rho @ of_log_Z + coverage.rounding(points, of_log_Z).max() + 8 * _EPS * (1 + abs(upper)))
+        of_F = self.rho @ coverage.rounding_of_shares + 8 * _EPS * (1 + abs(upper))
+        return float(of_F + coverage.rounding(points).max())
 
     def rounding_of_log_partition(self, found: Posterior) -> FloatArray:
         """Rounding errors of log Z (N,), in nats."""
@@ -256,6 +271,7 @@ class DataPasses:
         if not is_provable(framed, self.x.shape[1]):
             return certificate
         trivial = self.trivial_bound(coverage)
+        accuracy += 2 * certificate.rounding
         bound, top = (trivial, peaks[0]) if trivial <= accuracy else coverage.bound(self.x, peaks, accuracy)
         if not np.isfinite(bound):
             return certificate

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -144,12 +145,14 @@ class _Code:
     objective: FramedObjective
     psi: FloatArray
     log_masses: FloatArray
+    backend: ModuleType
 
     @classmethod
     def of(cls, problem: Problem, solution: CertifiedFixedPoint) -> _Code:
         """The code of a solution."""
         psi = problem.data.frame.inward(solution.decoder)
-        return cls(problem.at(solution.objective).framed, psi, equations.log_masses(solution.tiling.masses))
+        masses = equations.log_masses(solution.tiling.masses)
+        return cls(problem.at(solution.objective).framed, psi, masses, problem.data.backend)
 
     @property
     def lam(self) -> float:
@@ -229,7 +232,8 @@ class _Dual:
         log_alpha, objective = self.log_alpha(x), self.code.objective
         phi, offsets = objective.statistics(x)
         weights = np.full(len(x), 1 / len(x))
-        coverage = Coverage(objective, Block(x, phi, offsets, weights, None), log_alpha - np.log(len(x)))
+        shares = log_alpha - np.log(len(x))
+        coverage = Coverage(objective, Block(x, phi, offsets, weights, None), shares, self.code.backend)
         starts = np.concatenate([self.code.psi, _trials(x, log_alpha, _TRIALS)])
         starts = starts[np.argsort(-coverage(starts), kind="stable")[:_STARTS]]
         tops, heights = coverage.maxima(starts)

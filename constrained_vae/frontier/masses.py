@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import nnls
+from scipy.linalg import cho_factor, cho_solve
+from scipy.sparse import csr_array
 
 from .. import equations
 from .._utils import deadline
@@ -15,15 +16,20 @@ _MAX_STEPS = 50  # Newton steps and plain steps together
 _STEEP = 100.0  # a plain step, which multiplies masses by c, is the better one for a mass with so large a c
 _SHARES = 0.5 ** np.arange(40)  # shares that are tried for reconstructions without mass
 _LEAST_Z = 1e-150  # least Z_i in the Newton model: S_ik and its square must be representable
+_SPARSE = 1e-12  # entries rho_i S_ia that are smaller than this over N are left out: they change c_a by less than it
+_DENSE = 0.1  # share of other entries from which the dense product is faster
+_RIDGE = 1e-13  # increase of the diagonal, which is 1, since two reconstructions may coincide
+_MAX_EXCHANGES = 100  # exchanges of the support in a Newton step
 _LIGHT = 1e-14  # a reconstruction of less mass is left out, unless c would exceed 1 there without it
 
 
 def best_masses(energies: FloatArray, rho: FloatArray, masses: FloatArray, tol: float) -> FloatArray:
     """Masses (k,) of sum 1 that minimise F at given reconstructions, to an accuracy of `tol` nats.
 
-    The quadratic model of F on the simplex in Newton's method is a least-squares problem, |(S - 2) p|^2 with
-    S_ik = exp(-H_ik) / Z_i. It is solved together with |sum p - 1|^2 by non-negative least squares (Y. Wang 2007,
-    J. R. Stat. Soc. B 69).
+    The quadratic model of F on the simplex in Newton's method is a least-squares problem, |S p - 2|^2 with
+    S_ik = exp(-H_ik) / Z_i, weighted by rho (Y. Wang 2007, J. R. Stat. Soc. B 69). F + sum p has the same minimum over
+    all p >= 0, at which the sum is 1, so that no constraint on the sum is needed (Y. Kim et al. 2020, J. Comput. Graph.
+    Stat. 29). The model is minimised by its normal equations, from the present support.
 
     Parameters
     ----------
@@ -42,7 +48,6 @@ def best_masses(energies: FloatArray, rho: FloatArray, masses: FloatArray, tol: 
         The masses; zero where the reconstruction is of no use.
     """
     G = np.exp(energies.min(axis=1, keepdims=True) - energies)  # scaled by row
-    root = np.sqrt(rho)[:, None]
 
     def value(p: FloatArray) -> float:
         return float(-rho @ equations.log_masses(G @ p))
@@ -65,11 +70,9 @@ def best_masses(energies: FloatArray, rho: FloatArray, masses: FloatArray, tol: 
         if slope[masses > 0].max() > _STEEP:  # Newton's method would only double such a mass
             masses = plain(masses)
             continue
-        system = np.zeros((len(S) + 1, len(masses) + 1))  # the last column is the right-hand side
-        system[:-1, :-1], system[-1] = root * (S - 2), 1.0
         try:
-            target = single_threaded(_non_negative, system)
-        except RuntimeError:  # it did not converge
+            target = single_threaded(_newton_target, S, rho, slope, masses)
+        except np.linalg.LinAlgError:  # of a matrix that is singular
             target = plain(masses)
         target /= target.sum()
         here, fall, step = value(masses), slope @ (target - masses), 1.0
@@ -82,12 +85,48 @@ def best_masses(energies: FloatArray, rho: FloatArray, masses: FloatArray, tol: 
     return kept / kept.sum()
 
 
-def _non_negative(system: FloatArray) -> FloatArray:
-    """The non-negative solution of a system by least squares; the last column is the right-hand side."""
-    rows, columns = system.shape
-    short = np.asarray(np.linalg.qr(system, mode="r")) if rows > 2 * (columns - 1) else system
-    solution: FloatArray = nnls(short[:, :-1], short[:, -1])[0]
-    return solution
+def _newton_target(S: FloatArray, rho: FloatArray, slope: FloatArray, masses: FloatArray) -> FloatArray:
+    """The minimum (k,) of the quadratic model over non-negative masses.
+
+    Its matrix is sum_i rho_i S_ia S_ib, and its linear term 2 c_a - 1. At low temperature most entries of S are
+    negligible, and the matrix is a product of sparse ones.
+    """
+    weighted = np.sqrt(rho)[:, None] * S
+    some = rho[:, None] * S > _SPARSE / len(rho)
+    if np.count_nonzero(some) < _DENSE * some.size:
+        narrow = csr_array(np.where(some, weighted, 0.0))
+        matrix = (narrow.T @ narrow).toarray()
+    else:
+        matrix = weighted.T @ weighted
+    scale = np.sqrt(matrix.diagonal())  # of masses that may differ by many decades
+    matrix /= scale[:, None] * scale
+    matrix[np.diag_indices_from(matrix)] += _RIDGE
+    return np.asarray(_non_negative(matrix, (2 * slope - 1) / scale, masses > 0) / scale)
+
+
+def _non_negative(matrix: FloatArray, linear: FloatArray, support: npt.NDArray[np.bool_]) -> FloatArray:
+    """The minimum (k,) of x.(M x) / 2 - l.x over x >= 0, for a positive definite M (k, k), from a support nearby.
+
+    Block principal pivoting (Kim and Park 2011, SIAM J. Sci. Comput. 33): all entries that are negative leave the
+    support, and all whose slope is negative enter it. If this does not reduce their number three times, only the last
+    of them is exchanged, by which the method ends (Murty 1974).
+    """
+    support, fewest, patience = support.copy(), len(linear) + 1, 3
+    slack = 1e-12 * np.abs(linear).max()
+    for _ in range(_MAX_EXCHANGES):
+        x = np.zeros(len(linear))
+        x[support] = cho_solve(cho_factor(matrix[np.ix_(support, support)]), linear[support])
+        wrong = np.flatnonzero(np.where(support, x < 0, matrix @ x - linear < -slack))
+        if not len(wrong) or deadline.passed():
+            break
+        if len(wrong) < fewest:
+            fewest, patience = len(wrong), 3
+        elif patience > 0:
+            patience -= 1
+        else:
+            wrong = wrong[-1:]
+        support[wrong] = ~support[wrong]
+    return x.clip(0.0)
 
 
 def _useful(G: FloatArray, rho: FloatArray, masses: FloatArray) -> npt.NDArray[np.bool_]:

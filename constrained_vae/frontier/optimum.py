@@ -225,7 +225,7 @@ class _Search:
         since = 0
         while True:
             psi, masses = self.weighed(psi, masses)
-            certificate, coverage, tops, heights = self.data.look(psi, masses)
+            certificate, coverage, tops, heights = self.data.look(psi, masses, self.gap)
             found = _Found(certificate, coverage, tops, psi, masses)
             # A proof takes longer than a search for maxima: it is tried when the search meets the gap.
             if certificate.gap <= self.gap:

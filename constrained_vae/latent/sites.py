@@ -11,9 +11,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
+from scipy.spatial import cKDTree
 
 from .._utils.arrays import FloatArray, PickledByFields
 from ..equations import log_masses
+
+_MANY = 64  # rows from which a search of their neighbours is faster than all pairs
+_COORDINATES = 8  # coordinates of this search
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,9 +173,21 @@ def coincident(decoder: FloatArray, tolerance: float) -> npt.NDArray[np.intp]:
         return leader
     for run in np.split(order, starts[1:]):
         left = np.sort(run)
+        if len(left) > _MANY:
+            left = left[_crowded(decoder[left], tolerance)]
         while len(left) > 1:
             near = np.square(decoder[left] - decoder[left[0]]).sum(axis=1) <= tolerance**2
             near[0] = True  # also where the row, or the tolerance, is not a number
             leader[left[near]] = left[0]
             left = left[~near]
     return np.unique(leader, return_inverse=True)[1].astype(np.intp, copy=False)
+
+
+def _crowded(points: FloatArray, tolerance: float) -> npt.NDArray[np.bool_]:
+    """Which of many points (n, D) may have another one within `tolerance`, by distances in some coordinates."""
+    widest = np.argsort(-np.ptp(points, axis=0), kind="stable")[:_COORDINATES]
+    some = points[:, widest]
+    if not (np.isfinite(some).all() and np.isfinite(tolerance)):
+        return np.ones(len(points), dtype=bool)
+    reach = tolerance * (1 + 1e-9) + np.finfo(np.float64).tiny
+    return np.isfinite(cKDTree(some).query(some, k=2, distance_upper_bound=reach)[0][:, 1])

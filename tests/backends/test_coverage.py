@@ -1,0 +1,132 @@
+"""The kernels of the coverage against sums in extended precision; the proof against values everywhere in a box."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from constrained_vae.backends import get_backend
+from constrained_vae.frontier.proof import outward, upper_bounds
+
+_LONG = np.longdouble
+_EPS = float(np.finfo(np.float64).eps)
+on_every_backend = pytest.mark.parametrize("name", ["reference", "numba"])
+
+
+def problem(seed, N, n, S, log_lam, unit=1.0, offset=0.0):
+    """Rows, log shares, lambda and points, some of which are rows; shares over several decades."""
+    rng = np.random.default_rng(seed)
+    x = unit * rng.normal(size=(N, S)) + offset
+    y = x[rng.integers(0, N, n)] + unit * rng.choice([0.0, 0.1, 1.0], size=(n, 1)) * rng.normal(size=(n, S))
+    return x, rng.normal(scale=3, size=N), np.exp(log_lam) / unit**2, y
+
+
+def naive(x, shares, lam, y):
+    """log c, and the mean of the rows, by differences in extended precision."""
+    H = _LONG(lam) * np.stack([np.square(x.astype(_LONG) - point).sum(axis=1) for point in y.astype(_LONG)])
+    logits = shares.astype(_LONG) - H
+    top = logits.max(axis=1, keepdims=True)
+    u = np.exp(logits - top)
+    total = u.sum(axis=1, keepdims=True)
+    return (top + np.log(total))[:, 0], (u / total) @ x.astype(_LONG), (u / total * (H + np.abs(shares))).sum(axis=1)
+
+
+def linear_form(x, lam, y):
+    return lam * np.square(x).sum(axis=1), 2 * lam * y, -lam * np.square(y).sum(axis=1)
+
+
+@on_every_backend
+@settings(max_examples=25)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    N=st.integers(1, 200),
+    n=st.integers(1, 40),
+    S=st.integers(1, 12),
+    log_lam=st.floats(-4, 12),
+    unit=st.sampled_from([1.0, 1e3, 1e-140, 1e140]),
+    offset=st.sampled_from([0.0, 1e8]),
+)
+def test_differences_are_good_to_their_own_rounding(name, seed, N, n, S, log_lam, unit, offset):
+    """With the stated bound: (512 + N / 64) eps, the energies to (S + 4) eps, the value to 8 eps."""
+    x, shares, lam, y = problem(seed, N, n, S, log_lam, unit, unit * offset)
+    offset, v, b = linear_form(x, lam, y)
+    offset[0] = max(offset[0], 2e3)  # steep, so that differences are asked for
+    y = v / (2 * lam)
+    values, means = get_backend(name).coverage(x, offset, shares, v, b, lam)
+    exact, mean, size = naive(x, shares, lam, y)
+    allowed = _EPS * (512 + N / 64 + 8 * np.abs(exact) + (S + 4) * size)
+    assert (np.abs(values - exact) <= allowed).all()
+    reach = np.abs(x - x[0]).max() + np.abs(x).max()
+    assert (np.abs(means - mean) <= (allowed[:, None] + 2 * N * _EPS) * reach).all()
+    assert get_backend(name).coverage(x, offset, shares, v, b, lam, with_means=False)[1] is None
+
+
+@on_every_backend
+@pytest.mark.parametrize(("N", "n", "S"), [(1500, 70, 1), (1500, 70, 2), (3000, 33, 4), (1100, 67, 9), (600, 65, 30)])
+@pytest.mark.parametrize("log_lam", [0.0, 6.0])
+@pytest.mark.parametrize("quadratic", [True, False])
+def test_many_rows(name, N, n, S, log_lam, quadratic):
+    """Beyond one chunk of rows, one batch of points; rows in a sorted order, so that runs are left out."""
+    x, shares, lam, y = problem(5, N, n, S, log_lam)
+    x = x[np.argsort(x[:, 0])]
+    arguments = linear_form(x, lam, y)
+    exact, mean, size = naive(x, shares, lam, y)
+    values, means = get_backend(name).coverage(x, arguments[0], shares, *arguments[1:], lam if quadratic else None)
+    allowed = _EPS * (512 + N / 64 + 2 * (S + 8) * (size + arguments[0].max()))
+    assert (np.abs(values - exact) <= allowed).all()
+    assert (np.abs(means - mean) <= 10 * (allowed[:, None] + N * _EPS)).all()
+
+
+def test_the_bits_do_not_depend_on_the_other_points():
+    x, shares, lam, y = problem(3, 900, 50, 3, 1.0)
+    offset, v, b = linear_form(x, lam, y)
+    kernel = get_backend("numba").coverage
+    one = kernel(x, offset, shares, v, b, lam)
+    for found in (kernel(x, offset, shares, v, b, lam), kernel(x, offset, shares, v, b, lam, with_means=False)):
+        np.testing.assert_array_equal(found[0], one[0])
+
+
+@on_every_backend
+@settings(max_examples=15)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    N=st.integers(1, 150),
+    dim=st.integers(1, 2),
+    log_lam=st.floats(-3, 9),
+    log_side=st.floats(-9, 1),
+    unit=st.sampled_from([1.0, 1e3, 1e-140, 1e140]),
+    offset=st.sampled_from([0.0, 1e8]),
+)
+def test_nothing_in_a_box_is_above_its_bound(name, seed, N, dim, log_lam, log_side, unit, offset):
+    """The values in extended precision, at corners, edges and inside; and the bound is not far above them."""
+    x, shares, lam, y = problem(seed, N, 17, dim, log_lam, unit, unit * offset)
+    rng = np.random.default_rng(seed)
+    half = np.exp(log_side) * rng.uniform(0.5, 1, size=dim) / np.sqrt(2 * lam)
+    raised, lowered = outward(x, shares, np.zeros(N), lam)
+    found = get_backend(name).expansions(x, raised, lowered, y, half)
+    bounds = upper_bounds(found, N, lowered, half)
+    steps = np.concatenate([rng.choice([-1, 0, 1], size=(9, dim)), rng.uniform(-1, 1, size=(9, dim))])
+    for step in steps:
+        inside = y + step * half
+        exact = naive(x, shares, lam, inside)[0]
+        # Points so far from the origin round by more than a small box is wide, and the values with them.
+        assert (exact <= bounds + 8 * np.sqrt(lam) * _EPS * np.abs(x).max() * (1 + np.sqrt(np.abs(exact)))).all()
+    centre = naive(x, shares, lam, y)[0]
+    if log_side < -5 and offset == 0:
+        assert (bounds <= centre + 0.1 * (1 + 3 * np.sqrt(np.abs(centre)))).all()
+
+
+def test_bounds_are_close_by_the_third_power_of_the_side():
+    """At the maximum of one cluster: the slope is zero, and the third moment decides."""
+    x = np.random.default_rng(0).normal(size=(400, 2))
+    x = np.concatenate([x, -x])
+    shares, y = np.full(800, -np.log(800)), np.zeros((1, 2))
+    excess = []
+    for side in (0.02, 0.01, 0.005):
+        raised, lowered = outward(x, shares, np.zeros(800), 0.3)
+        found = get_backend("numba").expansions(x, raised, lowered, y, np.full(2, side))
+        excess.append(float(upper_bounds(found, 800, lowered, np.full(2, side))[0] - found.values[0]))
+    assert excess[0] < 2e-5
+    assert 6 < excess[0] / excess[1] < 10
+    assert 6 < excess[1] / excess[2] < 10
