@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from . import equations
 from ._utils.arrays import FloatArray
-from ._utils.checks import check_choice, check_moderate, check_seed, check_weights, real_array
+from ._utils.checks import check_choice, check_count, check_moderate, check_seed, check_weights, real_array
 from ._utils.defaults import N_TILES
 from .data.prepared import Block
 from .objectives.elbo import ELBO
@@ -55,6 +55,9 @@ class FixedPointVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
         Start from the mean with a little noise, from random data points, or from above the first transition by cooling
         (`sweep`). Cooling finds better optima with fixed masses (T17), and takes far longer if there are many
         transitions.
+    restarts : int
+        Moves of a tile in a row, after cooling, that must be of no use before the search for a lower free energy ends
+        (`sweep`); 0 for no search. It has no meaning for another start.
     tol : float
         Tolerance on the error estimate, relative to the root-mean-square radius of the data.
     max_maps : int
@@ -103,6 +106,7 @@ class FixedPointVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
         n_tiles: int = N_TILES,
         masses: str = "fixed",
         start: str = "mean",
+        restarts: int = 0,
         tol: float = 1e-10,
         max_maps: int = 100_000,
         time_limit: float | None = None,
@@ -115,6 +119,7 @@ class FixedPointVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
         self.n_tiles = n_tiles
         self.masses = masses
         self.start = start
+        self.restarts = restarts
         self.tol = tol
         self.max_maps = max_maps
         self.time_limit = time_limit
@@ -151,6 +156,7 @@ class FixedPointVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
         X = self._validated(X, reset=True)
         rho = check_weights(sample_weight, len(X), "sample_weight")
         check_choice(self.start, "start", (*_START_ARGUMENTS, "anneal"))
+        restarts = check_count(self.restarts, "restarts", 0)
         common: dict[str, Any] = {
             "n_tiles": self.n_tiles,
             "weights": rho,
@@ -164,7 +170,7 @@ class FixedPointVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
         }
         objective = ELBO(self.beta, self.sigma, self.likelihood)
         if self.start == "anneal":
-            found = list(cast(Branch, sweep(X, objective, betas=[objective.beta], **common)))
+            found = list(cast(Branch, sweep(X, objective, betas=[objective.beta], restarts=restarts, **common)))
         else:
             found = [solve(X, objective, start=_START_ARGUMENTS[self.start], **common)]
         if not found or found[0].status is Status.INTERRUPTED:

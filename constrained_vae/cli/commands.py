@@ -76,9 +76,8 @@ def solve(args: argparse.Namespace, data: DataSet) -> Outcome:
 def sweep(args: argparse.Namespace, data: DataSet) -> Outcome:
     """The solutions along a range of temperatures."""
     betas, objective = beta_grid(args.betas), _objective(args)
-    branch = sweep_betas(
-        data.x, objective, betas=betas, direction=args.direction, seed=args.seed, **_solver(args, data)
-    )
+    options = {"direction": args.direction, "restarts": args.restarts, "seed": args.seed}
+    branch = sweep_betas(data.x, objective, betas=betas, **options, **_solver(args, data))
     assert isinstance(branch, Branch)  # of one direction
     if not len(branch):
         raise KeyboardInterrupt

@@ -207,6 +207,8 @@ def _parser() -> _Parser:
     )
     made.add_argument("--betas", help=f"{_BETAS}; by default they span the transitions of the data")
     made.add_argument("--direction", choices=("down", "up"), default="down", help="cooling or heating")
+    text = "look for lower free energies, until so many moves of a tile in a row are of no use (%(default)s: do not)"
+    made.add_argument("--restarts", type=int, default=0, help=text)
 
     made = command("transitions", "exact critical temperatures", "four_clusters --betas 0.2:12 --out t.json", solver)
     made.add_argument("--betas", metavar="LOW:HIGH", help="range; by default it spans the transitions of the data")

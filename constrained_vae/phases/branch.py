@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from .._utils import tables
 from .._utils.arrays import FloatArray
-from .._utils.checks import check_choice, check_positive
+from .._utils.checks import check_choice, check_count, check_positive
 from .._utils.files import naming
 from ..objectives.base import Objective
 from ..results import storage
@@ -31,6 +31,9 @@ class Branch:
         One solution per temperature.
     direction : {"down", "up"}
         "down" for cooling (annealing), "up" for heating.
+    restarts : int
+        Option of the sweep. With 0 the branch is that of the protocol (T13), else a sequence of solutions of low free
+        energy, which need not be connected.
 
     Examples
     --------
@@ -42,6 +45,7 @@ class Branch:
 
     solutions: tuple[FixedPoint, ...]
     direction: str
+    restarts: int = 0
 
     def __len__(self) -> int:
         return len(self.solutions)
@@ -51,7 +55,8 @@ class Branch:
     @overload
     def __getitem__(self, index: slice) -> Branch: ...
     def __getitem__(self, index: int | slice) -> FixedPoint | Branch:
-        return Branch(self.solutions[index], self.direction) if isinstance(index, slice) else self.solutions[index]
+        found = self.solutions[index]
+        return Branch(found, self.direction, self.restarts) if isinstance(found, tuple) else found
 
     def __iter__(self) -> Iterator[FixedPoint]:
         return iter(self.solutions)
@@ -59,8 +64,9 @@ class Branch:
     def __repr__(self) -> str:
         span = f", beta {self.betas[0]:.4g} to {self.betas[-1]:.4g}" if len(self) else ""
         failed = sum(not s.converged for s in self.solutions)
+        searched = f", restarts={self.restarts}" if self.restarts else ""
         ending = f", {failed} not converged" if failed else ""
-        return f"Branch({len(self)} solutions, direction={self.direction!r}{span}{ending})"
+        return f"Branch({len(self)} solutions, direction={self.direction!r}{searched}{span}{ending})"
 
     def _repr_html_(self) -> str:
         return tables.as_html(repr(self), self._columns)
@@ -179,11 +185,13 @@ class Branch:
         stacked = {name: np.stack([getattr(s, name) for s in self.solutions]) for name in ("decoder", "marginal")}
         first = self.solutions[0]
         arrays = {**stacked, "x": first.x, "weights": first.weights}
-        storage.save(path, "Branch", [vars(s) for s in self.solutions], arrays, direction=self.direction)
+        settings = {"direction": self.direction, "restarts": self.restarts}
+        storage.save(path, "Branch", [vars(s) for s in self.solutions], arrays, **settings)
 
     @classmethod
     def load(cls, path: str | PathLike[str], objective: Objective | None = None) -> Branch:
         """Read a file written by `save`; `FixedPoint.load` explains `objective`."""
         solutions, header = storage.load(path, "Branch", FixedPoint, objective, several=True)
         with naming(f"{path} does not hold a saved Branch"):
-            return cls(tuple(solutions), check_choice(header.get("direction"), "direction", ("down", "up")))
+            direction = check_choice(header.get("direction"), "direction", ("down", "up"))
+            return cls(tuple(solutions), direction, check_count(header.get("restarts", 0), "restarts", 0))

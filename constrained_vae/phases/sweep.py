@@ -42,6 +42,7 @@ from .annealing import DEFAULT_RESOLUTION, Annealing
 from .branch import Branch
 from .continuation import Continuation, State
 from .criticality import critical_beta
+from .tile_moves import TileMoves
 
 _MAX_SUBSAMPLE = 1000  # number of points of the hierarchy behind the default grid
 _MAX_SPLITS = 16  # number of splits of the hierarchy that the default grid considers
@@ -72,6 +73,7 @@ def sweep(
     seed: int = 0,
     predict: bool = False,
     resolution: float = DEFAULT_RESOLUTION,
+    restarts: int = 0,
     progress: bool = False,
     callback: Callable[[Branch], Any] | None = None,
     on_failure: str = "warn",
@@ -105,6 +107,11 @@ def sweep(
         if maps are fast.
     resolution : float
         Accuracy of log beta at which splits are located on cooling, and within which they are taken together.
+    restarts : int
+        Search for lower free energies. At every temperature the solution is started again with a tile moved from where
+        it is idle to where the bound is loose (T14), until this many moves in a row have not lowered F; then every
+        solution is started from those at the neighbouring temperatures. With 0 the branch is that of the protocol (T13)
+        alone. Solutions of a search need not form one smooth branch. Nothing in it is random.
     progress : bool
         Show a progress bar, with the temperature and the number of reconstructions that have been reached.
     callback : callable, optional
@@ -115,7 +122,7 @@ def sweep(
     Branch, or (Branch, Branch) for "both"
         If the sweep is stopped or interrupted (Ctrl-C), the solutions so far. If heating did not begin, its branch is
         empty. When the time is up, the last solution has the status BUDGET_USED: it is the point after one map at the
-        first temperature that was not reached.
+        first temperature that was not reached. A search (`restarts`) that is cut short keeps what it has found.
 
     Raises
     ------
@@ -131,6 +138,7 @@ def sweep(
     check_choice(direction, "direction", ("down", "up", "both"))
     check_callable(callback, "callback")
     seed, predict, progress = check_seed(seed), check_flag(predict, "predict"), check_flag(progress, "progress")
+    restarts = check_count(restarts, "restarts", 0)
     resolution = check_number(resolution, "resolution", "positive and at most 0.1", lambda number: 0 < number <= 0.1)
     posed = pose(
         x,
@@ -172,7 +180,12 @@ def sweep(
             bar.set_postfix_str(f"beta={state.beta:.4g}, {len(state.sites)} reconstructions", refresh=False)
             bar.update(0)
 
-        annealing = Annealing(path, resolution, report)
+        annealing, moves = Annealing(path, resolution, report), TileMoves(path, restarts, report)
+        known, states = len(solutions), list[State]()
+
+        def stopped() -> bool:
+            return asks_to_stop(callback, Branch(tuple(solutions), direction, restarts))
+
         try:
             for beta in map(float, bar):
                 if state is None and solutions:
@@ -183,18 +196,29 @@ def sweep(
                     state = annealing.cool(state, beta)
                 else:
                     state = path.step(state, beta, split=True)
+                states.append(state)
+                solutions.append(state.solution)  # Ctrl-C during the search keeps it
+                if restarts:
+                    state = states[-1] = moves.improved(state)
+                    solutions[-1] = state.solution
                 report_failure(state.solution, on_failure, stacklevel=5)
-                solutions.append(state.solution)
-                if asks_to_stop(callback, Branch(tuple(solutions), direction)):
+                if stopped():
                     break
+            else:
+                replaced = moves.exchanged(states) if restarts else ()
+                for n in tqdm(replaced, disable=not progress or not restarts, desc="from neighbours", unit="beta"):
+                    solutions[known + n] = states[n].solution
+                    if stopped():
+                        break
         except KeyboardInterrupt:
             pass
         except deadline.TimeUp:
-            given = path.mean if start is None else initial_sites(posed, start, seed)
-            known = annealing.path[-1] if annealing.path else state
-            solutions.append(path.unfinished(beta, given if known is None else known.sites))
-            report_failure(solutions[-1], on_failure, stacklevel=5)
-        return Branch(tuple(solutions), direction)
+            if len(states) < len(order):
+                given = path.mean if start is None else initial_sites(posed, start, seed)
+                last = annealing.path[-1] if annealing.path else state
+                solutions.append(path.unfinished(beta, given if last is None else last.sites))
+                report_failure(solutions[-1], on_failure, stacklevel=5)
+        return Branch(tuple(solutions), direction, restarts)
 
     first_transition = functools.cache(lambda: critical_beta(problem))
 

@@ -153,6 +153,7 @@ def public_calls(folder):
                 "seed": 0,
                 "predict": False,
                 "resolution": 1e-3,
+                "restarts": 1,
                 "callback": None,
             },
         ),
