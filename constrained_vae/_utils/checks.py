@@ -17,6 +17,7 @@ import numpy as np
 
 from . import deadline, memory
 from .arrays import FloatArray
+from .tensors import at_least_single
 
 _LONGEST = 80  # characters of a value in a message
 _LOOSEST = 1e-2  # largest tolerance: with a looser one, solutions that differ would count as the same
@@ -263,11 +264,7 @@ def check_data(x: Any, name: str = "x") -> FloatArray:
             "an array, a memory map, or RowBlocks of a function that makes a new iterator over row blocks"
         )
     array = real_array(x, name, "an (N, D) array of real numbers")
-    if array.ndim != 2:
-        hint = f"; for one feature pass {name}.reshape(-1, 1)" if array.ndim == 1 else ""
-        raise ValueError(f"{name} must have shape (N, D), got shape {array.shape}{hint}")
-    if array.size == 0:
-        raise ValueError(f"{name} must hold at least one point of at least one dimension, got shape {array.shape}")
+    check_shape(array, name)
     rows = memory.rows_of_block(array.shape[1])  # so that a memory map is not loaded as a whole
     for start in range(0, len(array), rows):
         bad = ~np.isfinite(array[start : start + rows])
@@ -280,8 +277,22 @@ def check_data(x: Any, name: str = "x") -> FloatArray:
     return array
 
 
+def check_shape(array: FloatArray, name: str) -> FloatArray:
+    """The array if it has the shape (N, D) and is not empty; the message says how to bring another one into it."""
+    if array.ndim != 2:
+        hints = {1: f"; for one feature pass {name}.reshape(-1, 1)"}
+        images = f"; for images pass {name}.reshape(len({name}), -1), or datasets.DataSet({name}, 'name')"
+        hints |= dict.fromkeys((3, 4), images)
+        raise ValueError(f"{name} must have shape (N, D), got shape {array.shape}{hints.get(array.ndim, '')}")
+    if array.size == 0:
+        raise ValueError(f"{name} must hold at least one point of at least one dimension, got shape {array.shape}")
+    return array
+
+
 def _on_host(x: Any) -> Any:
-    """A copy of a CuPy array on the host; other objects are returned unchanged."""
+    """A tensor of PyTorch without its gradient, and a tensor or CuPy array on the host; else the object itself."""
+    if hasattr(x, "detach") and hasattr(x, "cpu") and not isinstance(x, type):
+        return at_least_single(x.detach().cpu())
     return x.get() if hasattr(x, "__cuda_array_interface__") and hasattr(x, "get") else x
 
 

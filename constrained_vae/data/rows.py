@@ -158,6 +158,8 @@ class Rows:
         Precision of the blocks.
     keep : bool
         Whether data in memory are kept in their frame; otherwise every pass computes that copy anew.
+    names : tuple of str, or None
+        Names of the D columns, if they have names.
     """
 
     source: FloatArray | RowBlocks
@@ -165,6 +167,7 @@ class Rows:
     frame: Frame
     dtype: np.dtype[Any]
     keep: bool = True
+    names: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.source)

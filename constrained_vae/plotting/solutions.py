@@ -14,6 +14,7 @@ from .._utils.checks import (
     check_instance,
     check_weights,
 )
+from .._utils.frames import own_weights
 from ..data.rows import blocks_of
 from ..results.fixed_point import FixedPoint
 from .arguments import (
@@ -107,6 +108,7 @@ def principal_axes(x: FloatArray, weights: FloatArray | None = None, count: int 
     >>> mean.tolist(), axes.tolist()
     ([2.0, 1.0], [[1.0, 0.0]])
     """
+    weights = own_weights(x, weights)
     x = check_data(x)
     rho = check_weights(weights, len(x))
     count = check_count(count, "count")

@@ -14,6 +14,7 @@ from .._utils import deadline
 from .._utils.arrays import Array, FloatArray
 from .._utils.checks import check_dtype, check_instance, check_weights
 from .._utils.device import numbers, to_host
+from .._utils.frames import column_names, own_weights
 from ..backends import get_backend
 from ..data.frame import Frame
 from ..data.prepared import Block, PreparedData
@@ -68,6 +69,8 @@ class Problem:
         if sigma is not None:
             check_instance(objective, "objective with sigma=", ELBO, "ELBO()")
             objective = replace(cast(ELBO, objective), sigma=sigma)
+        names = column_names(x)
+        weights = own_weights(x, weights)
         x = check_rows(x)
         rho = check_weights(weights, len(x))
         check_labelled(objective, len(x))
@@ -76,7 +79,7 @@ class Problem:
         frame = check_radius(standard_frame(x, rho)) if objective.equivariant else Frame.identity(x.shape[1])
         if not rho.all():  # points without weight may lie anywhere, but their encoder is computed
             check_reach(x, frame)
-        return cls.of(Rows(x, rho, frame, check_dtype(dtype)), objective, backend)
+        return cls.of(Rows(x, rho, frame, check_dtype(dtype), names=names), objective, backend)
 
     @classmethod
     def of(cls, rows: Rows, objective: Objective, backend: str) -> Problem:

@@ -60,6 +60,8 @@ def save(
     ]
     first = solutions[0]
     header |= {"kind": kind, "format": FORMAT, "masses_free": first["masses_free"], "records": records}
+    if first["names"] is not None:
+        header["names"] = list(first["names"])
     shared = {
         "masses": np.stack([s["tiling"].masses for s in solutions]),
         "positions": first["tiling"].positions,
@@ -91,6 +93,7 @@ def load(
             "masses_free": entry(header, "masses_free", bool),
             "frame": Frame(arrays["centre"], float(arrays["scale"])),
             "trajectory": None if several else arrays.get("trajectory"),
+            "names": _names(header, arrays["x"].shape[1]),
         }
         fields = [
             {
@@ -131,6 +134,16 @@ def _check_arrays(arrays: dict[str, np.ndarray], n: int) -> None:
         check_contents(arrays["trajectory"], "trajectory", (None, K, D))
     check_contents(arrays["centre"], "centre", (D,))
     check_contents(arrays["scale"], "scale", (), np.finfo(np.float64).tiny)
+
+
+def _names(header: dict[str, Any], dim: int) -> tuple[str, ...] | None:
+    """The names of the columns; None if the header has none."""
+    if "names" not in header:
+        return None
+    names = entry(header, "names", list)
+    if len(names) != dim or not all(isinstance(name, str) for name in names) or len(set(names)) < dim:
+        raise ValueError(f"names must be {dim} different texts, got {reprlib.repr(names)}")
+    return tuple(names)
 
 
 def _numbers(record: Any) -> dict[str, Any]:
