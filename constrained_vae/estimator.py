@@ -16,7 +16,7 @@ from ._utils.checks import check_choice, check_moderate, check_seed, check_weigh
 from ._utils.defaults import N_TILES
 from .data.prepared import Block
 from .objectives.elbo import ELBO
-from .objectives.energies import CrossEntropy
+from .objectives.energies import CrossEntropy, Divergence
 from .phases.branch import Branch
 from .phases.sweep import sweep
 from .problems.posterior import Tiles, energies, posterior
@@ -44,8 +44,9 @@ class FixedPointVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
     sigma : float
         Standard deviation of the Gaussian decoder, in units of X. Variance below theta = sigma^2 beta, in squared
         units, is not resolved. Standardise features of different units.
-    likelihood : {"gaussian", "bernoulli"}
-        Likelihood of the decoder. Bernoulli requires data in [0, 1] and ignores sigma.
+    likelihood : {"gaussian", "bernoulli", "poisson", "categorical"}
+        Likelihood of the decoder, see `ELBO`: for any data, data in [0, 1], counts, and rows that sum to one. Only the
+        Gaussian one uses sigma.
     n_tiles : int
         Number of latent tiles, which is the largest number of reconstructions. With free masses more tiles take longer,
         because more of them can split: on the digits at beta = 100, 32 tiles take about five times as long as 16.
@@ -260,7 +261,8 @@ class FixedPointVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
         float
             The bound in nats per point; larger is better. It is minus infinity if a point is impossible: under the
             Bernoulli decoder one that differs from all points of the fit in a coordinate that is 0, or 1, in all of
-            them.
+            them; with counts and compositions one with something where all of them have nothing. The categorical
+            decoder has -KL(x || psi) in place of log p(x | psi).
         """
         check_is_fitted(self)
         X = self._validated(X)
@@ -269,7 +271,7 @@ class FixedPointVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
         problem = s.problem.on(X, rho)
         unit = problem.at(s.objective.at(1.0))
         bound = -float(problem.total(_rate_and_energy, *s.code, unit.tiles(*s.code), s.decoder))
-        slope = cast(ELBO, unit.objective).quadratic  # 1 / (2 sigma^2); None for Bernoulli, which needs no constant
+        slope = cast(ELBO, unit.objective).quadratic  # 1 / (2 sigma^2); others need no constant
         return bound if slope is None else bound - X.shape[1] / 2 * float(np.log(np.pi / slope))
 
     @property
@@ -315,7 +317,7 @@ def _rate_and_energy(block: Block, tiles: Tiles, at_unit: Tiles, psi: FloatArray
     objective = cast(ELBO, at_unit.objective)
     q, _, cost = posterior(block, tiles)
     H = energies(block, objective, at_unit.v, at_unit.b)
-    if isinstance(objective.energy, CrossEntropy):
+    if isinstance(objective.energy, (CrossEntropy, Divergence)):
         never = objective.energy.excluded(block.x, psi) | np.isneginf(tiles.log_masses)
         impossible = never.all(axis=1)
         if (block.rho[impossible] > 0).any():

@@ -147,7 +147,7 @@ def frontier(args: argparse.Namespace, data: DataSet) -> Outcome:
 
     def draw(ax: Axes) -> Axes:
         models = {} if model is None else {"the model": np.array(model[::-1])}
-        unit = {"unit": "nats"} if args.likelihood == "bernoulli" else {}
+        unit = {"unit": "nats"} if args.likelihood != "gaussian" else {}
         return plotting().rate_distortion(curve, models, ax=ax, **unit)
 
     def text() -> str:

@@ -262,6 +262,15 @@ def standard_frame(x: FloatArray | RowBlocks, weights: FloatArray, *, warn: bool
     return Frame(centre, scale)
 
 
+def scaled_frame(x: FloatArray | RowBlocks, weights: FloatArray) -> Frame:
+    """The frame of data of at least 0 that may be scaled, but not moved: the largest number is its unit."""
+    largest = max(
+        float(np.asarray(block, dtype=np.float64).max(where=weights[rows][:, None] > 0, initial=0.0))
+        for rows, block in blocks_of(x)
+    )
+    return Frame(np.zeros(x.shape[1]), largest or 1.0)
+
+
 def check_radius(frame: Frame) -> Frame:
     """The standard frame of data; raises ValueError if the square of its scale is out of the range of float64.
 

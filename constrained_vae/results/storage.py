@@ -17,7 +17,7 @@ from .._utils.files import FORMAT, check_contents, entry, naming, read_npz
 from .._utils.fingerprints import without_addresses
 from .._utils.writing import write_npz
 from ..data.frame import Frame
-from ..data.rows import standard_frame
+from ..data.rows import scaled_frame, standard_frame
 from ..latent.tiling import Tiling
 from ..objectives.base import FramedObjective, Objective
 from ..objectives.elbo import ELBO
@@ -164,7 +164,11 @@ def _numbers(record: Any) -> dict[str, Any]:
 
 def _check_frame(x: FloatArray, weights: FloatArray, frame: Frame, objective: Objective) -> None:
     """Raise ValueError unless a frame is the one in which a problem with these data is solved."""
-    true = standard_frame(x, weights, warn=False) if objective.equivariant else Frame.identity(x.shape[1])
+    if objective.equivariant:
+        true = standard_frame(x, weights, warn=False)
+    else:
+        homogeneous = getattr(objective, "homogeneous", False)
+        true = scaled_frame(x, weights) if homogeneous else Frame.identity(x.shape[1])
     shift = np.abs(frame.centre - true.centre).max()
     if not (abs(frame.scale / true.scale - 1) <= _SUM and shift <= _SUM * (true.scale + np.abs(true.centre).max())):
         raise ValueError("centre and scale are not those of the data")
@@ -188,8 +192,11 @@ def _check_objective(**fields: Any) -> None:
         other = framed.quadratic * (fields["distortion"] / frame.scale / frame.scale)
         if not abs(energy - other) <= slack + _SAME * other:
             raise ValueError(f"energy must be lambda times the distortion, {other:.9g}, got {energy:.9g}")
-    elif isinstance(objective, ELBO) and not 0 <= fields["decoder"].min() <= fields["decoder"].max() <= 1:
-        raise ValueError("decoder must be within [0, 1] for the Bernoulli likelihood")
+    elif isinstance(objective, ELBO):
+        most = {"bernoulli": 1.0, "poisson": np.inf}.get(objective.likelihood, 1 + _SUM)  # a mean may round above 1
+        if not 0 <= fields["decoder"].min() <= fields["decoder"].max() <= most:
+            wanted = "at least 0" if objective.likelihood == "poisson" else "within [0, 1]"
+            raise ValueError(f"decoder must be {wanted} for the {objective.likelihood.capitalize()} likelihood")
 
 
 def _slack(value: float, objective: FramedObjective, frame: Frame) -> float:
