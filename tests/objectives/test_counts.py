@@ -49,7 +49,7 @@ def test_the_bottleneck_is_the_fixed_point_of_its_own_iteration(backend, masses,
     x, weights = table
     s = cv.solve(x, COMPOSITION.at(0.2), weights=weights, n_tiles=4, masses=masses, backend=backend)
     free = masses == "free"
-    psi, p_t, q, lagrangian = blahut_arimoto(x, weights, s.decoder, s.tiling.masses, 5.0, 50, free)
+    psi, _, q, lagrangian = blahut_arimoto(x, weights, s.decoder, s.tiling.masses, 5.0, 50, free)
     np.testing.assert_allclose(s.decoder, psi, atol=1e-9)  # tol 1e-10 of the radius, which is below 1
     np.testing.assert_allclose(s.encoder, q, atol=1e-7)
     np.testing.assert_allclose(s.decoder.sum(axis=1), 1, rtol=1e-14)
