@@ -231,7 +231,7 @@ def real_array(values: Any, name: str, wanted: str) -> FloatArray:
     def refused(why: str) -> ValueError:
         return ValueError(f"{name} must be {wanted}, got {why}")
 
-    values = _on_host(values)
+    values = on_host(values)
     if isinstance(values, np.ma.MaskedArray):
         raise ValueError(f"{name} must not be masked: fill in values, or drop those points")
     if isinstance(values, (str, bytes, dict, set, frozenset)) or hasattr(values, "tocoo"):
@@ -289,7 +289,7 @@ def check_shape(array: FloatArray, name: str) -> FloatArray:
     return array
 
 
-def _on_host(x: Any) -> Any:
+def on_host(x: Any) -> Any:
     """A tensor of PyTorch without its gradient, and a tensor or CuPy array on the host; else the object itself."""
     if hasattr(x, "detach") and hasattr(x, "cpu") and not isinstance(x, type):
         return at_least_single(x.detach().cpu())
@@ -364,7 +364,7 @@ def check_masses(masses: Any) -> FloatArray:
 def check_names(values: Any, name: str) -> np.ndarray[Any, np.dtype[Any]]:
     """Names of classes, (n,): numbers, truth values or texts, all of one kind; finite, and none missing."""
     try:
-        array = np.array(_on_host(values))
+        array = np.array(on_host(values))
         if array.dtype.kind in "OT" and array.ndim == 1:  # columns of a data frame
             kinds = {next((kind for kind in (str, bool, numbers.Real) if isinstance(v, kind)), None) for v in array}
             array = np.array(array.tolist()) if len(kinds) == 1 and None not in kinds else np.empty(0)
