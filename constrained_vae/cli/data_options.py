@@ -10,8 +10,6 @@ import csv
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from .._utils.checks import shown
-
 if TYPE_CHECKING:
     from ..datasets import DataSet
 
@@ -56,5 +54,5 @@ def _names(text: str | None, option: str) -> list[str] | None:
     try:
         (names,) = csv.reader([text], skipinitialspace=True, strict=True)
     except (ValueError, csv.Error):
-        raise ValueError(f"{option} wants names of columns separated by commas, got {shown(text)}") from None
+        raise ValueError(f"{option} wants names of columns separated by commas, got {text[:80]!r}") from None
     return [name.strip() for name in names]
