@@ -231,6 +231,8 @@ def real_array(values: Any, name: str, wanted: str) -> FloatArray:
     def refused(why: str) -> ValueError:
         return ValueError(f"{name} must be {wanted}, got {why}")
 
+    if getattr(values, "is_sparse", False):
+        raise refused("a sparse tensor: make it dense with .to_dense()")
     values = on_host(values)
     if isinstance(values, np.ma.MaskedArray):
         raise ValueError(f"{name} must not be masked: fill in values, or drop those points")
@@ -245,7 +247,10 @@ def real_array(values: Any, name: str, wanted: str) -> FloatArray:
             raise refused(shown(values))
         for index, item in np.ndenumerate(array):
             if not _is_number(item, numbers.Real):
-                raise refused(f"{shown(item)} at {index if len(index) > 1 else index[0]}")
+                at = index if len(index) > 1 else index[0]
+                named = len(index) == 2 and hasattr(values, "columns")
+                place = f"row {index[0]}, column {_column(values, index[1])}" if named else at
+                raise refused(f"{shown(item)} at {place}")
         return np.array([_as_float(item) for item in array.ravel()], dtype=np.float64).reshape(array.shape)
     if array.dtype.kind not in "iuf":
         kinds = {"b": "truth values", "c": "complex numbers", "M": "dates", "m": "durations"}
@@ -272,9 +277,19 @@ def check_data(x: Any, name: str = "x") -> FloatArray:
             row, column = np.argwhere(bad)[0]
             value = array[start + row, column]
             raise ValueError(
-                f"{name} must be finite, got {value} at row {start + row}, column {column}: drop or impute such rows"
+                f"{name} must be finite, got {value} at row {start + row}, column {_column(x, column)}: drop or impute "
+                "such rows"
             )
     return array
+
+
+def _column(values: Any, number: int) -> str:
+    """A column of a data frame by its name, of anything else by its number from 0."""
+    try:
+        name = list(values.columns)[number]
+    except (AttributeError, TypeError, IndexError):
+        name = number
+    return repr(name) if isinstance(name, str) else str(number)
 
 
 def check_shape(array: FloatArray, name: str) -> FloatArray:

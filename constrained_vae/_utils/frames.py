@@ -67,7 +67,8 @@ def is_frame(value: Any) -> bool:
     """Whether a value is a table with names of its columns: a data frame, a mapping, or an array of records."""
     if isinstance(value, Mapping) or (isinstance(value, np.ndarray) and value.dtype.names):
         return True
-    return hasattr(value, "__dataframe__") or (hasattr(value, "iloc") and hasattr(value, "columns"))
+    columnar = hasattr(value, "iloc") or hasattr(value, "get_columns") or hasattr(value, "column_names")
+    return not isinstance(value, type) and (hasattr(value, "__dataframe__") or (columnar and hasattr(value, "columns")))
 
 
 def own_weights(x: Any, weights: Any) -> Any:
@@ -83,6 +84,7 @@ def is_data_set(value: Any) -> bool:
 def column_names(value: Any) -> tuple[str, ...] | None:
     """Names of the columns of a `DataSet` or data frame, if all are texts; None for other names and other values."""
     found = getattr(value, "columns", None) if is_data_set(value) or is_frame(value) else None
+    found = getattr(value, "column_names", found)  # of PyArrow, whose columns are arrays
     try:
         names = list(found) if found is not None else []
     except TypeError:

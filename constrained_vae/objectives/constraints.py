@@ -253,8 +253,8 @@ class CLA(_Similarity):
     kappa : float
         Smallest accepted mean probability, between 0 and 1.
     classifier : LogisticRegression, Pipeline, ClassProbabilities, Features, torch.nn.Module or other FeatureMap
-        The classifier c, fitted, which is fixed and returns the probabilities of the classes. A pipeline of scikit-learn may
-        have any linear steps, such as a scaler, before the LogisticRegression. A PyTorch module gets rows of x and
+        The fitted classifier c, which returns the probabilities of the classes. A pipeline of scikit-learn may have any
+        linear steps, such as a scaler, before the LogisticRegression. A PyTorch module gets rows of x and
         returns scores, of which the softmax is taken, or probabilities.
     labels : (N,) array_like
         The class of every data point. If the classifier does not name its classes, a label is the number of the class,
