@@ -18,6 +18,7 @@ import constrained_vae as cv
 from constrained_vae._utils.defaults import N_TILES
 from constrained_vae._utils.writing import check_writable, write_npz, write_picture
 from constrained_vae.cli import endings
+from constrained_vae.cli.data_options import DATA, add_data_options
 from constrained_vae.cli.signals import Signals
 
 Arrays = dict[str, np.ndarray]
@@ -46,9 +47,8 @@ def add_backend(options: argparse.ArgumentParser) -> None:
 def branch_parser(name: str, description: str | None) -> argparse.ArgumentParser:
     """A parser with the options of figures of a branch."""
     result = parser(name, description)
-    result.add_argument(
-        "--data", default="four_clusters", help="four_clusters, digits, ..., or a .npy, .npz or .csv file"
-    )
+    result.add_argument("--data", default="four_clusters", help=DATA)
+    add_data_options(result)
     result.add_argument(
         "--betas", help="LOW:HIGH:COUNT, evenly spaced in log beta; default: the data's own transitions"
     )

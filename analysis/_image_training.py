@@ -18,6 +18,7 @@ from analysis import _command, _training
 from constrained_vae._utils.defaults import IMAGE_MODELS
 from constrained_vae._utils.files import read_npz
 from constrained_vae._utils.fingerprints import fingerprint
+from constrained_vae.cli.data_options import choice_of
 
 TITLES = {"vae": "VAE", "vae-nvp": "VAE + NVP", "convdraw": "ConvDRAW"}
 STEPS = 1500  # default number of steps
@@ -50,6 +51,8 @@ def parsed(
             options.error(f"{given[0]} needs --model")
         return args
     out = Path(f"analysis/figures/{name}_images")
+    if given := [name for name, value in choice_of(args).items() if value not in (None, (), False, "error")]:
+        options.error(f"--{given[0]} belongs to tables, and with --model the data are images")
     own = {"size": _SIZE, "runs": Path(f"build/{name}-runs"), "budget": math.inf, "jobs": 1, "out": out}
     options.set_defaults(**{**own, **defaults})
     return options.parse_args(argv)

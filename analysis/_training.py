@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 import numpy as np
@@ -15,6 +16,7 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 import constrained_vae as cv
 from analysis import _command
 from constrained_vae._utils.blas import single_threaded
+from constrained_vae.cli.data_options import DATA, add_data_options
 
 KAPPAS = (0.06, 0.08, 0.1, 0.125, 0.175)  # root mean squares per pixel, of the paper
 COLORS = {"GECO": "black", "ELBO": "#0072B2", "annealed": "#D55E00", "exact": "0.55"}  # of Okabe and Ito
@@ -42,19 +44,14 @@ def parser(name: str, description: str | None, *, steps: int, seeds: int | None 
 
 def add_data(options: argparse.ArgumentParser, default: str, points: str) -> None:
     """The options of figures of any data set."""
-    names = "four_clusters, digits, mnist, or a .npy or .csv file"
-    options.add_argument("--data", default=default, help=f"{names} (default {default})")
+    options.add_argument("--data", default=default, help=f"{DATA} (default {default})")
+    add_data_options(options)
     options.add_argument("--n", type=int, help=f"number of points, drawn at random (default {points})")
 
 
-def data_set(name: str, n: int | None = None) -> cv.datasets.DataSet:
-    """The data set of the options --data and --n."""
-    if name == "four_clusters":
-        data = cv.datasets.four_clusters()
-    elif name in ("digits", "mnist"):
-        data = getattr(cv.datasets, name)()
-    else:
-        data = cv.datasets.load(name)
+def data_set(name: str, n: int | None = None, choice: Mapping[str, Any] | None = None) -> cv.datasets.DataSet:
+    """The data set of the options --data and --n, and of those of tables."""
+    data = cv.datasets.find(name, **(choice or {}))
     return data if n is None else some(data, n)
 
 
@@ -63,7 +60,7 @@ def some(data: cv.datasets.DataSet, n: int) -> cv.datasets.DataSet:
     if not 2 <= n <= len(data):
         raise ValueError(f"--n must be from 2 to {len(data)}, the number of points, got {n}")
     rows = np.sort(np.random.default_rng(0).permutation(len(data))[:n])  # MNIST-5k is sorted by digit
-    return cv.datasets.DataSet(data.x[rows], data.name, image_shape=data.image_shape)
+    return dataclasses.replace(data, x=data.x[rows], labels=None, weights=None, critical_beta=None)
 
 
 def network(data: cv.datasets.DataSet) -> dict[str, Any]:

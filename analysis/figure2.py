@@ -23,6 +23,7 @@ import constrained_vae as cv
 from analysis import _command
 from analysis.transitions import detection, exact_arrays, exact_transitions, search
 from constrained_vae._utils.defaults import N_TILES
+from constrained_vae.cli.data_options import data_of
 from constrained_vae.cli.values import beta_grid
 from constrained_vae.phases.peaks import second_derivative
 
@@ -42,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def work() -> _command.Computed:
         return compute(
-            cv.datasets.find(args.data, seed=args.seed),
+            data_of(args),
             betas=beta_grid(args.betas, least=5),
             exact=args.exact,
             n_tiles=args.n_tiles,

@@ -31,6 +31,7 @@ from matplotlib.figure import Figure
 
 import constrained_vae as cv
 from analysis import _command, _image_training, _training
+from constrained_vae.cli.data_options import choice_of
 
 _KAPPA = {"four_clusters": 0.25}  # root mean square error per dimension
 _SOME = 300  # default number of images, since their frontier takes long
@@ -55,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     some = _SOME if args.data in ("digits", "mnist") and args.n is None else args.n
 
     def work() -> _command.Computed:
-        data = _training.data_set(args.data, some)
+        data = _training.data_set(args.data, some, choice_of(args))
         return compute(data, kappa=args.kappa, steps=args.steps, seed=args.seed, progress=not args.quiet)
 
     return _command.run("figure3", work, args.out, draw, table)

@@ -36,6 +36,7 @@ from tqdm.auto import tqdm
 
 import constrained_vae as cv
 from analysis import _command, _image_training, _training
+from constrained_vae.cli.data_options import choice_of
 
 METHODS = ("GECO", "ELBO", "annealed")
 _STEPS, _SEEDS = 12_000, 2
@@ -61,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def work() -> _command.Computed:
         return compute(
-            _training.data_set(args.data, args.n),
+            _training.data_set(args.data, args.n, choice_of(args)),
             kappas=_training.numbers("--kappas", args.kappas),
             steps=args.steps,
             seeds=_training.seeds_from(args.seed, args.seeds),

@@ -32,6 +32,7 @@ from tqdm.auto import tqdm
 import constrained_vae as cv
 from analysis import _command, _image_training, _training
 from analysis._equal_error import METHODS, difference, draw, increasing, table
+from constrained_vae.cli.data_options import choice_of
 
 _STEPS, _SEEDS = 12_000, 3
 _SAMPLES = 8  # smallest number of codes per point for the evaluation of a trained model
@@ -57,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def work() -> _command.Computed:
         return compute(
-            [_training.data_set(name, args.n) for name in args.data.split(",")],
+            [_training.data_set(name, args.n, choice_of(args)) for name in args.data.split(",")],
             noises=_training.numbers("--noise", args.noise),
             steps=args.steps,
             seeds=_training.seeds_from(args.seed, args.seeds),

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,9 @@ from tqdm.auto import tqdm
 
 import constrained_vae as cv
 from analysis import _command
+from constrained_vae.cli.data_options import DATA, add_data_options, choice_of
 from constrained_vae.cli.values import beta_grid
+from constrained_vae.datasets.tables import Choice, rechosen
 
 _SETS = ("four_clusters", "rings", "digits")
 _DIGITS = 300
@@ -54,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def work() -> _command.Computed:
         names = _SETS if args.data is None else (args.data,)
         return compute(
-            [_data_set(name, args.seed) for name in names],
+            [_data_set(name, args.seed, choice_of(args)) for name in names],
             betas=beta_grid(args.betas, least=5),
             starts=args.starts,
             gap=args.gap,
@@ -68,8 +70,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _options() -> argparse.ArgumentParser:
     result = _command.parser("frontier", __doc__)
-    text = f"four_clusters, rings, digits ({_DIGITS} of them), or a .npy or .csv file; default: the first three"
-    result.add_argument("--data", help=text)
+    text = f"four_clusters, rings, digits ({_DIGITS} of them); default: these three"
+    result.add_argument("--data", help=f"{DATA}; {text}")
+    add_data_options(result)
     text = "LOW:HIGH:COUNT, evenly spaced in log beta; default: from one reconstruction to 0.95 of the entropy"
     result.add_argument("--betas", help=text)
     result.add_argument("--starts", type=int, default=_STARTS, help=f"number of random starts (default {_STARTS})")
@@ -79,10 +82,10 @@ def _options() -> argparse.ArgumentParser:
     return result
 
 
-def _data_set(name: str, seed: int) -> cv.datasets.DataSet:
-    if name == "rings":
-        return cv.datasets.rings(seed=seed)
-    return cv.datasets.digits(_DIGITS) if name == "digits" else cv.datasets.find(name, seed=seed)
+def _data_set(name: str, seed: int, choice: Mapping[str, Any]) -> cv.datasets.DataSet:
+    if name == "digits":
+        return rechosen(cv.datasets.digits(_DIGITS), Choice(**choice))
+    return cv.datasets.find(name, seed=seed, **choice)
 
 
 def compute(

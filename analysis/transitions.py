@@ -23,6 +23,7 @@ from scipy.special import logsumexp
 import constrained_vae as cv
 from analysis import _command
 from constrained_vae._utils.defaults import N_TILES
+from constrained_vae.cli.data_options import data_of
 from constrained_vae.cli.values import beta_grid
 from constrained_vae.phases.lineages import Lineages, lineages
 
@@ -43,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def work() -> _command.Computed:
         return compute(
-            cv.datasets.find(args.data, seed=args.seed),
+            data_of(args),
             betas=beta_grid(args.betas, least=5),
             n_tiles=args.n_tiles,
             sigma=args.sigma,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, cast
 
 import numpy as np
@@ -12,11 +13,24 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from . import equations
 from ._utils.arrays import FloatArray
-from ._utils.checks import check_choice, check_count, check_moderate, check_seed, check_weights, real_array
+from ._utils.checks import (
+    check_choice,
+    check_count,
+    check_flag,
+    check_moderate,
+    check_seed,
+    check_weights,
+    on_host,
+    real_array,
+)
 from ._utils.defaults import N_TILES
+from ._utils.frames import column_names, is_data_set, own_weights
+from ._utils.messages import logger
+from ._utils.tables import as_frame
+from ._utils.threads import check_threads, with_threads
 from .data.prepared import Block
 from .objectives.elbo import ELBO
-from .objectives.energies import CrossEntropy
+from .objectives.energies import CrossEntropy, Divergence
 from .phases.branch import Branch
 from .phases.sweep import sweep
 from .problems.posterior import Tiles, energies, posterior
@@ -44,8 +58,9 @@ class FixedPointVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
     sigma : float
         Standard deviation of the Gaussian decoder, in units of X. Variance below theta = sigma^2 beta, in squared
         units, is not resolved. Standardise features of different units.
-    likelihood : {"gaussian", "bernoulli"}
-        Likelihood of the decoder. Bernoulli requires data in [0, 1] and ignores sigma.
+    likelihood : {"gaussian", "bernoulli", "poisson", "categorical"}
+        Likelihood of the decoder, see `ELBO`: for any data, data in [0, 1], counts, and rows that sum to one. Only the
+        Gaussian one uses sigma.
     n_tiles : int
         Number of latent tiles, which is the largest number of reconstructions. With free masses more tiles take longer,
         because more of them can split: on the digits at beta = 100, 32 tiles take about five times as long as 16.
@@ -68,6 +83,12 @@ class FixedPointVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
         Backend that computes.
     random_state : int, RandomState or None
         Randomness of the start. Cooling is not random.
+    warm_start : bool
+        Whether a further `fit` starts at the reconstructions and masses of the last one, in place of `start`. It wants
+        as many features and tiles as before; the data and all else may differ.
+    threads : int, optional
+        Largest number of threads of a call, for the kernels on the CPU and the linear algebra; by default as many as
+        the libraries take. It changes no bits.
 
     Attributes
     ----------
@@ -82,6 +103,12 @@ class FixedPointVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
         Number of features D.
     feature_names_in_ : (D,) array of str
         Names of the features, if X was a data frame with names.
+
+    Notes
+    -----
+    There is no `partial_fit`: a fixed point is one of all rows together, and steps on batches would end somewhere near
+    it at best. For data that do not fit into memory give a memory map or `RowBlocks` to `solve`, which goes over
+    all of them in every map; for data that grow use `warm_start`.
 
     See Also
     --------
@@ -112,6 +139,8 @@ class FixedPointVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
         time_limit: float | None = None,
         backend: str = "auto",
         random_state: Any = 0,
+        warm_start: bool = False,
+        threads: int | None = None,
     ) -> None:
         self.beta = beta
         self.sigma = sigma
@@ -125,18 +154,20 @@ class FixedPointVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
         self.time_limit = time_limit
         self.backend = backend
         self.random_state = random_state
+        self.warm_start = warm_start
+        self.threads = threads
 
     def fit(self, X: npt.ArrayLike, y: Any = None, sample_weight: npt.ArrayLike | None = None) -> FixedPointVAE:
         """Solve for the reconstructions of the data.
 
         Parameters
         ----------
-        X : (N, D) array_like or data frame
+        X : (N, D) array_like, data frame or DataSet
             Data.
         y : None
             Ignored.
         sample_weight : (N,) array_like, optional
-            Weights of the points; they are normalised.
+            Weights of the points; they are normalised. By default those of a DataSet, or equal ones.
 
         Returns
         -------
@@ -153,6 +184,11 @@ class FixedPointVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
         NotConvergedWarning
             If the tolerance is not reached, or the time is up.
         """
+        return with_threads(check_threads(self.threads), self._fitted, X, sample_weight)
+
+    def _fitted(self, X: Any, sample_weight: Any) -> FixedPointVAE:
+        sample_weight = own_weights(X, sample_weight)
+        last = getattr(self, "solution_", None) if check_flag(self.warm_start, "warm_start") else None
         X = self._validated(X, reset=True)
         rho = check_weights(sample_weight, len(X), "sample_weight")
         check_choice(self.start, "start", (*_START_ARGUMENTS, "anneal"))
@@ -169,20 +205,32 @@ class FixedPointVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
             "on_failure": "return",
         }
         objective = ELBO(self.beta, self.sigma, self.likelihood)
-        if self.start == "anneal":
+        if last is not None:
+            self._check_last(last, X.shape[1])
+            found = [solve(X, objective, start=last, **common)]
+        elif self.start == "anneal":
             found = list(cast(Branch, sweep(X, objective, betas=[objective.beta], restarts=restarts, **common)))
         else:
             found = [solve(X, objective, start=_START_ARGUMENTS[self.start], **common)]
         if not found or found[0].status is Status.INTERRUPTED:
             raise KeyboardInterrupt  # so that a grid search ends, too
         self.solution_: FixedPoint = found[0]
-        report_failure(self.solution_, "warn", stacklevel=3)
+        report_failure(self.solution_, "warn", stacklevel=5)
+        logger.info("%s", self.solution_)
         distinct, frame = self.solution_.distinct, self.solution_.frame
         rounded = np.round(frame.inward(distinct.decoder) / _SORT_TOL)
         self._order = np.lexsort(rounded.T[::-1])
         self.cluster_centers_ = distinct.decoder[self._order]
         self.labels_ = self._posterior(X).argmax(axis=1)
         return self
+
+    def _check_last(self, last: FixedPoint, dim: int) -> None:
+        if last.decoder.shape != (self.n_tiles, dim):
+            k, d = last.decoder.shape
+            raise ValueError(
+                f"warm_start wants {k} tiles and {d} features as in the last fit, got n_tiles={self.n_tiles} and {dim} "
+                "features: set warm_start=False, or fit a clone of the estimator"
+            )
 
     def predict(self, X: npt.ArrayLike) -> npt.NDArray[np.intp]:
         """Reconstruction of largest posterior mass, an index of `cluster_centers_`.
@@ -199,6 +247,22 @@ class FixedPointVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
         """
         check_is_fitted(self)
         return self._posterior(self._validated(X)).argmax(axis=1)
+
+    def predict_proba(self, X: npt.ArrayLike) -> FloatArray:
+        """Posterior masses of the distinct reconstructions (T1), as `transform` returns them.
+
+        Parameters
+        ----------
+        X : (n, D) array_like or data frame
+            Training points or new points.
+
+        Returns
+        -------
+        (n, k) array
+            Masses; rows sum to 1, and `predict` returns the column of the largest.
+        """
+        check_is_fitted(self)
+        return self._posterior(self._validated(X))
 
     def transform(self, X: npt.ArrayLike) -> FloatArray:
         """Posterior masses of the distinct reconstructions (T1).
@@ -266,7 +330,8 @@ class FixedPointVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
         float
             The bound in nats per point; larger is better. It is minus infinity if a point is impossible: under the
             Bernoulli decoder one that differs from all points of the fit in a coordinate that is 0, or 1, in all of
-            them.
+            them; with counts and compositions one with something where all of them have nothing. The categorical
+            decoder has -KL(x || psi) in place of log p(x | psi).
         """
         check_is_fitted(self)
         X = self._validated(X)
@@ -275,7 +340,7 @@ class FixedPointVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
         problem = s.problem.on(X, rho)
         unit = problem.at(s.objective.at(1.0))
         bound = -float(problem.total(_rate_and_energy, *s.code, unit.tiles(*s.code), s.decoder))
-        slope = cast(ELBO, unit.objective).quadratic  # 1 / (2 sigma^2); None for Bernoulli, which needs no constant
+        slope = cast(ELBO, unit.objective).quadratic  # 1 / (2 sigma^2); others need no constant
         return bound if slope is None else bound - X.shape[1] / 2 * float(np.log(np.pi / slope))
 
     @property
@@ -283,6 +348,7 @@ class FixedPointVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
         return len(self.cluster_centers_)
 
     def _validated(self, X: npt.ArrayLike, reset: bool = False) -> FloatArray:
+        X = _with_names(X)
         _refuse_odd(X)
         with np.errstate(over="ignore"):  # of extended precision; what becomes infinite is refused
             array: FloatArray = validate_data(self, X, reset=reset, dtype=(np.float64, np.float32))
@@ -299,6 +365,17 @@ def _generator(random_state: Any) -> np.random.RandomState:
         check_seed(random_state, "random_state")
     generator: np.random.RandomState = check_random_state(random_state)
     return generator
+
+
+def _with_names(X: Any) -> Any:
+    """What scikit-learn takes for a `DataSet` or a tensor; names of columns are kept where pandas is installed."""
+    if not is_data_set(X):
+        return on_host(X)
+    names = column_names(X)
+    if names is not None:
+        with contextlib.suppress(ImportError):
+            return as_frame(dict(zip(names, X.x.T, strict=True)))
+    return X.x
 
 
 def _refuse_odd(X: Any) -> None:
@@ -321,7 +398,7 @@ def _rate_and_energy(block: Block, tiles: Tiles, at_unit: Tiles, psi: FloatArray
     objective = cast(ELBO, at_unit.objective)
     q, _, cost = posterior(block, tiles)
     H = energies(block, objective, at_unit.v, at_unit.b)
-    if isinstance(objective.energy, CrossEntropy):
+    if isinstance(objective.energy, (CrossEntropy, Divergence)):
         never = objective.energy.excluded(block.x, psi) | np.isneginf(tiles.log_masses)
         impossible = never.all(axis=1)
         if (block.rho[impossible] > 0).any():

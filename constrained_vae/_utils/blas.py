@@ -26,7 +26,7 @@ def single_threaded(function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwa
     """
     if threading.get_ident() in _calls.values():  # the limit holds already
         return function(*args, **kwargs)
-    libraries, call = _libraries(), object()
+    libraries, call = blas_libraries(), object()
     try:
         _enter(call, libraries)
         return function(*args, **kwargs)
@@ -39,7 +39,7 @@ def single_threaded(function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwa
 
 
 @functools.cache
-def _libraries() -> tuple[Any, ...]:
+def blas_libraries() -> tuple[Any, ...]:
     """Controllers of every loaded BLAS; SciPy is imported first, since Numba multiplies with SciPy's BLAS."""
     with deferred_interrupts():
         import scipy.linalg  # noqa: F401
@@ -56,7 +56,7 @@ def _enter(call: object, libraries: tuple[Any, ...]) -> None:
             key = library, _scope(library)
             if key not in _limited:
                 _limited[key] = library.get_num_threads()
-                _set_threads(library, 1)
+                set_blas_threads(library, 1)
 
 
 def _leave(call: object) -> None:
@@ -71,7 +71,7 @@ def _restore() -> None:
     here, busy = threading.get_ident(), set(_calls.values())
     for (library, scope), n in list(_limited.items()):
         if (scope is None and not busy) or (scope == here and here not in busy):
-            _set_threads(library, n)
+            set_blas_threads(library, n)
             del _limited[library, scope]
 
 
@@ -81,7 +81,7 @@ def _scope(library: Any) -> int | None:
     return threading.get_ident() if own else None
 
 
-def _set_threads(library: Any, n: int) -> None:
+def set_blas_threads(library: Any, n: int) -> None:
     """Set a number of threads from any Python thread: threadpoolctl 3.8 ignores all but the first one that does so."""
     release = getattr(library, "clear_controlling_thread", lambda force=False: None)
     release(force=True)

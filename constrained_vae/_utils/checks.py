@@ -17,6 +17,7 @@ import numpy as np
 
 from . import deadline, memory
 from .arrays import FloatArray
+from .tensors import at_least_single
 
 _LONGEST = 80  # characters of a value in a message
 _LOOSEST = 1e-2  # largest tolerance: with a looser one, solutions that differ would count as the same
@@ -230,7 +231,9 @@ def real_array(values: Any, name: str, wanted: str) -> FloatArray:
     def refused(why: str) -> ValueError:
         return ValueError(f"{name} must be {wanted}, got {why}")
 
-    values = _on_host(values)
+    if getattr(values, "is_sparse", False):
+        raise refused("a sparse tensor: make it dense with .to_dense()")
+    values = on_host(values)
     if isinstance(values, np.ma.MaskedArray):
         raise ValueError(f"{name} must not be masked: fill in values, or drop those points")
     if isinstance(values, (str, bytes, dict, set, frozenset)) or hasattr(values, "tocoo"):
@@ -244,7 +247,10 @@ def real_array(values: Any, name: str, wanted: str) -> FloatArray:
             raise refused(shown(values))
         for index, item in np.ndenumerate(array):
             if not _is_number(item, numbers.Real):
-                raise refused(f"{shown(item)} at {index if len(index) > 1 else index[0]}")
+                at = index if len(index) > 1 else index[0]
+                named = len(index) == 2 and hasattr(values, "columns")
+                place = f"row {index[0]}, column {_column(values, index[1])}" if named else at
+                raise refused(f"{shown(item)} at {place}")
         return np.array([_as_float(item) for item in array.ravel()], dtype=np.float64).reshape(array.shape)
     if array.dtype.kind not in "iuf":
         kinds = {"b": "truth values", "c": "complex numbers", "M": "dates", "m": "durations"}
@@ -263,11 +269,7 @@ def check_data(x: Any, name: str = "x") -> FloatArray:
             "an array, a memory map, or RowBlocks of a function that makes a new iterator over row blocks"
         )
     array = real_array(x, name, "an (N, D) array of real numbers")
-    if array.ndim != 2:
-        hint = f"; for one feature pass {name}.reshape(-1, 1)" if array.ndim == 1 else ""
-        raise ValueError(f"{name} must have shape (N, D), got shape {array.shape}{hint}")
-    if array.size == 0:
-        raise ValueError(f"{name} must hold at least one point of at least one dimension, got shape {array.shape}")
+    check_shape(array, name)
     rows = memory.rows_of_block(array.shape[1])  # so that a memory map is not loaded as a whole
     for start in range(0, len(array), rows):
         bad = ~np.isfinite(array[start : start + rows])
@@ -275,13 +277,37 @@ def check_data(x: Any, name: str = "x") -> FloatArray:
             row, column = np.argwhere(bad)[0]
             value = array[start + row, column]
             raise ValueError(
-                f"{name} must be finite, got {value} at row {start + row}, column {column}: drop or impute such rows"
+                f"{name} must be finite, got {value} at row {start + row}, column {_column(x, column)}: drop or impute "
+                "such rows"
             )
     return array
 
 
-def _on_host(x: Any) -> Any:
-    """A copy of a CuPy array on the host; other objects are returned unchanged."""
+def _column(values: Any, number: int) -> str:
+    """A column of a data frame by its name, of anything else by its number from 0."""
+    try:
+        name = list(values.columns)[number]
+    except (AttributeError, TypeError, IndexError):
+        name = number
+    return repr(name) if isinstance(name, str) else str(number)
+
+
+def check_shape(array: FloatArray, name: str) -> FloatArray:
+    """The array if it has the shape (N, D) and is not empty; the message says how to bring another one into it."""
+    if array.ndim != 2:
+        hints = {1: f"; for one feature pass {name}.reshape(-1, 1)"}
+        images = f"; for images pass {name}.reshape(len({name}), -1), or datasets.DataSet({name}, 'name')"
+        hints |= dict.fromkeys((3, 4), images)
+        raise ValueError(f"{name} must have shape (N, D), got shape {array.shape}{hints.get(array.ndim, '')}")
+    if array.size == 0:
+        raise ValueError(f"{name} must hold at least one point of at least one dimension, got shape {array.shape}")
+    return array
+
+
+def on_host(x: Any) -> Any:
+    """A tensor of PyTorch without its gradient, and a tensor or CuPy array on the host; else the object itself."""
+    if hasattr(x, "detach") and hasattr(x, "cpu") and not isinstance(x, type):
+        return at_least_single(x.detach().cpu())
     return x.get() if hasattr(x, "__cuda_array_interface__") and hasattr(x, "get") else x
 
 
@@ -353,7 +379,7 @@ def check_masses(masses: Any) -> FloatArray:
 def check_names(values: Any, name: str) -> np.ndarray[Any, np.dtype[Any]]:
     """Names of classes, (n,): numbers, truth values or texts, all of one kind; finite, and none missing."""
     try:
-        array = np.array(_on_host(values))
+        array = np.array(on_host(values))
         if array.dtype.kind in "OT" and array.ndim == 1:  # columns of a data frame
             kinds = {next((kind for kind in (str, bool, numbers.Real) if isinstance(v, kind)), None) for v in array}
             array = np.array(array.tolist()) if len(kinds) == 1 and None not in kinds else np.empty(0)

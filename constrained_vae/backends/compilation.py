@@ -18,7 +18,7 @@ import os
 import pickle
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from numba.core.compiler_lock import global_compiler_lock
 
 from .._utils import deadline
 from .._utils.interrupts import deferred_interrupts
+from .._utils.threads import thread_limit
 
 _SOURCES = Path(__file__), Path(__file__).with_name("arithmetic.py")
 
@@ -71,8 +72,22 @@ class ParallelKernel:
         """Run the kernel."""
         if _threads_were_lost:
             return self.on_one_thread(*args)
-        with _turn():
+        with _turn(), _limited(thread_limit()):
             return self.in_threads(*args)
+
+
+@contextlib.contextmanager
+def _limited(threads: int | None) -> Iterator[None]:
+    """In the block kernels of this thread run on at most so many threads."""
+    before = numba.get_num_threads()
+    if threads is None or threads >= before:
+        yield
+        return
+    try:
+        numba.set_num_threads(threads)
+        yield
+    finally:
+        numba.set_num_threads(before)
 
 
 class _Cache(FunctionCache):

@@ -42,11 +42,11 @@ def solve(args: argparse.Namespace, data: DataSet) -> Outcome:
     """One fixed point, at a temperature or for a threshold."""
     solution: FixedPoint
     if args.kappa is None:
-        solution = solve_fixed_point(data.x, _objective(args), beta=args.beta, seed=args.seed, **_solver(args, data))
+        solution = solve_fixed_point(data, _objective(args), beta=args.beta, seed=args.seed, **_solver(args, data))
     elif args.sigma != 1 or args.likelihood != "gaussian":
         raise ValueError("--sigma and --likelihood belong to --beta: under --kappa the squared error has a multiplier")
     else:
-        solution = solve_constrained(data.x, _constraint(args, data), **_solver(args, data))
+        solution = solve_constrained(data, _constraint(args, data), **_solver(args, data))
 
     def columns() -> Mapping[str, Any]:
         sites = solution.distinct
@@ -56,10 +56,13 @@ def solve(args: argparse.Namespace, data: DataSet) -> Outcome:
         names = ("beta", "rate", "distortion", "free_energy", "marginal_kl", "residual", "error_estimate", "n_maps")
         met = () if args.kappa is None else ("multipliers", "constraint_values")
         found = {name: getattr(solution, name) for name in (*names, *met, "labels")}
-        return {**found, "status": solution.status.name}
+        agreement = {} if data.labels is None else {"agreement": _agreement(solution, data)}
+        return {**found, **agreement, "status": solution.status.name}
 
     def text() -> str:
         table = f"{solution}\n{tables.as_text(solution._columns)}"
+        if data.labels is not None:
+            table += f"\nadjusted Rand index with the labels: {_agreement(solution, data):.4g}"
         doubtful = args.kappa is not None and solution.status in (Status.SLACK, Status.UNREACHABLE)
         return f"{table}\n{table_of_thresholds(data.x, None, data.weights)}" if doubtful else table
 
@@ -77,7 +80,7 @@ def sweep(args: argparse.Namespace, data: DataSet) -> Outcome:
     """The solutions along a range of temperatures."""
     betas, objective = beta_grid(args.betas), _objective(args)
     options = {"direction": args.direction, "restarts": args.restarts, "seed": args.seed}
-    branch = sweep_betas(data.x, objective, betas=betas, **options, **_solver(args, data))
+    branch = sweep_betas(data, objective, betas=betas, **options, **_solver(args, data))
     assert isinstance(branch, Branch)  # of one direction
     if not len(branch):
         raise KeyboardInterrupt
@@ -103,7 +106,7 @@ def sweep(args: argparse.Namespace, data: DataSet) -> Outcome:
 def transitions(args: argparse.Namespace, data: DataSet) -> Outcome:
     """The exact critical temperatures."""
     beta_range = None if args.betas is None else pair(args.betas, "--betas wants LOW:HIGH")
-    found = find_transitions(data.x, _objective(args), beta_range, limit=args.limit, **_solver(args, data))
+    found = find_transitions(data, _objective(args), beta_range, limit=args.limit, **_solver(args, data))
 
     def columns() -> Mapping[str, list[Any]]:
         names = ("beta", "kind", "n_before", "n_after", "predicted", "skewness", "excess_kurtosis", "heating_end")
@@ -132,7 +135,7 @@ def frontier(args: argparse.Namespace, data: DataSet) -> Outcome:
     if model is not None and not all(0 <= value < math.inf for value in model):
         raise ValueError(f"--model wants RATE:DISTORTION, neither negative nor infinite, got {shown(args.model)}")
     curve = rate_distortion(
-        data.x,
+        data,
         beta_grid(args.betas),
         _objective(args),
         gap=args.gap,
@@ -146,7 +149,7 @@ def frontier(args: argparse.Namespace, data: DataSet) -> Outcome:
 
     def draw(ax: Axes) -> Axes:
         models = {} if model is None else {"the model": np.array(model[::-1])}
-        unit = {"unit": "nats"} if args.likelihood == "bernoulli" else {}
+        unit = {"unit": "nats"} if args.likelihood != "gaussian" else {}
         return plotting().rate_distortion(curve, models, ax=ax, **unit)
 
     def text() -> str:
@@ -211,6 +214,13 @@ def _train_compact(args: argparse.Namespace, data: DataSet, given: dict[str, Any
         return {"rate": run.evaluation.rate, "distortion": run.evaluation.distortion}
 
     return outcome_of_training(run, text, facts)
+
+
+def _agreement(solution: FixedPoint, data: DataSet) -> float:
+    """The adjusted Rand index of the partition of a solution and the classes of the data."""
+    from sklearn.metrics import adjusted_rand_score
+
+    return float(adjusted_rand_score(data.labels, solution.labels))
 
 
 def _constraint(args: argparse.Namespace, data: DataSet) -> RE:

@@ -20,20 +20,18 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from .. import __version__
 from .._utils.defaults import IMAGE_MODELS, N_TILES
 from . import endings
+from .data_options import DATA, add_data_options, data_of
 from .signals import Signals
 
 if TYPE_CHECKING:
     from ..datasets import DataSet
     from .outcome import Outcome
 
-_DATA = (
-    "a data set by name (four_clusters, digits, ...), a .npy, .npz or .csv file with a point per row, or images: a "
-    ".npz file, an IDX file, a folder of pictures or of CIFAR-10"
-)
 _BETAS = "LOW:HIGH:COUNT temperatures, evenly spaced in log beta"
 _MODELS = "mlp, a compact network; of images, with the extra torch: vae, vae-nvp (with a learned prior), convdraw"
 _SIGMA = "standard deviation of the decoder (1; of images under --kappa the one that fits the threshold)"
-_LIKELIHOODS = ("gaussian", "bernoulli")
+_LIKELIHOODS = ("gaussian", "bernoulli", "poisson", "categorical")  # of fixed points
+_TRAINED = ("gaussian", "bernoulli")  # of the compact network
 _LISTED = 5  # number of warnings that are printed
 
 
@@ -69,14 +67,13 @@ def _run(args: argparse.Namespace, prog: str, signals: Signals) -> int:
     with contextlib.ExitStack() as stack:
         try:
             kinds = stack.enter_context(_printing_warnings(prog))
-            from ..datasets import find
             from ..results.status import NotConvergedWarning
             from . import commands, output, values
 
             with signals.computing():
                 if args.command == "train":
                     values.complete(args)
-                data = find(args.data, seed=args.seed)
+                data = data_of(args)
                 output.check(args)
                 outcome: Outcome = getattr(commands, args.command)(args, data)
         except BaseException as error:
@@ -94,10 +91,9 @@ def _estimate(args: argparse.Namespace, prog: str, signals: Signals) -> int:
     """Print what the other commands would take; the exit code."""
     try:
         with signals.computing():
-            from ..datasets import find
             from ..effort import estimate
 
-            x = None if args.data is None else find(args.data, seed=args.seed).x
+            x = None if args.data is None else data_of(args).x
             found = estimate(args.n, args.k, args.d, x=x, backend=args.backend)
     except BaseException as error:
         return endings.explained(prog, error, "write", signals)
@@ -156,7 +152,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> _Parser:
     shared = _Parser(add_help=False)
-    shared.add_argument("data", metavar="DATA", help=_DATA)
+    shared.add_argument("data", metavar="DATA", help=DATA)
     shared.add_argument(
         "--seed", type=int, default=0, help="seed of named data sets and of random starts (%(default)s)"
     )
@@ -168,6 +164,7 @@ def _parser() -> _Parser:
     )
     shared.add_argument("--plot", type=Path, metavar="FILE", help="a picture: .png, .pdf, .svg, ...")
     shared.add_argument("--quiet", action="store_true", help="no progress bar")
+    add_data_options(shared)
 
     backend = _Parser(add_help=False)
     backend.add_argument("--backend", choices=("auto", "reference", "numba", "cupy"), default="auto")
@@ -228,8 +225,9 @@ def _parser() -> _Parser:
     made = commands.add_parser("estimate", parents=[backend], help=text, description=f"{text[0].upper()}{text[1:]}.")
     for name, metavar, what in (("n", "N", "data points"), ("k", "K", "latent tiles"), ("d", "D", "dimensions")):
         made.add_argument(name, metavar=metavar, type=int, help=f"number of {what}")
-    made.add_argument("--data", metavar="DATA", help=f"the data, or some of them, which narrow the ranges: {_DATA}")
+    made.add_argument("--data", metavar="DATA", help=f"the data, or some of them, which narrow the ranges: {DATA}")
     made.add_argument("--seed", type=int, default=0, help="seed of named data sets (%(default)s)")
+    add_data_options(made)
     return result
 
 
@@ -246,7 +244,7 @@ def _add_train(made: _Parser) -> None:
     made.add_argument("--hidden", help="mlp: widths of the hidden layers, or linear (two of 64, or of twice --latent)")
     made.add_argument("--draws", type=int, help="convdraw: number of steps in which an image is drawn (4)")
     made.add_argument("--sigma", type=float, help=_SIGMA)
-    made.add_argument("--likelihood", choices=_LIKELIHOODS, help="mlp: of the decoder (gaussian)")
+    made.add_argument("--likelihood", choices=_TRAINED, help="mlp: of the decoder (gaussian)")
     made.add_argument("--steps", type=int, help="total number of steps (20000, of images 10000)")
     made.add_argument("--batch-size", type=int, help="points of a step (128, of images 64)")
     made.add_argument("--device", help="models of images: auto (a GPU if there is one), cpu, cuda or cuda:N")

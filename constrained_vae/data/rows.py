@@ -158,6 +158,8 @@ class Rows:
         Precision of the blocks.
     keep : bool
         Whether data in memory are kept in their frame; otherwise every pass computes that copy anew.
+    names : tuple of str, or None
+        Names of the D columns, if they have names.
     """
 
     source: FloatArray | RowBlocks
@@ -165,6 +167,7 @@ class Rows:
     frame: Frame
     dtype: np.dtype[Any]
     keep: bool = True
+    names: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.source)
@@ -257,6 +260,15 @@ def standard_frame(x: FloatArray | RowBlocks, weights: FloatArray, *, warn: bool
     if warn and rounding > _MAX_ROUNDING * scale:
         _warn_of_offset(centre, scale)
     return Frame(centre, scale)
+
+
+def scaled_frame(x: FloatArray | RowBlocks, weights: FloatArray) -> Frame:
+    """The frame of data of at least 0 that may be scaled, but not moved: the largest number is its unit."""
+    largest = max(
+        float(np.asarray(block, dtype=np.float64).max(where=weights[rows][:, None] > 0, initial=0.0))
+        for rows, block in blocks_of(x)
+    )
+    return Frame(np.zeros(x.shape[1]), largest or 1.0)
 
 
 def check_radius(frame: Frame) -> Frame:

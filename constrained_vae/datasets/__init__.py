@@ -1,4 +1,4 @@
-"""Data sets: toy sets with exactly known first critical beta, familiar sets, files of points, and images.
+"""Data sets: toy sets with exactly known first critical beta, familiar sets, tables, files of points, and images.
 
 Every function returns a `DataSet`, with the same bits for the same seed, and raises ValueError for an argument outside
 the range that its docstring gives. A row of x that is an image has its pixels in the order (H, W) or (H, W, C): rows of
@@ -17,6 +17,7 @@ from .data_set import DataSet
 from .familiar import digits, mnist, patches
 from .image_sets import images, resized
 from .sources import find, held_out, load
+from .tables import from_table
 from .toy import exponential, four_clusters, gaussian, moons, rings, simplex, two_points
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "exponential",
     "find",
     "four_clusters",
+    "from_table",
     "gaussian",
     "held_out",
     "images",

@@ -19,7 +19,7 @@ import numpy as np
 
 from .._utils.files import check_size, naming, one_line, parsing
 from .._utils.interrupts import deferred_interrupts
-from .._utils.points import SUFFIXES
+from .._utils.points import SUFFIXES, suffix_of
 
 Pixels = Sequence[np.ndarray] | np.ndarray
 Labels = np.ndarray | None
@@ -37,7 +37,7 @@ _GREY, _COLOUR = ("1", "L", "LA"), ("P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "Y
 
 def reader_of(path: Path) -> Reader | None:
     """The function here that reads a folder or a file, by its name; None if it is of another kind."""
-    if path.suffix in SUFFIXES:
+    if suffix_of(path) in SUFFIXES:
         return None
     if path.is_dir():
         names = os.listdir(path)

@@ -72,7 +72,8 @@ def images(path: str | PathLike[str], *, part: str = "train", n: int | None = No
         raise ValueError(f"part must be 'train' for {path}, which has one part: give the path of the test images")
     if read is None:
         fields = read_points(path, part)
-        fields = {name: np.atleast_1d(array)[:n] for name, array in fields.items()}
+        classes = fields.pop("classes", None)
+        fields = {name: np.atleast_1d(array)[:n] for name, array in fields.items()} | {"classes": classes}
         pixels = fields.pop("x")
     else:
         pixels, labels = read(path, part, n)

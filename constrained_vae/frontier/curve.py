@@ -18,6 +18,7 @@ from .._utils.checks import check_choice, check_flag, check_non_negative, finite
 from .._utils.files import FORMAT, check_contents, entry, naming, read_npz
 from .._utils.writing import write_npz
 from ..data import signature
+from ..objectives.elbo import LIKELIHOODS
 from .hull import time_sharing
 from .population import PopulationBounds
 from .support_changes import KINDS, SupportChange
@@ -78,7 +79,8 @@ class RateDistortionCurve:
     betas, multipliers : (n,) arrays
         Temperatures, and slopes -dR/dD = lambda.
     distortion : (n,) array
-        E||x - psi||^2 of the solutions in squared units of x (Bernoulli: E[-log p(x | psi)] in nats).
+        E||x - psi||^2 of the solutions in squared units of x (Bernoulli and Poisson: E[-log p(x | psi)] in nats;
+        categorical: E[KL(x || psi)] in nats).
     rate : (n,) array
         Rate of the solutions, in nats.
     lower : (n,) array
@@ -91,7 +93,7 @@ class RateDistortionCurve:
         Number of reconstructions of the solutions.
     ends : (2, 2) array
         Distortion and rate where nothing is coded, and where every data point is its own reconstruction.
-    likelihood : {"gaussian", "bernoulli"}
+    likelihood : {"gaussian", "bernoulli", "poisson", "categorical"}
         Of the objective.
     signature : (33,) array
         Radius of the data, and means by which other data are noticed; the order of the rows does not count.
@@ -296,7 +298,7 @@ def _check_arrays(arrays: Mapping[str, Any]) -> None:
         check_contents(arrays[name], name, (n,), least.get(name, -np.inf))
     check_contents(arrays["ends"], "ends", (2, 2), 0.0)
     check_contents(arrays["signature"], "signature", (signature.LENGTH,))
-    check_choice(str(arrays["likelihood"]), "likelihood", ("gaussian", "bernoulli"))
+    check_choice(str(arrays["likelihood"]), "likelihood", LIKELIHOODS)
     betas, multipliers = arrays["betas"], arrays["multipliers"]
     if not n or (np.diff(betas) >= 0).any():
         raise ValueError(f"betas must fall, and there must be one at least, got {n}")

@@ -18,6 +18,7 @@ from .._utils.checks import check_time_limit
 from ..data.prepared import Block
 from ..data.rows import RowBlocks
 from ..objectives.elbo import ELBO
+from ..objectives.energies import CrossEntropy, Divergence, SquaredError
 from ..phases.criticality import critical_beta
 from ..problems.problem import Problem
 from ..results.status import NotConvergedWarning
@@ -201,10 +202,11 @@ class _Unity:
         self.objective, self.rho = cast(ELBO, problem.framed), block.rho
         self.mean = self.rho @ block.x
         self.centred = block.x - self.mean
-        bernoulli = self.objective.quadratic is None
-        self.moving = (self.mean > 0) & (self.mean < 1) if bernoulli else np.ones(len(self.mean), dtype=bool)
-        m, edge = self.mean[self.moving], 1 - 1e-12  # so near to the bounds of a probability, relative to the way there
-        self.bounds = (-edge * m, edge * (1 - m)) if bernoulli else (np.full(len(m), -np.inf), np.full(len(m), np.inf))
+        energy = self.objective.energy
+        bounded, top = not isinstance(energy, SquaredError), 1.0 if isinstance(energy, CrossEntropy) else np.inf
+        self.moving = (self.mean > 0) & (self.mean < top) if bounded else np.ones(len(self.mean), dtype=bool)
+        m, edge = self.mean[self.moving], 1 - 1e-12  # so near to the bounds of the domain, relative to the way there
+        self.bounds = (-edge * m if bounded else np.full(len(m), -np.inf), edge * (top - m))
 
     def climbed(self, y: FloatArray) -> float:
         """The largest b, relative to the temperature of the problem, of a climb from a point y (D,)."""
@@ -251,9 +253,12 @@ class _Unity:
 
     def relative(self, shift: FloatArray) -> tuple[FloatArray, float]:
         """a (N,) and d at a shift of y from the mean."""
-        lam, centred = self.objective.multiplier, self.centred[:, self.moving]
-        if self.objective.quadratic is not None:
+        lam, centred, energy = self.objective.multiplier, self.centred[:, self.moving], self.objective.energy
+        if isinstance(energy, SquaredError):
             a, d = 2 * lam * (centred @ shift), lam * float(shift @ shift)
+        elif isinstance(energy, Divergence):  # relative to the mean, and the divergence of the mean from y
+            mean, up = self.mean[self.moving], shift / self.mean[self.moving]
+            a, d = lam * energy.unit * (centred @ np.log1p(up)), -lam * energy.unit * float(mean @ _log_rest(up))
         else:  # odds relative to those of the mean, and the divergence of two Bernoulli distributions
             mean = self.mean[self.moving]
             up, down = shift / mean, -shift / (1 - mean)

@@ -75,7 +75,7 @@ def rate_distortion(
         Temperatures; by default 40, from `nucleation_beta`, where a second reconstruction appears, down to where the
         rate is 0.95 of the entropy of the data.
     objective : ELBO, optional
-        Gaussian or Bernoulli; its beta is ignored.
+        With any likelihood; its beta is ignored.
     sigma : float, optional
         Standard deviation of the Gaussian decoder, in units of x; short for an ELBO with it. 1 by default.
     gap : float

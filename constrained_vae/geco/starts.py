@@ -9,6 +9,7 @@ import numpy as np
 
 from .._utils.arrays import FloatArray
 from .._utils.checks import check_data, check_instance, check_weights
+from .._utils.frames import own_weights
 from ..data.rows import check_radius, standard_frame
 from ..objectives.constraints import FRE, RE, Constraint
 from .water_filling import covariance_eigenvalues, of_distortion
@@ -59,6 +60,7 @@ def natural_multiplier(x: Any, constraint: Constraint, *, weights: Any = None) -
     1.25
     """
     check_instance(constraint, "constraint", Constraint, "RE(0.3)")
+    weights = own_weights(x, weights)
     host = np.asarray(check_data(x), dtype=np.float64)
     constraint.check(host)
     return start_of(constraint, spectrum_of(constraint, host, check_weights(weights, len(host))))

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from .._utils import tables
 from .._utils.arrays import FloatArray, PickledByFields
 from .._utils.checks import check_count, check_data, check_weights
+from .._utils.frames import own_weights
 from ..data.frame import Frame
 from ..data.rows import check_radius, standard_frame
 from ..frontier.rate_distortion import rate_distortion
@@ -118,6 +119,7 @@ def thresholds(x: npt.ArrayLike, latent_dim: int | None = None, *, weights: npt.
     >>> table.codes[0], round(float(table.kappa[0] ** 2), 9)  # the variance
     ('none', 6.5)
     """
+    weights = own_weights(x, weights)
     x = check_data(x)
     rho = check_weights(weights, len(x))
     size = x.shape[1] if latent_dim is None else min(check_count(latent_dim, "latent_dim"), x.shape[1])

@@ -23,6 +23,7 @@ from .._utils.checks import (
     check_weights,
 )
 from .._utils.device import array_namespace
+from .._utils.frames import own_weights
 from ..data.rows import check_radius, standard_frame
 from ..objectives.elbo import ELBO
 from . import checkpoints
@@ -163,6 +164,7 @@ def train(
     ('met', True)
     """
     constraints = check_constraints(constraints, objective)
+    weights = own_weights(x, weights)
     host = check_data(x)
     xp = array_namespace(x if hasattr(x, "__cuda_array_interface__") else host)
     weight = elbo_of_step(objective, beta, sigma, likelihood)

@@ -175,8 +175,9 @@ class FRE(_Mapped):
     ----------
     kappa : float
         Square root of the allowed squared error, in units of the features.
-    features : (S, D) array_like, LinearFeatures, FourierFeatures, Features or other FeatureMap
-        The feature map f with its vector-Jacobian product; a matrix stands for the linear map.
+    features : (S, D) array_like, LinearFeatures, FourierFeatures, Features, torch.nn.Module or other FeatureMap
+        The feature map f with its vector-Jacobian product; a matrix stands for the linear map. Of a PyTorch module,
+        which gets rows of x, a copy in evaluation mode and float64 is made, and products are its own gradients.
     name : str
         Name of the constraint in results; "FRE" by default.
 
@@ -251,8 +252,10 @@ class CLA(_Similarity):
     ----------
     kappa : float
         Smallest accepted mean probability, between 0 and 1.
-    classifier : fitted LogisticRegression, ClassProbabilities, Features or other FeatureMap
-        The classifier c, which is fixed and returns the probabilities of the classes.
+    classifier : LogisticRegression, Pipeline, ClassProbabilities, Features, torch.nn.Module or other FeatureMap
+        The fitted classifier c, which returns the probabilities of the classes. A pipeline of scikit-learn may have any
+        linear steps, such as a scaler, before the LogisticRegression. A PyTorch module gets rows of x and
+        returns scores, of which the softmax is taken, or probabilities.
     labels : (N,) array_like
         The class of every data point. If the classifier does not name its classes, a label is the number of the class,
         from 0.

@@ -10,6 +10,7 @@ An energy is a class with the following members, for N points and K reconstructi
     reconstructions(u) -> psi (K, D)        inverse of `coordinates`
     stiffness                               the curvature in these coordinates
     equivariant                             whether the energy allows translation and scaling of the data
+    homogeneous                             whether it allows scaling alone; it then takes a `unit` of the data
 
 With `pullback` the expected gradient of a tile follows from the sums over the data alone (T2):
 sum_i rho_i q_ia dH_ia/dpsi_a = -pullback(psi, sums, mass)_a.
@@ -17,10 +18,13 @@ sum_i rho_i q_ia dH_ia/dpsi_a = -pullback(psi, sums, mass)_a.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
+from scipy.special import gammaln
 
 from .._utils.arrays import Array
-from .._utils.device import array_namespace
+from .._utils.device import array_namespace, to_host
 
 # The log-odds of exactly 0 or 1 are infinite; they are computed at the nearest number inside (0, 1).
 _PSI_MIN, _PSI_MAX = np.finfo(np.float64).tiny, 1 - np.finfo(np.float64).epsneg
@@ -30,6 +34,7 @@ class SquaredError:
     """||x - psi||^2, the energy of the Gaussian ELBO and of RE: the Bregman divergence of f(psi) = ||psi||^2."""
 
     equivariant = True  # the solver may standardise the data
+    homogeneous = False
     stiffness = 2.0
 
     def statistics(self, x: Array) -> tuple[Array, Array]:
@@ -54,7 +59,7 @@ class SquaredError:
 class CrossEntropy:
     """-log p(x | psi) of independent Bernoulli variables, with x and psi in [0, 1]; -f(psi) is the entropy of psi."""
 
-    equivariant = False
+    equivariant = homogeneous = False
     stiffness = 4.0
 
     def statistics(self, x: Array) -> tuple[Array, Array]:
@@ -93,3 +98,52 @@ class CrossEntropy:
 
     def reconstructions(self, u: Array) -> Array:
         return np.sin(u) ** 2
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """The Kullback-Leibler divergence of x >= 0 from psi >= 0, the Bregman divergence of f(psi) = psi log psi - psi.
+
+    It is sum_d x_d log(x_d / psi_d) - x_d + psi_d in the units of the data, of which the points are multiples by
+    1 / unit. For rows that sum to one it is KL(x || psi), and the means psi sum to one, too. With `counts` it is
+    -log p(x | psi) of independent Poisson variables instead, which differs from it by a function of x.
+    """
+
+    counts: bool
+    unit: float = 1.0
+
+    equivariant = False
+    homogeneous = True
+
+    @property
+    def stiffness(self) -> float:
+        return self.unit
+
+    def statistics(self, x: Array) -> tuple[Array, Array]:
+        xp = array_namespace(x)
+        if self.counts:  # log x! - x log unit
+            log_factorial = xp.asarray(gammaln(1 + self.unit * to_host(x))).astype(x.dtype)
+            return x, (log_factorial - self.unit * np.log(self.unit) * x).sum(axis=1)
+        return x, self.unit * (x * np.log(xp.where(x > 0, x, 1.0)) - x).sum(axis=1)
+
+    def readout(self, psi: Array) -> tuple[Array, Array]:
+        return self.unit * np.log(psi.clip(_PSI_MIN)), -self.unit * psi.sum(axis=1)
+
+    def pullback(self, psi: Array, dv: Array, db: Array) -> Array:
+        return self.unit * (dv / psi.clip(_PSI_MIN) - db[:, None])
+
+    def curvature(self, psi: Array) -> Array:
+        """unit / psi; zero if psi <= 1e-12, so that a coordinate at 0 counts as fixed."""
+        xp, moving = array_namespace(psi), psi > 1e-12
+        return xp.where(moving, self.unit / xp.where(moving, psi, 1.0), 0.0)
+
+    def excluded(self, x: Array, psi: Array) -> Array:
+        """Whether a point has probability zero, (n, K): some psi_d is 0 where x_d > 0."""
+        return (x > 0).astype(psi.dtype) @ (psi == 0).T.astype(psi.dtype) > 0
+
+    def coordinates(self, psi: Array) -> Array:
+        """u = 2 sqrt(psi), the variance-stabilising coordinate: dpsi = sqrt(psi) du."""
+        return 2 * np.sqrt(psi.clip(0))
+
+    def reconstructions(self, u: Array) -> Array:
+        return (u / 2) ** 2

@@ -11,6 +11,7 @@ a method `in_frame(frame)`, which returns the same map as a function of points i
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -34,6 +35,7 @@ from .._utils.checks import (
     shown,
 )
 from ..data.frame import Frame
+from .modules import ModuleFeatures, is_module, linear_steps
 
 _CONTRAST_TOL = 1e-6  # a patch of less contrast than this, relative to the largest value of its image, is constant
 
@@ -257,13 +259,17 @@ class ClassProbabilities:
 
     @classmethod
     def of(cls, classifier: Any) -> ClassProbabilities:
-        """Class probabilities of a fitted scikit-learn `LogisticRegression`.
+        """Class probabilities of a fitted scikit-learn `LogisticRegression`, or of a pipeline of linear steps and one.
 
         Raises
         ------
         ValueError
             If it is not fitted, or if its probabilities are not a softmax of linear scores (one-vs-rest).
         """
+        if hasattr(classifier, "steps"):
+            last, matrix, offset = linear_steps(classifier)
+            own = cls.of(last)
+            return cls(own.coefficients @ matrix, own.intercepts + own.coefficients @ offset, own.classes)
         if not hasattr(classifier, "coef_"):
             fitted = hasattr(classifier, "classes_")
             raise ValueError(
@@ -277,7 +283,10 @@ class ClassProbabilities:
             intercepts = np.concatenate([0 * intercepts, intercepts])
         found = cls(coefficients, intercepts, np.asarray(classifier.classes_))
         at = np.random.default_rng(0).standard_normal((16, coefficients.shape[1]))
-        if not np.allclose(found(at), classifier.predict_proba(at), rtol=1e-6, atol=1e-9):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of names of columns
+            given = classifier.predict_proba(at)
+        if not np.allclose(found(at), given, rtol=1e-6, atol=1e-9):
             raise ValueError(
                 f"the probabilities of {classifier!r} are no softmax of its linear scores: fit a multinomial "
                 "LogisticRegression, or give Features(probabilities, product)"
@@ -381,7 +390,7 @@ class NormalisedPatches:
 
 
 def as_features(value: Any, name: str = "features") -> FeatureMap:
-    """The value if it is a feature map; `LinearFeatures` if it is a matrix.
+    """The value if it is a feature map; `LinearFeatures` of a matrix; of a PyTorch module a map with its own gradients.
 
     Raises
     ------
@@ -392,6 +401,8 @@ def as_features(value: Any, name: str = "features") -> FeatureMap:
     """
     if isinstance(value, FeatureMap) and not isinstance(value, type):
         return value
+    if is_module(value):
+        return ModuleFeatures(value, probabilities=name == "classifier")
     if callable(value):
         raise MissingProductError(
             f"{name} must come with its vector-Jacobian product, got {shown(value)}: give Features(function, product) "

@@ -92,7 +92,8 @@ def first_critical_beta(
 
     For the Gaussian decoder it is the largest eigenvalue of the covariance of the data, divided by sigma^2. For the
     Bernoulli decoder it is the largest eigenvalue of G^-1/2 Cov G^-1/2 with G = diag(mean (1 - mean)); for 0/1 data
-    this is the correlation matrix, so that the result is at least 1. For constraints it is the largest eigenvalue of
+    this is the correlation matrix, so that the result is at least 1. For counts and compositions it is the same with
+    G = diag(mean). For constraints it is the largest eigenvalue of
     A^-1 B (T9) with beta = 1 at the collapsed reconstruction, which is found by descent from the mean of the data.
 
     Parameters

@@ -32,7 +32,7 @@ from ..data.rows import RowBlocks
 from ..data.sample import spanning_sample
 from ..latent.tiling import Tiling
 from ..objectives.base import Objective
-from ..problems.problem import Problem
+from ..problems.problem import Problem, is_homogeneous
 from ..results.fixed_point import FixedPoint
 from ..results.status import Status
 from ..solvers.options import Options
@@ -320,6 +320,8 @@ def _split_scales(problem: Problem) -> tuple[FloatArray, FloatArray]:
     rows = problem.data.rows.distinct()
     chosen, rho = spanning_sample(rows, _MAX_SUBSAMPLE)
     points = rows.take(chosen)
+    if is_homogeneous(problem.objective):  # variances in units of the means, as in T9
+        points = points * np.sqrt(np.asarray(problem.framed.curvature(problem.data.mean[None])))
 
     def spread(node: Any) -> float:
         members = node.pre_order()

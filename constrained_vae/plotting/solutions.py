@@ -14,6 +14,7 @@ from .._utils.checks import (
     check_instance,
     check_weights,
 )
+from .._utils.frames import own_weights
 from ..data.rows import blocks_of
 from ..results.fixed_point import FixedPoint
 from .arguments import (
@@ -66,7 +67,8 @@ def flow(points: FloatArray, paths: FloatArray, fixed_points: FloatArray, ax: Ax
 def reconstructions(solution: FixedPoint, ax: Axes | None = None) -> Axes:
     """Data and reconstructions of a solution, with the trajectories of the iterates if these were recorded.
 
-    Data of more than two dimensions are projected onto their first two principal axes.
+    Data of more than two dimensions are projected onto their first two principal axes. Columns that have names give
+    them to the axes.
 
     Parameters
     ----------
@@ -92,7 +94,10 @@ def reconstructions(solution: FixedPoint, ax: Axes | None = None) -> Axes:
     iterates = np.empty((0, 1, dim)) if solution.trajectory is None else solution.trajectory
     points, paths, ends = ((part - mean) @ axes.T for part in (x, iterates, solution.distinct.decoder))
     ax = flow(points, paths, ends, ax)
-    ax.set(**{f"{axis}label": f"{name} {n}  (units of $x$)" for n, axis in enumerate("xy"[: min(dim, 2)], start=1)})
+    labels = [f"{name} {n}  (units of $x$)" for n in (1, 2)]
+    if solution.names is not None and dim <= 2:
+        labels = [text.replace("$", r"\$") for text in solution.names]
+    ax.set(**{f"{axis}label": label for axis, label in zip("xy"[: min(dim, 2)], labels, strict=False)})
     return ax
 
 
@@ -107,6 +112,7 @@ def principal_axes(x: FloatArray, weights: FloatArray | None = None, count: int 
     >>> mean.tolist(), axes.tolist()
     ([2.0, 1.0], [[1.0, 0.0]])
     """
+    weights = own_weights(x, weights)
     x = check_data(x)
     rho = check_weights(weights, len(x))
     count = check_count(count, "count")

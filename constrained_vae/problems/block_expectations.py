@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from .._utils.checks import check_data, check_dtype, check_instance, check_masses, check_weights
 from .._utils.device import numbers, to_host
+from .._utils.frames import own_weights
 from ..data.frame import Frame
 from ..data.rows import RowBlocks, Rows, blocks_of, check_rows
 from ..equations import Expectations, log_masses
@@ -71,6 +72,7 @@ def block_expectations(
     array([-0.4621,  0.4621])
     """
     check_instance(objective, "objective", Objective, "ELBO(beta=0.5)")
+    weights = own_weights(x, weights)
     x, psi = check_rows(x), check_data(decoder, "decoder")
     frame = Frame.identity(x.shape[1]) if frame is None else frame
     check_instance(frame, "frame", Frame, "Frame(centre, scale)")

@@ -14,10 +14,11 @@ from .._utils import deadline
 from .._utils.arrays import Array, FloatArray
 from .._utils.checks import check_dtype, check_instance, check_weights
 from .._utils.device import numbers, to_host
+from .._utils.frames import column_names, own_weights
 from ..backends import get_backend
 from ..data.frame import Frame
 from ..data.prepared import Block, PreparedData
-from ..data.rows import RowBlocks, Rows, blocks_of, check_radius, check_reach, check_rows, standard_frame
+from ..data.rows import RowBlocks, Rows, blocks_of, check_radius, check_reach, check_rows, scaled_frame, standard_frame
 from ..equations import Expectations
 from ..objectives.base import FramedObjective, Objective
 from ..objectives.elbo import ELBO
@@ -59,7 +60,8 @@ class Problem:
         """Validate the data and put them into their frame.
 
         In the frame of an equivariant objective the data have their weighted mean at the origin and the
-        root-mean-square radius 1. The frame of any other objective keeps the units of the data. The objective is
+        root-mean-square radius 1. The frame of any other objective keeps the origin of the data, and unless the
+        objective is homogeneous their units. The objective is
         `ELBO()` by default and must be an instance of `kind`; `beta` and `sigma` replace its own if they are given.
         """
         objective = ELBO() if objective is None else objective
@@ -68,15 +70,17 @@ class Problem:
         if sigma is not None:
             check_instance(objective, "objective with sigma=", ELBO, "ELBO()")
             objective = replace(cast(ELBO, objective), sigma=sigma)
+        names = column_names(x)
+        weights = own_weights(x, weights)
         x = check_rows(x)
         rho = check_weights(weights, len(x))
         check_labelled(objective, len(x))
         for _, block in blocks_of(x):
             objective.check(block)
-        frame = check_radius(standard_frame(x, rho)) if objective.equivariant else Frame.identity(x.shape[1])
+        frame = frame_of(x, rho, objective)
         if not rho.all():  # points without weight may lie anywhere, but their encoder is computed
             check_reach(x, frame)
-        return cls.of(Rows(x, rho, frame, check_dtype(dtype)), objective, backend)
+        return cls.of(Rows(x, rho, frame, check_dtype(dtype), names=names), objective, backend)
 
     @classmethod
     def of(cls, rows: Rows, objective: Objective, backend: str) -> Problem:
@@ -198,6 +202,18 @@ def _expectations(
 def _second_moments(block: Block, tiles: Tiles) -> tuple[Array, Array, Array]:
     q, x = responsibilities(block, tiles), block.x
     return q.sum(axis=1) @ (x * x).sum(axis=1), q.sum(axis=0), q.T @ x
+
+
+def frame_of(x: FloatArray | RowBlocks, rho: FloatArray, objective: Objective) -> Frame:
+    """The frame in which the data are solved under an objective."""
+    if objective.equivariant:
+        return check_radius(standard_frame(x, rho))
+    return check_radius(scaled_frame(x, rho)) if is_homogeneous(objective) else Frame.identity(x.shape[1])
+
+
+def is_homogeneous(objective: Objective) -> bool:
+    """Whether the data may be scaled, though not moved."""
+    return bool(getattr(objective, "homogeneous", False))
 
 
 def check_labelled(objective: Objective, n: int) -> None:

@@ -104,6 +104,8 @@ class FixedPoint(PickledByFields):
         E[C_k] of the constraints of a `Lagrangian`, in their order; `constraint_values` has them by name.
     trajectory : (n, K, D) array or None
         The iterates, if they were recorded.
+    names : tuple of str, or None
+        Names of the columns of x, if it was a data frame or a `DataSet` with names.
 
     Examples
     --------
@@ -133,6 +135,7 @@ class FixedPoint(PickledByFields):
     frame: Frame
     expected: tuple[float, ...] = ()
     trajectory: FloatArray | None = None
+    names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         for array in (self.weights, self.decoder, self.marginal, self.trajectory):
@@ -156,9 +159,12 @@ class FixedPoint(PickledByFields):
         assert sites.marginal is not None
         order = np.argsort(-sites.marginal, kind="stable")
         shown = range(min(_MAX_COORDINATES, sites.decoder.shape[1]))
-        coordinates = {f"psi[{d}]": sites.decoder[order, d] for d in shown}
         counts, masses, marginal = (values[order] for values in (sites.counts, sites.masses, sites.marginal))
-        return {"tiles": counts, "prior mass": masses, "posterior mass": marginal, **coordinates}
+        columns = {"tiles": counts, "prior mass": masses, "posterior mass": marginal}
+        for d in shown:
+            name = f"psi[{d}]" if self.names is None else self.names[d]
+            columns[f"psi[{name}]" if name in columns else name] = sites.decoder[order, d]
+        return columns
 
     @property
     def accuracy(self) -> str:
@@ -219,7 +225,7 @@ class FixedPoint(PickledByFields):
     @cached_property
     def problem(self) -> Problem:
         """The problem of this solution, in its frame and in float64, for passes over the data on the host."""
-        rows = Rows(self.x, self.weights, self.frame, np.dtype(np.float64), keep=False)
+        rows = Rows(self.x, self.weights, self.frame, np.dtype(np.float64), keep=False, names=self.names)
         return Problem.of(rows, self.objective, "reference")
 
     @cached_property
@@ -294,9 +300,9 @@ class FixedPoint(PickledByFields):
 
     def _problem_of(self, x: npt.ArrayLike | RowBlocks) -> Problem:
         """The problem for new points; for the data of the solution its own problem, which may include labels."""
+        x = x if x is self.x else check_rows(x)
         if x is self.x:
             return self.problem
-        x = check_rows(x)
         if x.shape[1] != self.decoder.shape[1]:
             raise ValueError(f"x must have {self.decoder.shape[1]} columns like the data solved for, got {x.shape[1]}")
         for _, block in blocks_of(x):

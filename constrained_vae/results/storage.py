@@ -17,7 +17,7 @@ from .._utils.files import FORMAT, check_contents, entry, naming, read_npz
 from .._utils.fingerprints import without_addresses
 from .._utils.writing import write_npz
 from ..data.frame import Frame
-from ..data.rows import standard_frame
+from ..data.rows import scaled_frame, standard_frame
 from ..latent.tiling import Tiling
 from ..objectives.base import FramedObjective, Objective
 from ..objectives.elbo import ELBO
@@ -60,6 +60,8 @@ def save(
     ]
     first = solutions[0]
     header |= {"kind": kind, "format": FORMAT, "masses_free": first["masses_free"], "records": records}
+    if first["names"] is not None:
+        header["names"] = list(first["names"])
     shared = {
         "masses": np.stack([s["tiling"].masses for s in solutions]),
         "positions": first["tiling"].positions,
@@ -91,6 +93,7 @@ def load(
             "masses_free": entry(header, "masses_free", bool),
             "frame": Frame(arrays["centre"], float(arrays["scale"])),
             "trajectory": None if several else arrays.get("trajectory"),
+            "names": _names(header, arrays["x"].shape[1]),
         }
         fields = [
             {
@@ -133,6 +136,16 @@ def _check_arrays(arrays: dict[str, np.ndarray], n: int) -> None:
     check_contents(arrays["scale"], "scale", (), np.finfo(np.float64).tiny)
 
 
+def _names(header: dict[str, Any], dim: int) -> tuple[str, ...] | None:
+    """The names of the columns; None if the header has none."""
+    if "names" not in header:
+        return None
+    names = entry(header, "names", list)
+    if len(names) != dim or not all(isinstance(name, str) for name in names) or len(set(names)) < dim:
+        raise ValueError(f"names must be {dim} different texts, got {reprlib.repr(names)}")
+    return tuple(names)
+
+
 def _numbers(record: Any) -> dict[str, Any]:
     """The numbers and the status of a solution from its record in the header."""
     found: dict[str, Any] = {name: entry(record, name, float) for name in _SCALARS}
@@ -151,7 +164,11 @@ def _numbers(record: Any) -> dict[str, Any]:
 
 def _check_frame(x: FloatArray, weights: FloatArray, frame: Frame, objective: Objective) -> None:
     """Raise ValueError unless a frame is the one in which a problem with these data is solved."""
-    true = standard_frame(x, weights, warn=False) if objective.equivariant else Frame.identity(x.shape[1])
+    if objective.equivariant:
+        true = standard_frame(x, weights, warn=False)
+    else:
+        homogeneous = getattr(objective, "homogeneous", False)
+        true = scaled_frame(x, weights) if homogeneous else Frame.identity(x.shape[1])
     shift = np.abs(frame.centre - true.centre).max()
     if not (abs(frame.scale / true.scale - 1) <= _SUM and shift <= _SUM * (true.scale + np.abs(true.centre).max())):
         raise ValueError("centre and scale are not those of the data")
@@ -175,8 +192,11 @@ def _check_objective(**fields: Any) -> None:
         other = framed.quadratic * (fields["distortion"] / frame.scale / frame.scale)
         if not abs(energy - other) <= slack + _SAME * other:
             raise ValueError(f"energy must be lambda times the distortion, {other:.9g}, got {energy:.9g}")
-    elif isinstance(objective, ELBO) and not 0 <= fields["decoder"].min() <= fields["decoder"].max() <= 1:
-        raise ValueError("decoder must be within [0, 1] for the Bernoulli likelihood")
+    elif isinstance(objective, ELBO):
+        most = {"bernoulli": 1.0, "poisson": np.inf}.get(objective.likelihood, 1 + _SUM)  # a mean may round above 1
+        if not 0 <= fields["decoder"].min() <= fields["decoder"].max() <= most:
+            wanted = "at least 0" if objective.likelihood == "poisson" else "within [0, 1]"
+            raise ValueError(f"decoder must be {wanted} for the {objective.likelihood.capitalize()} likelihood")
 
 
 def _slack(value: float, objective: FramedObjective, frame: Frame) -> float:

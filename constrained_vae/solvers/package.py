@@ -56,6 +56,7 @@ def package(
         masses_free=options.free,
         frame=rows.frame,
         expected=problem.constraint_values(point.psi, point.expectations),
+        names=rows.names,
         trajectory=np.stack(recorder.trajectory) if options.record else None,
     )
 

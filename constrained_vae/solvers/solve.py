@@ -15,6 +15,7 @@ from ..data.rows import RowBlocks, check_reach
 from ..latent.sites import Sites
 from ..latent.tiling import Tiling
 from ..objectives.base import Objective
+from ..problems.problem import is_homogeneous
 from ..results.fixed_point import FixedPoint, NotConvergedError
 from ..results.status import NotConvergedWarning, Status
 from .loop import iterate
@@ -151,8 +152,10 @@ def initial_sites(posed: Posed, start: npt.ArrayLike | FixedPoint | None, seed: 
     tile_masses = tiling.masses
     if start is None:
         noise = np.random.default_rng(seed).standard_normal((k, dim)) / np.sqrt(dim)
-        start_at = problem.framed.coordinates(problem.data.mean)
-        psi = problem.framed.reconstructions(start_at + _JITTER * problem.data.radius * noise)
+        start_at, size = problem.framed.coordinates(problem.data.mean), problem.data.radius
+        if is_homogeneous(problem.objective):  # coordinates are in another unit than the data
+            size = min(size, float(np.linalg.norm(start_at)))
+        psi = problem.framed.reconstructions(start_at + _JITTER * size * noise)
     elif isinstance(start, str):
         check_choice(start, "start", ("data",))
         chosen = np.random.default_rng(seed).choice(len(rows), size=k, p=rows.weights)

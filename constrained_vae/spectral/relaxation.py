@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from .._utils.arrays import FloatArray
 from .._utils.checks import check_data, check_weights
+from .._utils.frames import own_weights
 from ..latent.tiling import Tiling
 from ..objectives.elbo import ELBO
 from ..phases.criticality import first_critical_beta
@@ -103,6 +104,7 @@ def first_split(
     >>> first_split([[-2.0, 0.0], [-1.0, 1.0], [3.0, -1.0]]).agreement
     1.0
     """
+    weights = own_weights(x, weights)
     x = np.asarray(check_data(x), dtype=np.float64)
     rho = check_weights(weights, len(x))
     critical = first_critical_beta(x, weights=rho, backend=backend)

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import threadpoolctl
 
-from constrained_vae._utils.blas import _libraries, single_threaded
+from constrained_vae._utils.blas import blas_libraries, single_threaded
 from tests.helpers.linear_form import make
 
 
 def threads():
     """Numbers of threads of all libraries."""
-    return {library.num_threads for library in _libraries()}
+    return {library.num_threads for library in blas_libraries()}
 
 
 @pytest.fixture(autouse=True)

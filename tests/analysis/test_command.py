@@ -84,7 +84,7 @@ BAD = {
     ],
     figure2: [
         (["--data", "nowhere.npy"], "nowhere.npy"),
-        (["--data", "x.xls"], ".npy, .npz or .csv"),
+        (["--data", "x.dat"], "a .npy or a .npz file"),
         (["--betas", "3:1:20"], "LOW < HIGH"),
         (["--betas", "1:3"], "LOW:HIGH:COUNT"),
         (["--betas", "1:3:2"], "at least 5"),

@@ -117,10 +117,10 @@ def test_other_dimensions_are_drawn_in_the_plane(tmp_path, rng, dim):
 
 
 def test_a_csv_with_text_in_it_is_refused(tmp_path, capsys):
-    (tmp_path / "x.csv").write_text("a,b\n1,2\n")
+    (tmp_path / "x.csv").write_text("a,b\n1,2\nx,3\n")
     status, _, _ = run(figure2, tmp_path, "--data", str(tmp_path / "x.csv"))
     assert status == 2
-    assert "numbers separated by commas" in capsys.readouterr().err
+    assert "got 'x' at row 3, column 'a'" in capsys.readouterr().err
 
 
 def test_temperatures_are_those_of_the_data_unless_given(tmp_path):

@@ -305,15 +305,15 @@ def test_without_time_the_code_is_1_and_results_are_written(command, tmp_path, c
     [
         (["solve", "nowhere.npy"], "nowhere.npy"),
         (["solve", "nothing"], "one of digits"),
-        (["solve", "text.csv"], "text.csv must hold numbers separated by commas"),
+        (["solve", "text.csv"], "got 'x' at row 3, column 'a'"),
         (["solve", "text.npy"], "text.npy must hold an array of numbers"),
         (["solve", "words.npy"], "words.npy must hold an array of numbers: it holds text"),
         (["solve", "many.npz"], "many.npz must hold an array x of numbers, or one array alone: it holds a, b"),
-        (["solve", "x.xls"], ".npy, .npz or .csv"),
-        (["solve", "cube.npy"], "(2, 2, 2)"),
+        (["solve", "x.dat"], "a .npy or a .npz file"),
+        (["solve", "cube.npy"], "(2, 2, 2, 2, 2)"),
         (["solve", "cut.idx"], "cut.idx must hold images in the IDX format: it ends 2 bytes too early"),
         (["solve", "bare"], "bare must hold pictures"),
-        (["solve", "nan.npy"], "nan.npy must hold an array of numbers: x must be finite, got nan at row 2, column 1"),
+        (["solve", "nan.npy"], "nan.npy: a cell is missing at row 2, column 1 (counted from 1"),
         (["solve", "empty.csv"], "it is empty"),
         (["solve", "folder.npy"], "folder.npy"),
         (["solve", "two_points", "--beta", "-1"], "beta must be positive"),
@@ -362,11 +362,11 @@ def test_without_time_the_code_is_1_and_results_are_written(command, tmp_path, c
 )
 def test_bad_input_is_one_line_and_exit_2(tmp_path, capsys, monkeypatch, arguments, words):
     monkeypatch.chdir(tmp_path)
-    Path("text.csv").write_text("a,b\n1,2\n")
+    Path("text.csv").write_text("a,b\n1,2\nx,3\n")
     Path("text.npy").write_text("1,2\n")
     np.save("words.npy", np.array([["a"]]))
     np.savez("many.npz", a=np.ones(2), b=np.ones(2))
-    np.save("cube.npy", np.ones((2, 2, 2)))
+    np.save("cube.npy", np.ones((2, 2, 2, 2, 2)))
     np.save("nan.npy", np.array([[1.0], [np.nan]]))
     Path("empty.csv").write_text("")
     Path("folder.npy").mkdir()

@@ -38,6 +38,8 @@ def table():
     found = {
         "SquaredError": (energies.SquaredError(), everywhere),
         "CrossEntropy": (energies.CrossEntropy(), inside_the_unit_cube),
+        "Divergence": (energies.Divergence(counts=False), inside_the_unit_cube),
+        "Divergence of counts": (energies.Divergence(counts=True, unit=2.5), inside_the_unit_cube),
     }
     constraints = {
         "RE": (cv.RE(0.3), everywhere),
@@ -142,7 +144,11 @@ def test_expected_gradient_from_the_sums_alone(energy, draw, rng):
     assert_slopes(-energy.pullback(psi, weighted.T @ phi, weighted.sum(axis=0)), slopes(expected, psi))
 
 
-@pytest.mark.parametrize("energy", [energies.SquaredError(), energies.CrossEntropy()], ids=lambda e: type(e).__name__)
+@pytest.mark.parametrize(
+    "energy",
+    [energies.SquaredError(), energies.CrossEntropy(), energies.Divergence(True), energies.Divergence(False, 2.5)],
+    ids=str,
+)
 def test_curvature_is_that_of_the_energy(energy, rng):
     """A Bregman energy has v = grad f: the derivative of v is the (diagonal) curvature.
 
@@ -190,7 +196,7 @@ def test_objectives_carry_the_multiplier(likelihood, rng):
     np.testing.assert_allclose(image, np.where(mass[:, None] > 0, psi[::-1], psi), rtol=1e-12)  # a dead tile stays
 
 
-@pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])
+@pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli", "poisson", "categorical"])
 def test_coordinates_flatten_the_curvature(likelihood, rng):
     """In the chart of an objective lambda grad^2 f is its `stiffness`: curvature (dpsi / du)^2; and back again."""
     objective = cv.ELBO(0.7, sigma=1.3, likelihood=likelihood)
