@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from .._utils import tables
 from .._utils.arrays import FloatArray
-from .._utils.checks import check_choice, check_positive
+from .._utils.checks import check_choice, check_flag, check_positive
 from .._utils.files import naming
 from ..objectives.base import Objective
 from ..results import storage
@@ -31,6 +31,8 @@ class Branch:
         One solution per temperature.
     direction : {"down", "up"}
         "down" for cooling (annealing), "up" for heating.
+    complete : bool
+        False if Ctrl-C, a callback or a limit ended the sweep before its last temperature.
 
     Examples
     --------
@@ -42,6 +44,7 @@ class Branch:
 
     solutions: tuple[FixedPoint, ...]
     direction: str
+    complete: bool = True
 
     def __len__(self) -> int:
         return len(self.solutions)
@@ -51,7 +54,9 @@ class Branch:
     @overload
     def __getitem__(self, index: slice) -> Branch: ...
     def __getitem__(self, index: int | slice) -> FixedPoint | Branch:
-        return Branch(self.solutions[index], self.direction) if isinstance(index, slice) else self.solutions[index]
+        if isinstance(index, slice):
+            return Branch(self.solutions[index], self.direction, self.complete)
+        return self.solutions[index]
 
     def __iter__(self) -> Iterator[FixedPoint]:
         return iter(self.solutions)
@@ -59,7 +64,7 @@ class Branch:
     def __repr__(self) -> str:
         span = f", beta {self.betas[0]:.4g} to {self.betas[-1]:.4g}" if len(self) else ""
         failed = sum(not s.converged for s in self.solutions)
-        ending = f", {failed} not converged" if failed else ""
+        ending = f", {failed} not converged" * bool(failed) + ", incomplete" * (not self.complete)
         return f"Branch({len(self)} solutions, direction={self.direction!r}{span}{ending})"
 
     def _repr_html_(self) -> str:
@@ -179,11 +184,13 @@ class Branch:
         stacked = {name: np.stack([getattr(s, name) for s in self.solutions]) for name in ("decoder", "marginal")}
         first = self.solutions[0]
         arrays = {**stacked, "x": first.x, "weights": first.weights}
-        storage.save(path, "Branch", [vars(s) for s in self.solutions], arrays, direction=self.direction)
+        about = {"direction": self.direction, "complete": self.complete}
+        storage.save(path, "Branch", [vars(s) for s in self.solutions], arrays, **about)
 
     @classmethod
     def load(cls, path: str | PathLike[str], objective: Objective | None = None) -> Branch:
         """Read a file written by `save`; `FixedPoint.load` explains `objective`."""
         solutions, header = storage.load(path, "Branch", FixedPoint, objective, several=True)
         with naming(f"{path} does not hold a saved Branch"):
-            return cls(tuple(solutions), check_choice(header.get("direction"), "direction", ("down", "up")))
+            direction = check_choice(header.get("direction"), "direction", ("down", "up"))
+            return cls(tuple(solutions), direction, check_flag(header.get("complete", True), "complete"))
