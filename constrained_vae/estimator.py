@@ -18,6 +18,7 @@ from .data.prepared import Block
 from .objectives.elbo import ELBO
 from .objectives.energies import CrossEntropy
 from .phases.branch import Branch
+from .phases.criticality import first_critical_beta
 from .phases.sweep import sweep
 from .problems.posterior import Tiles, energies, posterior
 from .results.fixed_point import FixedPoint
@@ -39,8 +40,10 @@ class FixedPointVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
 
     Parameters
     ----------
-    beta : float
-        Temperature, relative to the decoder's variance.
+    beta : float or "auto"
+        Temperature, relative to the decoder's variance. "auto" is half of the first critical temperature
+        (`first_critical_beta`), that is theta = sigma^2 beta is half of the largest variance of the data along any
+        axis, in whatever unit they are: the mean has split, and little more is resolved. `suggest` finds better ones.
     sigma : float
         Standard deviation of the Gaussian decoder, in units of X. Variance below theta = sigma^2 beta, in squared
         units, is not resolved. Standardise features of different units.
@@ -68,6 +71,8 @@ class FixedPointVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
 
     Attributes
     ----------
+    beta_ : float
+        Temperature of the fit.
     solution_ : FixedPoint
         The solution, which other functions of the package take. It contains the training data, also when it is pickled.
     cluster_centers_ : (k, D) array
@@ -96,7 +101,7 @@ class FixedPointVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
 
     def __init__(
         self,
-        beta: float = 1.0,
+        beta: float | str = "auto",
         *,
         sigma: float = 1.0,
         likelihood: str = "gaussian",
@@ -162,7 +167,7 @@ class FixedPointVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
             "seed": int(_generator(self.random_state).randint(2**31 - 1)),
             "on_failure": "return",
         }
-        objective = ELBO(self.beta, self.sigma, self.likelihood)
+        objective = ELBO(1.0, self.sigma, self.likelihood).at(self._temperature(X, rho))
         if self.start == "anneal":
             found = list(cast(Branch, sweep(X, objective, betas=[objective.beta], **common)))
         else:
@@ -170,6 +175,7 @@ class FixedPointVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
         if not found or found[0].status is Status.INTERRUPTED:
             raise KeyboardInterrupt  # so that a grid search ends, too
         self.solution_: FixedPoint = found[0]
+        self.beta_ = objective.beta
         report_failure(self.solution_, "warn", stacklevel=3)
         distinct, frame = self.solution_.distinct, self.solution_.frame
         rounded = np.round(frame.inward(distinct.decoder) / _SORT_TOL)
@@ -177,6 +183,14 @@ class FixedPointVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
         self.cluster_centers_ = distinct.decoder[self._order]
         self.labels_ = self._posterior(X).argmax(axis=1)
         return self
+
+    def _temperature(self, X: FloatArray, rho: FloatArray) -> float:
+        """beta, or half of the first critical temperature; 1 if all points coincide."""
+        if not isinstance(self.beta, str):
+            return self.beta
+        check_choice(self.beta, "beta", ("auto",))
+        objective = ELBO(1.0, self.sigma, self.likelihood)
+        return first_critical_beta(X, objective, weights=rho, backend=self.backend) / 2 or 1.0
 
     def predict(self, X: npt.ArrayLike) -> npt.NDArray[np.intp]:
         """Reconstruction of largest posterior mass, an index of `cluster_centers_`.

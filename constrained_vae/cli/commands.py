@@ -30,6 +30,7 @@ from ..phases.transitions import transitions as find_transitions
 from ..results.fixed_point import FixedPoint
 from ..results.status import Status
 from ..solvers.solve import solve as solve_fixed_point
+from .exploring import explore as explore, suggest as suggest
 from .outcome import Outcome, outcome_of_training, plotting, table_of_thresholds
 from .output import is_archive
 from .values import beta_grid, hidden_widths, pair
@@ -122,9 +123,10 @@ def transitions(args: argparse.Namespace, data: DataSet) -> Outcome:
 
     def text() -> str:
         listed = "\n".join(map(repr, found)) or "no transitions"
-        return f"{listed}\ncomplete down to beta={found.complete_to:.6g}: {found.ended}"
+        return f"{listed}\n{found.scope}"
 
-    return Outcome(save, draw, text, columns, lambda: {"complete_to": found.complete_to, "ended": found.ended})
+    facts = {"complete_to": found.complete_to, "ended": found.ended, "tiles": found.tiles}
+    return Outcome(save, draw, text, columns, lambda: facts)
 
 
 def frontier(args: argparse.Namespace, data: DataSet) -> Outcome:

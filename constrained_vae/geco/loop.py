@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from tqdm.auto import tqdm
 
-from .._utils import deadline
+from .._utils import deadline, progress as progress_bars
 from .._utils.checks import asks_to_stop
 from .._utils.interrupts import deferred_interrupts
 from ..results.status import NotConvergedWarning
@@ -58,11 +58,13 @@ def advance(
                     row = dict(zip(columns, training.step(), strict=True))
                 bar.update()
                 if training.steps % _SHOWN == 0:
-                    postfix = {"D": "distortion", "KL": "kl", **multipliers}
+                    postfix = {"D": "distortion", "KL": "kl"}
+                    postfix |= {f"lambda {name}": column for name, column in multipliers.items()}
                     bar.set_postfix({name: f"{row[column]:.4g}" for name, column in postfix.items()}, refresh=False)
                 if training.steps % every == 0:
                     file.write(training.steps, stacklevel=3)
                 if asks_to_stop(callback, training.steps, row):
+                    progress_bars.done(bar)
                     return f"stopped by the callback at step {training.steps}"
                 if time_is_up() and training.steps < steps:
                     return f"time limit at step {training.steps}"

@@ -15,6 +15,7 @@ from .._utils import tables
 from .._utils.arrays import FloatArray
 from .._utils.checks import check_choice, check_flag, check_positive
 from .._utils.files import naming
+from .._utils.pictures import picture
 from ..objectives.base import Objective
 from ..results import storage
 from ..results.fixed_point import FixedPoint
@@ -176,6 +177,23 @@ class Branch:
         """
         order = np.argsort(self.betas)
         return find_kinks(self.betas[order], self.distortion[order], k=k, variable=variable)
+
+    def plot(self, critical: npt.ArrayLike | None = None, ax: Any = None) -> Any:
+        """Draw D and its second derivative in log beta against temperature, with the first critical temperature.
+
+        Parameters
+        ----------
+        critical : (n,) array_like, optional
+            Critical temperatures, such as those of `transitions`; by default the first one, which is exact (T9).
+        ax : Axes, optional
+            Axes to draw on; new Axes by default.
+
+        Returns
+        -------
+        Axes
+            Those of D; the second derivative has its own axis at the right.
+        """
+        return picture("phases", self, critical, ax)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the branch, including the data, to a .npz file, which `Branch.load` reads."""

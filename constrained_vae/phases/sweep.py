@@ -14,8 +14,7 @@ from scipy.cluster.hierarchy import to_tree
 from scipy.linalg import eigvalsh
 from tqdm.auto import tqdm
 
-from .._utils import deadline, memory
-from .._utils import progress as progress_bars
+from .._utils import deadline, memory, progress as progress_bars
 from .._utils.arrays import FloatArray
 from .._utils.checks import (
     asks_to_stop,
@@ -250,17 +249,17 @@ def sweep(
     with deadline.within(time_limit):
         branches = followed(grid)
     if endings:
-        _report_ending(endings[-1], branches, on_failure)
+        solved = [solution for branch in branches for solution in branch]
+        report_ending(endings[-1], solved[-1] if solved else None, on_failure)
     return (branches[0], branches[1]) if len(branches) == 2 else branches[0]
 
 
-def _report_ending(ending: str, branches: tuple[Branch, ...], on_failure: str) -> None:
-    """Warn or raise because a sweep has ended before its last temperature."""
-    solved = [solution for branch in branches for solution in branch]
+def report_ending(ending: str, last: FixedPoint | None, on_failure: str) -> None:
+    """Warn or raise in a public function because a sweep has ended before its last temperature."""
     if on_failure == "raise":
-        if ending.startswith("interrupted") or not solved:
+        if ending.startswith("interrupted") or last is None:
             raise KeyboardInterrupt
-        raise NotConvergedError(ending, solved[-1])
+        raise NotConvergedError(ending, last) from None
     if on_failure == "warn":
         warnings.warn(ending, NotConvergedWarning, stacklevel=3)
 

@@ -82,7 +82,7 @@ def reconstructions(solution: FixedPoint, ax: Axes | None = None) -> Axes:
     'coordinate 1  (units of $x$)'
     """
     check_instance(solution, "solution", FixedPoint, "solve(x)")
-    x = np.concatenate([np.asarray(block, dtype=np.float64) for _, block in blocks_of(solution.x)])
+    x = all_rows(solution)
     dim, name = x.shape[1], "coordinate"
     mean: FloatArray = np.zeros(dim)
     axes: FloatArray = np.eye(2, dim)
@@ -94,6 +94,11 @@ def reconstructions(solution: FixedPoint, ax: Axes | None = None) -> Axes:
     ax = flow(points, paths, ends, ax)
     ax.set(**{f"{axis}label": f"{name} {n}  (units of $x$)" for n, axis in enumerate("xy"[: min(dim, 2)], start=1)})
     return ax
+
+
+def all_rows(solution: FixedPoint) -> FloatArray:
+    """The data of a solution (N, D), in float64."""
+    return np.concatenate([np.asarray(block, dtype=np.float64) for _, block in blocks_of(solution.x)])
 
 
 def principal_axes(x: FloatArray, weights: FloatArray | None = None, count: int = 2) -> tuple[FloatArray, FloatArray]:
