@@ -87,7 +87,10 @@ def sweep(args: argparse.Namespace, data: DataSet) -> Outcome:
     @functools.cache
     def facts() -> dict[str, Any]:
         first = first_critical_beta(data.x, objective, weights=data.weights, backend=args.backend)
-        return {"first_critical_beta": first, "peaks": [*map(float, branch.peaks())] if len(branch) >= 5 else []}
+        return {
+            "first_critical_beta": first,
+            "peaks": [*map(float, branch.peaks(variable="log_beta"))] if len(branch) >= 5 else [],
+        }
 
     def draw(ax: Axes) -> Axes:
         order, first = branch.betas.argsort(), facts()["first_critical_beta"]
@@ -97,7 +100,7 @@ def sweep(args: argparse.Namespace, data: DataSet) -> Outcome:
     def text() -> str:
         peaks = ", ".join(f"{beta:.4g}" for beta in facts()["peaks"]) or "none"
         first = f"first critical beta {facts()['first_critical_beta']:.9g}"
-        return f"{branch}\n{tables.as_text(branch._columns)}\n{first}; highest peaks at {peaks}"
+        return f"{branch}\n{tables.as_text(branch._columns)}\n{first}; highest peaks in log beta at {peaks}"
 
     return Outcome(branch.save, draw, text, lambda: branch._columns, facts, lambda: branch.converged)
 

@@ -28,6 +28,7 @@ from .style import (
     MODELS,
 )
 
+_VISIBLE = 0.01  # share of the highest rate above which a band can be seen
 _BAND_POINTS = 400  # distortions at which a band is drawn, in addition to those that were solved
 
 
@@ -92,9 +93,13 @@ def rate_distortion(
     solved = curve.distortion[curve.distortion > 0]
     D = np.union1d(np.geomspace(solved.min(), max(solved.max(), curve.ends[0, 0]), _BAND_POINTS), solved)
     above = curve.bound_above(D)
-    band = "certified band" if curve.rigorous.all() else "heuristic band"
-    ax.fill_between(D, curve.bound_below(D), above, color=BAND, lw=0, zorder=2, label=band)
-    ax.plot(D, above, color=CURVE, lw=1.2, zorder=3, label="frontier $R(D)$")
+    below, how = curve.bound_below(D), "certified" if curve.rigorous.all() else "heuristic"
+    width = float(np.max(above - below, where=np.isfinite(above), initial=0.0))
+    visible = width > _VISIBLE * float(curve.rate.max())
+    label = f"{how} band" if visible else ""  # a band that cannot be seen has no place in a legend
+    ax.fill_between(D, below, above, color=BAND, lw=0, zorder=2, label=label)
+    line = "frontier $R(D)$" if visible else f"frontier $R(D)$, {how} to {max(width, 0.0):.0e} nats"
+    ax.plot(D, above, color=CURVE, lw=1.2, zorder=3, label=line)
     for number, (name, points) in enumerate((models or {}).items()):
         marker: dict[str, Any] = {"marker": "os^Dv"[number % 5], "color": MODELS[number % len(MODELS)], "ls": "none"}
         points = _placed(points)

@@ -99,7 +99,8 @@ for (let i = 0; i < n; i++) {
   slowest = Math.max(slowest, performance.now() - before);
   seen.add(element("now").textContent + (element("here1") || slider).getAttribute("x1"));
 }
-Object.assign(document.body.dataset, {slowest: Math.round(slowest), seen: seen.size, wide: document.documentElement.scrollWidth});
+const wide = document.documentElement.scrollWidth;
+Object.assign(document.body.dataset, {slowest: Math.round(slowest), seen: seen.size, wide});
 const pixelsOf = plane.getContext("2d").getImageData(0, 0, plane.width || 1, plane.height || 1).data;
 document.body.dataset.inked = pixelsOf.filter((v, k) => k % 4 === 3 && v > 0).length;
 document.body.dataset.pictures = document.querySelectorAll(".images canvas").length;
