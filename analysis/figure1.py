@@ -213,7 +213,7 @@ def draw(arrays: _command.Arrays) -> Figure:
     with plt.rc_context(_command.STYLE | {"font.size": 9}):
         figure = plt.figure(figsize=(7.0, sum(heights)))
         total = sum(heights)
-        top = figure.add_gridspec(1, 2, left=0.07, right=0.99, bottom=1 - 2.5 / total, top=1 - 0.25 / total, wspace=0.2)
+        top = figure.add_gridspec(1, 2, left=0.07, right=0.83, bottom=1 - 2.5 / total, top=1 - 0.25 / total, wspace=0.2)
         axes = cast("np.ndarray", top.subplots())
         _latent(arrays, axes[0])
         _data_space(arrays, axes[1])

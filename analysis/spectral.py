@@ -2,8 +2,8 @@
 
     python -m analysis.spectral [--sets NAME ...] [--n-tiles K] [--count N] ...
 
-Three pictures. The first has partitions into as many parts as classes. From left to right: true classes; a solution with
-a tile for each class, annealed to the coldest temperature of the figure; spectral clustering on its posterior overlap
+Three pictures. The first has partitions into as many parts as classes. From left to right: true classes; a solution
+with a tile for each class, annealed to the coldest temperature of the figure; spectral clustering on its overlap
 diag(rho) P and on the Gaussian kernel exp(-lambda ||x - y||^2); a Gaussian mixture; and, for data in the plane, a
 decoder in the feature space of a Gaussian kernel whose width is 1.5 times the median distance to the seventh neighbour.
 This width does not depend on the classes.
