@@ -59,6 +59,10 @@ test-torch: $(VENV)/installed-torch
 bench: $(VENV)/installed-bench
 	$(BIN)/python -m analysis.benchmarks.map $(ARGS)
 
+# Needs Chromium.
+screenshots: $(VENV)/installed
+	$(BIN)/python -m docs.screenshots
+
 docs: $(VENV)/installed-docs
 	$(BIN)/python -m docs.reference build/reference
 	@echo build/reference/index.html
@@ -123,4 +127,4 @@ $(VENV)/installed-docs: pyproject.toml
 # Two installations into one environment must not run side by side.
 .NOTPARALLEL:
 .PHONY: figure1 figure2 figure3 figure4 figure5 transitions spectral constraints frontier geco-theory test test-slow
-.PHONY: test-torch notebooks bench docs check clean
+.PHONY: test-torch notebooks bench docs screenshots check clean

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
+import io
 import json
 import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -25,16 +28,31 @@ Arrays = dict[str, np.ndarray]
 Computed = tuple[Arrays, dict[str, Any]]  # every array of a figure, and the settings it was computed with
 Others = Mapping[str, Callable[[Arrays, dict[str, Any], str], None]]  # by suffix, further files of a figure
 
+_COMMITTED, _OTHERS = Path("analysis/figures"), Path("build/figures")  # folders of figures
+_DPI = 200  # of a PNG
+_BESIDE = ("help", "out", "quiet", "backend", "runs", "device")  # options that do not change what a figure shows
+
 STYLE: dict[Any, Any] = {"font.size": 8, "axes.linewidth": 0.6, "axes.spines.top": False, "axes.spines.right": False}
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that chooses the folder of the files: that of the committed pictures is for the defaults alone."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        found, rest = super().parse_known_args(args, namespace)
+        if getattr(found, "out", False) is None:
+            shown = [action for action in self._actions if action.dest not in _BESIDE]
+            ordinary = all(getattr(found, action.dest, action.default) == action.default for action in shown)
+            found.out = (_COMMITTED if ordinary else _OTHERS) / self.prog.rpartition(".")[2]
+        return found, rest
 
 
 def parser(name: str, description: str | None) -> argparse.ArgumentParser:
     """A parser with the options of every figure; its description is the first paragraph of a module's docstring."""
-    result = argparse.ArgumentParser(
-        prog=f"python -m analysis.{name}", description=(description or "").split("\n\n")[0]
-    )
+    result = _Parser(prog=f"python -m analysis.{name}", description=(description or "").split("\n\n")[0])
     output = result.add_argument_group("output")
-    output.add_argument("--out", type=Path, default=Path(f"analysis/figures/{name}"), help="path without its suffix")
+    text = f"path without its suffix (by default {_COMMITTED / name}, with other data or settings {_OTHERS / name})"
+    output.add_argument("--out", type=Path, help=text)
     output.add_argument("--quiet", action="store_true", help="no progress bar")
     return result
 
@@ -104,11 +122,23 @@ def write(
     figure = functools.cache(lambda: draw(arrays))
     steps: dict[str, Callable[[str], None]] = {
         f"{out}.npz": lambda path: write_npz(path, None, everything),
-        f"{out}.png": lambda path: write_picture(path, figure()),
+        f"{out}.png": lambda path: write_png(path, figure()),
         f"{out}.pdf": lambda path: write_picture(path, figure(), dpi="figure"),
         **{f"{out}{suffix}": functools.partial(other, arrays, settings) for suffix, other in (others or {}).items()},
     }
     return {path: endings.written(name, path, functools.partial(step, path)) for path, step in steps.items()}
+
+
+def write_png(path: str, figure: Figure) -> None:
+    """Write a PNG, unless the file has the same pixels: the text in its header may differ from release to release."""
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=_DPI)
+    drawn.seek(0)
+    if Path(path).exists():
+        with contextlib.suppress(OSError, ValueError, SyntaxError):
+            if np.array_equal(plt.imread(path), plt.imread(drawn)):
+                return
+    write_picture(path, figure, dpi=_DPI)
 
 
 def show_images(ax: Axes, images: np.ndarray) -> None:

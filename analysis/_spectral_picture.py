@@ -31,38 +31,51 @@ STYLES: dict[str, dict[str, Any]] = {  # colours of Okabe and Ito, as in constra
 
 
 def draw(arrays: _command.Arrays) -> Figure:
-    """The figure, from its arrays alone."""
+    """The partitions, from the arrays of the figure alone."""
+    return _drawn(arrays, "partitions")
+
+
+def draw_scores(arrays: _command.Arrays) -> Figure:
+    """The scores and the spectra along the branch."""
+    return _drawn(arrays, "curves")
+
+
+def draw_kernels(arrays: _command.Arrays) -> Figure | None:
+    """The kernels of many widths; None if there are none."""
+    return _drawn(arrays, "widths") if _planar(arrays) else None
+
+
+def _planar(arrays: _command.Arrays) -> list[str]:
+    """The sets in the plane that are not easy for every method."""
+    return [name for name in arrays["sets"].tolist() if f"{name}_widths" in arrays and name != "four_clusters"]
+
+
+def _drawn(arrays: _command.Arrays, part: str) -> Figure:
     import matplotlib.pyplot as plt
 
     sets = arrays["sets"].tolist()
-    planar = [name for name in sets if f"{name}_widths" in arrays and name != "four_clusters"]  # easy for every method
-    rows = {"partitions": 0.64 * len(sets), "curves": 0.95 * len(sets), "widths": 1.05 * bool(planar)}
-    above, below = (
-        {"partitions": 0.3, "curves": 0.42, "widths": 0.42},
-        {"partitions": 0.0, "curves": 0.3, "widths": 0.3},
-    )
-    height = sum(rows[key] + above[key] + below[key] for key in rows if rows[key])
-    with plt.rc_context(_command.STYLE | {"font.size": 7, "axes.titlesize": 6.5, "lines.solid_capstyle": "butt"}):
-        figure = plt.figure(figsize=(3.5, height))
-        top = height
-        for key, fill in (("partitions", _partitions), ("curves", _curves), ("widths", _widths)):
-            if not rows[key]:
-                continue
-            top -= above[key]
-            bottom = top - rows[key]
-            first = len(figure.axes)
-            fill(arrays, planar if key == "widths" else sets, figure, (bottom / height, top / height))
-            legend = figure.axes[first].get_legend_handles_labels()
-            if legend[0]:
-                place = (0.52, (top + 0.16) / height)
-                style: dict[str, Any] = {"fontsize": 5.8, "frameon": False, "columnspacing": 0.8, "handletextpad": 0.4}
-                figure.legend(*legend, loc="lower center", bbox_to_anchor=place, ncols=5, borderpad=0, **style)
-            top = bottom - below[key]
+    # For each part: its height, the space above and below it, and what draws it.
+    tall, above, below, fill = {
+        "partitions": (1.15 * len(sets), 0.42, 0.12, _partitions),
+        "curves": (1.2 * len(sets), 0.6, 0.42, _curves),
+        "widths": (2.0, 0.6, 0.42, _widths),
+    }[part]
+    height = tall + above + below
+    with plt.rc_context(_command.STYLE | {"font.size": 8, "lines.solid_capstyle": "butt"}):
+        figure = plt.figure(figsize=(7.0, height))
+        fill(arrays, _planar(arrays) if part == "widths" else sets, figure, (below / height, 1 - above / height))
+        legend = figure.axes[0].get_legend_handles_labels()
+        if legend[0]:
+            place = (0.52, 1 - 0.32 / height)
+            style: dict[str, Any] = {"frameon": False, "columnspacing": 1.2, "handletextpad": 0.5}
+            figure.legend(*legend, loc="lower center", bbox_to_anchor=place, ncols=5, borderpad=0, **style)
     return figure
 
 
 def _partitions(arrays: _command.Arrays, sets: list[str], figure: Figure, span: tuple[float, float]) -> None:
-    grid = figure.add_gridspec(len(sets), len(_SHOWN), left=0.02, right=0.99, bottom=span[0], top=span[1], wspace=0.04)
+    grid = figure.add_gridspec(
+        len(sets), len(_SHOWN), left=0.02, right=0.99, bottom=span[0], top=span[1], wspace=0.04, hspace=0.16
+    )
     axes = grid.subplots(squeeze=False)
     for row, name in zip(axes, sets, strict=True):
         points = arrays[f"{name}_points"]
@@ -70,18 +83,18 @@ def _partitions(arrays: _command.Arrays, sets: list[str], figure: Figure, span: 
             ax.set(xticks=[], yticks=[])
             ax.set_axis_off()
             if ax in axes[0]:
-                ax.set_title(_TITLES[method], fontsize=6, pad=2)
+                ax.set_title(_TITLES[method], pad=3)
             if (key := f"{name}_partition_{method}") not in arrays:
-                ax.text(0.5, 0.5, "not\ncomputed", ha="center", va="center", fontsize=5, color="0.5")
+                ax.text(0.5, 0.5, "not\ncomputed", ha="center", va="center", color="0.5")
                 continue
             colors = np.array(_MUTED)[arrays[key] % len(_MUTED)]
-            size = 2.5 if len(points) < 500 else 0.5
+            size = 6 if len(points) < 500 else 2
             ax.scatter(*points.T, s=size, c=colors, linewidths=0, rasterized=True)
             if method == "truth":
-                ax.text(0.5, -0.04, "ARI", ha="center", va="top", fontsize=5.5, transform=ax.transAxes)
+                ax.text(0.5, -0.02, name.replace("_", " "), ha="center", va="top", transform=ax.transAxes)
             else:
-                text = f"{max(arrays[f'{name}_scores_{method}'][0], 0):.2f}"
-                ax.text(0.5, -0.04, text, ha="center", va="top", fontsize=5.5, transform=ax.transAxes)
+                text = f"ARI {max(arrays[f'{name}_scores_{method}'][0], 0):.2f}"
+                ax.text(0.5, -0.02, text, ha="center", va="top", transform=ax.transAxes)
             low, high = points.min(axis=0), points.max(axis=0)
             reach = 0.55 * (high - low).max()
             middle = (low + high) / 2
@@ -92,7 +105,7 @@ def _partitions(arrays: _command.Arrays, sets: list[str], figure: Figure, span: 
 
 def _curves(arrays: _command.Arrays, sets: list[str], figure: Figure, span: tuple[float, float]) -> None:
     grid = figure.add_gridspec(
-        len(sets), 3, left=0.13, right=0.98, bottom=span[0], top=span[1], wspace=0.14, hspace=0.28
+        len(sets), 3, left=0.08, right=0.98, bottom=span[0], top=span[1], wspace=0.14, hspace=0.28
     )
     axes = grid.subplots(squeeze=False, sharex="row")
     for row, name in zip(axes, sets, strict=True):
@@ -117,7 +130,7 @@ def _curves(arrays: _command.Arrays, sets: list[str], figure: Figure, span: tupl
             ax.xaxis.set_major_locator(LogLocator(subs=(1,) if wide else (1, 2, 5)))
             ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
             ax.xaxis.set_minor_formatter(NullFormatter())
-            ax.tick_params(labelsize=6, pad=1.5)
+            ax.tick_params(labelsize=7, pad=1.5)
         for ax in row[1:]:
             ax.tick_params(labelleft=False)
     figure.align_ylabels(axes[:, 0])
@@ -137,7 +150,7 @@ def _runs(betas: np.ndarray, wrong: np.ndarray) -> list[tuple[float, float]]:
 
 
 def _widths(arrays: _command.Arrays, planar: list[str], figure: Figure, span: tuple[float, float]) -> None:
-    grid = figure.add_gridspec(1, len(planar), left=0.13, right=0.98, bottom=span[0], top=span[1], wspace=0.14)
+    grid = figure.add_gridspec(1, len(planar), left=0.08, right=0.98, bottom=span[0], top=span[1], wspace=0.14)
     axes = grid.subplots(squeeze=False, sharey=True)[0]
     for ax, name in zip(axes, planar, strict=True):
         widths = arrays[f"{name}_widths"]
@@ -156,5 +169,5 @@ def _widths(arrays: _command.Arrays, planar: list[str], figure: Figure, span: tu
         ax.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
         ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         ax.xaxis.set_minor_formatter(NullFormatter())
-        ax.tick_params(labelsize=6, pad=1.5)
+        ax.tick_params(labelsize=7, pad=1.5)
     axes[0].set_ylabel("ARI with classes")

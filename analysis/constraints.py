@@ -339,30 +339,30 @@ def _caption(arrays: _command.Arrays, name: str) -> str:
 
 
 def _curves(arrays: _command.Arrays, solved: list[str], figure: Any) -> None:
-    """Draw kappa against lambda: the error per pixel of every Lagrangian with RE, and each of the other energies."""
+    """Draw lambda against kappa: the error per pixel of every Lagrangian with RE, and each of the other energies."""
     axes = figure.subplot_mosaic([["RE", "RE"], ["FRE", "similarity"]])
     for name in solved:
         for number, about in enumerate(_about(name)):
             ax = axes["similarity" if about in _PAIRS else about]
             curve, color = arrays[f"{name}_curve{number}"], _STYLES[name]["color"]
-            ax.plot(*curve.T, **_STYLES[name], label=name if name == about else f"{name} with {about}")
+            ax.plot(*curve.T[::-1], **_STYLES[name], label=name if name == about else f"{name} with {about}")
             alone = name == "FRE"  # its panel has space for the legend of the markers
             ring: dict[str, Any] = {"mfc": "white", "mec": color, "label": "first transition" if alone else ""}
-            ax.plot(arrays[f"{name}_first"][number], curve[0, 1], "o", ms=4, ls="none", **ring)
+            ax.plot(curve[0, 1], arrays[f"{name}_first"][number], "o", ms=4, ls="none", **ring)
             dot = f"{arrays[f'{name}_rates'][-1]:.3f} nats" if alone else ""
-            ax.plot(*curve[-1], "o", ms=4, ls="none", color=color, label=dot)
-    axes["RE"].set(ylabel=r"$\kappa$: pixel error", xlabel=r"$\lambda$ of RE  (nats / pixel value$^2$)")
-    axes["FRE"].set(ylabel=r"$\kappa$: feature error", xlabel=r"$\lambda$ of FRE  (nats)")
-    axes["similarity"].set(ylabel=r"$\kappa$: similarity", xlabel=r"$\lambda$ of CLA, PNCC  (nats)")
-    for key, place in (("RE", "lower left"), ("FRE", "lower left"), ("similarity", "lower right")):
+            ax.plot(*curve[-1, ::-1], "o", ms=4, ls="none", color=color, label=dot)
+    axes["RE"].set(xlabel=r"threshold $\kappa$: pixel error", ylabel=r"$\lambda$ of RE  (nats / pixel value$^2$)")
+    axes["FRE"].set(xlabel=r"$\kappa$: feature error", ylabel=r"$\lambda$ of FRE  (nats)")
+    axes["similarity"].set(xlabel=r"$\kappa$: similarity", ylabel=r"$\lambda$ of CLA, PNCC  (nats)")
+    for key, place in (("RE", "lower left"), ("FRE", "upper right"), ("similarity", "upper left")):
         ax = axes[key]
-        ax.set_xscale("log")
+        ax.set_yscale("log")
         if ax.lines:
             ax.legend(loc=place, frameon=False, fontsize=6, handlelength=1.6, handletextpad=0.4, borderaxespad=0)
-            low, high = ax.get_xlim()
-            ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high > 6 * low else (1, 1.5, 2, 3, 4, 5, 7)))
-            ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-            ax.xaxis.set_minor_formatter(NullFormatter())
+            low, high = ax.get_ylim()
+            ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high > 6 * low else (1, 1.5, 2, 3, 4, 5, 7)))
+            ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            ax.yaxis.set_minor_formatter(NullFormatter())
 
 
 def table(arrays: _command.Arrays) -> str:

@@ -208,17 +208,17 @@ def draw(arrays: _command.Arrays) -> Figure:
     panels = int(arrays["panels"])
     columns = min(max(panels, 1), 3)
     rows = -(-panels // columns)
-    tile = 3.46 / columns
-    heights = [2.05, rows * (tile + 0.3)] if panels else [2.05]
-    with plt.rc_context(_command.STYLE | {"font.size": 7}):
-        figure = plt.figure(figsize=(3.5, sum(heights)))
+    tile = 6.96 / columns
+    heights = [2.95, rows * (tile + 0.3)] if panels else [2.95]
+    with plt.rc_context(_command.STYLE | {"font.size": 9}):
+        figure = plt.figure(figsize=(7.0, sum(heights)))
         total = sum(heights)
-        top = figure.add_gridspec(1, 2, left=0.1, right=0.99, bottom=1 - 1.75 / total, top=1 - 0.2 / total, wspace=0.32)
+        top = figure.add_gridspec(1, 2, left=0.07, right=0.83, bottom=1 - 2.5 / total, top=1 - 0.25 / total, wspace=0.2)
         axes = cast("np.ndarray", top.subplots())
         _latent(arrays, axes[0])
         _data_space(arrays, axes[1])
         if panels:
-            low, high = 0.02 / total, (heights[1] - 0.26) / total
+            low, high = 0.02 / total, (heights[1] - 0.3) / total
             grid = figure.add_gridspec(
                 rows, columns, left=0.005, right=0.995, bottom=low, top=high, wspace=0.03, hspace=0.26
             )
@@ -249,13 +249,13 @@ def _latent(arrays: _command.Arrays, ax: Any) -> None:
     ax.imshow(image, origin="lower", extent=(-reach, reach, -reach, reach), interpolation="nearest")
     ax.yaxis.labelpad = 0
     ax.set(xlabel="$z_1$  (prior deviations)", ylabel="$z_2$", xticks=(-2, 0, 2), yticks=(-2, 0, 2))
-    ax.set_title("latent space", fontsize=7, pad=3)
+    ax.set_title("latent space", pad=3)
     for text, spot in _labels(arrays):
         color = "white" if text == "hole" else "black"
         style: dict[str, Any] = (
             {} if text == "hole" else {"bbox": {"fc": "white", "ec": "none", "pad": 0.8, "alpha": 0.8}}
         )
-        ax.text(*spot, text, ha="center", va="center", fontsize=6, color=color, **style)
+        ax.text(*spot, text, ha="center", va="center", fontsize=8, color=color, **style)
 
 
 def _labels(arrays: _command.Arrays) -> list[tuple[str, np.ndarray]]:
@@ -287,20 +287,21 @@ def _data_space(arrays: _command.Arrays, ax: Any) -> None:
     colors = [*_COLORS, *["0.6"] * (len(points) - _SHOWN)]
     ax.scatter(*points.T, s=26, marker="s", c=colors, edgecolors="black", linewidths=0.5, zorder=2, label="data")
     for number, point in enumerate(points, start=1):
-        ax.annotate(f"$x_{number}$", point, (0, 5), textcoords="offset points", ha="center", fontsize=6.5)
+        ax.annotate(f"$x_{number}$", point, (0, 5), textcoords="offset points", ha="center", fontsize=9)
     ax.set(xlim=(-1.35, 1.35), ylim=(-1.6, 1.1), xticks=(-1, 0, 1), yticks=(-1, 0, 1), aspect="equal")
     ax.set(xlabel="first coordinate of $x$", ylabel="second coordinate of $x$")
     ax.yaxis.labelpad = 0
-    ax.set_title("data space", fontsize=7, pad=3)
-    inset = ax.inset_axes((0.3, 0.3, 0.42, 0.3))
+    ax.set_title("data space", pad=3)
+    ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=8, handletextpad=0.2)
+    inset = ax.inset_axes((1.12, 0.1, 0.42, 0.42))
     wide = np.concatenate([arrays["decoder"][arrays["dead"]], arrays["moved"]])
     inset.scatter(*arrays["decoder"][arrays["dead"]].T, s=2, color=_HOLE, linewidths=0)
     inset.scatter(*arrays["moved"].T, s=3, marker="^", facecolors="none", edgecolors=_HOLE, linewidths=0.3)
     inset.scatter(*points.T, s=3, marker="s", color="#0072B2", linewidths=0)
     low, high = np.minimum(wide.min(axis=0), -3) - 2, np.maximum(wide.max(axis=0), 3) + 2
     inset.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal", xticks=(0, 20), yticks=(-20, 0))
-    inset.tick_params(labelsize=5, length=1.5, pad=1)
-    inset.set_title("decoded from the hole", fontsize=5.5, pad=1.5)
+    inset.tick_params(labelsize=7, length=1.5, pad=1)
+    inset.set_title("decoded from\nthe hole", fontsize=8, pad=1.5)
     for side in ("top", "right"):
         inset.spines[side].set_visible(True)
 
@@ -313,15 +314,24 @@ def _digits(arrays: _command.Arrays, number: int, ax: Any) -> None:
     ax.imshow(sheet, cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
     empty = arrays[f"panel{number}_holes"]
     ax.scatter(
-        (empty % side) * width, (empty // side) * height, s=3, marker="s", color="#D55E00", linewidths=0, zorder=5
+        (empty % side) * width,
+        (empty // side) * height,
+        s=9,
+        marker="s",
+        color="#D55E00",
+        linewidths=0,
+        zorder=5,
+        label="hole",
     )
+    for spine in ax.spines.values():
+        spine.set_visible(False)
     for edge in range(1, side):
         ax.axhline(edge * height - 0.5, color="white", lw=0.3)
         ax.axvline(edge * width - 0.5, color="white", lw=0.3)
     ax.set(xticks=[], yticks=[], xlim=(-0.5, side * width - 0.5), ylim=(side * height - 0.5, -0.5))
     beta, rate = float(arrays[f"panel{number}_beta"]), float(arrays[f"panel{number}_rate"])
-    title = rf"$\beta$ = {beta:.3g}, {rate:.2f} nats" + f"\n{int(arrays[f'panel{number}_distinct'])} distinct"
-    ax.set_title(title, fontsize=6, pad=2, linespacing=1.1)
+    title = rf"$\beta$ = {beta:.3g}, {rate:.2f} nats" + f", {int(arrays[f'panel{number}_distinct'])} distinct"
+    ax.set_title(title, fontsize=9, pad=3, linespacing=1.1)
 
 
 def table(arrays: _command.Arrays) -> str:

@@ -98,7 +98,7 @@ def compute(
         "first_critical_beta": np.array(cv.first_critical_beta(data.x, objective, weights=data.weights)),
     }
     project = _plane(data)
-    arrays["points"] = project(data.x)
+    arrays["points"], arrays["dim"] = project(data.x), np.array(data.x.shape[1])
     if not interrupted:
         try:
             _add_panels(arrays, data, objective, common, project, seed)
@@ -181,14 +181,18 @@ def draw(arrays: _command.Arrays) -> Figure:
         figure = plt.figure(figsize=(6.5, sum(heights)), layout="constrained")
         top, bottom = cast("np.ndarray", figure.subfigures(2, 1, height_ratios=heights))
         axes = np.atleast_1d(top.subplots(1, max(len(panels), 1), sharex=True, sharey=True))
+        components = int(arrays.get("dim", 2)) > 2
+        names = ["principal component 1", "principal component 2"] if components else ["$x_1$", "$x_2$"]
         for ax, n in zip(axes, panels, strict=False):
             fixed_points = arrays[f"panel{n}_fixed_points"]
             plotting.flow(arrays["points"], arrays[f"panel{n}_paths"], fixed_points, ax)
             plural = "" if len(fixed_points) == 1 else "s"
             beta = float(arrays[f"panel{n}_beta"])
             ax.set_title(rf"$\beta={beta:.3g}$, {len(fixed_points)} fixed point{plural}", fontsize=8)
-            ax.set_xlabel(r"$x_1$")
-        axes[0].set_ylabel(r"$x_2$")
+            ax.set_xlabel(names[0])
+        axes[0].set_ylabel(names[1])
+        handles = axes[0].get_legend_handles_labels()
+        top.legend(*handles, loc="outside upper center", ncols=3, frameon=False, handletextpad=0.2)
         left, right = bottom.subplots(1, 2)
         betas, exact, peaks = arrays["betas"], arrays["exact"][:, 0], arrays["peaks"][:_TOP]
         plotting.distortion(betas, arrays["distortion"], exact, peaks[:, 0], left)

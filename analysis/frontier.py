@@ -189,15 +189,26 @@ def draw(arrays: _command.Arrays) -> Figure:
         for name, upper, lower in zip(names, axes[::2], axes[1::2], strict=True):
             curve = _curve(arrays, name)
             plotting.rate_distortion(curve, ax=upper)
+            if upper.get_legend() is not None:
+                upper.get_legend().remove()
             unknown = np.maximum(curve.gap, gap)
-            lower.fill_between(curve.distortion, floor, unknown, color="0.85", lw=0, label="certified gap")
+            lower.fill_between(
+                curve.distortion,
+                floor,
+                unknown,
+                color="0.85",
+                lw=0,
+                label="within the certified gap: no difference can be seen",
+            )
             for kind, style in _STYLES.items():
                 lines: dict[str, Any] = {**style, "lw": 1.2, "zorder": 2.5}
                 dots: dict[str, Any] = {"color": style["color"], "marker": "o", "ms": 2.2, "mew": 0, "alpha": 0.6}
                 for how, look in (("annealed", lines), ("quenched", dots | {"ls": "none", "zorder": 5})):
                     if found := _solutions(arrays, f"{name}_{how}_{kind}"):
                         upper.plot(found["distortion"], found["rate"], **look)
-                        lower.plot(found["distortion"], np.maximum(found["excess"], floor), **look, clip_on=False)
+                        # Nothing is drawn where the solution is at the frontier up to the gap.
+                        seen = np.where(found["excess"] > gap, found["excess"], np.nan)
+                        lower.plot(found["distortion"], seen, **look)
             n, dim = arrays[f"{name}_shape"]
             how = "" if curve.rigorous.all() else ", heuristic gap"
             upper.set_title(f"{name.replace('_', ' ')}: {n} points, {dim} dimensions{how}", loc="left", fontsize=7)
@@ -209,7 +220,7 @@ def draw(arrays: _command.Arrays) -> Figure:
         shown = [pair for ax in axes[:2] for pair in zip(*ax.get_legend_handles_labels(), strict=True)]
         legend = {label: handle for handle, label in shown}
         (legend["quenched"],) = axes[1].plot([], [], "o", color="0.4", ms=2.5, mew=0)
-        figure.legend(legend.values(), legend.keys(), loc="outside upper center", ncols=3, handlelength=2.2)
+        figure.legend(legend.values(), legend.keys(), loc="outside upper center", ncols=2, handlelength=2.2)
         figure.align_ylabels(axes)
     return figure
 

@@ -2,17 +2,17 @@
 
     python -m analysis.spectral [--sets NAME ...] [--n-tiles K] [--count N] ...
 
-Top: partitions into as many parts as classes. From left to right: true classes; a solution with a tile for each class,
-annealed to the coldest temperature of the figure; spectral clustering on its posterior overlap diag(rho) P and on the
-Gaussian kernel exp(-lambda ||x - y||^2); a Gaussian mixture; and, for data in the plane, a decoder in the feature space
-of a Gaussian kernel whose width is 1.5 times the median distance to the seventh neighbour. This width does not depend
-on the classes.
+Three pictures. The first has partitions into as many parts as classes. From left to right: true classes; a solution
+with a tile for each class, annealed to the coldest temperature of the figure; spectral clustering on its overlap
+diag(rho) P and on the Gaussian kernel exp(-lambda ||x - y||^2); a Gaussian mixture; and, for data in the plane, a
+decoder in the feature space of a Gaussian kernel whose width is 1.5 times the median distance to the seventh neighbour.
+This width does not depend on the classes.
 
-Middle: along the branch of many tiles, the scores of the partitions against the true classes, with as many clusters as
-distinct reconstructions for all methods, and the eigenvalues of P. Grey lines are critical temperatures (at most the
-eight hottest, two for the digits). In the shaded range the number of clusters by the eigengap differs from the number
-of reconstructions. Bottom: the decoder in feature space for kernels of many widths, and spectral clustering on the same
-kernel.
+The second, -scores, has the scores of the partitions against the true classes along the branch of many tiles, with as
+many clusters as distinct reconstructions for all methods, and the eigenvalues of P. Grey lines are critical
+temperatures (at most the eight hottest, two for the digits). In the shaded range the number of clusters by the eigengap
+differs from the number of reconstructions. The third, -kernels, has the decoder in feature space for kernels of many
+widths, and spectral clustering on the same kernel.
 
 Writes PNG, PDF and an .npz of every plotted array with its settings, and prints a table of all scores.
 """
@@ -36,7 +36,7 @@ from tqdm.auto import tqdm
 
 import constrained_vae as cv
 from analysis import _command
-from analysis._spectral_picture import STYLES, draw
+from analysis._spectral_picture import STYLES, draw, draw_kernels, draw_scores
 from constrained_vae._utils.blas import single_threaded
 
 SETS = ("four_clusters", "rings", "moons", "digits")
@@ -66,7 +66,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             progress=not args.quiet,
         )
 
-    return _command.run("spectral", work, args.out, draw, table)
+    return _command.run("spectral", work, args.out, draw, table, {"-scores.png": _scores, "-kernels.png": _kernels})
+
+
+def _scores(arrays: _command.Arrays, settings: dict[str, Any], path: str) -> None:
+    """Write the picture of the scores along the branch."""
+    _command.write_png(path, draw_scores(arrays))
+
+
+def _kernels(arrays: _command.Arrays, settings: dict[str, Any], path: str) -> None:
+    """Write the picture of the kernels of many widths, if there is a set in the plane."""
+    figure = draw_kernels(arrays)
+    if figure is not None:
+        _command.write_png(path, figure)
 
 
 def _options() -> argparse.ArgumentParser:

@@ -19,6 +19,7 @@ from .diagnostics import Blur as Blur, Report as Report, report as report
 from .effort import Effort as Effort, Estimate as Estimate, estimate as estimate
 from .equations import Expectations as Expectations, bits as bits
 from .estimator import FixedPointVAE as FixedPointVAE
+from .exploring.explore import Explorer as Explorer, explore as explore
 from .frontier.certificate import Certificate as Certificate, certify as certify
 from .frontier.curve import Excess as Excess, RateDistortionCurve as RateDistortionCurve
 from .frontier.nucleation import hysteresis_interval as hysteresis_interval, nucleation_beta as nucleation_beta
@@ -50,9 +51,15 @@ from .phases.criticality import (
 )
 from .phases.jacobian import Eigenpairs as Eigenpairs, Jacobian as Jacobian
 from .phases.peaks import Peak as Peak
+from .phases.suggest import Plateau as Plateau, Suggestions as Suggestions, suggest as suggest
 from .phases.sweep import default_betas as default_betas, sweep as sweep
 from .phases.tangent import Tangent as Tangent, tangent as tangent
-from .phases.transitions import Transition as Transition, match_peaks as match_peaks, transitions as transitions
+from .phases.transition_list import (
+    Transition as Transition,
+    Transitions as Transitions,
+    match_peaks as match_peaks,
+)
+from .phases.transitions import transitions as transitions
 from .problems.block_expectations import block_expectations as block_expectations
 from .results.fixed_point import FixedPoint as FixedPoint, NotConvergedError as NotConvergedError
 from .results.status import NotConvergedWarning as NotConvergedWarning, Status as Status

@@ -32,6 +32,7 @@ from .data.prepared import Block
 from .objectives.elbo import ELBO
 from .objectives.energies import CrossEntropy, Divergence
 from .phases.branch import Branch
+from .phases.criticality import first_critical_beta
 from .phases.sweep import sweep
 from .problems.posterior import Tiles, energies, posterior
 from .results.fixed_point import FixedPoint
@@ -53,8 +54,10 @@ class FixedPointVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
 
     Parameters
     ----------
-    beta : float
-        Temperature, relative to the decoder's variance.
+    beta : float or "auto"
+        Temperature, relative to the decoder's variance. "auto" is half of the first critical temperature
+        (`first_critical_beta`), that is theta = sigma^2 beta is half of the largest variance of the data along any
+        axis, in whatever unit they are: the mean has split, and little more is resolved. `suggest` finds better ones.
     sigma : float
         Standard deviation of the Gaussian decoder, in units of X. Variance below theta = sigma^2 beta, in squared
         units, is not resolved. Standardise features of different units.
@@ -92,6 +95,8 @@ class FixedPointVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
 
     Attributes
     ----------
+    beta_ : float
+        Temperature of the fit.
     solution_ : FixedPoint
         The solution, which other functions of the package take. It contains the training data, also when it is pickled.
     cluster_centers_ : (k, D) array
@@ -126,7 +131,7 @@ class FixedPointVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
 
     def __init__(
         self,
-        beta: float = 1.0,
+        beta: float | str = "auto",
         *,
         sigma: float = 1.0,
         likelihood: str = "gaussian",
@@ -204,7 +209,7 @@ class FixedPointVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
             "seed": int(_generator(self.random_state).randint(2**31 - 1)),
             "on_failure": "return",
         }
-        objective = ELBO(self.beta, self.sigma, self.likelihood)
+        objective = ELBO(1.0, self.sigma, self.likelihood).at(self._temperature(X, rho))
         if last is not None:
             self._check_last(last, X.shape[1])
             found = [solve(X, objective, start=last, **common)]
@@ -215,6 +220,7 @@ class FixedPointVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
         if not found or found[0].status is Status.INTERRUPTED:
             raise KeyboardInterrupt  # so that a grid search ends, too
         self.solution_: FixedPoint = found[0]
+        self.beta_ = objective.beta
         report_failure(self.solution_, "warn", stacklevel=5)
         logger.info("%s", self.solution_)
         distinct, frame = self.solution_.distinct, self.solution_.frame
@@ -231,6 +237,14 @@ class FixedPointVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
                 f"warm_start wants {k} tiles and {d} features as in the last fit, got n_tiles={self.n_tiles} and {dim} "
                 "features: set warm_start=False, or fit a clone of the estimator"
             )
+
+    def _temperature(self, X: FloatArray, rho: FloatArray) -> float:
+        """beta, or half of the first critical temperature; 1 if all points coincide."""
+        if not isinstance(self.beta, str):
+            return self.beta
+        check_choice(self.beta, "beta", ("auto",))
+        objective = ELBO(1.0, self.sigma, self.likelihood)
+        return first_critical_beta(X, objective, weights=rho, backend=self.backend) / 2 or 1.0
 
     def predict(self, X: npt.ArrayLike) -> npt.NDArray[np.intp]:
         """Reconstruction of largest posterior mass, an index of `cluster_centers_`.

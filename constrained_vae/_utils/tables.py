@@ -22,7 +22,8 @@ def as_html(title: str, columns: Columns, facts: Iterable[tuple[str, str]] = ())
         lines = ([] if head is None else [_line(head, "th")]) + [_line(row) for row in rows]
         return f"<table>{''.join(lines)}</table>" if lines else ""
 
-    return f"<p><b>{html.escape(title)}</b></p>{table(facts)}{table(_rows(columns), columns)}"
+    shown = table(_rows(columns), columns) if columns else ""
+    return f"<p><b>{html.escape(title)}</b></p>{table(facts)}{shown}"
 
 
 def _line(cells: Iterable[str], tag: str = "td") -> str:

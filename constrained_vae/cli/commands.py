@@ -30,6 +30,7 @@ from ..phases.transitions import transitions as find_transitions
 from ..results.fixed_point import FixedPoint
 from ..results.status import Status
 from ..solvers.solve import solve as solve_fixed_point
+from .exploring import explore as explore, suggest as suggest
 from .outcome import Outcome, outcome_of_training, plotting, table_of_thresholds
 from .output import is_archive
 from .values import beta_grid, hidden_widths, pair
@@ -88,7 +89,10 @@ def sweep(args: argparse.Namespace, data: DataSet) -> Outcome:
     @functools.cache
     def facts() -> dict[str, Any]:
         first = first_critical_beta(data.x, objective, weights=data.weights, backend=args.backend)
-        return {"first_critical_beta": first, "peaks": [*map(float, branch.peaks())] if len(branch) >= 5 else []}
+        return {
+            "first_critical_beta": first,
+            "peaks": [*map(float, branch.peaks(variable="log_beta"))] if len(branch) >= 5 else [],
+        }
 
     def draw(ax: Axes) -> Axes:
         order, first = branch.betas.argsort(), facts()["first_critical_beta"]
@@ -98,7 +102,7 @@ def sweep(args: argparse.Namespace, data: DataSet) -> Outcome:
     def text() -> str:
         peaks = ", ".join(f"{beta:.4g}" for beta in facts()["peaks"]) or "none"
         first = f"first critical beta {facts()['first_critical_beta']:.9g}"
-        return f"{branch}\n{tables.as_text(branch._columns)}\n{first}; highest peaks at {peaks}"
+        return f"{branch}\n{tables.as_text(branch._columns)}\n{first}; highest peaks in log beta at {peaks}"
 
     return Outcome(branch.save, draw, text, lambda: branch._columns, facts, lambda: branch.converged)
 
@@ -124,9 +128,10 @@ def transitions(args: argparse.Namespace, data: DataSet) -> Outcome:
 
     def text() -> str:
         listed = "\n".join(map(repr, found)) or "no transitions"
-        return f"{listed}\ncomplete down to beta={found.complete_to:.6g}: {found.ended}"
+        return f"{listed}\n{found.scope}"
 
-    return Outcome(save, draw, text, columns, lambda: {"complete_to": found.complete_to, "ended": found.ended})
+    facts = {"complete_to": found.complete_to, "ended": found.ended, "tiles": found.tiles}
+    return Outcome(save, draw, text, columns, lambda: facts)
 
 
 def frontier(args: argparse.Namespace, data: DataSet) -> Outcome:

@@ -1,4 +1,4 @@
-"""The command line `constrained-vae` with the commands solve, sweep, transitions, frontier, train and estimate.
+"""The command line `constrained-vae`, with suggest, explore, solve, sweep, transitions, frontier, train, estimate.
 
 A command computes, then writes the file, then draws the picture, and prints at last; none of the three needs another
 one. Exit codes: 0 done; 1 not converged; 2 bad input; 3 computed, but the file, the picture or the text could not be
@@ -210,6 +210,14 @@ def _parser() -> _Parser:
     made = command("transitions", "exact critical temperatures", "four_clusters --betas 0.2:12 --out t.json", solver)
     made.add_argument("--betas", metavar="LOW:HIGH", help="range; by default it spans the transitions of the data")
     made.add_argument("--limit", type=int, help="largest number of transitions, hottest first")
+
+    made = command("suggest", "which beta, and which kappa: what stands out in the data", "four_clusters", exact)
+    made.add_argument("--most", type=int, default=12, help="largest number of reconstructions (%(default)s)")
+    made.add_argument("--time-limit", type=float, help="seconds after which what there is is written; code 1")
+
+    made = command("explore", "a page with the temperature as a slider", "four_clusters --out page.html", exact)
+    made.add_argument("--no-spectral", action="store_true", help="without the comparison with spectral clustering")
+    made.add_argument("--time-limit", type=float, help="seconds after which what there is is written; code 1")
 
     example = "four_clusters --betas 0.1:9:12 --model 2.0:0.1 --plot f.png"
     made = command("frontier", "the rate-distortion function, certified", example, exact)

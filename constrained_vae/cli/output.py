@@ -22,7 +22,9 @@ def check(args: argparse.Namespace) -> None:
     out: Path | None = args.out
     plot: Path | None = args.plot
     archive = ".pt" if args.command == "train" and args.model != "mlp" else ".npz"
-    if out is not None and out.suffix not in (archive, ".json"):
+    if args.command == "explore" and (out is None or out.suffix not in (".html", ".json")):
+        raise ValueError(f"--out must be an .html file to write the page to, or a .json file, got {out}")
+    if args.command != "explore" and out is not None and out.suffix not in (archive, ".json"):
         raise ValueError(f"--out must be a {archive} or .json file, got {out}")
     if plot is not None:
         from matplotlib.figure import Figure

@@ -16,6 +16,7 @@ from .._utils import tables
 from .._utils.arrays import FloatArray
 from .._utils.checks import check_choice, check_flag, check_non_negative, finite_array, shown
 from .._utils.files import FORMAT, check_contents, entry, naming, read_npz
+from .._utils.pictures import picture
 from .._utils.writing import write_npz
 from ..data import signature
 from ..objectives.elbo import LIKELIHOODS
@@ -68,6 +69,13 @@ class Excess:
         how = "rigorous" if self.rigorous else "heuristic"
         each = f", each at {100 * self.confidence:g} %" if self.confidence < 1 else ""
         return f"Excess(least={self.least:.6g}, most={self.most:.6g} nats{each}, {how})"
+
+    def _repr_html_(self) -> str:
+        facts = [("at least", f"{self.least:.6g} nats"), ("at most", f"{self.most:.6g} nats")]
+        facts.append(("bounds", "rigorous" if self.rigorous else "heuristic"))
+        if self.confidence < 1:
+            facts.append(("confidence of each", f"{100 * self.confidence:g} %"))
+        return tables.as_html("Distance from the frontier", {}, facts)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -138,8 +146,8 @@ class RateDistortionCurve:
         how = "" if self.rigorous.all() else f" (heuristic{some})"
         return (
             f"RateDistortionCurve({len(self.betas)} temperatures, {', '.join(spans)} nats, "
-            f"gap at most {self.gap.max():.1e} nats{how}, {len(self.events)} changes of support"
-            f"{', bounds of the source' * (self.population is not None)})"
+            f"gap at most {max(self.gap.max(), 0.0):.1e} nats{how}, {len(self.events)} changes of support"
+            f"{', bounds of the source' * (self.population is not None)}{', incomplete' * (not self.complete)})"
         )
 
     def _repr_html_(self) -> str:
@@ -151,6 +159,60 @@ class RateDistortionCurve:
         own = {name: getattr(self, name) for name in names}
         bound = np.where(self.rigorous, "rigorous", "heuristic")
         return {"beta": self.betas, "multiplier": self.multipliers, **own, "bound": bound, "n_sites": self.n_sites}
+
+    def to_frame(self) -> Any:
+        """A pandas data frame with a row per temperature, hottest first.
+
+        Its columns are beta, multiplier, distortion (the unit of the curve), rate and gap (nats), bound ("rigorous" or
+        "heuristic") and n_sites.
+
+        Raises
+        ------
+        ImportError
+            If pandas, an optional dependency, is not installed.
+        """
+        return tables.as_frame(self._columns)
+
+    def plot(self, models: Mapping[str, Any] | None = None, ax: Any = None) -> Any:
+        """Draw R against D between its bounds, with models by name.
+
+        Parameters
+        ----------
+        models : mapping of str to model, optional
+            Runs, solutions, branches, or points (distortion, rate), by the names of the legend.
+        ax : Axes, optional
+            Axes to draw on; new Axes by default.
+
+        Returns
+        -------
+        Axes
+        """
+        unit = "units of $x^2$" if self.likelihood == "gaussian" else "nats"
+        return picture("rate_distortion", self, models, unit, ax)
+
+    def rate_at(self, distortion: npt.ArrayLike) -> Any:
+        """Least known rate of a code of these distortions, in nats: `bound_above`, which is attained.
+
+        R(D) is between `bound_below` and this rate. It is infinite below the least distortion of any code.
+
+        Parameters
+        ----------
+        distortion : float or array_like
+            Distortions in the unit of the curve.
+
+        Returns
+        -------
+        float, or array of the shape of `distortion`
+
+        Examples
+        --------
+        >>> import constrained_vae as cv
+        >>> curve = cv.rate_distortion([[-1.0], [1.0]], betas=[0.9, 0.5, 0.2])
+        >>> round(curve.rate_at(1.0), 6), round(curve.rate_at(0.083186), 4)  # no code; log 2 - h((1 + sqrt(1 - D)) / 2)
+        (0.0, 0.5903)
+        """
+        rate = self.bound_above(distortion)
+        return float(rate) if np.ndim(rate) == 0 else rate
 
     @property
     def gap(self) -> FloatArray:

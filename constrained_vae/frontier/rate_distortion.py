@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any, cast
 
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm.auto import tqdm
 
-from .._utils import deadline
+from .._utils import deadline, progress as progress_bars
 from .._utils.arrays import FloatArray
 from .._utils.checks import (
     asks_to_stop,
@@ -28,9 +28,10 @@ from ..data import signature
 from ..data.rows import RowBlocks
 from ..objectives.elbo import ELBO
 from ..phases.criticality import critical_beta
+from ..phases.sweep import report_ending
 from ..problems.problem import Problem
-from ..results.fixed_point import FixedPoint, NotConvergedError
-from ..results.status import NotConvergedWarning, Status
+from ..results.fixed_point import FixedPoint
+from ..results.status import Status
 from ..solvers.pose import check_on_failure
 from ..solvers.solve import report_failure
 from .certificate import DataPasses
@@ -96,7 +97,7 @@ def rate_distortion(
     time_limit : float, optional
         Budget of the whole curve in seconds, kept as in `solve`.
     progress : bool
-        Show a progress bar.
+        Show a progress bar, also while the default temperatures are sought.
     callback : callable, optional
         Called with every solution; a true return value stops the computation.
 
@@ -110,6 +111,13 @@ def rate_distortion(
     ------
     ValueError
         For bad input.
+    NotConvergedError
+        With ``on_failure="raise"``, if a gap is not met, or the callback or the time limit ends the computation.
+
+    Warns
+    -----
+    NotConvergedWarning
+        If a gap is not met, and if Ctrl-C, the callback or the time limit ends the computation.
 
     Examples
     --------
@@ -132,7 +140,7 @@ def rate_distortion(
     solutions: list[CertifiedFixedPoint] = []
     unseen = None if held_out is None else HeldOut.of(problem, held_out, confidence, seed)
     events: list[SupportChange] = []
-    fine, complete = min(gap, _SUPPORT_GAP), False
+    fine, complete, ended = min(gap, _SUPPORT_GAP), False, ""
 
     def solved(beta: float, gap: float, start: FixedPoint | None, prove: bool = True) -> CertifiedFixedPoint:
         solution = optimum(problem.at(at(beta)), gap, max_maps, start, prove=prove)
@@ -151,23 +159,31 @@ def rate_distortion(
         """Down to a rate of nearly the entropy; the solutions on the way are those of a curve that ends here."""
         with deadline.finishing():
             top, enough = critical_beta(problem), _ENTROPY_SHARE * _ends(DataPasses(problem))[1, 1]
-        top, _ = nucleation(problem, top)
         bottom = top
-        with tqdm(disable=not progress, desc="end of the temperatures", unit="beta") as bar:
+        with tqdm(disable=not progress, bar_format="{desc} [{elapsed}{postfix}]", desc="first temperature") as bar:
+            try:
+                top, _ = nucleation(problem, top)
+            except KeyboardInterrupt:  # what there is: no code, at the first critical temperature
+                with deadline.within(0.0):
+                    solutions.append(solved(top, _GRID_END_GAP, None, prove=False))
+                raise
+            bottom = top
+            bar.set_description_str("last temperature")
             while not solutions or solutions[-1].rate < enough:
                 if solutions:
                     deadline.check()
                 bottom /= 2
                 solutions.append(solved(bottom, _GRID_END_GAP, solutions[-1] if solutions else None, prove=False))
-                bar.update()
+                bar.set_postfix_str(f"beta={bottom:.4g}, {solutions[-1].rate / enough:.0%} of the rate")
         deadline.check()
         solutions.clear()
         return np.geomspace(top, bottom, _GRID_SIZE)
 
     try:
-        with deadline.within(time_limit):
+        with deadline.within(time_limit), ExitStack() as bars:
             grid = default_grid() if grid is None else grid
-            for beta in tqdm(grid, disable=not progress, desc="rate-distortion", unit="beta"):
+            bar = bars.enter_context(tqdm(grid, disable=not progress, desc="rate-distortion", unit="beta"))
+            for number, beta in enumerate(bar, start=1):
                 start = solutions[-1] if solutions else None
                 if start is not None:
                     deadline.check()
@@ -178,18 +194,19 @@ def rate_distortion(
                 if start is not None:
                     events += located(start, solutions[-1], compared, locate or np.inf)
                 if asks_to_stop(callback, solutions[-1]):
+                    progress_bars.done(bar)
+                    ended = "stopped by the callback" * (number < len(grid))
                     break
-            else:
+            if not ended:
                 complete = solutions[-1].converged or not deadline.passed()
     except deadline.TimeUp:
-        text = f"time_limit={time_limit:g}: the curve ends at beta={solutions[-1].beta:.6g}"
-        if on_failure == "raise":
-            raise NotConvergedError(text, solutions[-1]) from None
-        if on_failure == "warn":
-            warnings.warn(text, NotConvergedWarning, stacklevel=2)
+        ended = f"time_limit={time_limit:g}"
     except KeyboardInterrupt:
         if not solutions or on_failure == "raise":
             raise
+        ended = "interrupted"
+    if ended:
+        report_ending(f"{ended}: the curve ends at beta={solutions[-1].beta:.6g}", solutions[-1], on_failure)
     curve, pressed = finished(lambda: _curve(problem, solutions, events, unseen, complete))
     if pressed and on_failure == "raise":
         raise KeyboardInterrupt

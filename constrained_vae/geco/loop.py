@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 from tqdm.auto import tqdm
 
-from .._utils import deadline
+from .._utils import deadline, progress as progress_bars
 from .._utils.checks import asks_to_stop
 from .._utils.interrupts import deferred_interrupts, finished
 from ..results.status import NotConvergedWarning
@@ -69,11 +69,13 @@ def advance(
                     row = dict(zip(columns, training.step(), strict=True))
                 bar.update()
                 if training.steps % _SHOWN == 0:
-                    postfix = {"D": "distortion", "KL": "kl", **multipliers}
+                    postfix = {"D": "distortion", "KL": "kl"}
+                    postfix |= {f"lambda {name}": column for name, column in multipliers.items()}
                     bar.set_postfix({name: f"{row[column]:.4g}" for name, column in postfix.items()}, refresh=False)
                 if training.steps % every == 0:
                     file.write(training.steps, stacklevel=3)
                 if asks_to_stop(callback, training.steps, row):
+                    progress_bars.done(bar)
                     return f"stopped by the callback at step {training.steps}"
                 if (reason := ends()) and training.steps < steps:
                     return f"{reason} at step {training.steps}"

@@ -66,8 +66,8 @@ class Feasibility:
 
     def __repr__(self) -> str:
         text = (
-            f"{self.name} {self.status}: {self.value:.5g} +- {self.error:.1g} of {self.threshold:.5g} allowed, "
-            f"lambda {self.multiplier:.5g}"
+            f"{self.name} {self.status}: {self.value:.5g}{_known(' +- ', self.error, '.1g')} of {self.threshold:.5g} "
+            f"allowed{_known(', lambda ', self.multiplier, '.5g')}"
         )
         if self.status in ("unreachable", "not met"):
             text += f", best seen {self.best:.5g}"
@@ -78,6 +78,11 @@ class Feasibility:
                 f", lambda C {self.gap:.2g} nats, drift of log lambda {self.log_drift:+.2g}, of KL {self.kl_drift:+.2g}"
             )
         return text + {-1: ", at its lower bound", 0: "", 1: ", at its upper bound"}[self.hit]
+
+
+def _known(text: str, value: float, form: str) -> str:
+    """A text and a number, or nothing if the number is not known."""
+    return "" if np.isnan(value) else f"{text}{value:{form}}"
 
 
 def make_report(

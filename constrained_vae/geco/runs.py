@@ -7,8 +7,10 @@ from functools import cached_property
 from os import PathLike
 from typing import Any
 
+from .._utils import tables
 from .._utils.arrays import FloatArray, PickledByFields
 from .._utils.checks import check_data, check_instance
+from .._utils.pictures import picture
 from ..frontier.curve import RateDistortionCurve
 from ..objectives.constraints import Constraint
 from . import checkpoints
@@ -57,6 +59,17 @@ class Run(PickledByFields):
     def __repr__(self) -> str:
         met = "; ".join(map(repr, self.report.values()))
         return f"Run({self.settings['objective']}, {len(self.history)} steps, {self.stopped}{'; ' * bool(met)}{met})"
+
+    def _repr_html_(self) -> str:
+        facts = [("objective", str(self.settings["objective"])), ("steps", str(len(self.history)))]
+        facts.append(("ended", self.stopped))
+        names = ("name", "status", "value", "error", "threshold", "multiplier")
+        columns = {name: [getattr(found, name) for found in self.report.values()] for name in names}
+        return tables.as_html("Run", columns if self.report else {}, facts)
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw distortion, KL and multipliers against the steps of training; the Axes."""
+        return picture("training", self, ax)
 
     @property
     def multipliers(self) -> dict[str, float]:

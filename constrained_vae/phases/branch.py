@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from os import PathLike
 from typing import Any, overload
@@ -13,8 +13,9 @@ import numpy.typing as npt
 
 from .._utils import tables
 from .._utils.arrays import FloatArray
-from .._utils.checks import check_choice, check_count, check_positive
+from .._utils.checks import check_choice, check_count, check_flag, check_positive
 from .._utils.files import naming
+from .._utils.pictures import picture
 from ..objectives.base import Objective
 from ..results import storage
 from ..results.fixed_point import FixedPoint
@@ -34,6 +35,8 @@ class Branch:
     restarts : int
         Option of the sweep. With 0 the branch is that of the protocol (T13), else a sequence of solutions of low free
         energy, which need not be connected.
+    complete : bool
+        False if Ctrl-C, a callback or a limit ended the sweep before its last temperature.
 
     Examples
     --------
@@ -46,6 +49,7 @@ class Branch:
     solutions: tuple[FixedPoint, ...]
     direction: str
     restarts: int = 0
+    complete: bool = True
 
     def __len__(self) -> int:
         return len(self.solutions)
@@ -55,8 +59,9 @@ class Branch:
     @overload
     def __getitem__(self, index: slice) -> Branch: ...
     def __getitem__(self, index: int | slice) -> FixedPoint | Branch:
-        found = self.solutions[index]
-        return Branch(found, self.direction, self.restarts) if isinstance(found, tuple) else found
+        if isinstance(index, slice):
+            return replace(self, solutions=self.solutions[index])
+        return self.solutions[index]
 
     def __iter__(self) -> Iterator[FixedPoint]:
         return iter(self.solutions)
@@ -65,7 +70,7 @@ class Branch:
         span = f", beta {self.betas[0]:.4g} to {self.betas[-1]:.4g}" if len(self) else ""
         failed = sum(not s.converged for s in self.solutions)
         searched = f", restarts={self.restarts}" if self.restarts else ""
-        ending = f", {failed} not converged" if failed else ""
+        ending = f", {failed} not converged" * bool(failed) + ", incomplete" * (not self.complete)
         return f"Branch({len(self)} solutions, direction={self.direction!r}{searched}{span}{ending})"
 
     def _repr_html_(self) -> str:
@@ -178,6 +183,23 @@ class Branch:
         order = np.argsort(self.betas)
         return find_kinks(self.betas[order], self.distortion[order], k=k, variable=variable)
 
+    def plot(self, critical: npt.ArrayLike | None = None, ax: Any = None) -> Any:
+        """Draw D and its second derivative in log beta against temperature, with the first critical temperature.
+
+        Parameters
+        ----------
+        critical : (n,) array_like, optional
+            Critical temperatures, such as those of `transitions`; by default the first one, which is exact (T9).
+        ax : Axes, optional
+            Axes to draw on; new Axes by default.
+
+        Returns
+        -------
+        Axes
+            Those of D; the second derivative has its own axis at the right.
+        """
+        return picture("phases", self, critical, ax)
+
     def save(self, path: str | PathLike[str]) -> None:
         """Write the branch, including the data, to a .npz file, which `Branch.load` reads."""
         if not len(self):
@@ -185,8 +207,8 @@ class Branch:
         stacked = {name: np.stack([getattr(s, name) for s in self.solutions]) for name in ("decoder", "marginal")}
         first = self.solutions[0]
         arrays = {**stacked, "x": first.x, "weights": first.weights}
-        settings = {"direction": self.direction, "restarts": self.restarts}
-        storage.save(path, "Branch", [vars(s) for s in self.solutions], arrays, **settings)
+        about = {"direction": self.direction, "restarts": self.restarts, "complete": self.complete}
+        storage.save(path, "Branch", [vars(s) for s in self.solutions], arrays, **about)
 
     @classmethod
     def load(cls, path: str | PathLike[str], objective: Objective | None = None) -> Branch:
@@ -194,4 +216,6 @@ class Branch:
         solutions, header = storage.load(path, "Branch", FixedPoint, objective, several=True)
         with naming(f"{path} does not hold a saved Branch"):
             direction = check_choice(header.get("direction"), "direction", ("down", "up"))
-            return cls(tuple(solutions), direction, check_count(header.get("restarts", 0), "restarts", 0))
+            restarts = check_count(header.get("restarts", 0), "restarts", 0)
+            complete = check_flag(header.get("complete", True), "complete")
+            return cls(tuple(solutions), direction, restarts, complete)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import heapq
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,7 @@ from scipy.cluster.hierarchy import to_tree
 from scipy.linalg import eigvalsh
 from tqdm.auto import tqdm
 
-from .._utils import deadline, memory
+from .._utils import deadline, memory, progress as progress_bars
 from .._utils.arrays import FloatArray
 from .._utils.checks import (
     asks_to_stop,
@@ -33,8 +34,8 @@ from ..data.sample import spanning_sample
 from ..latent.tiling import Tiling
 from ..objectives.base import Objective
 from ..problems.problem import Problem, is_homogeneous
-from ..results.fixed_point import FixedPoint
-from ..results.status import Status
+from ..results.fixed_point import FixedPoint, NotConvergedError
+from ..results.status import NotConvergedWarning, Status
 from ..solvers.options import Options
 from ..solvers.pose import pose
 from ..solvers.solve import initial_sites, report_failure
@@ -120,14 +121,24 @@ def sweep(
     Returns
     -------
     Branch, or (Branch, Branch) for "both"
-        If the sweep is stopped or interrupted (Ctrl-C), the solutions so far. If heating did not begin, its branch is
-        empty. When the time is up, the last solution has the status BUDGET_USED: it is the point after one map at the
-        first temperature that was not reached. A search (`restarts`) that is cut short keeps what it has found.
+        If Ctrl-C, the callback or the time limit ends the sweep, the solutions so far, with `complete` False. If
+        heating did not begin, its branch is empty. When the time is up, the last solution has the status BUDGET_USED:
+        it is the point after one map at the first temperature that was not reached. A search (`restarts`)
+        that is cut short keeps what it has found.
 
     Raises
     ------
     ValueError
         For bad input, and if all points coincide and no `betas` are given.
+    NotConvergedError
+        With ``on_failure="raise"``, if a solution does not converge, or the callback or the time limit ends the sweep.
+    KeyboardInterrupt
+        With ``on_failure="raise"``, after Ctrl-C.
+
+    Warns
+    -----
+    NotConvergedWarning
+        If a solution does not converge, and if the sweep ends before its last temperature.
 
     Examples
     --------
@@ -139,6 +150,7 @@ def sweep(
     check_callable(callback, "callback")
     seed, predict, progress = check_seed(seed), check_flag(predict, "predict"), check_flag(progress, "progress")
     restarts = check_count(restarts, "restarts", 0)
+    time_limit = check_time_limit(time_limit)
     resolution = check_number(resolution, "resolution", "positive and at most 0.1", lambda number: 0 < number <= 0.1)
     posed = pose(
         x,
@@ -163,6 +175,7 @@ def sweep(
         )
 
     def follow(grid: FloatArray, direction: str, start: Any, callback: Callable[[Branch], Any] | None) -> Branch:
+        """The branch along a grid; why it ended early is noted in `endings`."""
         path = Continuation(problem, posed.tiling, options, predict)
         order = grid[::-1] if direction == "down" else grid
         solutions: list[FixedPoint] = []
@@ -175,6 +188,7 @@ def sweep(
             if solutions:
                 order = order[order < start.beta] if direction == "down" else order[order > start.beta]
         bar = tqdm(order, disable=not progress, desc=f"sweep {direction}", unit="beta")
+        ended = ""
 
         def report(state: State) -> None:
             bar.set_postfix_str(f"beta={state.beta:.4g}, {len(state.sites)} reconstructions", refresh=False)
@@ -187,7 +201,7 @@ def sweep(
             return asks_to_stop(callback, Branch(tuple(solutions), direction, restarts))
 
         try:
-            for beta in map(float, bar):
+            for number, beta in enumerate(map(float, bar), start=1):
                 if state is None and solutions:
                     state = path.solve(start.beta, initial_sites(posed, start, seed))
                 if state is None:
@@ -203,6 +217,8 @@ def sweep(
                     solutions[-1] = state.solution
                 report_failure(state.solution, on_failure, stacklevel=5)
                 if stopped():
+                    ended = "stopped by the callback" * (number < len(order))
+                    progress_bars.done(bar)
                     break
             else:
                 replaced = moves.exchanged(states) if restarts else ()
@@ -211,14 +227,23 @@ def sweep(
                     if stopped():
                         break
         except KeyboardInterrupt:
-            pass
+            ended = "interrupted"
         except deadline.TimeUp:
+            ended = f"time_limit={time_limit:g}"
             if len(states) < len(order):
                 given = path.mean if start is None else initial_sites(posed, start, seed)
                 last = annealing.path[-1] if annealing.path else state
                 solutions.append(path.unfinished(beta, given if last is None else last.sites))
-                report_failure(solutions[-1], on_failure, stacklevel=5)
-        return Branch(tuple(solutions), direction, restarts)
+        finally:
+            bar.close()
+        if ended:
+            there = f", {direction} to beta={states[-1].beta:.6g}" if states else ""
+            endings.append(
+                f"{ended}: {known + len(states)} of {len(grid)} temperatures were solved{there}; the branch ends there"
+                if len(states) < len(order)
+                else f"{ended}: all {len(grid)} temperatures were solved, and the search for a lower F ended early"
+            )
+        return Branch(tuple(solutions), direction, restarts, complete=not ended)
 
     first_transition = functools.cache(lambda: critical_beta(problem))
 
@@ -232,16 +257,39 @@ def sweep(
             return path.collapsed(beta)
         return annealing.cool(path.collapsed(1.01 * top), beta)  # after all splits on the way, as in a longer sweep
 
-    with deadline.within(check_time_limit(time_limit)):
+    def followed(grid: FloatArray | None) -> tuple[Branch, ...]:
+        """The branches of the direction, or of both directions."""
         if grid is None:
             with deadline.finishing():  # no result without a temperature
                 grid = default_grid(problem, first_transition())
         if direction == "down" or (direction == "up" and start is not None):
-            return follow(grid, direction, start, callback)
+            return (follow(grid, direction, start, callback),)
         down = follow(grid, "down", start, callback if direction == "both" else None)
         late = deadline.passed() and direction == "up"  # it ends at its first temperature
-        up = follow(grid, "up", down[-1], callback) if len(down) == len(grid) or late else Branch((), "up")
-        return (down, up) if direction == "both" else up
+        up = Branch((), "up", complete=False)
+        if down.complete or late:
+            up = follow(grid, "up", down[-1], callback)
+        elif direction == "up":
+            endings.append(f"{endings[-1].split(':')[0]}: heating did not begin")
+        return (down, up) if direction == "both" else (up,)
+
+    endings: list[str] = []
+    with deadline.within(time_limit):
+        branches = followed(grid)
+    if endings:
+        solved = [solution for branch in branches for solution in branch]
+        report_ending(endings[-1], solved[-1] if solved else None, on_failure)
+    return (branches[0], branches[1]) if len(branches) == 2 else branches[0]
+
+
+def report_ending(ending: str, last: FixedPoint | None, on_failure: str) -> None:
+    """Warn or raise in a public function because a sweep has ended before its last temperature."""
+    if on_failure == "raise":
+        if ending.startswith("interrupted") or last is None:
+            raise KeyboardInterrupt
+        raise NotConvergedError(ending, last) from None
+    if on_failure == "warn":
+        warnings.warn(ending, NotConvergedWarning, stacklevel=3)
 
 
 def default_betas(

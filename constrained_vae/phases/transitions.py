@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from tqdm.auto import tqdm
 
-from .._utils import deadline
+from .._utils import deadline, progress as progress_bars
 from .._utils.arrays import FloatArray
 from .._utils.checks import (
     asks_to_stop,
     check_callable,
     check_count,
     check_flag,
-    check_sequence,
     check_time_limit,
     check_vector,
     shown,
@@ -26,7 +24,6 @@ from .._utils.checks import (
 from ..data.rows import RowBlocks
 from ..latent.tiling import Tiling
 from ..objectives.base import Objective
-from ..results.fixed_point import FixedPoint
 from ..results.status import NotConvergedWarning
 from ..solvers.options import Options
 from ..solvers.pose import pose
@@ -35,8 +32,8 @@ from .cooling import Cooling, Jump
 from .criticality import critical_beta
 from .expansion import moments, predicted_hysteresis, predicted_kind
 from .hysteresis import hysteresis
-from .peaks import Peak
 from .sweep import default_grid
+from .transition_list import Transition, Transitions
 
 _EARLY = (
     "interrupted",
@@ -44,120 +41,6 @@ _EARLY = (
     "precision of the arithmetic",
 )  # reasons for the end of a listing that is not as long as it was to be
 _BETA_TOL = 1e-11  # requested accuracy of log beta at a transition; the eigenvalue is as accurate as the solution
-
-
-@dataclass(frozen=True, eq=False)
-class Transition:
-    """One event of the cooling branch, at a critical temperature of deterministic annealing.
-
-    A reconstruction splits, reconstructions merge, or the branch folds and the state jumps.
-
-    Attributes
-    ----------
-    beta : float
-        Temperature at which the largest eigenvalue of the Jacobian, split modes included, is 1.
-    kind : {"continuous", "first-order", "merger", "fold"}
-        A split is continuous if the split branch ends at `beta` on heating, else it is of first order. If the split
-        branch exists only within 1e-4 of `beta`, and its parts are close to each other, the expansion decides (T13). In
-        a merger, reconstructions meet, or one loses its mass. At a fold the state jumps to other reconstructions.
-    bracket : (float, float)
-        Temperatures between which the transition was located; the branch is unstable at the lower one.
-    before : FixedPoint
-        The solution at `beta`, before the split; before a merger or a fold the solution at beta (1 + 1e-6).
-    after : FixedPoint
-        The solution below, at beta (1 - 1e-3), or nearer to beta if another transition follows before that. After a
-        merger or a fold it is the solution at beta (1 - 1e-6).
-    reconstruction : int
-        Number of the reconstruction that splits, among the distinct reconstructions of `before`; in a merger or a fold,
-        of the reconstruction that moves farthest.
-    direction : (D,) array
-        The unstable axis, or the direction of that move: a unit vector in the coordinates of the objective (those of x
-        for the Gaussian decoder).
-    tiles_before : int
-        Tiles at that reconstruction.
-    tiles_after : tuple of int
-        Tiles at each part of that reconstruction after the transition.
-    skewness, excess_kurtosis : float
-        Moments of the data of the reconstruction along the direction. They are NaN if the energy is not a squared
-        distance, if the direction is not unique because of a symmetry, and for a merger or a fold.
-    predicted : {"continuous", "first-order"} or None
-        The kind that the expansion (T13) predicts from skewness and kurtosis; None if these are NaN.
-    heating_end : float
-        Temperature at which the split branch ends when it is heated in small steps; `beta` itself if the transition is
-        continuous. It is NaN if one half joins a neighbouring reconstruction, if the end was not found, and for a
-        merger or a fold. It is infinite if the branch does not end, which is possible for energies with more than one
-        minimum.
-    crossing : float
-        Temperature at which the free energies of the two branches are equal, between `beta` and `heating_end`; NaN
-        where `heating_end` is, and if they do not cross.
-    jump : float
-        Fall of the distortion at `beta`, in squared units of x; 0 if the transition is continuous.
-
-    Examples
-    --------
-    >>> transitions([[-3.0], [3.0]], beta_range=(1, 20), n_tiles=2)[0]
-    Transition(beta=9, continuous, 1 to 2 reconstructions)
-    """
-
-    beta: float
-    kind: str
-    bracket: tuple[float, float]
-    before: FixedPoint
-    after: FixedPoint
-    reconstruction: int
-    direction: FloatArray
-    tiles_before: int
-    tiles_after: tuple[int, ...]
-    skewness: float
-    excess_kurtosis: float
-    predicted: str | None
-    heating_end: float
-    crossing: float
-    jump: float
-
-    @property
-    def n_before(self) -> int:
-        """Number of distinct reconstructions above the transition."""
-        return len(self.before.distinct)
-
-    @property
-    def n_after(self) -> int:
-        """Number of distinct reconstructions below the transition."""
-        return len(self.after.distinct)
-
-    def __repr__(self) -> str:
-        text = f"Transition(beta={self.beta:.9g}, {self.kind}, {self.n_before} to {self.n_after} reconstructions"
-        return text + (f", hysteresis up to {self.heating_end:.6g})" if self.kind == "first-order" else ")")
-
-
-class Transitions(list[Transition]):
-    """A list of transitions, hottest first, that says down to which temperature it is complete.
-
-    Parameters
-    ----------
-    found : iterable of Transition
-        The transitions.
-    complete_to : float
-        The listing has every transition between its highest temperature and this one.
-    ended : str
-        Why it ends there.
-
-    Examples
-    --------
-    >>> transitions([[-3.0], [3.0]], beta_range=(1, 20), n_tiles=2).ended
-    'end of the range'
-    """
-
-    def __init__(self, found: Iterable[Transition] = (), complete_to: float = np.nan, ended: str = "") -> None:
-        super().__init__(found)
-        self.complete_to, self.ended = complete_to, ended
-
-    def copy(self) -> Transitions:
-        """A shallow copy, which is as complete."""
-        return Transitions(self, self.complete_to, self.ended)
-
-    def __repr__(self) -> str:
-        return f"Transitions({super().__repr__()}, complete down to beta={self.complete_to:.6g}: {self.ended})"
 
 
 def transitions(
@@ -245,7 +128,7 @@ def transitions(
             if beta_range is None:
                 grid = default_grid(problem, first)
                 beta_range = float(grid[0]), float(grid[-1])
-        found = Transitions([], beta_range[0], "end of the range")
+        found = Transitions([], beta_range[0], "end of the range", _tiles(posed.tiling, posed.free))
         if first > 0:  # else all points coincide
             _list(branch, 1.01 * first, beta_range, found, limit, callback, progress)
     if found.ended in _EARLY:
@@ -268,11 +151,13 @@ def _list(
     low, high = beta_range
     cooling, beta = Cooling(branch), start  # the listing is complete down to beta
     try:
-        with tqdm(total=max(0.0, np.log(start / low)), disable=not progress, desc="cooling", unit=" log beta") as bar:
+        length = max(0.0, float(np.log(start / low)))
+        with tqdm(total=length, disable=not progress, desc="cooling", bar_format=progress_bars.SHARE) as bar:
             for event in cooling.events(start, low):
                 if isinstance(event, State):
                     beta = event.beta
-                    bar.update(np.log(start / beta) - bar.n)
+                    bar.set_postfix_str(f"beta={beta:.4g}, {len(found)} transitions", refresh=False)
+                    bar.update(min(float(np.log(start / beta)), length) - bar.n)
                     continue
                 _report(event.at)
                 _report(event.after)
@@ -284,8 +169,10 @@ def _list(
                 stopped = asks_to_stop(callback, list(found))
                 if stopped or len(found) == limit:
                     found.complete_to, found.ended = beta, "stopped by the callback" if stopped else f"limit={limit}"
+                    progress_bars.done(bar)
                     break
             else:
+                progress_bars.done(bar)
                 if not cooling.resolved(low):
                     found.complete_to, found.ended = beta, "precision of the arithmetic"
     except KeyboardInterrupt:
@@ -294,45 +181,12 @@ def _list(
         found.complete_to, found.ended = beta, "time_limit"
 
 
-def match_peaks(peaks: Sequence[Peak], found: Sequence[Transition]) -> npt.NDArray[np.intp]:
-    """Match detected peaks with exact transitions (T12).
-
-    A peak can be matched with a transition inside its bracket, widened by a step of the grid at either end. The nearest
-    pairs in log beta are matched first, each peak and each transition at most once.
-
-    Parameters
-    ----------
-    peaks : sequence of Peak
-        Peaks from `Branch.peaks`.
-    found : sequence of Transition
-        Transitions from `transitions`.
-
-    Returns
-    -------
-    (n, 2) array of int
-        Numbers of the peak and of the transition, hottest first; -1 for a peak or a transition without a match.
-
-    Examples
-    --------
-    >>> found = transitions([[-3.0], [3.0]], beta_range=(1, 20), n_tiles=2)
-    >>> match_peaks([Peak(9.5, 1.0, 4, (8.0, 11.0)), Peak(2.0, 0.5, 1, (1.5, 3.0))], found)  # no match for 2.0
-    array([[ 0,  0],
-           [ 1, -1]])
-    """
-    peaks, found = check_sequence(peaks, "peaks", Peak), check_sequence(found, "found", Transition)
-    near = []
-    for i, peak in enumerate(peaks):
-        low, high = peak.bracket[0] ** 2 / peak.beta, peak.bracket[1] ** 2 / peak.beta
-        near += [(abs(np.log(peak.beta / t.beta)), i, j) for j, t in enumerate(found) if low <= t.beta <= high]
-    pairs: list[tuple[int, int]] = []
-    for _, i, j in sorted(near):
-        if all(i != other and j != another for other, another in pairs):
-            pairs.append((i, j))
-    matched = np.array(pairs, dtype=np.intp).reshape(-1, 2)
-    pairs += [(i, -1) for i in np.setdiff1d(np.arange(len(peaks)), matched[:, 0])]
-    pairs += [(-1, j) for j in np.setdiff1d(np.arange(len(found)), matched[:, 1])]
-    pairs.sort(key=lambda pair: -(found[pair[1]].beta if pair[1] >= 0 else peaks[pair[0]].beta))
-    return np.array(pairs, dtype=np.intp).reshape(-1, 2)
+def _tiles(tiling: Tiling, free: bool) -> str:
+    """The tiles of a listing, in words."""
+    if free:
+        return f"free masses, with at most {len(tiling)} tiles"
+    masses = "equal masses" if len(np.unique(tiling.masses)) == 1 else "the given masses"
+    return f'{len(tiling)} tiles of {masses} (masses="free" does not depend on them)'
 
 
 def _report(state: State) -> None:

@@ -16,6 +16,7 @@ from .._utils.checks import (
     check_moderate,
     real_array,
 )
+from ..phases.branch import Branch
 
 NO_CURVE = np.empty((0, 2))
 
@@ -73,6 +74,14 @@ def betas_and_values(betas: Any, values: Any) -> tuple[FloatArray, FloatArray]:
     if len(betas) != len(values) or not len(betas):
         raise ValueError(f"values must be one per temperature in betas, got {len(values)} for {len(betas)}")
     return betas, values
+
+
+def along(branch: Branch, name: str) -> FloatArray:
+    """Points (beta, quantity) of a branch (n, 2), from the lowest temperature up."""
+    if not len(branch):
+        raise ValueError("the branch is empty: solve at least one temperature")
+    points = np.column_stack([branch.betas, getattr(branch, name)])
+    return np.asarray(points[np.argsort(branch.betas, kind="stable")])
 
 
 def literal(name: Any) -> str:

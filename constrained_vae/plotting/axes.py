@@ -16,8 +16,15 @@ from .style import (
 def temperature_axis(ax: Axes) -> Axes:
     """Make the abscissa a logarithmic axis of temperatures, with readable ticks."""
     ax.set(xscale="log", xlabel=r"temperature $\beta$")
+    return readable_ticks(ax)
+
+
+def readable_ticks(ax: Axes) -> Axes:
+    """Ticks of a logarithmic abscissa that are short and do not overlap."""
     low, high = ax.dataLim.intervalx
-    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high > 10 * low else (1, 1.5, 2, 3, 5, 7)))
+    ax.xaxis.set_major_locator(
+        LogLocator(subs=(1,) if high > 1000 * low else (1, 2, 5) if high > 10 * low else (1, 1.5, 2, 3, 5, 7))
+    )
     ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     ax.xaxis.set_minor_formatter(NullFormatter())
     return ax

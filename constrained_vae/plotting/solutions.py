@@ -84,7 +84,7 @@ def reconstructions(solution: FixedPoint, ax: Axes | None = None) -> Axes:
     'coordinate 1  (units of $x$)'
     """
     check_instance(solution, "solution", FixedPoint, "solve(x)")
-    x = np.concatenate([np.asarray(block, dtype=np.float64) for _, block in blocks_of(solution.x)])
+    x = all_rows(solution)
     dim, name = x.shape[1], "coordinate"
     mean: FloatArray = np.zeros(dim)
     axes: FloatArray = np.eye(2, dim)
@@ -99,6 +99,11 @@ def reconstructions(solution: FixedPoint, ax: Axes | None = None) -> Axes:
         labels = [text.replace("$", r"\$") for text in solution.names]
     ax.set(**{f"{axis}label": label for axis, label in zip("xy"[: min(dim, 2)], labels, strict=False)})
     return ax
+
+
+def all_rows(solution: FixedPoint) -> FloatArray:
+    """The data of a solution (N, D), in float64."""
+    return np.concatenate([np.asarray(block, dtype=np.float64) for _, block in blocks_of(solution.x)])
 
 
 def principal_axes(x: FloatArray, weights: FloatArray | None = None, count: int = 2) -> tuple[FloatArray, FloatArray]:

@@ -15,6 +15,7 @@ from .. import equations
 from .._utils import memory, tables
 from .._utils.arrays import Array, FloatArray, PickledByFields
 from .._utils.checks import TooLargeError
+from .._utils.pictures import picture
 from ..data.frame import Frame
 from ..data.prepared import Block
 from ..data.rows import RowBlocks, Rows, blocks_of, check_rows
@@ -317,6 +318,24 @@ class FixedPoint(PickledByFields):
     def _posteriors(self, problem: Problem) -> Iterator[Posterior]:
         """Blocks of the encoder (rows, K), in the order of the rows."""
         return problem.posteriors(*self.code)
+
+    def plot(self, image_shape: tuple[int, ...] | None = None, ax: Any = None) -> Any:
+        """Draw data and reconstructions, along the first principal axes of data of more than two dimensions.
+
+        Parameters
+        ----------
+        image_shape : tuple of int, optional
+            Height and width of data that are images, and perhaps channels: the reconstructions are drawn as images.
+        ax : Axes, optional
+            Axes to draw on; new Axes by default.
+
+        Returns
+        -------
+        Axes
+        """
+        if image_shape is not None:
+            return picture("images", self, image_shape, ax=ax)
+        return picture("reconstructions", self, ax)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the solution and its data to a .npz file; `FixedPoint.load` reads it."""

@@ -12,11 +12,12 @@ import numpy as np
 import numpy.typing as npt
 from tqdm.auto import tqdm
 
-from .._utils import deadline
+from .._utils import deadline, tables
 from .._utils.arrays import FloatArray
 from .._utils.blas import single_threaded
 from .._utils.checks import check_count, check_flag, check_names, check_seed, check_sequence, check_time_limit, shown
 from .._utils.interrupts import deferred_interrupts
+from .._utils.pictures import picture
 from ..phases.branch import Branch
 from ..results.fixed_point import FixedPoint
 from ..results.status import NotConvergedWarning
@@ -124,8 +125,22 @@ class SpectralComparison:
 
         return {name: of(self.partitions[name]) for name in names}
 
+    def _repr_html_(self) -> str:
+        scores = {"solution": 1.0, **self.ari, **self.baseline_ari}
+        columns: dict[str, Any] = {"partition": list(self.partitions)}
+        columns["clusters"] = [len(np.unique(labels)) for labels in self.partitions.values()]
+        columns["ARI with the solution"] = [scores[name] for name in self.partitions]
+        if self.true_ari:
+            columns["ARI with the truth"] = [self.true_ari[name] for name in self.partitions]
+        facts = [("beta", f"{self.beta:.6g}"), ("clusters by the eigengap", str(self.eigengap_k))]
+        return tables.as_html("SpectralComparison", columns, facts)
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the labels of all partitions side by side; the Axes."""
+        return picture("partitions", self, ax)
+
     def __repr__(self) -> str:
-        agree = "".join(f", {name} ARI {value:.4g}" for name, value in self.ari.items())
+        agree = "".join(f", {name} ARI {value:.4g}" for name, value in self.ari.items() if np.isfinite(value))
         truth = f", truth ARI {self.true_ari['solution']:.4g}" if self.true_ari else ""
         return (
             f"SpectralComparison(beta={self.beta:.6g}, {self.n_distinct} reconstructions, {self.n_clusters} clusters, "
@@ -160,6 +175,10 @@ class BranchComparison:
 
     def __repr__(self) -> str:
         return f"BranchComparison({len(self)} temperatures, beta {self.betas[0]:.4g} to {self.betas[-1]:.4g})"
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the agreement of the partitions against temperature; the Axes."""
+        return picture("agreement", self, ax)
 
     @property
     def betas(self) -> FloatArray:

@@ -27,7 +27,9 @@ def listed(block):
 
 def test_every_file_of_the_package_is_in_the_picture_and_nothing_else():
     package = ROOT / "constrained_vae"
-    there = {path for path in package.rglob("*") if path.suffix in (".py", ".cu") and path.name != "__init__.py"}
+    there = {
+        path for path in package.rglob("*") if path.suffix in (".py", ".cu", ".html") and path.name != "__init__.py"
+    }
     (tree,) = (block for block in BLOCKS if block.startswith("constrained_vae/"))
     drawn = listed(tree) - {"constrained_vae/__init__.py"}
     assert drawn == {path.relative_to(ROOT).as_posix() for path in there}

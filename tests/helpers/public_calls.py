@@ -21,6 +21,7 @@ LABELS = np.array([0.0, 0.0, 1.0, 1.0, 1.0, 0.0])
 # Results, and second names of functions; no user calls them. Everything else must be in `public_calls`.
 RESULTS = """Blur Branch BranchComparison Certificate CertifiedFixedPoint ConstrainedFixedPoint Effort
 Eigenpairs Estimate Excess Expectations report spectral.compare_spectral spectral.first_split equations.bits
+Explorer Plateau Suggestions Transitions
 FirstSplit FixedPoint Iterate Jacobian NearestSplit Peak PopulationBounds RateDistortionCurve Report
 SpectralComparison SupportChange Tangent Transition diagnostics.Blur diagnostics.Report geco.Evaluation
 geco.Feasibility geco.History geco.Placement geco.Run geco.Thresholds spectral.BranchComparison
@@ -166,6 +167,31 @@ def public_calls(folder):
                 "limit": 1,
                 "callback": None,
                 **without(SOLVER, "dtype", "on_failure"),
+            },
+        ),
+        "explore": (
+            cv.explore,
+            {
+                **DATA,
+                "image_shape": None,
+                "names": None,
+                "title": "mine",
+                "spectral": False,
+                "time_limit": 2.0,
+                "seed": 0,
+                "progress": False,
+            },
+        ),
+        "suggest": (
+            cv.suggest,
+            {
+                **DATA,
+                "most": 3,
+                "sample": 6,
+                "time_limit": 2.0,
+                "seed": 0,
+                "progress": False,
+                "on_failure": "return",
             },
         ),
         "solve_constrained": (

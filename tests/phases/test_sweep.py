@@ -275,13 +275,58 @@ def test_a_callback_sees_the_branch_grow_and_stops_it(direction, stop):
         seen.append((branch.direction, len(branch)))
         return len(seen) == stop
 
-    result = small(direction=direction, callback=callback)
+    with pytest.warns(cv.NotConvergedWarning, match=r"stopped by the callback: 3 of 8 temperatures .* beta="):
+        result = small(direction=direction, callback=callback)
     whole = [("down", n) for n in range(1, 9)] + [("up", n) for n in range(1, 9)]
     if direction == "up":  # of cooling to where heating starts nothing is seen
         whole = whole[8:]
     assert seen == whole[:stop]
     lengths = [len(branch) for branch in (result if direction == "both" else (result,))]
     assert lengths == {("down", 3): [3], ("both", 3): [3, 0], ("both", 11): [8, 3], ("up", 3): [3]}[direction, stop]
+    assert [branch.complete for branch in (result if direction == "both" else (result,))] == [n == 8 for n in lengths]
+
+
+def test_a_callback_that_stops_after_the_last_temperature_has_cut_nothing_short():
+    branch = small(callback=lambda so_far: len(so_far) == 8)
+    assert branch.complete
+    assert "incomplete" not in repr(branch)
+
+
+@pytest.mark.parametrize("direction", ["down", "up", "both"])
+@pytest.mark.parametrize("how", ["callback", "interrupt"])
+def test_a_sweep_that_was_cut_short_says_so_everywhere(tmp_path, direction, how):
+    def callback(branch):
+        if how == "interrupt" and len(branch) == 3:
+            raise KeyboardInterrupt
+        return len(branch) == 3
+
+    with pytest.warns(cv.NotConvergedWarning, match="stopped|interrupted"):
+        result = small(direction=direction, callback=callback)
+    branch = result[0] if direction == "both" else result
+    assert len(branch) == 3
+    assert not branch.complete
+    assert not branch[:2].complete
+    assert repr(branch).endswith("incomplete)")
+    assert "incomplete" in branch._repr_html_()
+    branch.save(tmp_path / "part.npz")
+    assert not cv.Branch.load(tmp_path / "part.npz").complete
+    with pytest.raises(cv.NotConvergedError if how == "callback" else KeyboardInterrupt):
+        small(direction=direction, callback=callback, on_failure="raise")
+    whole = small(direction="down", start=branch) if direction == "down" else small(direction="down")
+    assert whole.complete
+    whole.save(tmp_path / "whole.npz")
+    assert cv.Branch.load(tmp_path / "whole.npz").complete
+
+
+def test_heating_that_did_not_begin_says_so(monkeypatch):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("constrained_vae.phases.sweep.Annealing.cool", interrupted)
+    with pytest.warns(cv.NotConvergedWarning, match="interrupted: heating did not begin"):
+        branch = small(direction="up")
+    assert len(branch) == 0
+    assert not branch.complete
 
 
 @pytest.mark.parametrize("where", [1, 2, 3, 5, 20, 100])
@@ -298,9 +343,11 @@ def test_an_interruption_returns_what_there_is(monkeypatch, where):
     monkeypatch.setattr(
         "constrained_vae.problems.problem.get_backend", lambda name: SimpleNamespace(expectations=interrupted)
     )
-    branch = small()
+    with pytest.warns(cv.NotConvergedWarning, match="interrupted: "):
+        branch = small()
     assert isinstance(branch, cv.Branch)
     assert len(calls) == where
+    assert not branch.complete
     assert len(branch) < 8
     assert branch.converged
 
