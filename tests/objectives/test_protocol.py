@@ -147,7 +147,7 @@ def test_expected_gradient_from_the_sums_alone(energy, draw, rng):
 @pytest.mark.parametrize(
     "energy",
     [energies.SquaredError(), energies.CrossEntropy(), energies.Divergence(True), energies.Divergence(False, 2.5)],
-    ids=str,
+    ids=["squared error", "cross-entropy", "categorical", "Poisson"],
 )
 def test_curvature_is_that_of_the_energy(energy, rng):
     """A Bregman energy has v = grad f: the derivative of v is the (diagonal) curvature.
