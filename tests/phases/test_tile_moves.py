@@ -126,7 +126,10 @@ def test_ctrl_c_keeps_what_is_done(monkeypatch):
         return state
 
     monkeypatch.setattr(tile_moves.TileMoves, "improved", pressed)
-    assert len(cv.sweep(FOUR, betas=[12.0, 1.0, 0.1], n_tiles=6, restarts=2)) == 2
+    with pytest.warns(cv.NotConvergedWarning, match="interrupted: 2 of 3"):
+        branch = cv.sweep(FOUR, betas=[12.0, 1.0, 0.1], n_tiles=6, restarts=2)
+    assert len(branch) == branch.restarts == 2
+    assert not branch.complete
 
 
 def test_a_callback_sees_the_search_and_stops_it():
@@ -134,7 +137,8 @@ def test_a_callback_sees_the_search_and_stops_it():
     branch = cv.sweep(FOUR, betas=[12.0, 1.0, 0.1], n_tiles=6, restarts=2, callback=lambda b: seen.append(len(b)) or 0)
     assert seen[:3] == [1, 2, 3]
     assert set(seen[3:]) <= {3}
-    stopped = cv.sweep(FOUR, betas=[12.0, 1.0, 0.1], n_tiles=6, restarts=2, callback=lambda b: len(b) == 2)
+    with pytest.warns(cv.NotConvergedWarning, match="stopped by the callback"):
+        stopped = cv.sweep(FOUR, betas=[12.0, 1.0, 0.1], n_tiles=6, restarts=2, callback=lambda b: len(b) == 2)
     assert len(stopped) == 2
     assert stopped[0].free_energy == branch[0].free_energy
 
