@@ -315,8 +315,9 @@ def test_thresholds_beyond_the_last_layer_are_warned_of():
 )
 def test_values_that_are_not_those_of_pixels_are_warned_of(x, found):
     data = cv.datasets.DataSet(x, "units", image_shape=(8, 8))
-    with pytest.warns(UserWarning, match=rf"the images have values .*{found}.*: scale the images to \[0, 1\]"):
-        run(objective="elbo", task=data, steps=1)
+    with pytest.warns(UserWarning, match=rf"the images have values .*{found}.*: scale the images to \[0, 1\]") as seen:
+        train(data, objective="elbo", model=MODELS["linear"](), steps=1, device="cpu")
+    assert seen[0].filename == __file__
 
 
 def test_values_that_float32_cannot_square_are_refused():
