@@ -350,7 +350,12 @@ def test_the_linear_vae_meets_its_closed_form():
 
 @pytest.mark.slow
 def test_stationary_images_meet_water_filling_of_their_power_spectrum():
-    """All circular shifts of a few patterns: a circulant covariance, whose eigenvalues are the mean power spectrum."""
+    """All circular shifts of a few patterns: a circulant covariance, whose eigenvalues are the mean power spectrum.
+
+    A convolution with small strides has stationary maps, so a channel has one sigma, and one ratio of signal and noise,
+    for all frequencies, where water-filling wants one for each. A convolution over the whole image, with a channel for
+    every frequency, can meet it, and is the linear VAE (test_convdraw).
+    """
     patterns = np.random.default_rng(0).standard_normal((8, 16)) @ np.exp(
         -np.abs(np.subtract.outer(np.arange(16), np.arange(16)))
     )
