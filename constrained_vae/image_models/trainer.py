@@ -190,7 +190,7 @@ def train(
     check_callable(callback, "callback")
 
     images = task.images()
-    check_range(images, stacklevel=3)
+    check_range(images, stacklevel=2)
     check_fit(constraints, images)
     weights = check_weights(None, len(images))
     spectra = {c.name: spectrum_of(c, images, weights) for c in constraints}

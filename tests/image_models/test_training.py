@@ -315,8 +315,9 @@ def test_thresholds_beyond_the_last_layer_are_warned_of():
 )
 def test_values_that_are_not_those_of_pixels_are_warned_of(x, found):
     data = cv.datasets.DataSet(x, "units", image_shape=(8, 8))
-    with pytest.warns(UserWarning, match=rf"the images have values .*{found}.*: scale the images to \[0, 1\]"):
-        run(objective="elbo", task=data, steps=1)
+    with pytest.warns(UserWarning, match=rf"the images have values .*{found}.*: scale the images to \[0, 1\]") as seen:
+        train(data, objective="elbo", model=MODELS["linear"](), steps=1, device="cpu")
+    assert seen[0].filename == __file__
 
 
 def test_values_that_float32_cannot_square_are_refused():
@@ -349,7 +350,12 @@ def test_the_linear_vae_meets_its_closed_form():
 
 @pytest.mark.slow
 def test_stationary_images_meet_water_filling_of_their_power_spectrum():
-    """All circular shifts of a few patterns: a circulant covariance, whose eigenvalues are the mean power spectrum."""
+    """All circular shifts of a few patterns: a circulant covariance, whose eigenvalues are the mean power spectrum.
+
+    A convolution with small strides has stationary maps, so a channel has one sigma, and one ratio of signal and noise,
+    for all frequencies, where water-filling wants one for each. A convolution over the whole image, with a channel for
+    every frequency, can meet it, and is the linear VAE (test_convdraw).
+    """
     patterns = np.random.default_rng(0).standard_normal((8, 16)) @ np.exp(
         -np.abs(np.subtract.outer(np.arange(16), np.arange(16)))
     )
