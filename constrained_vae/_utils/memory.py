@@ -15,6 +15,7 @@ SITES = 4096  # reconstructions of the global optimum at most
 
 # What the kernels need, as `backends.numba` documents it:
 _IN_ORDER, _WORTH_SORTING = 4, 512  # most columns and fewest rows of data that are kept in another order, too
+_WORTH_LISTING = 2**20  # fewest pairs of a row and a tile for lists of near tiles
 _FEW = 8  # most columns for which a kernel needs no blocks of products
 _SCRATCH, _SHARED = 14_000_000, 2**23  # bytes of these blocks; of one block that all threads share
 _OBJECTS = 10_000  # bytes of everything else
@@ -50,7 +51,12 @@ def _scratch(n: int, k: int, d: int, itemsize: int) -> int:
 def of_solve(n: int, k: int, d: int, itemsize: int = 8) -> int:
     """Bytes that a solution at one temperature takes at most: those of a map, and what is kept between maps."""
     encoders = 3 * 8 * min(n * k, BLOCK) + (8 * n * (k + d) if n * (k + d) <= KEPT else 0)
-    return of_map(n, k, d, itemsize) + encoders + _SCRATCH + _VECTORS * 8 * k * d
+    return of_map(n, k, d, itemsize) + encoders + _lists(n, k, d) + _SCRATCH + _VECTORS * 8 * k * d
+
+
+def _lists(n: int, k: int, d: int) -> int:
+    """Bytes of the lists of near tiles at low temperature, as `backends.neighbours` documents them."""
+    return n * (60 + 6 * min(k // 4, 28 + k // 10)) if d > _IN_ORDER and n * k >= _WORTH_LISTING else 0
 
 
 def of_frontier(n: int, d: int) -> int:

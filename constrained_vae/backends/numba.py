@@ -11,6 +11,8 @@ three kernels:
   share one block of rows after another, and one accumulator. They multiply by pieces of the tiles, encode pieces of the
   rows, and multiply again.
 
+At low temperature two more leave out the tiles that cannot count: `pruning` in few dimensions, `neighbours` in many.
+
 With float32 statistics these quantities are float32: the energies, their exponentials, and their sums over the tiles of
 a row and over a few hundred rows. Sums over more rows are float64.
 
@@ -76,6 +78,9 @@ def expectations(
         Multiplier lambda of a squared distance. With up to eight statistics the energies are then computed from
         differences, with an error of eps lambda R ||phi - psi||, where R is the radius of the data; the error of the
         linear form is eps lambda R^2.
+    kept : Neighbours, optional
+        Lists of near tiles for these statistics, from `keep`: with them a squared distance costs less at low
+        temperature. Contiguous read-only statistics must be those that `keep` was given.
 
     Returns
     -------

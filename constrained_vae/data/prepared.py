@@ -48,6 +48,8 @@ class Block:
     rows : slice or None
         The rows of the data in this block; None if the backend has put the rows into another order, or rows that
         repeat are one row of the block.
+    kept : object or None
+        What the kernel of the backend hands on from one map to the next.
     """
 
     x: Array

@@ -160,35 +160,34 @@ def test_lists_leave_out_nearly_everything():
     assert lists.length.mean() < 60
 
 
-@pytest.mark.parametrize("wrong", ["moved", "beyond", "step"])
+@pytest.mark.parametrize("wrong", ["moved", "beyond"])
 def test_a_bound_that_is_too_good_is_noticed(monkeypatch, wrong):
-    """The test above can fail: without the movement of the tiles, or with a larger bound, pairs that count are lost."""
-    case = make(3, N=2000, K=200, S=8, lam=50.0)
+    """The tests above can fail: without the movement of the tiles, or with a larger bound, pairs are lost."""
+    case = make(3, N=2000, K=200, S=8)
     kept = Neighbours(case.phi)
     case.sums(kept)
     case.sums(kept)
     (lists,) = kept._lists
     psi = case.psi + 0.05 * np.random.default_rng(0).normal(size=case.psi.shape)
-    if wrong == "moved":  # tiles change their places
-        psi = psi[::-1].copy()
-    after = case._replace(psi=psi)
-    if wrong == "beyond":
-        lists.length[:] = 1
-        lists.beyond[:] = np.inf
-    else:
+    if wrong == "moved":
+        psi = psi[::-1].copy()  # tiles change their places
         monkeypatch.setattr(neighbours, "_lengths", lambda x: np.zeros(len(x), np.float32))
+    else:
+        lists.length[:], lists.beyond[:] = 1, np.inf
+    after = case._replace(psi=psi)
     found, right = after.sums(kept), after.sums(Neighbours(case.phi))
-    assert np.abs(found[0] - right[0]).max() > (0 if wrong == "step" else 1e-9) or wrong == "step"
+    assert np.abs(found[0] - right[0]).max() > 1e-9
 
 
 def test_a_light_tile_moves_as_it_would_with_all_rows(monkeypatch):
     case = make(4, N=900, K=30, S=6, lam=40.0)
     psi = case.psi.copy()
-    psi[:2] += 3  # masses of about 1e-100
+    far = case.phi[np.square(case.phi).sum(axis=1).argmax()]
+    psi[0] = far * (1 + 1.7 / np.linalg.norm(far))  # a mass of about exp(-100)
     case = case._replace(psi=psi)
     mass, sums, _ = case.sums(Neighbours(case.phi))
     naive_mass, naive_sums, *_ = case.naive()
-    assert 0 < naive_mass[0] < 1e-30
+    assert 1e-200 < naive_mass[0] < 1e-20
     np.testing.assert_allclose(sums[0] / mass[0], naive_sums[0] / naive_mass[0], rtol=1e-9)
     monkeypatch.setattr(neighbours, "_LIGHT", 0.0)
     mass, *_ = case.sums(Neighbours(case.phi))
