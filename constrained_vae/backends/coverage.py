@@ -23,10 +23,11 @@ from numba import prange
 
 from .._utils.arrays import Array, FloatArray
 from .._utils.blas import single_threaded
-from ..equations import Expansions, is_steep
+from ..equations import is_steep
 from . import pruning
 from .arithmetic import add, exp, frozen, maximum, multiply_add
 from .compilation import ParallelKernel, jit
+from .expansions import Expansions
 
 _FEW = 8  # most statistics for which differences, or sums of products, are faster than matrix products
 _SORTED = 4  # most statistics for which runs are left out

@@ -43,7 +43,7 @@ INNER = """Frame.inward Frame.outward FixedPoint.extended_as Sites.of_tiles Site
 Sites.with_mass Sites.total Sites.can_split Sites.split Sites geco.VAE geco.VAE.initialised geco.VAE.with_parameters
 geco.VAE.forward geco.VAE.backward geco.Multiplier.state_dict Constraint FeatureMap equations.energies
 equations.is_steep equations.encoder equations.log_masses equations.marginal equations.decoder equations.free_energy
-equations.rate equations.distortion equations.marginal_kl equations.expectations""".split()
+equations.rate equations.distortion equations.marginal_kl equations.expectations equations.coverage""".split()
 
 
 @functools.cache
