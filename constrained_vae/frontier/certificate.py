@@ -29,7 +29,7 @@ _MAX_PROOF_DIM = 2  # dimensions up to which a supremum is proven
 _MAX_STIFFNESS = 1e100  # of which the proof takes the cube
 _PROOF_TOL = 1e-8  # accuracy of that proof, in nats
 _ROUNDED = 64  # highest maxima of log c whose rounding is computed
-_QUICK = 256  # climbers of a quick look
+_QUICK = 256  # climbers of a quick look, besides the reconstructions themselves
 _NEGLIGIBLE = 0.1  # share of a gap up to which maxima of log c are not sought
 _SLOPE = 0.03  # slope at which a climb ends, relative to the root of the gap
 _EPS = float(np.finfo(np.float64).eps)
@@ -207,7 +207,7 @@ class DataPasses:
         """
         found = self.posterior(psi, masses)
         coverage, upper = self._coverage(found)
-        options: dict[str, Any] = {"climbers": _QUICK if quick else MAX_CLIMBERS}
+        options: dict[str, Any] = {"climbers": min(_QUICK + len(psi), MAX_CLIMBERS) if quick else MAX_CLIMBERS}
         if gap > 0:
             options |= {"floor": _NEGLIGIBLE * gap, "slope": _SLOPE * gap**0.5}
         tops, heights = coverage.maxima(self.starts(psi, found.q, quick), **options)

@@ -36,6 +36,7 @@ _MEETINGS = {
 }  # the same after so many mean shifts, when they have slowed down
 _MIN_CLIMBERS = 256  # number of points that continue with Newton's method, if there are as many
 _CLIMB_ENTRIES = 2**20  # for small data more points continue: their matrix with the data has at most so many entries
+_BLUR = 10.0  # two maxima that are found to a slope, in root nats, are one within so many times this slope
 _SLOPE_TOL = 1e-7  # slope at a maximum, in root nats; log c is too low by about its square
 _MARGIN = 5.0  # factor of the expected rise of a climber
 _LEAST_BEND = 0.02  # least curvature, in units of that of the energy, that is expected near a maximum
@@ -144,7 +145,7 @@ class Coverage:
         psi = psi[np.argsort(-known, kind="stable")[:last]]
         if len(psi):
             tops = self._climbed(psi, floor, slope)
-            psi = tops[self._first_of_each(tops, _SAME)] if len(tops) else tops
+            psi = tops[self._first_of_each(tops, max(_SAME, _BLUR * slope))] if len(tops) else tops
         psi = np.concatenate([psi, first])
         heights = self(psi)
         if len(psi) > 1 and heights[:-1].max() >= heights[-1]:  # as nearly always
