@@ -28,7 +28,7 @@ log_shares_i - H_i, with the energies of n points that v (n, S) and b (n,) defin
 statistics under the terms of the sum. Where `equations.is_steep`, energies must be computed from differences. Besides
 the rounding of energies and log shares, log c must be good to (512 + N / 64) eps, and to 8 eps of its own size.
 `expansions` describes log c in boxes with centres `points` (n, D) and half sides `half` (D,), of an energy lambda
-||x - y||^2 in up to two dimensions; the result is documented in `constrained_vae.equations.Expansions`.
+||x - y||^2 in up to two dimensions; the result is documented in `constrained_vae.backends.expansions`.
 
 A backend may have four more functions:
 

@@ -23,10 +23,11 @@ from numba import prange
 
 from .._utils.arrays import Array, FloatArray
 from .._utils.blas import single_threaded
-from ..equations import Expansions, is_steep
+from ..equations import is_steep
 from . import pruning
 from .arithmetic import add, exp, frozen, maximum, multiply_add
 from .compilation import ParallelKernel, jit
+from .expansions import Expansions
 
 _FEW = 8  # most statistics for which differences, or sums of products, are faster than matrix products
 _SORTED = 4  # most statistics for which runs are left out
@@ -86,8 +87,8 @@ def expansions(statistics: Array, log_shares: Array, lam: float, points: Array, 
 
 def _runs(phi: Array, shares: Array, lam: float) -> tuple[Array, Array]:
     """Bounding boxes (R, 2, S) and log weights (R,) of runs of rows; one run without a box if lam is not positive."""
-    (N, S), count = phi.shape, -(-len(phi) // _RUN) if lam > 0 else 1
-    boxes, weights = np.empty((count, 2, S)), np.empty(count)
+    count = -(-len(phi) // _RUN) if lam > 0 else 1
+    boxes, weights = np.empty((count, 2, phi.shape[1])), np.empty(count)
     if lam > 0:
         _surround_runs(phi, shares, boxes, weights)
     return boxes, weights
@@ -285,7 +286,7 @@ def _products(phi: Array, shares: Array, v: Array, b: Array, values: Array, mean
 @jit
 def _product_of_block(phi: Array, shares: Array, v: Array, b: Array, values: Array, means: Array) -> None:
     """log c and means of some points by matrix products with chunks of rows."""
-    (N, S), n, columns = phi.shape, len(v), means.shape[1]
+    N, n, columns = len(phi), len(v), means.shape[1]
     tops, totals = np.full(n, -np.inf), np.zeros(n)
     sums = np.zeros((n, columns))
     scratch, product = np.empty(n * _ROWS), np.empty((n, columns))

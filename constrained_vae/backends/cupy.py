@@ -106,7 +106,7 @@ def coverage(
     values, means = [], []
     for start in range(0, len(v), count):
         part = slice(start, start + count)
-        if steep:
+        if quadratic and steep:
             H = cupy.zeros((len(v[part]), len(phi)))
             for d in range(phi.shape[1]):
                 H += (v[part, d, None] / (2 * quadratic) - phi[:, d]) ** 2

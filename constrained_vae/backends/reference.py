@@ -9,7 +9,8 @@ from .. import equations
 from .._utils import memory
 from .._utils.arrays import Array, FloatArray
 from .._utils.device import check_together
-from ..equations import Expansions, Expectations
+from ..equations import Expectations
+from .expansions import Expansions
 
 
 def expectations(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from scipy.special import logsumexp
@@ -21,13 +22,14 @@ from ..problems.problem import Problem
 from ..results.fixed_point import FixedPoint
 from ..results.status import NotConvergedWarning
 from ..solvers.convergence import Convergence
-from .coverage import Coverage, rounding_of_energies
+from .coverage import MAX_CLIMBERS, Coverage, rounding_of_energies
 from .hierarchy import group_means
 
 _MAX_PROOF_DIM = 2  # dimensions up to which a supremum is proven
 _MAX_STIFFNESS = 1e100  # of which the proof takes the cube
 _PROOF_TOL = 1e-8  # accuracy of that proof, in nats
 _ROUNDED = 64  # highest maxima of log c whose rounding is computed
+_QUICK = 256  # climbers of a quick look, besides the reconstructions themselves
 _NEGLIGIBLE = 0.1  # share of a gap up to which maxima of log c are not sought
 _SLOPE = 0.03  # slope at which a climb ends, relative to the root of the gap
 _EPS = float(np.finfo(np.float64).eps)
@@ -180,6 +182,10 @@ class DataPasses:
         energy = max(energy, 0.0)  # the linear form may round below 0
         return found | {"energy": energy, "distortion": energy / quadratic * scale**2}
 
+    def free_energy(self, psi: FloatArray, masses: FloatArray) -> float:
+        """F of reconstructions with masses."""
+        return float(equations.free_energy(self.posterior(psi, masses).log_partition, self.rho))
+
     def coverage(self, psi: FloatArray, masses: FloatArray) -> tuple[Coverage, float]:
         """The coverage of reconstructions with masses, and their F."""
         return self._coverage(self.posterior(psi, masses))
@@ -192,25 +198,23 @@ class DataPasses:
         return coverage, float(equations.free_energy(log_Z, self.rho))
 
     def look(
-        self, psi: FloatArray, masses: FloatArray, gap: float = 0.0
+        self, psi: FloatArray, masses: FloatArray, gap: float = 0.0, quick: bool = False
     ) -> tuple[Certificate, Coverage, FloatArray, FloatArray]:
         """The unproven certificate of reconstructions with masses, their coverage, and maxima of log c with values.
 
-        If a gap is asked for, maxima below a tenth of it are not sought, and the certificate counts with this tenth.
+        If a gap is asked for, maxima below a tenth of it are not sought, and the certificate counts with this tenth. A
+        quick look climbs from fewer points, to find where reconstructions are missing.
         """
         found = self.posterior(psi, masses)
         coverage, upper = self._coverage(found)
-        starts = self.starts(psi, found.q)
+        options: dict[str, Any] = {"climbers": min(_QUICK + len(psi), MAX_CLIMBERS) if quick else MAX_CLIMBERS}
         if gap > 0:
-            floor = _NEGLIGIBLE * gap
-            tops, heights = coverage.maxima(starts, floor, _SLOPE * gap**0.5)
-        else:
-            floor = 0.0
-            tops, heights = coverage.maxima(starts)
+            options |= {"floor": _NEGLIGIBLE * gap, "slope": _SLOPE * gap**0.5}
+        tops, heights = coverage.maxima(self.starts(psi, found.q, quick), **options)
         high = np.count_nonzero(heights >= heights[0] - 1)
         rounding = self.rounding(coverage, upper, tops[: min(high, _ROUNDED)])
         where = self.problem.data.frame.outward(tops[0])
-        lower = upper - max(heights[0], floor) - rounding
+        lower = upper - max(heights[0], _NEGLIGIBLE * gap) - rounding
         return Certificate(upper, lower, where, False, rounding), coverage, tops, heights
 
     def glance(self, psi: FloatArray, masses: FloatArray) -> Certificate:
@@ -243,16 +247,20 @@ class DataPasses:
         v, b = objective.readout(block.x)
         return np.asarray(block.offset(objective) - b - (block.phi * v).sum(axis=1))
 
-    def starts(self, psi: FloatArray, q: FloatArray) -> FloatArray:
+    def starts(self, psi: FloatArray, q: FloatArray, quick: bool = False) -> FloatArray:
         """Points (m, D) from which maxima of c are sought: reconstructions, data, and means of groups of both.
 
         No code of these points is better than the bound: if p has the masses p_a at points y_a, then
-        F(p) >= F - log sum_a p_a c(y_a) (T14), so that a bound below the largest c(y_a) holds for it.
+        F(p) >= F - log sum_a p_a c(y_a) (T14), so that a bound below the largest c(y_a) holds for it. A quick look
+        takes some of the data only.
         """
         mass = self.rho @ q
         alive = mass > 0
         means = ((self.rho[:, None] * q).T @ self.x)[alive] / mass[alive, None]
-        return np.concatenate([psi, self.x, self.group_means, means, group_means(means, mass[alive])])
+        if not quick:
+            return np.concatenate([psi, self.x, self.group_means, means, group_means(means, mass[alive])])
+        some = np.unique(np.linspace(0, len(self.x), 4 * _QUICK, endpoint=False).astype(np.intp))
+        return np.concatenate([psi, self.x[some], self.group_means[-_QUICK:], means])
 
     def rounding(self, coverage: Coverage, upper: float, points: FloatArray) -> float:
         """Rounding error of F and of log sup c, which is attained at one of some points (m, D), in nats."""

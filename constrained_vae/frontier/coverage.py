@@ -25,7 +25,8 @@ from ..objectives.decoder_update import minimise
 from ..problems.posterior import energies
 from .proof import supremum
 
-_MAX_STARTS = 2000  # number of points, those of largest coverage, from which maxima are sought
+MAX_CLIMBERS = 2000  # number of points, those of largest coverage, from which maxima are sought
+_SAME_START = 0.15  # distance, in units of the resolution, within which only the highest start climbs
 _MEAN_SHIFTS = 12  # steps of mean shift before Newton's method
 _SAME = 1e-3  # distance, in units of the resolution, within which two points climb to the same maximum
 _MEETINGS = {
@@ -35,6 +36,7 @@ _MEETINGS = {
 }  # the same after so many mean shifts, when they have slowed down
 _MIN_CLIMBERS = 256  # number of points that continue with Newton's method, if there are as many
 _CLIMB_ENTRIES = 2**20  # for small data more points continue: their matrix with the data has at most so many entries
+_BLUR = 10.0  # two maxima that are found to a slope, in root nats, are one within so many times this slope
 _SLOPE_TOL = 1e-7  # slope at a maximum, in root nats; log c is too low by about its square
 _MARGIN = 5.0  # factor of the expected rise of a climber
 _LEAST_BEND = 0.02  # least curvature, in units of that of the energy, that is expected near a maximum
@@ -103,7 +105,7 @@ class Coverage:
         return np.concatenate(found) + _EPS * (512 + len(self.log_shares) / 64)
 
     def maxima(
-        self, starts: FloatArray, floor: float = -np.inf, slope: float = _SLOPE_TOL
+        self, starts: FloatArray, floor: float = -np.inf, slope: float = _SLOPE_TOL, climbers: int = MAX_CLIMBERS
     ) -> tuple[FloatArray, FloatArray]:
         """Local maxima (n, D) of log c, ascended from points (m, D), and their log c, the largest first.
 
@@ -118,9 +120,12 @@ class Coverage:
             Maxima below it are of no use.
         slope : float
             Slope at a maximum, in root nats; log c is too low by about its square.
+        climbers : int
+            Number of points, those of largest coverage, from which maxima are sought.
         """
         heights = self(starts)
-        order = np.argsort(-heights, kind="stable")[:_MAX_STARTS]
+        order = np.argsort(-heights, kind="stable")[: 4 * climbers]
+        order = order[self._first_of_each(starts[order], _SAME_START)][:climbers]
         psi, first = starts[order], starts[order[:1]]
         known, gains = heights[order], np.full(len(psi), np.inf)
         for number in range(_MEAN_SHIFTS):
@@ -128,19 +133,19 @@ class Coverage:
             rises, known = values - known, values
             psi = self.objective.decoder(np.ones(len(psi)), means, psi)
             if number > 1:
-                kept = values + _expected(rises, gains) > floor
-                psi, known, rises = psi[kept], known[kept], rises[kept]
+                going = values + _expected(rises, gains) > floor
+                psi, known, rises = psi[going], known[going], rises[going]
             gains = rises
+            if not len(psi):
+                break
             if number in _MEETINGS:
                 kept = self._first_of_each(psi, _MEETINGS[number])
                 psi, known, gains = psi[kept], known[kept], gains[kept]
-            if not len(psi):
-                break
-        climbers = max(_MIN_CLIMBERS, _CLIMB_ENTRIES // len(self.log_shares))
-        psi = psi[np.argsort(-known, kind="stable")[:climbers]]
+        last = max(_MIN_CLIMBERS, _CLIMB_ENTRIES // len(self.log_shares))
+        psi = psi[np.argsort(-known, kind="stable")[:last]]
         if len(psi):
             tops = self._climbed(psi, floor, slope)
-            psi = tops[self._first_of_each(tops, _SAME)]
+            psi = tops[self._first_of_each(tops, max(_SAME, _BLUR * slope))] if len(tops) else tops
         psi = np.concatenate([psi, first])
         heights = self(psi)
         if len(psi) > 1 and heights[:-1].max() >= heights[-1]:  # as nearly always
@@ -149,7 +154,7 @@ class Coverage:
         return psi[order], heights[order]
 
     def _climbed(self, psi: FloatArray, floor: float, slope: float) -> FloatArray:
-        """Maxima (n, D) by Newton's method from points (n, D), except from those that are not expected above a floor."""
+        """Maxima (n, D) by Newton's method from points (m, D), but for those that are not expected above a floor."""
         objective = self.objective
 
         def value(u: FloatArray, _: npt.NDArray[np.intp]) -> FloatArray:

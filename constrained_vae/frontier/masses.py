@@ -99,6 +99,7 @@ def _newton_target(S: FloatArray, rho: FloatArray, slope: FloatArray, masses: Fl
     else:
         matrix = weighted.T @ weighted
     scale = np.sqrt(matrix.diagonal())  # of masses that may differ by many decades
+    scale[scale == 0] = 1.0  # a reconstruction out of reach of all data
     matrix /= scale[:, None] * scale
     matrix[np.diag_indices_from(matrix)] += _RIDGE
     return np.asarray(_non_negative(matrix, (2 * slope - 1) / scale, masses > 0) / scale)

@@ -114,7 +114,7 @@ def global_solution(
         Budget of evaluations of the map, between insertions and at the end together.
     time_limit : float, optional
         Budget in seconds, proofs included, kept as in `solve`; None for no limit. The best solution so far is then
-        returned, with its gap.
+        returned, with its gap, for which maxima of c may have been sought from some of the data only.
     backend : {"auto", "numba", "cupy", "reference"}
         Backend that computes.
     progress : bool
@@ -181,13 +181,15 @@ def optimum(
 
 @dataclass(frozen=True, eq=False)
 class _Found:
-    """Reconstructions (k, D) with masses (k,), and their certificate, coverage and maxima of c."""
+    """Reconstructions (k, D) with masses (k,), and what `DataPasses.look` finds about them."""
 
     certificate: Certificate
     coverage: Coverage
     tops: FloatArray
+    heights: FloatArray
     psi: FloatArray
     masses: FloatArray
+    thorough: bool
 
 
 @dataclass(eq=False)
@@ -225,10 +227,11 @@ class _Search:
         since = 0
         while True:
             psi, masses = self.weighed(psi, masses)
-            certificate, coverage, tops, heights = self.data.look(psi, masses, self.gap)
-            found = _Found(certificate, coverage, tops, psi, masses)
+            found = self.looked(psi, masses, quick=True)
+            if found.certificate.gap <= self.gap:
+                found = self.looked(psi, masses, quick=False)
             # A proof takes longer than a search for maxima: it is tried when the search meets the gap.
-            if certificate.gap <= self.gap:
+            if found.certificate.gap <= self.gap:
                 found = self.proven(found)
             certificate = found.certificate
             if self.bar is not None:
@@ -239,9 +242,11 @@ class _Search:
                 return Status.CONVERGED
             if since > _MAX_IDLE_ROUNDS or self.n_maps >= self.max_maps:
                 assert self.best is not None  # the first round is kept
+                if not self.best.thorough:
+                    self.best = self.looked(self.best.psi, self.best.masses, quick=False)
                 self.best = self.proven(self.best)
                 return Status.BUDGET_USED
-            new = tops[heights > 0.1 * self.gap]
+            new = found.tops[found.heights > 0.1 * self.gap]
             if certificate.rigorous:  # the proof failed: it found a larger c than the search
                 new = np.concatenate([self.problem.data.frame.inward(certificate.where[None]), new])
             new = new[: max(memory.SITES - len(psi), 0)]
@@ -253,6 +258,11 @@ class _Search:
             if solution.status is Status.INTERRUPTED:
                 raise KeyboardInterrupt
             psi, masses = sites.decoder, sites.masses
+
+    def looked(self, psi: FloatArray, masses: FloatArray, quick: bool) -> _Found:
+        """The certificate of reconstructions with masses, and where c is large."""
+        certificate, coverage, tops, heights = self.data.look(psi, masses, self.gap, quick)
+        return _Found(certificate, coverage, tops, heights, psi, masses, not quick)
 
     def proven(self, found: _Found) -> _Found:
         """The same with a proven bound, if it is to be proven and the proof ends; see `DataPasses.proven`."""
@@ -268,8 +278,9 @@ class _Search:
             raise
 
     def kept(self, found: _Found) -> bool:
-        """Keep what has the smallest gap so far; whether it was kept."""
-        better = self.best is None or found.certificate.gap < self.best.certificate.gap
+        """Keep what has the smallest gap so far; whether it was kept. A gap of a quick look gives way to any other."""
+        best = self.best
+        better = best is None or found.certificate.gap < best.certificate.gap or (found.thorough and not best.thorough)
         self.best = found if better else self.best
         return better
 
@@ -299,5 +310,5 @@ class _Search:
             return psi, masses
         total: FloatArray = np.bincount(group, masses).astype(np.float64)
         mean = np.stack([np.bincount(group, masses * column) for column in psi.T], axis=1) / total[:, None]
-        rise = self.data.coverage(mean, total)[1] - self.data.coverage(psi, masses)[1]
+        rise = self.data.free_energy(mean, total) - self.data.free_energy(psi, masses)
         return (mean, total) if rise <= 0.1 * self.gap else (psi, masses)

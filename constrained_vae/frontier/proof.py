@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from .._utils import deadline
 from .._utils.arrays import FloatArray
-from ..equations import Expansions
+from ..backends.expansions import Expansions
 
 _MAX_BOXES = 2**22  # number of boxes after which branch and bound gives up
 _WORK = 2**27  # boxes times rows between two looks at the deadline

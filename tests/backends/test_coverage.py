@@ -78,6 +78,19 @@ def test_many_rows(name, N, n, S, log_lam, quadratic):
     assert (np.abs(means - mean) <= 10 * (allowed[:, None] + N * _EPS)).all()
 
 
+@pytest.mark.parametrize("steep", [False, True])
+def test_the_gpu_computes_the_same(emulated, steep):
+    """Its results are on the host, like the arguments."""
+    x, shares, lam, y = problem(7, 300, 40, 3, 8.0 if steep else -1.0)
+    offset, v, b = linear_form(x, lam, y)
+    exact, mean, _ = naive(x, shares, lam, y)
+    values, means = emulated.coverage(x, offset, shares, v, b, lam)
+    assert type(values) is type(means) is np.ndarray
+    np.testing.assert_allclose(values, exact.astype(float), rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(means, mean.astype(float), rtol=1e-9, atol=1e-9)
+    assert emulated.coverage(x, offset, shares, v, b, lam, with_means=False)[1] is None
+
+
 def test_the_bits_do_not_depend_on_the_other_points():
     x, shares, lam, y = problem(3, 900, 50, 3, 1.0)
     offset, v, b = linear_form(x, lam, y)

@@ -54,7 +54,7 @@ def test_water_filling_is_between_the_ends(dim, seed):
 
 def test_water_filling_is_not_between_the_ends_if_the_supremum_is_missed(monkeypatch):
     """So that the test above can fail: the coverage four radii from the mean takes the place of its supremum."""
-    monkeypatch.setattr(Coverage, "maxima", lambda self, starts: (0 * starts[:1] + 4, self(0 * starts[:1] + 4)))
+    monkeypatch.setattr(Coverage, "maxima", lambda self, starts, **_: (0 * starts[:1] + 4, self(0 * starts[:1] + 4)))
     monkeypatch.setattr(held_out, "is_provable", lambda *_: False)
     bounds, F = gaussian(1, 0, 200, rows=2000)
     assert (bounds.lower > F).all()

@@ -45,7 +45,8 @@ INNER = """Frame.inward Frame.outward FixedPoint.extended_as Sites.of_tiles Site
 Sites.with_mass Sites.total Sites.can_split Sites.split Sites geco.VAE geco.VAE.initialised geco.VAE.with_parameters
 geco.VAE.forward geco.VAE.backward geco.Multiplier.state_dict Constraint FeatureMap equations.energies
 equations.is_steep equations.encoder equations.log_masses equations.marginal equations.decoder equations.free_energy
-equations.rate equations.distortion equations.marginal_kl equations.expectations image_models.Batch.part
+equations.rate equations.distortion equations.marginal_kl equations.expectations equations.coverage
+image_models.Batch.part
 image_models.Model image_models.Task image_models.Task.batch image_models.Task.images image_models.Task.to
 image_models.PlainImages.batch image_models.MnistRotate.batch image_models.ColourMnist.batch
 image_models.Gaussian image_models.Gaussian.of image_models.Gaussian.standard image_models.Gaussian.sample

@@ -1,0 +1,45 @@
+"""What a proof of the supremum of log c needs from a backend (T14)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from .._utils.arrays import Array
+
+
+class Expansions(NamedTuple):
+    """Expansions of log c at the centres of n boxes, for a squared distance, from which an upper bound follows (T14).
+
+    Some terms of c may be left out of all of these but the last. A box that is too large for an expansion has infinite
+    moments, and only such a box has a finite outer bound.
+
+    Attributes
+    ----------
+    values : (n,) array
+        log c at the centre.
+    shifts : (n, D) array
+        Mean of the data under their shares in c, minus the centre.
+    covariances : (n, D, D) array
+        Covariance of the data under these shares.
+    moments : (n, 2) array
+        Means of t^2 exp t and t^3 exp t, where t is 2 lambda R times the distance of a point from the mean of the data,
+        and R half the diagonal of the box.
+    outer : (n,) array
+        Logarithm of the sum whose terms have the least distances from the box.
+    rest : (n,) array
+        Logarithm of a bound, anywhere in the box, of the terms that are left out.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import numpy as np
+    >>> Expansions(*np.zeros((6, 1))).values
+    array([0.])
+    """
+
+    values: Array
+    shifts: Array
+    covariances: Array
+    moments: Array
+    outer: Array
+    rest: Array
