@@ -103,6 +103,20 @@ def _extra_bytes(evaluate: Callable[[], object]) -> int | None:
     return max(0, resident("VmHWM") - before)
 
 
+def measure_branch(data: str, low: float, restarts: int, threads: int) -> dict[str, Any]:
+    """Processor seconds and free energies of a sweep, see `branches`."""
+    from . import branches
+
+    return branches.measure_branch(data, low, restarts, threads)
+
+
+def measure_em_runs(data: str, low: float, seeds: int, threads: int) -> dict[str, Any]:
+    """Processor seconds and free energies of runs of EM, see `branches`."""
+    from . import branches
+
+    return branches.measure_em_runs(data, low, seeds, threads)
+
+
 TASKS: dict[str, Callable[..., dict[str, Any]]] = {
     "measure": measure,
     "floor": measure_floor,
@@ -110,6 +124,8 @@ TASKS: dict[str, Callable[..., dict[str, Any]]] = {
     "training": measure_training,
     "sweep": measure_sweep,
     "em": measure_em,
+    "branch": measure_branch,
+    "em_runs": measure_em_runs,
 }
 
 if __name__ == "__main__":

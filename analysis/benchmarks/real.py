@@ -140,8 +140,11 @@ def measure_em(data: str, low: float, tol: float, threads: int) -> dict[str, Any
     return {"seconds": seconds, "free_energy": free_energy(row.x, psi, row.betas[-1]), "maps": maps}
 
 
-def em(x: np.ndarray, n_tiles: int) -> Callable[[np.ndarray, float], tuple[np.ndarray, int]]:
-    """EM as a function of temperatures and tolerance, which returns the last reconstructions and the number of maps."""
+def em(x: np.ndarray, n_tiles: int) -> Callable[..., tuple[np.ndarray, int]]:
+    """EM as a function of temperatures, tolerance and seed: the last reconstructions, and the number of maps.
+
+    A list that is given as `path` receives the reconstructions of every temperature.
+    """
     jax = import_jax()
     jnp = jax.numpy
     centred = x - x.mean(axis=0)
@@ -164,13 +167,17 @@ def em(x: np.ndarray, n_tiles: int) -> Callable[[np.ndarray, float], tuple[np.nd
         psi, _, maps = jax.lax.while_loop(goes_on, step, (psi, jnp.inf, 0))
         return psi, maps
 
-    def run(betas: np.ndarray, tol: float) -> tuple[np.ndarray, int]:
-        rng, total = np.random.default_rng(0), 0
+    def run(
+        betas: np.ndarray, tol: float, seed: int = 0, path: list[np.ndarray] | None = None
+    ) -> tuple[np.ndarray, int]:
+        rng, total = np.random.default_rng(seed), 0
         psi = np.zeros((n_tiles, x.shape[1]))
         for beta in betas:
             noise = rng.standard_normal(psi.shape) / np.sqrt(x.shape[1])
             psi, maps = converged(psi + _KICK * noise, beta / radius**2, tol)
             psi, total = np.asarray(psi), total + int(maps)
+            if path is not None:
+                path.append(psi * radius + x.mean(axis=0))
         return psi * radius + x.mean(axis=0), total
 
     return run
@@ -178,7 +185,8 @@ def em(x: np.ndarray, n_tiles: int) -> Callable[[np.ndarray, float], tuple[np.nd
 
 def free_energy(x: np.ndarray, psi: np.ndarray, beta: float) -> float:
     """F of uniform tiles at reconstructions psi (K, D), in nats (T5)."""
-    energies = np.square(x[:, None] - psi).sum(axis=2) / (2 * beta)
+    x, psi = x - x.mean(axis=0), psi - x.mean(axis=0)
+    energies = (np.square(x).sum(axis=1)[:, None] - 2 * x @ psi.T + np.square(psi).sum(axis=1)) / (2 * beta)
     least = energies.min(axis=1)
     return float((least - np.log(np.exp(least[:, None] - energies).mean(axis=1))).mean())
 

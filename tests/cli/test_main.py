@@ -132,6 +132,13 @@ def test_sweep_writes_a_branch(tmp_path, capsys, direction):
     assert "first critical beta 1;" in capsys.readouterr().out
 
 
+def test_a_sweep_looks_for_lower_free_energies(tmp_path):
+    assert (
+        run("sweep", "two_points", "--betas", "0.2:1.5:3", *SMALL, "--restarts", "1", "--out", tmp_path / "b.npz") == 0
+    )
+    assert cv.Branch.load(tmp_path / "b.npz").restarts == 1
+
+
 def test_sweep_of_the_default_grid_as_json(tmp_path):
     assert run("sweep", "two_points", *SMALL, "--out", tmp_path / "b.json") == 0
     columns = read(tmp_path / "b.json")["columns"]
