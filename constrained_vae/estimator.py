@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -207,7 +208,8 @@ class FixedPointVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
             found = [solve(X, objective, start=_START_ARGUMENTS[self.start], **common)]
         if not found or found[0].status is Status.INTERRUPTED:
             raise KeyboardInterrupt  # so that a grid search ends, too
-        self.solution_: FixedPoint = found[0]
+        names = getattr(self, "feature_names_in_", None)
+        self.solution_: FixedPoint = found[0] if names is None else replace(found[0], names=tuple(map(str, names)))
         report_failure(self.solution_, "warn", stacklevel=5)
         logger.info("%s", self.solution_)
         distinct, frame = self.solution_.distinct, self.solution_.frame
