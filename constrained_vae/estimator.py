@@ -101,16 +101,16 @@ class FixedPointVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
     feature_names_in_ : (D,) array of str
         Names of the features, if X was a data frame with names.
 
+    See Also
+    --------
+    solve : The function behind the estimator, with more options.
+    transitions : The temperatures at which the number of clusters changes.
+
     Notes
     -----
     There is no `partial_fit`: a fixed point is one of all rows together, and steps on batches would end somewhere near
     it at best. For data that do not fit into memory give a memory map or `RowBlocks` to `solve`, which goes over
     all of them in every map; for data that grow use `warm_start`.
-
-    See Also
-    --------
-    solve : The function behind the estimator, with more options.
-    transitions : The temperatures at which the number of clusters changes.
 
     Examples
     --------
