@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -109,16 +110,16 @@ class FixedPointVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
     feature_names_in_ : (D,) array of str
         Names of the features, if X was a data frame with names.
 
+    See Also
+    --------
+    solve : The function behind the estimator, with more options.
+    transitions : The temperatures at which the number of clusters changes.
+
     Notes
     -----
     There is no `partial_fit`: a fixed point is one of all rows together, and steps on batches would end somewhere near
     it at best. For data that do not fit into memory give a memory map or `RowBlocks` to `solve`, which goes over
     all of them in every map; for data that grow use `warm_start`.
-
-    See Also
-    --------
-    solve : The function behind the estimator, with more options.
-    transitions : The temperatures at which the number of clusters changes.
 
     Examples
     --------
@@ -219,7 +220,8 @@ class FixedPointVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
             found = [solve(X, objective, start=_START_ARGUMENTS[self.start], **common)]
         if not found or found[0].status is Status.INTERRUPTED:
             raise KeyboardInterrupt  # so that a grid search ends, too
-        self.solution_: FixedPoint = found[0]
+        names = getattr(self, "feature_names_in_", None)
+        self.solution_: FixedPoint = found[0] if names is None else replace(found[0], names=tuple(map(str, names)))
         self.beta_ = objective.beta
         report_failure(self.solution_, "warn", stacklevel=5)
         logger.info("%s", self.solution_)

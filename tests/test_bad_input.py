@@ -38,7 +38,7 @@ DATA = {
     "no rows": (np.empty((0, 2)), "x must hold at least one point of at least one dimension, got shape (0, 2)"),
     "no columns": (np.empty((3, 0)), "at least one dimension, got shape (3, 0)"),
     "1-D": (X[:, 0], "x must have shape (N, D), got shape (3,); for one feature pass x.reshape(-1, 1)"),
-    "3-D": (X[None], "x must have shape (N, D), got shape (1, 3, 2)"),
+    "3-D": (X[None], "x must have shape (N, D), got shape (1, 3, 2); for images pass x.reshape(len(x), -1)"),
     "a number": (3.0, "x must have shape (N, D), got shape ()"),
     "None": (None, "x must be an (N, D) array of real numbers, got None"),
     "text": ([["a", "b"]], "x must be an (N, D) array of real numbers, got texts"),
@@ -109,7 +109,7 @@ OBJECTIVES = {
     "sigma negative": (lambda: cv.ELBO(sigma=-1.0), "sigma must be positive and finite, got -1.0"),
     "overflow": (lambda: cv.ELBO(beta=1e308, sigma=1e20), "sigma^2 beta must be a representable positive number"),
     "underflow": (lambda: cv.ELBO(beta=1e-300, sigma=1e-10), "got ELBO(beta=1e-300, sigma=1e-10"),
-    "likelihood": (lambda: cv.ELBO(likelihood="poisson"), "one of ('gaussian', 'bernoulli'), got 'poisson'"),
+    "likelihood": (lambda: cv.ELBO(likelihood="laplace"), "'poisson', 'categorical'), got 'laplace'"),
     "below 0": (lambda: solve(X, cv.ELBO(likelihood="bernoulli")), "data in [0, 1], got values from -1 to 4"),
     "above 1": (lambda: solve(X + 1, cv.ELBO(likelihood="bernoulli")), "data in [0, 1], got values from 0 to 5"),
     "a number": (lambda: solve(X, 0.5), "objective"),  # where beta= was meant

@@ -1,5 +1,6 @@
 """The estimator: scikit-learn's own checks, the solution it wraps, and what its score means."""
 
+import logging
 import math
 import pickle
 from types import SimpleNamespace
@@ -279,3 +280,101 @@ def test_ctrl_c_ends_a_search(data, monkeypatch, start):
         vae.fit(data.x)
     assert len(calls) == 3
     assert not hasattr(vae, "solution_")
+
+
+def test_predict_proba_is_transform_under_the_name_of_classifiers(data):
+    vae = cv.FixedPointVAE(0.5, n_tiles=8).fit(data.x)
+    np.testing.assert_array_equal(vae.predict_proba(data.x), vae.transform(data.x))
+    np.testing.assert_array_equal(vae.predict_proba(data.x).argmax(axis=1), vae.predict(data.x))
+    pipeline = make_pipeline(StandardScaler(), cv.FixedPointVAE(0.1, n_tiles=8)).fit(data.x)
+    np.testing.assert_allclose(pipeline.predict_proba(data.x).sum(axis=1), 1)
+
+
+@pytest.mark.parametrize("masses", ["fixed", "free"])
+def test_a_warm_start_begins_at_the_last_solution(data, masses):
+    vae = cv.FixedPointVAE(0.5, n_tiles=8, masses=masses, warm_start=True).fit(data.x)
+    first = vae.solution_
+    again = vae.fit(data.x).solution_
+    np.testing.assert_allclose(again.decoder, first.decoder, atol=1e-8)  # tol 1e-10 of a radius of 3.2
+    assert again.n_maps < first.n_maps / 2
+    colder = vae.set_params(beta=0.45).fit(data.x).solution_
+    expected = cv.solve(data.x, beta=0.45, n_tiles=8, masses=masses, start=again)
+    np.testing.assert_array_equal(colder.decoder, expected.decoder)
+    vae.set_params(warm_start=False).fit(data.x)
+    assert vae.solution_.n_maps > again.n_maps
+
+
+def test_a_warm_start_of_another_shape_is_refused(data):
+    vae = cv.FixedPointVAE(0.5, n_tiles=8, warm_start=True).fit(data.x)
+    with pytest.raises(ValueError, match="warm_start wants 8 tiles and 2 features as in the last fit, got n_tiles=4"):
+        vae.set_params(n_tiles=4).fit(data.x)
+    with pytest.raises(ValueError, match="and 1 features"):
+        vae.set_params(n_tiles=8).fit(data.x[:, :1])
+
+
+def test_there_is_no_partial_fit_and_the_docstring_says_why():
+    assert not hasattr(cv.FixedPointVAE, "partial_fit")
+    assert "There is no `partial_fit`" in cv.FixedPointVAE.__doc__
+
+
+def test_threads_are_obeyed_and_change_no_bits(monkeypatch):
+    import numba
+
+    from constrained_vae._utils import blas
+    from constrained_vae._utils.threads import thread_limit
+
+    numba.get_num_threads()  # launches the threads
+    asked, limits = [], set()
+    monkeypatch.setattr("numba.get_num_threads", lambda: 8)
+    monkeypatch.setattr("numba.set_num_threads", asked.append)
+    solve = cv.estimator.solve
+
+    def watched(*args, **options):
+        limits.add((thread_limit(), max(library.get_num_threads() for library in blas.blas_libraries())))
+        return solve(*args, **options)
+
+    monkeypatch.setattr("constrained_vae.estimator.solve", watched)
+    before = [library.get_num_threads() for library in blas.blas_libraries()]
+    x = cv.datasets.gaussian((4.0, 1.0), n=4000).x  # so many that a pass over them has threads
+    one = cv.FixedPointVAE(3.0, n_tiles=16, threads=1, tol=1e-4, backend="numba").fit(x)
+    assert limits == {(1, 1)}
+    assert set(asked) == {1, 8}  # around every kernel, and back
+    assert [library.get_num_threads() for library in blas.blas_libraries()] == before
+    assert thread_limit() is None
+    asked.clear()
+    free = cv.FixedPointVAE(3.0, n_tiles=16, tol=1e-4, backend="numba").fit(x)
+    assert asked == []
+    np.testing.assert_array_equal(one.solution_.decoder, free.solution_.decoder)
+
+
+@pytest.mark.parametrize("threads", [0, 1.5, True, "all"])
+def test_other_numbers_of_threads_are_refused(data, threads):
+    with pytest.raises(ValueError, match="threads must be a whole number of at least 1"):
+        cv.FixedPointVAE(0.5, threads=threads).fit(data.x)
+
+
+def test_names_of_columns(data):
+    pandas = pytest.importorskip("pandas")
+    named = cv.datasets.from_table({"width": data.x[:, 0], "height": data.x[:, 1]})
+    frame = pandas.DataFrame(named.x, columns=["width", "height"], index=np.arange(5, 205))
+    vae = cv.FixedPointVAE(0.5, n_tiles=8).fit(named).set_output(transform="pandas")
+    assert vae.feature_names_in_.tolist() == ["width", "height"]
+    found = vae.transform(frame)
+    assert found.columns.tolist() == vae.get_feature_names_out().tolist()
+    assert found.index.tolist() == frame.index.tolist()
+    with pytest.raises(ValueError, match="feature names"):
+        vae.transform(frame[["height", "width"]])
+    assert vae.solution_.names == ("width", "height")
+
+
+def test_a_data_set_brings_its_weights(data):
+    weights = np.arange(1, 201) / np.arange(1, 201).sum()
+    weighted = cv.datasets.DataSet(data.x, "weighted", weights=weights)
+    one, two = cv.FixedPointVAE(0.5).fit(weighted), cv.FixedPointVAE(0.5).fit(data.x, sample_weight=weights)
+    np.testing.assert_array_equal(one.cluster_centers_, two.cluster_centers_)
+
+
+def test_a_fit_is_logged(data, caplog):
+    with caplog.at_level(logging.INFO, logger="constrained_vae"):
+        cv.FixedPointVAE(20.0, n_tiles=2).fit(data.x)
+    assert caplog.messages[-1].startswith("FixedPoint(beta=20")

@@ -109,6 +109,8 @@ def table_of(frame: Any) -> Table:
             raise ValueError(
                 f"frame must be a data frame, a mapping from names to columns, or an (N, D) array, got {shown(frame)}"
             )
+        if not array.size:
+            raise ValueError(f"frame must have at least one row and one column, got shape {array.shape}")
         return Table([_cells(column) for column in array.T])
     names, columns = zip(*_columns(frame), strict=True) if _count(frame) else ((), ())
     if not columns or not len(columns[0]):

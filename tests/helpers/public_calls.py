@@ -100,6 +100,7 @@ SOLVER = {
     "on_failure": "return",
 }
 DATA = {"x": X, "objective": cv.ELBO(), "sigma": 1.0, "weights": WEIGHTS, "backend": "reference"}
+TABLE = {"columns": ["1", "2"], "drop": ("2",), "labels": None, "standardize": False, "missing": "drop"}
 PICTURES = {
     "flow": {"points": X, "paths": np.zeros((2, 3, 2)), "fixed_points": X[:2]},
     "reconstructions": {"solution": solution},
@@ -331,11 +332,27 @@ def public_calls(folder):
         # --- data sets
         "datasets.DataSet": (
             cv.datasets.DataSet,
-            {"x": X, "name": "x", "weights": WEIGHTS, "labels": LABELS, "image_shape": (1, 2), "critical_beta": 1.0},
+            {
+                "x": X,
+                "name": "x",
+                "weights": WEIGHTS,
+                "labels": LABELS,
+                "image_shape": (1, 2),
+                "critical_beta": 1.0,
+                "columns": ("a", "b"),
+                "classes": ("p", "q"),
+                "centre": np.zeros(2),
+                "scale": np.ones(2),
+            },
+        ),
+        "datasets.DataSet.original": (lambda points: cv.datasets.DataSet(X, "x").original(points), {"points": X}),
+        "datasets.from_table": (
+            cv.datasets.from_table,
+            {"frame": {"a": X[:, 0], "b": X[:, 1], "c": LABELS}, **TABLE, "name": "mine"},
         ),
         "datasets.digits": (cv.datasets.digits, {"n": 5}),
         "datasets.exponential": (cv.datasets.exponential, {"n": 5}),
-        "datasets.find": (cv.datasets.find, {"source": "two_points", "seed": 0}),
+        "datasets.find": (cv.datasets.find, {"source": folder / "x.npy", "seed": 0, **TABLE}),
         "datasets.four_clusters": (cv.datasets.four_clusters, {"n_per_cluster": 4, "spread": 0.1, "seed": 0}),
         "datasets.gaussian": (cv.datasets.gaussian, {"eigenvalues": np.array([1.0, 2.0]), "n": 4, "seed": 0}),
         "datasets.images": (
@@ -343,7 +360,7 @@ def public_calls(folder):
             {"path": folder / "images.npz", "part": "test", "n": 2, "size": 2},
         ),
         "datasets.held_out": (cv.datasets.held_out, {"source": folder / "x.npy", "size": 4}),
-        "datasets.load": (cv.datasets.load, {"path": folder / "x.npy"}),
+        "datasets.load": (cv.datasets.load, {"path": folder / "x.npy", **TABLE}),
         "datasets.moons": (cv.datasets.moons, {"n": 6, "noise": 0.1, "seed": 0}),
         "datasets.patches": (cv.datasets.patches, {"n": 2, "side": 3, "seed": 0}),
         "datasets.resized": (cv.datasets.resized, {"data": lambda: cv.datasets.digits(3), "size": 4}),
@@ -413,6 +430,8 @@ def public_calls(folder):
                 "time_limit": 2.0,
                 "backend": "reference",
                 "random_state": 0,
+                "warm_start": True,
+                "threads": 1,
             },
         ),
         "FixedPointVAE.fit": (
@@ -420,6 +439,7 @@ def public_calls(folder):
             {"X": X, "sample_weight": WEIGHTS},
         ),
         "FixedPointVAE.predict": (lambda X: fitted().predict(X), {"X": X}),
+        "FixedPointVAE.predict_proba": (lambda X: fitted().predict_proba(X), {"X": X}),
         "FixedPointVAE.transform": (lambda X: fitted().transform(X), {"X": X}),
         "FixedPointVAE.inverse_transform": (lambda X: fitted().inverse_transform(X), {"X": fitted().transform(X)}),
         "FixedPointVAE.score": (
