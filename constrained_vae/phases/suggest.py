@@ -39,6 +39,7 @@ _LIGHT = 0.01  # share of the data up to which a reconstruction is that of a few
 _ALONE = 1.5  # and number of points up to which it is that of one point
 _HELD = 0.9  # share of the data that the other reconstructions must hold
 _NOISE = 1.8  # stability, times sqrt(N), of a sample of N points of one Gaussian: up to 1.5 in 33 samples of 30 to 250
+_TOLD_APART = 0.2  # split condition below which the points that are all told apart stay so
 _TOL = 1e-5  # of the solutions: relative to the radius of the data
 _TRANSITIONS = 3  # number of transitions that are listed
 
@@ -282,7 +283,8 @@ def suggest(
     def stop(branch: Branch) -> bool:
         nonlocal enough
         solution = branch[-1]
-        enough = not 0 < _count(solution) <= most or len(solution.distinct) == n_distinct
+        told_apart = len(solution.distinct) == n_distinct and solution.split_condition < _TOLD_APART
+        enough = not 0 < _count(solution) <= most or told_apart
         enough = enough or len(solution.distinct) == len(solution.tiling)  # no tile is left for another split
         return enough
 
