@@ -184,6 +184,7 @@ class RateDistortionCurve:
         Returns
         -------
         Axes
+            The given Axes, or new ones.
         """
         unit = "units of $x^2$" if self.likelihood == "gaussian" else "nats"
         return picture("rate_distortion", self, models, unit, ax)
@@ -201,6 +202,7 @@ class RateDistortionCurve:
         Returns
         -------
         float, or array of the shape of `distortion`
+            Rates, in nats.
 
         Examples
         --------
