@@ -125,6 +125,13 @@ class Suggestions:
         The sweep that was looked at.
     n_points : int
         Number of rows of x that it was made of.
+
+    Examples
+    --------
+    >>> import constrained_vae as cv
+    >>> found = cv.suggest([[-1.0]] * 20 + [[1.0]] * 20)  # two reconstructions at any beta below 1
+    >>> found.plateaus[0].n_reconstructions, round(found.first_critical_beta, 6)
+    (2, 1.0)
     """
 
     plateaus: tuple[Plateau, ...]
