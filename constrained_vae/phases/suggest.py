@@ -11,13 +11,14 @@ temperatures and the stability is 0; what a sample of N points has is noise of t
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from .._utils import memory, tables
+from .._utils import deadline, memory, tables
 from .._utils.arrays import FloatArray
 from .._utils.checks import check_count, check_flag, check_seed, check_time_limit
 from .._utils.pictures import picture
@@ -278,8 +279,10 @@ def suggest(
     if isinstance(x, Branch):
         return _read(x, _first_critical(x), most)
     problem = Problem.make(x, objective, weights, backend, sigma=sigma, kind=ELBO)
-    first = critical_beta(problem)
-    low = _BELOW * float(default_grid(problem, first)[0])
+    began = time.monotonic()
+    with deadline.within(time_limit), deadline.finishing():  # no result without a temperature
+        first = critical_beta(problem)
+        low = _BELOW * float(default_grid(problem, first)[0])
     betas = np.geomspace(low, _HEADROOM * first, 2 + int(np.log(_HEADROOM * first / low) / _STEP))
     points, rho, distinct = x, weights, problem.data.rows.distinct()
     if np.shape(x)[0] > sample:
@@ -296,7 +299,8 @@ def suggest(
         return enough
 
     options: dict[str, Any] = {"masses": "free", "n_tiles": 4 * most, "tol": _TOL, "weights": rho, "seed": seed}
-    options |= {"time_limit": time_limit, "backend": backend, "progress": progress, "callback": stop}
+    left = None if time_limit is None else max(time_limit - (time.monotonic() - began), 0.0)
+    options |= {"time_limit": left, "backend": backend, "progress": progress, "callback": stop}
     branch = cast(Branch, sweep(points, problem.objective, betas=betas, on_failure="return", **options))
     branch = Branch(branch.solutions, branch.direction, complete=branch.complete or enough)
     if not len(branch):
@@ -332,6 +336,8 @@ def _count(solution: FixedPoint) -> int:
 def _read(branch: Branch, first: float, most: int) -> Suggestions:
     """The plateaus and the transitions of a cooling branch."""
     solved = [s for s in branch if s.converged or s.error_estimate <= 10 * _TOL * s.frame.scale]
+    if not solved:
+        return Suggestions((), (), first, branch, len(branch[0].weights))
     counts = np.array([_count(s) for s in solved])
     log_betas = np.log([s.beta for s in solved])
     changes = np.flatnonzero(np.diff(counts)) + 1
