@@ -25,7 +25,8 @@ Explorer Plateau Suggestions Transitions
 FirstSplit FixedPoint Iterate Jacobian NearestSplit Peak PopulationBounds RateDistortionCurve Report
 SpectralComparison SupportChange Tangent Transition diagnostics.Blur diagnostics.Report geco.Evaluation
 geco.Feasibility geco.History geco.Placement geco.Run geco.Thresholds spectral.BranchComparison
-spectral.FirstSplit spectral.SpectralComparison equations.Expectations""".split()
+spectral.FirstSplit spectral.SpectralComparison equations.Expectations spectral.SpectralComparison.plot
+spectral.BranchComparison.plot""".split()
 # Called by the solvers, with arrays that were checked already.
 PROTOCOLS = (
     "in_frame",
