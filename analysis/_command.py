@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 import constrained_vae as cv
 from constrained_vae._utils.defaults import N_TILES
-from constrained_vae._utils.writing import check_writable, write_npz, write_picture
+from constrained_vae._utils.writing import check_writable, whole_file, write_npz, write_picture
 from constrained_vae.cli import endings
 from constrained_vae.cli.data_options import DATA, add_data_options
 from constrained_vae.cli.signals import Signals
@@ -138,7 +138,8 @@ def write_png(path: str, figure: Figure) -> None:
         with contextlib.suppress(OSError, ValueError, SyntaxError):
             if np.array_equal(plt.imread(path), plt.imread(drawn)):
                 return
-    write_picture(path, figure, dpi=_DPI)
+    with whole_file(path) as file:
+        file.write(drawn.getvalue())
 
 
 def show_images(ax: Axes, images: np.ndarray) -> None:

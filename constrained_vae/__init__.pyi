@@ -65,11 +65,8 @@ from .results.fixed_point import FixedPoint as FixedPoint, NotConvergedError as 
 from .results.status import NotConvergedWarning as NotConvergedWarning, Status as Status
 from .solvers.options import Iterate as Iterate
 from .solvers.solve import solve as solve
-from .spectral.comparison import (
-    BranchComparison as BranchComparison,
-    SpectralComparison as SpectralComparison,
-    compare_spectral as compare_spectral,
-)
+from .spectral.comparison import compare_spectral as compare_spectral
+from .spectral.partitions import BranchComparison as BranchComparison, SpectralComparison as SpectralComparison
 from .spectral.relaxation import FirstSplit as FirstSplit, first_split as first_split
 
 __version__: str

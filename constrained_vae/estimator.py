@@ -244,7 +244,8 @@ class FixedPointVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
         """beta, or half of the first critical temperature; 1 if all points coincide."""
         if not isinstance(self.beta, str):
             return self.beta
-        check_choice(self.beta, "beta", ("auto",))
+        if self.beta != "auto":
+            raise ValueError(f"beta must be positive, or 'auto', got {self.beta!r}")
         objective = ELBO(1.0, self.sigma, self.likelihood)
         return first_critical_beta(X, objective, weights=rho, backend=self.backend) / 2 or 1.0
 

@@ -147,6 +147,11 @@ CALLS = {
         lambda t: cv.global_solution(PLANE, beta=0.01, time_limit=t),
         lambda s: is_certified(s, PLANE, 0.01),
     ),
+    "suggest": (
+        lambda t: cv.suggest(WIDE, time_limit=t),
+        lambda found: not found.branch.complete and "nan" not in str(found),
+    ),
+    "explore": (lambda t: cv.explore(WIDE, time_limit=t), lambda found: not found.branch.complete),
     "certify": (lambda t: cv.certify(point(), time_limit=t), lambda c: is_certificate(c, PLANE, 0.01)),
     "rate_distortion": (lambda t: cv.rate_distortion(PLANE, time_limit=t), lambda c: is_curve(c, PLANE)),
     "rate_distortion at betas": (
@@ -288,8 +293,10 @@ def test_interruption_of_the_search_for_the_last_temperature_loses_nothing(monke
         return optimum(*arguments, **options)
 
     monkeypatch.setattr(rate_distortion, "optimum", interrupting)
-    curve = cv.rate_distortion(cv.datasets.four_clusters().x)
+    with pytest.warns(cv.NotConvergedWarning, match="interrupted: the curve ends at beta="):
+        curve = cv.rate_distortion(cv.datasets.four_clusters().x)
     assert (len(curve.betas), curve.complete) == (2, False)
+    assert "incomplete" in repr(curve)
     count.clear()
     with pytest.raises(KeyboardInterrupt):
         cv.rate_distortion(cv.datasets.four_clusters().x, on_failure="raise")

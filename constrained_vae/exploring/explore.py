@@ -8,6 +8,7 @@ import io
 import json
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -41,8 +42,16 @@ class Explorer:
         The solutions.
     plateaus : tuple of Plateau
         What stands out, see `suggest`.
-    page : str
-        The page of HTML, with scripts, data and everything else inside.
+    title : str
+        Title of the page.
+    about : str
+        A line about the data, and about what stands out.
+    image_shape : tuple of int, or None
+        Shape of data that are images.
+    names : tuple of str, or None
+        Names of the columns.
+    spectral : bool
+        Whether the page compares with spectral clustering.
 
     Examples
     --------
@@ -54,7 +63,17 @@ class Explorer:
 
     branch: Branch
     plateaus: tuple[Plateau, ...]
-    page: str
+    title: str
+    about: str
+    image_shape: tuple[int, ...] | None
+    names: tuple[str, ...] | None
+    spectral: bool
+
+    @cached_property
+    def page(self) -> str:
+        """The page of HTML, with scripts, data and everything else inside."""
+        shown = contents(self.branch, self.plateaus, self.image_shape, self.names, self.spectral)
+        return _page(self.title, {**shown, "about": self.about}, self.branch)
 
     def __repr__(self) -> str:
         betas = self.branch.betas
@@ -93,7 +112,8 @@ def explore(
 ) -> Explorer:
     """The temperature as a slider, hotter to the right: what the solution of a data set is at every beta.
 
-    Everything is computed before it is shown, so that the page follows the slider without a kernel.
+    Everything is computed before it is shown, so that the page follows the slider without a kernel. The sweep is part
+    of this call; the page is made when it is first shown or saved.
 
     Parameters
     ----------
@@ -142,9 +162,7 @@ def explore(
     if image_shape is not None:
         image_shape = check_image_shape(image_shape, np.shape(branch[0].x)[1])
     columns = None if names is None else tuple(map(str, names))
-    shown = contents(branch, plateaus, image_shape, columns, spectral)
-    shown["about"] = _about(branch, found)
-    return Explorer(branch, plateaus, _page(title, shown, branch))
+    return Explorer(branch, plateaus, title, _about(branch, found), image_shape, columns, spectral)
 
 
 def _about(branch: Branch, found: Suggestions | None) -> str:

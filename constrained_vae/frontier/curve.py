@@ -186,6 +186,7 @@ class RateDistortionCurve:
         Returns
         -------
         Axes
+            The given Axes, or new ones.
         """
         unit = "units of $x^2$" if self.likelihood == "gaussian" else "nats"
         return picture("rate_distortion", self, models, unit, ax)
@@ -203,6 +204,7 @@ class RateDistortionCurve:
         Returns
         -------
         float, or array of the shape of `distortion`
+            Rates, in nats.
 
         Examples
         --------

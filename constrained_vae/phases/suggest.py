@@ -11,13 +11,14 @@ temperatures and the stability is 0; what a sample of N points has is noise of t
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from .._utils import memory, tables
+from .._utils import deadline, memory, tables
 from .._utils.arrays import FloatArray
 from .._utils.checks import check_count, check_flag, check_seed, check_time_limit
 from .._utils.pictures import picture
@@ -39,6 +40,7 @@ _LIGHT = 0.01  # share of the data up to which a reconstruction is that of a few
 _ALONE = 1.5  # and number of points up to which it is that of one point
 _HELD = 0.9  # share of the data that the other reconstructions must hold
 _NOISE = 1.8  # stability, times sqrt(N), of a sample of N points of one Gaussian: up to 1.5 in 33 samples of 30 to 250
+_TOLD_APART = 0.2  # split condition below which the points that are all told apart stay so
 _TOL = 1e-5  # of the solutions: relative to the radius of the data
 _TRANSITIONS = 3  # number of transitions that are listed
 
@@ -124,6 +126,13 @@ class Suggestions:
         The sweep that was looked at.
     n_points : int
         Number of rows of x that it was made of.
+
+    Examples
+    --------
+    >>> import constrained_vae as cv
+    >>> found = cv.suggest([[-1.0]] * 20 + [[1.0]] * 20)  # two reconstructions at any beta below 1
+    >>> found.plateaus[0].n_reconstructions, round(found.first_critical_beta, 6)
+    (2, 1.0)
     """
 
     plateaus: tuple[Plateau, ...]
@@ -270,8 +279,10 @@ def suggest(
     if isinstance(x, Branch):
         return _read(x, _first_critical(x), most)
     problem = Problem.make(x, objective, weights, backend, sigma=sigma, kind=ELBO)
-    first = critical_beta(problem)
-    low = _BELOW * float(default_grid(problem, first)[0])
+    began = time.monotonic()
+    with deadline.within(time_limit), deadline.finishing():  # no result without a temperature
+        first = critical_beta(problem)
+        low = _BELOW * float(default_grid(problem, first)[0])
     betas = np.geomspace(low, _HEADROOM * first, 2 + int(np.log(_HEADROOM * first / low) / _STEP))
     points, rho, distinct = x, weights, problem.data.rows.distinct()
     if np.shape(x)[0] > sample:
@@ -282,12 +293,14 @@ def suggest(
     def stop(branch: Branch) -> bool:
         nonlocal enough
         solution = branch[-1]
-        enough = not 0 < _count(solution) <= most or len(solution.distinct) == n_distinct
+        told_apart = len(solution.distinct) == n_distinct and solution.split_condition < _TOLD_APART
+        enough = not 0 < _count(solution) <= most or told_apart
         enough = enough or len(solution.distinct) == len(solution.tiling)  # no tile is left for another split
         return enough
 
     options: dict[str, Any] = {"masses": "free", "n_tiles": 4 * most, "tol": _TOL, "weights": rho, "seed": seed}
-    options |= {"time_limit": time_limit, "backend": backend, "progress": progress, "callback": stop}
+    left = None if time_limit is None else max(time_limit - (time.monotonic() - began), 0.0)
+    options |= {"time_limit": left, "backend": backend, "progress": progress, "callback": stop}
     branch = cast(Branch, sweep(points, problem.objective, betas=betas, on_failure="return", **options))
     branch = Branch(branch.solutions, branch.direction, complete=branch.complete or enough)
     if not len(branch):
@@ -323,6 +336,8 @@ def _count(solution: FixedPoint) -> int:
 def _read(branch: Branch, first: float, most: int) -> Suggestions:
     """The plateaus and the transitions of a cooling branch."""
     solved = [s for s in branch if s.converged or s.error_estimate <= 10 * _TOL * s.frame.scale]
+    if not solved:
+        return Suggestions((), (), first, branch, len(branch[0].weights))
     counts = np.array([_count(s) for s in solved])
     log_betas = np.log([s.beta for s in solved])
     changes = np.flatnonzero(np.diff(counts)) + 1

@@ -68,11 +68,11 @@ def curve_points(values: Any, name: str) -> FloatArray:
     return array
 
 
-def betas_and_values(betas: Any, values: Any) -> tuple[FloatArray, FloatArray]:
+def betas_and_values(branch: Any, values: Any) -> tuple[FloatArray, FloatArray]:
     """Temperatures and values (n,), as many of one as of the other."""
-    betas, values = temperatures(betas, "betas"), drawable(values, "values", 1)
+    betas, values = temperatures(branch, "branch"), drawable(values, "values", 1)
     if len(betas) != len(values) or not len(betas):
-        raise ValueError(f"values must be one per temperature in betas, got {len(values)} for {len(betas)}")
+        raise ValueError(f"values must be one per temperature of branch, got {len(values)} for {len(betas)}")
     return betas, values
 
 

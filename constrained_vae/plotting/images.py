@@ -16,7 +16,7 @@ _GAP = 1  # pixels between images
 
 
 def images(
-    shown: FixedPoint | FloatArray, shape: tuple[int, ...], columns: int | None = None, ax: Axes | None = None
+    shown: FixedPoint | FloatArray, image_shape: tuple[int, ...], columns: int | None = None, ax: Axes | None = None
 ) -> Axes:
     """Rows of numbers as images side by side, such as the reconstructions of a solution, of largest mass first.
 
@@ -24,7 +24,7 @@ def images(
     ----------
     shown : FixedPoint or (n, D) array
         A solution, whose distinct reconstructions are drawn, or images. Grey levels span the range of all of them.
-    shape : (int, int) or (int, int, int)
+    image_shape : (int, int) or (int, int, int)
         Height and width, and the channels 1 or 3 at either end.
     columns : int, optional
         Number of images in a row; by default the picture is about as wide as it is high.
@@ -44,7 +44,7 @@ def images(
         rows = sites.decoder[np.argsort(-sites.marginal, kind="stable")]
     else:
         rows = check_data(shown, "shown")
-    height, width, *channels = check_image_shape(shape, rows.shape[1])
+    height, width, *channels = check_image_shape(image_shape, rows.shape[1])
     if channels and height in (1, 3):  # channels first, as PyTorch has them
         rows = np.moveaxis(rows.reshape(len(rows), height, width, channels[0]), 1, -1)
         height, width, channels = width, channels[0], [height]

@@ -13,7 +13,7 @@ from scipy.optimize import linear_sum_assignment
 
 from .._utils.arrays import FloatArray
 from .._utils.checks import check_instance
-from ..spectral.comparison import BranchComparison, SpectralComparison
+from ..spectral.partitions import BranchComparison, SpectralComparison
 from .arguments import axes_or_new
 from .axes import temperature_axis
 from .style import CURVE, MODELS

@@ -332,6 +332,7 @@ class FixedPoint(PickledByFields):
         Returns
         -------
         Axes
+            The given Axes, or new ones.
         """
         if image_shape is not None:
             return picture("images", self, image_shape, ax=ax)

@@ -1,8 +1,5 @@
-from .comparison import (
-    BranchComparison as BranchComparison,
-    SpectralComparison as SpectralComparison,
-    compare_spectral as compare_spectral,
-)
+from .comparison import compare_spectral as compare_spectral
+from .partitions import BranchComparison as BranchComparison, SpectralComparison as SpectralComparison
 from .random_walk import (
     affinity as affinity,
     eigengap as eigengap,

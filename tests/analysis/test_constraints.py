@@ -92,7 +92,7 @@ def test_the_picture_has_its_rows_and_axes(small):
         assert f"{arrays[f'{name}_scores'][0]:.3f}" in title
     labels = [(ax.get_xlabel(), ax.get_ylabel()) for ax in drawn.axes[5:]]
     assert len(labels) == 3
-    assert all("nats" in x and "kappa" in y for x, y in labels)
+    assert all("kappa" in x and "nats" in y for x, y in labels)
     assert [[text.get_text() for text in ax.get_legend().get_texts()] for ax in drawn.axes[5:]] == [
         ["RE", "CLA with RE", "PNCC with RE"],
         ["FRE", "first transition", "0.500 nats"],

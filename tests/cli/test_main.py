@@ -147,6 +147,25 @@ def test_sweep_of_the_default_grid_as_json(tmp_path):
     assert [columns["n_distinct"][0], columns["n_distinct"][-1]] == [1, 2]
 
 
+def test_suggest_says_which_beta_and_which_kappa(tmp_path, capsys):
+    out = tmp_path / "s.json"
+    assert run("suggest", "four_clusters", "--quiet", "--out", out, "--plot", tmp_path / "s.png") == 0
+    assert capsys.readouterr().out.startswith("4 reconstructions (and 2, 3) stand out: beta=")
+    assert read(out)["columns"]["n_reconstructions"] == [4, 2, 3]
+    assert read(out)["first_critical_beta"] == pytest.approx(9.015625)
+
+
+def test_explore_writes_one_page(tmp_path, capsys):
+    out = tmp_path / "page.html"
+    np.savetxt(tmp_path / "x.csv", np.repeat([[-3.0, 0], [3.0, 0]], 20, axis=0), delimiter=",")
+    assert run("explore", tmp_path / "x.csv", "--quiet", "--out", out) == 0
+    assert out.read_text().startswith("<!DOCTYPE html>")
+    assert f"wrote {out}" in capsys.readouterr().out
+    for wrong in ([], ["--out", tmp_path / "page.npz"]):
+        assert run("explore", "two_points", "--quiet", *wrong) == 2
+        assert "--out must be an .html file" in capsys.readouterr().err
+
+
 def test_transitions_are_exact(tmp_path, capsys):
     for out in (tmp_path / "t.npz", tmp_path / "t.json"):
         assert run("transitions", *COMMANDS["transitions"], "--out", out, "--plot", tmp_path / "t.svg") == 0
@@ -692,4 +711,4 @@ def test_the_commands_of_the_guide_are_understood():
     text = (ROOT / "docs" / "guide.md").read_text()
     lines = [line for line in text.splitlines() if line.startswith("constrained-vae ")]
     commands = {cli._parser().parse_args(shlex.split(line, comments=True)[1:]).command for line in lines}
-    assert commands == {*COMMANDS, "train", "estimate"}
+    assert commands == {*COMMANDS, "train", "estimate", "suggest", "explore"}

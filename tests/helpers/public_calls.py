@@ -26,7 +26,8 @@ FirstSplit FixedPoint Iterate Jacobian NearestSplit Peak PopulationBounds RateDi
 SpectralComparison SupportChange Tangent Transition diagnostics.Blur diagnostics.Report geco.Evaluation
 geco.Feasibility geco.History geco.Placement geco.Run geco.Thresholds spectral.BranchComparison
 spectral.FirstSplit spectral.SpectralComparison equations.Expectations image_models.Batch image_models.ImageEvaluation
-image_models.ImageRun image_models.LinearPlacement image_models.Pass""".split()
+image_models.ImageRun image_models.LinearPlacement image_models.Pass spectral.SpectralComparison.plot
+spectral.BranchComparison.plot""".split()
 # Called by the solvers, with arrays that were checked already.
 PROTOCOLS = (
     "in_frame",
@@ -75,6 +76,25 @@ def run():
     return cv.geco.train(X, cv.RE(1.0), latent_dim=1, hidden=(3,), steps=4)
 
 
+@functools.cache
+def compared(of):
+    return cv.compare_spectral(of, affinities=("posterior",))
+
+
+@functools.cache
+def suggested():
+    return cv.suggest(branch())
+
+
+@functools.cache
+def explorer():
+    return cv.explore(branch(), spectral=False)
+
+
+def axes():
+    return plt.figure(1, clear=True).add_subplot()
+
+
 def estimator(**parameters):
     return cv.FixedPointVAE(**{"beta": 0.5, "n_tiles": 4, **parameters})
 
@@ -105,16 +125,21 @@ PICTURES = {
     "flow": {"points": X, "paths": np.zeros((2, 3, 2)), "fixed_points": X[:2]},
     "reconstructions": {"solution": solution},
     "principal_axes": {"x": X, "weights": WEIGHTS, "count": 2},
+    "images": {"shown": lambda: np.ones((3, 4)), "image_shape": (2, 2), "columns": 2},
+    "partitions": {"comparison": lambda: compared(solution())},
+    "agreement": {"comparison": lambda: compared(branch())},
+    "phases": {"branch": branch, "critical": np.ones(1)},
+    "suggestions": {"found": lambda: suggested()},
     "staircase": {"found": lambda: cv.transitions(X, n_tiles=4, limit=1)},
-    "training": {"history": lambda: run().history},
+    "training": {"run": run},
     "distortion": {
-        "betas": np.array([1.0, 2.0]),
+        "branch": np.array([1.0, 2.0]),
         "values": np.array([1.0, 2.0]),
         "critical": np.ones(1),
         "detected": np.ones(1),
     },
     "second_derivative": {
-        "betas": np.array([1.0, 2.0]),
+        "branch": np.array([1.0, 2.0]),
         "values": np.array([1.0, 2.0]),
         "peaks": np.ones((1, 2)),
         "critical": np.ones(1),
@@ -375,6 +400,23 @@ def public_calls(folder):
         "FixedPoint.load": (cv.FixedPoint.load, {"path": folder / "s.npz", "objective": None}),
         "Branch.at": (lambda beta: branch().at(beta), {"beta": 0.5}),
         "Branch.peaks": (lambda k, variable: branch().peaks(k, variable), {"k": 2, "variable": "beta"}),
+        "Branch.plot": (lambda critical, ax: branch().plot(critical, ax), {"critical": np.ones(1), "ax": axes}),
+        "FixedPoint.plot": (
+            lambda image_shape, ax: solution().plot(image_shape, ax),
+            {"image_shape": (1, 2), "ax": axes},
+        ),
+        "RateDistortionCurve.plot": (
+            lambda models, ax: curve().plot(models, ax),
+            {"models": lambda: {"mine": np.array([1.0, 1.0])}, "ax": axes},
+        ),
+        "Suggestions.plot": (lambda ax: suggested().plot(ax), {"ax": axes}),
+        "Transitions.plot": (lambda ax: cv.transitions(X, n_tiles=4, limit=1).plot(ax), {"ax": axes}),
+        "SpectralComparison.plot": (lambda ax: compared(solution()).plot(ax), {"ax": axes}),
+        "BranchComparison.plot": (lambda ax: compared(branch()).plot(ax), {"ax": axes}),
+        "geco.Run.plot": (lambda ax: run().plot(ax), {"ax": axes}),
+        "Explorer.plot": (lambda ax: explorer().plot(ax), {"ax": axes}),
+        "Explorer.save": (lambda path: explorer().save(path), {"path": folder / "page.html"}),
+        "RateDistortionCurve.rate_at": (lambda distortion: curve().rate_at(distortion), {"distortion": np.ones(2)}),
         "Branch.save": (lambda path: branch().save(path), {"path": folder / "b.npz"}),
         "Branch.load": (cv.Branch.load, {"path": folder / "b.npz", "objective": None}),
         "RateDistortionCurve.bound_below": (
