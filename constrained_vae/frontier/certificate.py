@@ -210,7 +210,7 @@ class DataPasses:
         options: dict[str, Any] = {"climbers": min(_QUICK + len(psi), MAX_CLIMBERS) if quick else MAX_CLIMBERS}
         if gap > 0:
             options |= {"floor": _NEGLIGIBLE * gap, "slope": _SLOPE * gap**0.5}
-        tops, heights = coverage.maxima(self.starts(psi, found.q, quick), **options)
+        tops, heights = coverage.maxima(self.starts(psi, found.q, coverage.log_shares, quick), **options)
         high = np.count_nonzero(heights >= heights[0] - 1)
         rounding = self.rounding(coverage, upper, tops[: min(high, _ROUNDED)])
         where = self.problem.data.frame.outward(tops[0])
@@ -247,19 +247,20 @@ class DataPasses:
         v, b = objective.readout(block.x)
         return np.asarray(block.offset(objective) - b - (block.phi * v).sum(axis=1))
 
-    def starts(self, psi: FloatArray, q: FloatArray, quick: bool = False) -> FloatArray:
+    def starts(self, psi: FloatArray, q: FloatArray, log_shares: FloatArray, quick: bool = False) -> FloatArray:
         """Points (m, D) from which maxima of c are sought: reconstructions, data, and means of groups of both.
 
         No code of these points is better than the bound: if p has the masses p_a at points y_a, then
         F(p) >= F - log sum_a p_a c(y_a) (T14), so that a bound below the largest c(y_a) holds for it. A quick look
-        takes some of the data only.
+        takes some of the data only, among them those that the code serves worst.
         """
         mass = self.rho @ q
         alive = mass > 0
         means = ((self.rho[:, None] * q).T @ self.x)[alive] / mass[alive, None]
         if not quick:
             return np.concatenate([psi, self.x, self.group_means, means, group_means(means, mass[alive])])
-        some = np.unique(np.linspace(0, len(self.x), 4 * _QUICK, endpoint=False).astype(np.intp))
+        even = np.linspace(0, len(self.x), 2 * _QUICK, endpoint=False).astype(np.intp)
+        some = np.union1d(even, np.argsort(-log_shares, kind="stable")[: 2 * _QUICK])
         return np.concatenate([psi, self.x[some], self.group_means[-_QUICK:], means])
 
     def rounding(self, coverage: Coverage, upper: float, points: FloatArray) -> float:
