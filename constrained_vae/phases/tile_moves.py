@@ -144,7 +144,9 @@ class TileMoves:
         givers = np.argsort(idle, kind="stable")[:_GIVERS]
         v, b = problem.framed.readout(problem.data.to_device(places))
         change = to_host(
-            problem.total(_changes, sites.decoder, sites.log_masses, v, b, givers, masses[givers], shares[givers])
+            problem.total(
+                _changes, sites.decoder, sites.log_masses, v, b, givers, masses[givers], shares[givers], columns=len(v)
+            )
         )
         moves = []
         for giver, place in np.array(np.unravel_index(np.argsort(change, axis=None, kind="stable"), change.shape)).T:
@@ -158,7 +160,7 @@ class TileMoves:
         psi, gain = self.starts, np.zeros(len(self.starts))
         for n in range(1 + _CLIMBS):
             v, b = problem.framed.readout(problem.data.to_device(psi))
-            gain, weight, sums = problem.total(_gains, sites.decoder, sites.log_masses, v, b, mass)
+            gain, weight, sums = problem.total(_gains, sites.decoder, sites.log_masses, v, b, mass, columns=len(psi))
             if n < _CLIMBS:
                 found = Expectations(weight, sums, gain.sum(), gain.sum())
                 psi = to_host(problem.updated_decoder(problem.data.to_device(psi), found))

@@ -130,10 +130,13 @@ class Problem:
         psi, log_masses = map(self.data.to_device, (psi, log_masses))
         return Tiles(self.framed, *self.framed.readout(psi), log_masses)
 
-    def total(self, part: Callable[..., R], psi: Array, log_masses: Array, *arrays: Any) -> R:
-        """The sum of ``part(block, tiles, *arrays)`` over the data, in blocks on which an encoder fits into memory."""
+    def total(self, part: Callable[..., R], psi: Array, log_masses: Array, *arrays: Any, columns: int = 0) -> R:
+        """The sum of ``part(block, tiles, *arrays)`` over the data, in blocks on which an encoder fits into memory.
+
+        If `part` makes arrays of more columns than tiles, `columns` is their number.
+        """
         there = (self.data.to_device(a) if isinstance(a, np.ndarray) else a for a in arrays)
-        return self.data.total(part, self.tiles(psi, log_masses), *there, columns=len(psi))
+        return self.data.total(part, self.tiles(psi, log_masses), *there, columns=max(len(psi), columns))
 
     def kept(self, part: Callable[..., R], psi: Array, log_masses: Array) -> Iterable[R]:
         """``part(block, tiles)`` of every block, for several passes; see `PreparedData.kept`."""
