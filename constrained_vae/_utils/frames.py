@@ -20,6 +20,7 @@ _READERS = {  # the functions of pandas, and the package that each of them needs
     ".xls": ("read_excel", "xlrd"),
     ".ods": ("read_excel", "odfpy"),
 }
+_OTHERS = (".xls", ".ods")  # whose package is not in the extra `tables`
 SUFFIXES = tuple(_READERS)
 
 
@@ -40,9 +41,8 @@ def read_frame(path: Path) -> Table:
                 import pandas
             frame = _read(getattr(pandas, reader), file, f"it is no {path.suffix} file, or only a part of one")
         except ImportError:
-            raise ImportError(
-                f"{path} needs the packages pandas and {package}: pip install 'constrained-vae[tables]'"
-            ) from None
+            extra = f"pandas {package}" if path.suffix in _OTHERS else "'constrained-vae[tables]'"
+            raise ImportError(f"{path} needs the packages pandas and {package}: pip install {extra}") from None
     table = table_of(frame)
     if path.suffix == ".parquet":
         return table

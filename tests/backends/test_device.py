@@ -255,7 +255,8 @@ def test_data_are_uploaded_once_in_a_sweep(use, x, dtype):
 def test_counts_and_compositions(use, x, likelihood, masses, dtype):
     """The same bits as on the host; with a column of zeros."""
     counts = np.round(9 * np.column_stack([x, 0 * x[:, 0]]))
-    data = counts if likelihood == "poisson" else ([*counts, 1, 1, 1, 0]) / ([*counts, 1, 1, 1, 0]).sum(axis=1)[:, None]
+    rows = counts + np.array([1, 1, 1, 0])
+    data = counts if likelihood == "poisson" else rows / rows.sum(axis=1)[:, None]
     beta = {"poisson": 1.0, "categorical": 0.05}[likelihood]
     options = {"n_tiles": 4, "masses": masses, "dtype": dtype, "max_maps": 60, "on_failure": "return"}
     on_both(use, lambda: cv.solve(data, cv.ELBO(beta, likelihood=likelihood), **options))

@@ -3,6 +3,7 @@
 import gzip
 import json
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -157,6 +158,22 @@ def test_files_of_pandas(suffix, tmp_path):
     with pytest.raises(ValueError, match=f"t{suffix} must hold a table: it is no {suffix} file") as caught:
         cv.datasets.load(path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "install"),
+    [("t.parquet", "'constrained-vae[tables]'"), ("t.xlsx", "'constrained-vae[tables]'"), ("t.ods", "pandas odfpy")],
+)
+def test_without_pandas_text_is_read_and_the_rest_says_what_to_install(
+    name, install, tables, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    assert cv.datasets.load(tables / "iris.csv", labels="kind").x.shape == (150, 4)
+    (tmp_path / name).write_bytes(b"PK")
+    assert run("solve", tmp_path / name) == 2
+    said = capsys.readouterr().err
+    assert said.endswith(f"pip install {install}\n")
+    assert said.count("\n") == 1
 
 
 def test_images_of_a_file_keep_their_shape(tmp_path):
