@@ -133,6 +133,7 @@ def test_temperatures_are_those_of_the_data_unless_given(tmp_path):
     assert low < cv.first_critical_beta(np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 7.0]])) < high
 
 
+@pytest.mark.filterwarnings("ignore:interrupted")  # the sweep says so, and so does the command
 def test_ctrl_c_in_the_sweep_keeps_what_there_is(tmp_path, monkeypatch, capsys):
     problem_map, calls = reference.expectations, itertools.count()
 
