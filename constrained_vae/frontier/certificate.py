@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from os import PathLike
 
 import numpy as np
 from scipy.special import logsumexp
@@ -21,6 +22,7 @@ from ..problems.problem import Problem
 from ..results.fixed_point import FixedPoint
 from ..results.status import NotConvergedWarning
 from ..solvers.convergence import Convergence
+from . import proof
 from .coverage import Coverage, rounding_of_energies
 from .hierarchy import group_means
 
@@ -48,6 +50,8 @@ class Certificate:
         largest of the maxima that are found by ascent from data points, reconstructions, and means of groups of both.
     rounding : float
         Rounding error of F and of log sup c, in nats.
+    solution : FixedPoint, optional
+        The solution, if the certificate is of `certify`.
 
     Examples
     --------
@@ -60,11 +64,43 @@ class Certificate:
     where: FloatArray
     rigorous: bool
     rounding: float = 0.0
+    solution: FixedPoint | None = field(default=None, repr=False)
 
     @property
     def gap(self) -> float:
         """Difference of the bounds, in nats."""
         return self.upper - self.lower
+
+    def save(self, path: str | PathLike[str], *, accuracy: float = 1e-6) -> None:
+        """Write a proof of the bounds as JSON, which `constrained-vae verify` and the lone file `verify.py` check.
+
+        The file has the hash of the data, the weights, the multiplier, the code, and boxes that cover the data, each
+        with a bound of log c. Its bounds are proven anew from the decoder and the masses of the solution, with their
+        rounding, whether the certificate is rigorous or not.
+
+        Parameters
+        ----------
+        path : path
+            File to write.
+        accuracy : float
+            How much larger than the gap of the certificate the gap of the proof may be, in nats.
+
+        Raises
+        ------
+        ValueError
+            If the certificate is not one of `certify`, the energy is not a squared error, there are more than three
+            dimensions, or the boxes are too many.
+        OSError
+            If the file cannot be written.
+
+        Examples
+        --------
+        >>> from constrained_vae import certify, solve
+        >>> certify(solve([[-1.0], [1.0]], beta=0.5, n_tiles=2)).save("proof.json")  # doctest: +SKIP
+        """
+        if self.solution is None:
+            raise ValueError("only a certificate of certify(solution) knows its solution: save that one")
+        proof.save(self.solution, self.gap, path, accuracy)
 
     def __repr__(self) -> str:
         how = "rigorous" if self.rigorous else "heuristic supremum"
@@ -122,13 +158,14 @@ def certify(solution: FixedPoint, *, time_limit: float | None = None) -> Certifi
     except deadline.TimeUp:
         found = found or data.glance(sites.decoder, sites.masses)
         warnings.warn(f"time_limit={time_limit:g}: no better bound was found", NotConvergedWarning, stacklevel=2)
+    found = replace(found, solution=solution)
     difference = abs(solution.free_energy - found.upper)
     if not difference <= Convergence(problem, 0.0, True).slack(found.upper):
         return found
     rounding = found.rounding + difference
     lower = min(solution.free_energy, found.lower)
     rigorous = found.rigorous and rounding <= found.gap
-    return Certificate(solution.free_energy, lower, found.where, rigorous, rounding)
+    return Certificate(solution.free_energy, lower, found.where, rigorous, rounding, solution)
 
 
 @dataclass(frozen=True, eq=False)
