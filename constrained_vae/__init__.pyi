@@ -21,6 +21,7 @@ from .equations import Expectations as Expectations, bits as bits
 from .estimator import FixedPointVAE as FixedPointVAE
 from .frontier.certificate import Certificate as Certificate, certify as certify
 from .frontier.curve import Excess as Excess, RateDistortionCurve as RateDistortionCurve
+from .frontier.kmeans import KMeansBound as KMeansBound
 from .frontier.nucleation import hysteresis_interval as hysteresis_interval, nucleation_beta as nucleation_beta
 from .frontier.optimum import CertifiedFixedPoint as CertifiedFixedPoint, global_solution as global_solution
 from .frontier.population import PopulationBounds as PopulationBounds
