@@ -22,7 +22,7 @@ from ..problems.problem import Problem
 from ..results.fixed_point import FixedPoint
 from ..results.status import NotConvergedWarning
 from ..solvers.convergence import Convergence
-from . import proof
+from . import flat, proof
 from .coverage import Coverage, rounding_of_energies
 from .hierarchy import group_means
 
@@ -46,7 +46,9 @@ class Certificate:
     where : (D,) array
         Point at which c is largest, in units of x: the best place for one more reconstruction.
     rigorous : bool
-        Whether the supremum is proven by branch and bound, and not below the rounding. Otherwise it is heuristic: the
+        Whether lower <= F* <= upper + rounding is proven, with an error term for the rounding of float64 (`save` proves
+        it in ball arithmetic). The proof is by branch and bound, in one and two dimensions; `certify` tries it also in
+        three, and for data of any dimension that lie in a space of three. Otherwise the supremum of c is heuristic: the
         largest of the maxima that are found by ascent from data points, reconstructions, and means of groups of both.
     rounding : float
         Rounding error of F and of log sup c, in nats.
@@ -155,6 +157,7 @@ def certify(solution: FixedPoint, *, time_limit: float | None = None) -> Certifi
         with deadline.within(time_limit):
             found, coverage, tops, _ = data.look(sites.decoder, sites.masses)
             found = data.proven(found, coverage, np.concatenate([sites.decoder, tops]), _PROOF_TOL)
+            found = found if found.rigorous else data.proven_beyond_the_plane(found, coverage, tops)
     except deadline.TimeUp:
         found = found or data.glance(sites.decoder, sites.masses)
         warnings.warn(f"time_limit={time_limit:g}: no better bound was found", NotConvergedWarning, stacklevel=2)
@@ -299,6 +302,17 @@ class DataPasses:
         bound, rounding = max(bound, 0.0), certificate.rounding
         where = self.problem.data.frame.outward(top)
         return Certificate(certificate.upper, certificate.upper - bound - rounding, where, rounding <= bound, rounding)
+
+    def proven_beyond_the_plane(self, certificate: Certificate, coverage: Coverage, tops: FloatArray) -> Certificate:
+        """The certificate with a bound of data in a space of at most three dimensions, if there is one (T14)."""
+        framed, rounding = self.problem.framed, certificate.rounding
+        if self.x.shape[1] <= _MAX_PROOF_DIM or framed.quadratic is None or framed.stiffness > _MAX_STIFFNESS:
+            return certificate
+        height = float(coverage(tops[:1])[0])
+        bound = max(flat.bound(self.x, coverage.log_shares, framed.quadratic, height, _PROOF_TOL), 0.0)
+        if not rounding <= bound < np.inf:
+            return certificate
+        return replace(certificate, lower=certificate.upper - bound - rounding, rigorous=True)
 
 
 def is_provable(objective: FramedObjective, dim: int) -> bool:
