@@ -195,7 +195,7 @@ class RateDistortionCurve:
         ValueError
             If K is not a whole number of at least 1.
         """
-        return kmeans_bound(self, K)
+        return kmeans_bound(K, self.lower, self.multipliers, self.rigorous, self.betas)
 
     def excess(
         self, rate: float, distortion: float, *, distortion_error: float = 0.0, population: bool = False

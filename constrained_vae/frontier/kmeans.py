@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -11,9 +10,6 @@ import numpy.typing as npt
 from .._utils import memory, tables
 from .._utils.arrays import FloatArray
 from .._utils.checks import check_count
-
-if TYPE_CHECKING:
-    from .curve import RateDistortionCurve
 
 _EPS = float(np.finfo(np.float64).eps)
 
@@ -62,14 +58,20 @@ class KMeansBound:
         return {"K": self.K, "distortion": self.distortion, "bound": bound, "beta": self.betas}
 
 
-def kmeans_bound(curve: RateDistortionCurve, K: npt.ArrayLike) -> KMeansBound:
-    """The largest (F_low - log K) / lambda of a curve, at least 0, for every K."""
+def kmeans_bound(
+    K: npt.ArrayLike,
+    lower: FloatArray,
+    multipliers: FloatArray,
+    rigorous: npt.NDArray[np.bool_],
+    betas: FloatArray,
+) -> KMeansBound:
+    """The largest (F_low - log K) / lambda of the temperatures of a curve, at least 0, for every K."""
     counts = np.asarray([check_count(k, "K", most=memory.LARGEST) for k in np.ravel(np.asarray(K)).tolist()], np.intp)
     if not len(counts):
         raise ValueError("K must be a number of words, or some of them, got none")
     nats = np.log(counts)[:, None]
-    rounding = 4 * _EPS * (np.abs(curve.lower) + nats)
-    lines = (curve.lower - nats - rounding) / curve.multipliers
+    rounding = 4 * _EPS * (np.abs(lower) + nats)
+    lines = (lower - nats - rounding) / multipliers
     best, index = lines.argmax(axis=1), np.arange(len(counts))
     bound = lines[index, best]
-    return KMeansBound(counts, np.maximum(bound, 0.0), curve.rigorous[best] | (bound <= 0), curve.betas[best])
+    return KMeansBound(counts, np.maximum(bound, 0.0), rigorous[best] | (bound <= 0), betas[best])
