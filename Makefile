@@ -56,6 +56,11 @@ test-torch: $(VENV)/installed-torch
 		$(wildcard tests/analysis/test_image*.py tests/cli/test_image*.py) tests/docs/test_examples.py \
 		tests/docs/test_reference.py tests/_utils/test_tensors.py
 
+# Small changes of the code, each of which some test should notice; what was run before is not run again.
+mutants: $(VENV)/installed-test
+	$(PIP) install --quiet pytest-cov
+	$(BIN)/python -m tests.mutants $(ARGS)
+
 bench: $(VENV)/installed-bench
 	$(BIN)/python -m analysis.benchmarks.map $(ARGS)
 
@@ -127,4 +132,4 @@ $(VENV)/installed-docs: pyproject.toml
 # Two installations into one environment must not run side by side.
 .NOTPARALLEL:
 .PHONY: figure1 figure2 figure3 figure4 figure5 transitions spectral constraints frontier geco-theory test test-slow
-.PHONY: test-torch notebooks bench docs screenshots check clean
+.PHONY: test-torch mutants notebooks bench docs screenshots check clean

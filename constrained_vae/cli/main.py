@@ -1,9 +1,9 @@
-"""The command line `constrained-vae`, with suggest, explore, solve, sweep, transitions, frontier, train, estimate.
+"""The command line `constrained-vae`: one command for each question.
 
 A command computes, then writes the file, then draws the picture, and prints at last; none of the three needs another
-one. Exit codes: 0 done; 1 not converged; 2 bad input; 3 computed, but the file, the picture or the text could not be
-written; 130 and 143 interrupted by Ctrl-C or SIGTERM (results up to then are written). Modules that are slow to import
-are imported when a command runs, so that `--help` is fast.
+one. Exit codes: 0 done; 1 not converged, or not proved; 2 bad input; 3 computed, but the file, the picture or the text
+could not be written; 130 and 143 interrupted by Ctrl-C or SIGTERM (results up to then are written). Modules that are
+slow to import are imported when a command runs, so that `--help` is fast.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             args = _parser().parse_args(argv)
         finally:
             endings.flush()  # of --help
-        run = _estimate if args.command == "estimate" else _run
+        run = _answer if args.command in ("estimate", "certify", "verify") else _run
         return run(args, f"constrained-vae {args.command}", signals)
 
 
@@ -87,17 +87,18 @@ def _run(args: argparse.Namespace, prog: str, signals: Signals) -> int:
     return endings.ended(prog, whole, converged, signals)
 
 
-def _estimate(args: argparse.Namespace, prog: str, signals: Signals) -> int:
-    """Print what the other commands would take; the exit code."""
-    try:
-        with signals.computing():
-            from ..effort import estimate
+def _answer(args: argparse.Namespace, prog: str, signals: Signals) -> int:
+    """Run a command that only prints, and may write a file itself; the exit code."""
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(_printing_warnings(prog))
+            with signals.computing():
+                from . import questions
 
-            x = None if args.data is None else data_of(args).x
-            found = estimate(args.n, args.k, args.d, x=x, backend=args.backend)
-    except BaseException as error:
-        return endings.explained(prog, error, "write", signals)
-    return endings.ended(prog, endings.printed(prog, lambda: str(found), [], signals), True, signals)
+                text, good = getattr(questions, args.command)(args)
+        except BaseException as error:
+            return endings.explained(prog, error, "write", signals)
+        return endings.ended(prog, endings.printed(prog, lambda: text, [], signals), good, signals)
 
 
 def _publish(
@@ -234,6 +235,20 @@ def _parser() -> _Parser:
     for name, metavar, what in (("n", "N", "data points"), ("k", "K", "latent tiles"), ("d", "D", "dimensions")):
         made.add_argument(name, metavar=metavar, type=int, help=f"number of {what}")
     made.add_argument("--data", metavar="DATA", help=f"the data, or some of them, which narrow the ranges: {DATA}")
+    made.add_argument("--seed", type=int, default=0, help="seed of named data sets (%(default)s)")
+    add_data_options(made)
+
+    text = "bounds of the global optimum for a saved solution, and a file that proves them"
+    made = commands.add_parser("certify", help=text, description=f"{text[0].upper()}{text[1:]}.")
+    made.add_argument("solution", metavar="SOLUTION", type=Path, help="a .npz file that solve has written")
+    made.add_argument("--out", type=Path, metavar="FILE", help="the proof, a .json file for the command verify")
+    made.add_argument("--accuracy", type=float, default=1e-6, help="of the proof, in nats (%(default)s)")
+    made.add_argument("--time-limit", type=float, help="seconds after which the bounds are those found by then")
+
+    text = "whether a proof holds for data, rounding included; code 1 if not"
+    made = commands.add_parser("verify", help=text, description=f"{text[0].upper()}{text[1:]}.")
+    made.add_argument("proof", metavar="PROOF", type=Path, help="a .json file that certify has written")
+    made.add_argument("data", metavar="DATA", help=DATA)
     made.add_argument("--seed", type=int, default=0, help="seed of named data sets (%(default)s)")
     add_data_options(made)
     return result

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from ..problems.problem import Problem
 from ..results.fixed_point import FixedPoint
 from ..results.status import NotConvergedWarning
 from ..solvers.convergence import Convergence
+from . import flat, proof_files
 from .coverage import MAX_CLIMBERS, Coverage, rounding_of_energies
 from .hierarchy import group_means
 
@@ -48,10 +50,14 @@ class Certificate:
     where : (D,) array
         Point at which c is largest, in units of x: the best place for one more reconstruction.
     rigorous : bool
-        Whether the supremum is proven by branch and bound, and not below the rounding. Otherwise it is heuristic: the
+        Whether lower <= F* <= upper + rounding is proven, with an error term for the rounding of float64 (`save` proves
+        it in ball arithmetic). The proof is by branch and bound, in one and two dimensions; `certify` tries it also in
+        three, and for data of any dimension that lie in a space of three. Otherwise the supremum of c is heuristic: the
         largest of the maxima that are found by ascent from data points, reconstructions, and means of groups of both.
     rounding : float
         Rounding error of F and of log sup c, in nats.
+    solution : FixedPoint, optional
+        The solution, if the certificate is of `certify`.
 
     Examples
     --------
@@ -64,11 +70,43 @@ class Certificate:
     where: FloatArray
     rigorous: bool
     rounding: float = 0.0
+    solution: FixedPoint | None = field(default=None, repr=False)
 
     @property
     def gap(self) -> float:
         """Difference of the bounds, in nats."""
         return self.upper - self.lower
+
+    def save(self, path: str | PathLike[str], *, accuracy: float = 1e-6) -> None:
+        """Write a proof of the bounds as JSON, which `constrained-vae verify` and the lone file `verify.py` check.
+
+        The file has the hash of the data, the weights, the multiplier, the code, and boxes that cover the data, each
+        with a bound of log c. Its bounds are proven anew from the decoder and the masses of the solution, with their
+        rounding, whether the certificate is rigorous or not.
+
+        Parameters
+        ----------
+        path : path
+            File to write.
+        accuracy : float
+            How much larger than the gap of the certificate the gap of the proof may be, in nats.
+
+        Raises
+        ------
+        ValueError
+            If the certificate is not one of `certify`, the energy is not a squared error, there are more than three
+            dimensions, or the boxes are too many.
+        OSError
+            If the file cannot be written.
+
+        Examples
+        --------
+        >>> from constrained_vae import certify, solve
+        >>> certify(solve([[-1.0], [1.0]], beta=0.5, n_tiles=2)).save("proof.json")  # doctest: +SKIP
+        """
+        if self.solution is None:
+            raise ValueError("only a certificate of certify(solution) knows its solution: save that one")
+        proof_files.save(self.solution, self.gap, path, accuracy)
 
     def __repr__(self) -> str:
         how = "rigorous" if self.rigorous else "heuristic supremum"
@@ -123,16 +161,18 @@ def certify(solution: FixedPoint, *, time_limit: float | None = None) -> Certifi
         with deadline.within(time_limit):
             found, coverage, tops, _ = data.look(sites.decoder, sites.masses)
             found = data.proven(found, coverage, np.concatenate([sites.decoder, tops]), _PROOF_TOL)
+            found = found if found.rigorous else data.proven_beyond_the_plane(found, coverage, tops)
     except deadline.TimeUp:
         found = found or data.glance(sites.decoder, sites.masses)
         warnings.warn(f"time_limit={time_limit:g}: no better bound was found", NotConvergedWarning, stacklevel=2)
+    found = replace(found, solution=solution)
     difference = abs(solution.free_energy - found.upper)
     if not difference <= Convergence(problem, 0.0, True).slack(found.upper):
         return found
     rounding = found.rounding + difference
     lower = min(solution.free_energy, found.lower)
     rigorous = found.rigorous and rounding <= found.gap
-    return Certificate(solution.free_energy, lower, found.where, rigorous, rounding)
+    return Certificate(solution.free_energy, lower, found.where, rigorous, rounding, solution)
 
 
 @dataclass(frozen=True, eq=False)
@@ -287,6 +327,17 @@ class DataPasses:
         bound, rounding = max(bound, 0.0), certificate.rounding
         where = self.problem.data.frame.outward(top)
         return Certificate(certificate.upper, certificate.upper - bound - rounding, where, rounding <= bound, rounding)
+
+    def proven_beyond_the_plane(self, certificate: Certificate, coverage: Coverage, tops: FloatArray) -> Certificate:
+        """The certificate with a bound of data in a space of at most three dimensions, if there is one (T14)."""
+        framed, rounding = self.problem.framed, certificate.rounding
+        if self.x.shape[1] <= _MAX_PROOF_DIM or framed.quadratic is None or framed.stiffness > _MAX_STIFFNESS:
+            return certificate
+        height = float(coverage(tops[:1])[0])
+        bound = max(flat.bound(self.x, coverage.log_shares, framed.quadratic, height, _PROOF_TOL), 0.0)
+        if not rounding <= bound < np.inf:
+            return certificate
+        return replace(certificate, lower=certificate.upper - bound - rounding, rigorous=True)
 
 
 def is_provable(objective: FramedObjective, dim: int) -> bool:

@@ -21,6 +21,7 @@ from .._utils.writing import write_npz
 from ..data import signature
 from ..objectives.elbo import LIKELIHOODS
 from .hull import time_sharing
+from .kmeans import KMeansBound, kmeans_bound
 from .population import PopulationBounds
 from .support_changes import KINDS, SupportChange
 
@@ -238,6 +239,29 @@ class RateDistortionCurve:
         """Upper bound of R(D), in nats: the convex hull of solutions and both ends; infinite below the least D."""
         codes = np.concatenate([np.stack([self.distortion, self.rate + self.rounding], axis=1), self.ends])
         return time_sharing(codes, finite_array(distortion, "distortion"))
+
+    def kmeans_bound(self, K: npt.ArrayLike) -> KMeansBound:
+        """Lower bounds of the mean squared error of every k-means of these rows, for all K at once (T23).
+
+        A code of K words has a rate of at most log K, so that its error is at least D(log K), the largest of
+        (F_low - log K) / lambda. The bound is loose: K points tile space worse than long codes do.
+
+        Parameters
+        ----------
+        K : int or (n,) array_like of ints
+            Numbers of words.
+
+        Returns
+        -------
+        KMeansBound
+            The bounds, with `rigorous`; they are as tight as the temperatures of the curve are dense.
+
+        Raises
+        ------
+        ValueError
+            If K is not a whole number of at least 1.
+        """
+        return kmeans_bound(K, self.lower, self.multipliers, self.rigorous, self.betas)
 
     def excess(
         self, rate: float, distortion: float, *, distortion_error: float = 0.0, population: bool = False

@@ -22,7 +22,7 @@ LABELS = np.array([0.0, 0.0, 1.0, 1.0, 1.0, 0.0])
 RESULTS = """Blur Branch BranchComparison Certificate CertifiedFixedPoint ConstrainedFixedPoint Effort
 Eigenpairs Estimate Excess Expectations report spectral.compare_spectral spectral.first_split equations.bits
 Explorer Plateau Suggestions Transitions
-FirstSplit FixedPoint Iterate Jacobian NearestSplit Peak PopulationBounds RateDistortionCurve Report
+FirstSplit FixedPoint Iterate Jacobian KMeansBound NearestSplit Peak PopulationBounds RateDistortionCurve Report
 SpectralComparison SupportChange Tangent Transition diagnostics.Blur diagnostics.Report geco.Evaluation
 geco.Feasibility geco.History geco.Placement geco.Run geco.Thresholds spectral.BranchComparison
 spectral.FirstSplit spectral.SpectralComparison equations.Expectations image_models.Batch image_models.ImageEvaluation
@@ -448,6 +448,11 @@ def public_calls(folder):
         "PopulationBounds.from_arrays": (
             cv.PopulationBounds.from_arrays,
             {"arrays": lambda: curve().population.to_arrays()},
+        ),
+        "RateDistortionCurve.kmeans_bound": (lambda K: curve().kmeans_bound(K), {"K": 2}),
+        "Certificate.save": (
+            lambda path, accuracy: cv.certify(solution()).save(path, accuracy=accuracy),
+            {"path": folder / "proof.json", "accuracy": 1e-3},
         ),
         "RateDistortionCurve.save": (lambda path: curve().save(path), {"path": folder / "c.npz"}),
         "RateDistortionCurve.load": (cv.RateDistortionCurve.load, {"path": folder / "c.npz"}),

@@ -1,0 +1,44 @@
+"""Proofs beyond the plane: three dimensions, and data of any dimension in a space of three."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import constrained_vae as cv
+
+
+def turned(rng, n, dim):
+    """An orthogonal map from n to dim dimensions, as rows."""
+    return np.linalg.qr(rng.normal(size=(dim, n)))[0].T
+
+
+@pytest.mark.parametrize(("unit", "offset"), [(1.0, 0.0), (1000.0, 1e4)])
+def test_data_of_rank_three_are_their_projection(unit, offset, rng):
+    x = rng.normal(size=(8, 3))
+    s = cv.global_solution(x, beta=0.5)
+    bounds = cv.certify(s)
+    assert bounds.rigorous
+    assert bounds.gap < 1.0e-5
+    y = unit * x @ turned(rng, 3, 16) + offset
+    high = cv.certify(cv.global_solution(y, beta=0.5 * unit**2))
+    assert high.rigorous
+    assert high.upper == pytest.approx(bounds.upper, abs=2e-6)  # the gap of both optima
+    assert high.gap < 1.0e-5
+    assert high.lower <= bounds.upper + bounds.rounding
+    assert bounds.lower <= high.upper + high.rounding
+
+
+def test_a_poor_solution_in_three_dimensions(rng):
+    x = rng.normal(size=(8, 3))
+    best = cv.global_solution(x, beta=0.3)
+    bounds = cv.certify(cv.solve(x, beta=0.3, n_tiles=2, on_failure="return"))
+    assert bounds.rigorous
+    assert bounds.lower <= best.free_energy
+    assert bounds.gap > 0.01
+
+
+def test_data_off_the_space_are_heuristic(rng):
+    x = rng.normal(size=(8, 3)) @ turned(rng, 3, 5)
+    x[:, :] += 1e-3 * rng.normal(size=x.shape)
+    assert not cv.certify(cv.global_solution(x, beta=0.5)).rigorous

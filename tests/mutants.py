@@ -1,0 +1,265 @@
+"""Mutants: small changes of the code that solves and proves, each of which some test should notice.
+
+    make mutants                        # 300 mutants, drawn by a seed
+    make mutants ARGS=--all             # all of them; what was run before is not run again
+    make mutants ARGS="--seconds 3600"  # as many as fit into an hour
+
+First all tests of the folders below run once, without the compiler of the kernels, to see which test runs which line.
+Then one number, operator or condition is changed at a time in a copy of the package, and the fastest tests that run
+its line are run. A mutant is killed if one of them fails, or does not end. Survivors are printed with their line: a new
+test must kill them, or somebody writes down why they change nothing. Results are in build/mutants; remove the folder
+after the code has changed. The package `pytest-cov` is needed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+BUILD = ROOT / "build" / "mutants"
+CODE = [
+    "solvers/loop.py", "solvers/convergence.py", "solvers/split_condition.py", "phases/transitions.py",
+    "frontier/optimum.py", "frontier/coverage.py", "frontier/cover.py", "frontier/verify.py", "geco/multiplier.py",
+]  # fmt: skip
+TESTS = ["tests/solvers", "tests/phases", "tests/frontier", "tests/geco/test_multiplier.py", "tests/latent"]
+_SLOWEST = 60.0  # seconds of the tests that a mutant is given
+_MOST_TESTS = 40
+_FILE_LIMIT = 1200.0  # seconds in which a file of tests must end, to be used
+_COMPARISONS = {
+    ast.Lt: "<=", ast.LtE: "<", ast.Gt: ">=", ast.GtE: ">", ast.Eq: "!=", ast.NotEq: "==", ast.Is: "is not",
+    ast.IsNot: "is", ast.In: "not in", ast.NotIn: "in",
+}  # fmt: skip
+_OPERATIONS = {ast.Add: "-", ast.Sub: "+", ast.Mult: "/", ast.Div: "*", ast.Pow: "*", ast.FloorDiv: "*", ast.Mod: "*"}
+_NAMES = {"min": "max", "max": "min", "minimum": "maximum", "maximum": "minimum", "any": "all", "all": "any"}
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A change of the text of a file from one offset to another."""
+
+    path: str
+    line: int
+    start: int
+    end: int
+    old: str
+    new: str
+
+    @property
+    def name(self) -> str:
+        """The same as long as the file is."""
+        return f"{self.path}:{self.line}:{self.start}: {self.old} -> {self.new}"
+
+
+def mutants_of(path: str) -> Iterator[Mutant]:
+    """All mutants of a file of the package."""
+    text = (ROOT / "constrained_vae" / path).read_text()
+    starts = [0]
+    for line in text.splitlines(keepends=True):
+        starts.append(starts[-1] + len(line))
+    lines = text.splitlines()
+
+    def offset(line: int, column: int) -> int:
+        return starts[line - 1] + len(lines[line - 1].encode()[:column].decode())
+
+    def span(node: ast.expr) -> tuple[int, int]:
+        assert node.end_lineno is not None
+        assert node.end_col_offset is not None
+        return offset(node.lineno, node.col_offset), offset(node.end_lineno, node.end_col_offset)
+
+    def change(node: ast.expr, start: int, end: int, new: str) -> Mutant:
+        return Mutant(path, node.lineno, start, end, text[start:end], new)
+
+    def between(left: ast.expr, right: ast.expr, new: str) -> Mutant:
+        """The operator between two operands; brackets and spaces beside it stay."""
+        start, end = span(left)[1], span(right)[0]
+        gap = text[start:end]
+        operator = gap.strip(" ()\n")
+        start += gap.index(operator)
+        return change(left, start, start + len(operator), new)
+
+    for node in _changeable(ast.parse(text)):
+        if isinstance(node, ast.Compare) and len(node.ops) == 1:
+            yield between(node.left, node.comparators[0], _COMPARISONS[type(node.ops[0])])
+        elif isinstance(node, ast.BinOp) and type(node.op) in _OPERATIONS:
+            yield between(node.left, node.right, _OPERATIONS[type(node.op)])
+        elif isinstance(node, ast.BoolOp):
+            new = "or" if isinstance(node.op, ast.And) else "and"
+            yield between(node.values[0], node.values[1], new)
+        elif isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.Not, ast.USub)):
+            start = span(node)[0]
+            yield change(node, start, start + (4 if isinstance(node.op, ast.Not) else 1), "")
+        elif isinstance(node, ast.Constant) and isinstance(node.value, (bool, int, float)):
+            value = node.value
+            new = (
+                repr(not value) if isinstance(value, bool) else repr(value + 1 if isinstance(value, int) else 2 * value)
+            )
+            yield change(node, *span(node), new)
+        elif isinstance(node, ast.Call):
+            called = node.func
+            name = called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
+            if name in _NAMES:
+                end = span(called)[1]
+                yield change(node, end - len(name), end, _NAMES[name])
+        elif isinstance(node, ast.IfExp):
+            yield change(node, *span(node.test), f"not ({text[slice(*span(node.test))]})")
+
+
+def _changeable(tree: ast.AST) -> Iterator[ast.expr]:
+    """Expressions of a file in their order, without annotations, f-strings and what is imported for types only."""
+    left_out: set[int] = set()
+    for node in ast.walk(tree):
+        hidden: list[ast.AST | None] = []
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            hidden = [node.returns, *node.decorator_list]
+        elif isinstance(node, (ast.AnnAssign, ast.arg)):
+            hidden = [node.annotation]
+        elif isinstance(node, (ast.JoinedStr, ast.Raise)):
+            hidden = [node]
+        for part in hidden:
+            if part is not None:
+                left_out.update(id(inner) for inner in ast.walk(part))
+    return (node for node in ast.walk(tree) if isinstance(node, ast.expr) and id(node) not in left_out)
+
+
+# --- which test runs which line ---------------------------------------------------------------------------------------
+
+
+def environment() -> dict[str, str]:
+    """Of the tests: kernels are Python, so that they can be changed and are seen."""
+    return {**os.environ, "NUMBA_DISABLE_JIT": "1", "NUMBA_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+
+
+def tests_by_line(seconds: float, parts: list[Path]) -> dict[str, dict[int, list[tuple[float, str]]]]:
+    """For every file and line the tests that run it, with their seconds, the fastest first; kept in a file."""
+    known = BUILD / "tests_by_line.json"
+    if known.exists():
+        read = json.loads(known.read_text())
+        return {path: {int(line): tests for line, tests in lines.items()} for path, lines in read.items()}
+    from coverage import CoverageData
+
+    BUILD.mkdir(parents=True, exist_ok=True)
+    found: dict[str, dict[int, list[tuple[float, str]]]] = {}
+    files = [file for part in parts for file in ([part] if part.is_file() else sorted(part.glob("test_*.py")))]
+    end = time.monotonic() + seconds
+    for file in files:
+        data, times = BUILD / "coverage", BUILD / "times.xml"
+        data.unlink(missing_ok=True)
+        name = file.relative_to(ROOT).as_posix()
+        command = [
+            sys.executable, "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider", "--cov=constrained_vae",
+            "--cov-context=test",
+            "--cov-report=", f"--junitxml={times}", name,
+        ]  # fmt: skip
+        limit = min(_FILE_LIMIT, end - time.monotonic())
+        try:
+            subprocess.run(
+                command, cwd=ROOT, env=environment() | {"COVERAGE_FILE": str(data)}, timeout=limit, check=False,
+                capture_output=True,
+            )  # fmt: skip
+            spent = {
+                f"{case.get('classname', '').replace('.', '/')}.py::{case.get('name')}": float(case.get("time", 0))
+                for case in ET.parse(times).iter("testcase")
+                if not len(case)  # it passes
+            }
+        except (subprocess.TimeoutExpired, OSError, ET.ParseError):
+            print(f"{name} takes too long, or does not run: its tests are not used", flush=True)
+            continue
+        seen = CoverageData(str(data))
+        seen.read()
+        for path in CODE:
+            measured = next((f for f in seen.measured_files() if f.endswith(f"constrained_vae/{path}")), None)
+            for line, contexts in seen.contexts_by_lineno(measured).items() if measured else ():
+                tests = {context.partition("|")[0] for context in contexts} & spent.keys()
+                found.setdefault(path, {}).setdefault(line, []).extend((spent[test], test) for test in tests)
+        print(f"{name}: {len(spent)} tests, {sum(spent.values()):.0f} s", flush=True)
+    for lines in found.values():
+        for tests in lines.values():
+            tests.sort()
+    known.write_text(json.dumps(found))
+    return found
+
+
+# --- mutants ----------------------------------------------------------------------------------------------------------
+
+
+def outcome(mutant: Mutant, tests: list[tuple[float, str]], copy: Path) -> str:
+    """Whether tests kill a mutant of the copy: killed, timeout, survived, or uncovered if there is no test."""
+    chosen, total = [], 0.0
+    for seconds, test in tests[:_MOST_TESTS]:
+        if total + seconds > _SLOWEST:
+            break
+        chosen.append(test)
+        total += seconds
+    if not chosen:
+        return "uncovered"
+    file = copy / "constrained_vae" / mutant.path
+    text = file.read_text()
+    try:
+        file.write_text(text[: mutant.start] + mutant.new + text[mutant.end :])
+        command = [sys.executable, "-P", "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *chosen]
+        env = environment() | {"PYTHONPATH": os.pathsep.join([str(copy), os.environ.get("PYTHONPATH", "")])}
+        done = subprocess.run(command, cwd=copy, env=env, timeout=60 + 5 * total, capture_output=True, check=False)
+        return "survived" if done.returncode == 0 else "killed"
+    except subprocess.TimeoutExpired:
+        return "timeout"
+    finally:
+        file.write_text(text)
+
+
+def main() -> int:
+    """Run mutants that were not run before, and print those that survived."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--all", action="store_true", help="all mutants instead of a sample")
+    parser.add_argument("--count", type=int, default=300, help="size of the sample (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the sample (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="time after which no mutant is begun")
+    parser.add_argument("--code", nargs="+", default=CODE, help="files of the package, such as geco/multiplier.py")
+    parser.add_argument("--tests", nargs="+", default=TESTS, help="folders or files of tests, such as tests/solvers")
+    parser.add_argument("--list", action="store_true", help="print the mutants, and run none")
+    args = parser.parse_args()
+    mutants = [mutant for path in args.code for mutant in mutants_of(path)]
+    random.Random(args.seed).shuffle(mutants)  # a larger sample holds a smaller one
+    mutants = mutants if args.all else mutants[: args.count]
+    if args.list:
+        print("\n".join(mutant.name for mutant in mutants))
+        return 0
+    end = time.monotonic() + args.seconds
+    by_line = tests_by_line(args.seconds, [ROOT / part for part in args.tests])
+    results = BUILD / "results.jsonl"
+    known = dict(json.loads(line) for line in results.read_text().splitlines()) if results.exists() else {}
+    copy = BUILD / "copy"
+    shutil.rmtree(copy, ignore_errors=True)
+    for part in ("constrained_vae", "tests", "analysis", "docs"):
+        shutil.copytree(ROOT / part, copy / part, ignore=shutil.ignore_patterns("__pycache__"))
+    for part in ("pyproject.toml", "README.md"):
+        shutil.copy(ROOT / part, copy)
+    for mutant in mutants:
+        if mutant.name in known:
+            continue
+        if time.monotonic() > end:
+            break
+        known[mutant.name] = outcome(mutant, by_line.get(mutant.path, {}).get(mutant.line, []), copy)
+        with open(results, "a") as file:
+            file.write(json.dumps([mutant.name, known[mutant.name]]) + "\n")
+        print(f"{known[mutant.name]:9} {mutant.name}", flush=True)
+    done = {mutant.name: known[mutant.name] for mutant in mutants if mutant.name in known}
+    killed = sum(how in ("killed", "timeout") for how in done.values())
+    print(f"\n{killed} of {len(done)} killed; of {len(mutants)} mutants. These survived:")
+    print("\n".join(f"  {how:9} {name}" for name, how in done.items() if how in ("survived", "uncovered")))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
