@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from .._utils import memory, tables
 from .._utils.arrays import FloatArray
-from .._utils.checks import check_count
+from .._utils.checks import check_count, real_array
 
 _EPS = float(np.finfo(np.float64).eps)
 
@@ -66,6 +66,7 @@ def kmeans_bound(
     betas: FloatArray,
 ) -> KMeansBound:
     """The largest (F_low - log K) / lambda of the temperatures of a curve, at least 0, for every K."""
+    real_array(K, "K", "a number of words, or some of them")
     counts = np.asarray([check_count(k, "K", most=memory.LARGEST) for k in np.ravel(np.asarray(K)).tolist()], np.intp)
     if not len(counts):
         raise ValueError("K must be a number of words, or some of them, got none")

@@ -12,6 +12,7 @@ import numpy as np
 from .._utils import deadline
 from .._utils.checks import (
     check_callable,
+    check_choice,
     check_count,
     check_data,
     check_dtype,
@@ -168,7 +169,7 @@ def train(
     host = check_data(x)
     xp = array_namespace(x if hasattr(x, "__cuda_array_interface__") else host)
     weight = elbo_of_step(objective, beta, sigma, likelihood)
-    ELBO(likelihood=likelihood).check(host)
+    ELBO(likelihood=check_choice(likelihood, "likelihood", ("gaussian", "bernoulli"))).check(host)
     weights = check_weights(weights, len(host))
     frame = standard_frame(host, weights, warn=likelihood == "gaussian")
     if likelihood == "gaussian":

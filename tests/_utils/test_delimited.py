@@ -8,7 +8,7 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import assume, given, settings, strategies as st
 
 from constrained_vae import datasets
 from constrained_vae._utils.delimited import read_delimited
@@ -131,6 +131,7 @@ def test_a_table_comes_back_whatever_separates_and_quotes_its_cells(data, tmp_pa
     rows = data.draw(
         st.lists(st.lists(st.none() | NUMBERS, min_size=d, max_size=d), min_size=2, max_size=5), label="rows"
     )
+    assume(any(cell is not None for row in rows for cell in row))  # lines of separators alone may be no rows
     text = io.StringIO()
     writer = csv.writer(text, delimiter=separator, quoting=quoting, lineterminator="\n")
     writer.writerow(names)

@@ -711,4 +711,4 @@ def test_the_commands_of_the_guide_are_understood():
     text = (ROOT / "docs" / "guide.md").read_text()
     lines = [line for line in text.splitlines() if line.startswith("constrained-vae ")]
     commands = {cli._parser().parse_args(shlex.split(line, comments=True)[1:]).command for line in lines}
-    assert commands == {*COMMANDS, "train", "estimate", "suggest", "explore"}
+    assert commands == {*COMMANDS, "train", "estimate", "suggest", "explore", "certify", "verify"}

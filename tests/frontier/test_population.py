@@ -204,7 +204,8 @@ def test_files_and_texts(curve, tmp_path):
 
 def test_a_curve_that_ends_early_has_the_bounds_so_far():
     x = np.random.default_rng(0).standard_normal((400, 1))
-    curve = cv.rate_distortion(x[:200], [0.8, 0.4], gap=1e-2, held_out=x[200:], callback=lambda s: True)
+    with pytest.warns(cv.NotConvergedWarning, match="stopped by the callback"):
+        curve = cv.rate_distortion(x[:200], [0.8, 0.4], gap=1e-2, held_out=x[200:], callback=lambda s: True)
     assert len(curve.betas) == len(curve.population.lower) == 1
     with pytest.warns(cv.NotConvergedWarning):
         curve = cv.rate_distortion(x[:200], [0.8, 0.4], held_out=x[200:], time_limit=0.0)

@@ -109,7 +109,7 @@ def test_arrays_that_are_no_curve_are_refused_with_the_reason(tmp_path):
         ("event_betas", lambda a: a[:, ::-1], "event_betas must hold the lower temperature first"),
         ("event_places", lambda a: a[:-1], r"event_places must have the shape"),
         ("signature", lambda a: a[:-1], r"signature must have the shape \(33,\)"),
-        ("likelihood", lambda a: "poisson", r"likelihood must be one of .* got 'poisson'"),
+        ("likelihood", lambda a: "gamma", r"likelihood must be one of .* got 'gamma'"),
     ):
         with pytest.raises(ValueError, match=message):
             cv.RateDistortionCurve.from_arrays({**arrays, name: change(arrays[name])})

@@ -266,7 +266,7 @@ def test_an_interrupted_sweep_keeps_its_branch(backend, monkeypatch):
         passes = Interrupted(backend, at)
         with monkeypatch.context() as patch:
             patch.setattr(get_backend(backend), "expectations", passes.expectations)
-            branch = cv.sweep(PAIR, betas=[0.5, 0.8, 1.2], n_tiles=4, backend=backend)
+            branch = cv.sweep(PAIR, betas=[0.5, 0.8, 1.2], n_tiles=4, backend=backend, on_failure="return")
         return branch, passes.calls
 
     whole, calls = sweep()
@@ -289,7 +289,8 @@ def test_an_interrupted_sweep_both_ways(backend, monkeypatch):
 
 
 def test_a_sweep_stopped_by_its_callback(backend):
-    branch = cv.sweep(PAIR, betas=[0.5, 0.8, 1.2], callback=lambda b: len(b) == 2, n_tiles=4, backend=backend)
+    with pytest.warns(cv.NotConvergedWarning, match="stopped by the callback"):
+        branch = cv.sweep(PAIR, betas=[0.5, 0.8, 1.2], callback=lambda b: len(b) == 2, n_tiles=4, backend=backend)
     assert branch.betas.tolist() == [1.2, 0.8]
 
 
