@@ -58,6 +58,7 @@ def test_on_one_gaussian_nothing_stands_out(seed, scales):
     assert found.to_frame().empty
 
 
+@pytest.mark.slow
 def test_the_answer_does_not_depend_on_unit_offset_outlier_repeats_or_weights(four):
     moved = cv.suggest(1000 * FOUR + 12345)
     assert numbers(moved) == numbers(four)
@@ -86,6 +87,7 @@ def test_a_branch_is_read_without_another_sweep(four):
         cv.suggest(four.branch[:4])
 
 
+@pytest.mark.slow
 def test_a_sample_of_many_rows_says_the_same():
     x = cv.datasets.four_clusters(n_per_cluster=2000).x
     found = cv.suggest(x, sample=300)
