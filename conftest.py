@@ -6,7 +6,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent
-NEED_TORCH = ROOT / "constrained_vae" / "image_models", ROOT / "constrained_vae" / "cli" / "image_training.py"
+NEED_TORCH = (
+    ROOT / "constrained_vae" / "image_models",
+    ROOT / "constrained_vae" / "cli" / "image_training.py",
+    ROOT / "tests" / "helpers" / "image_models.py",
+)
 
 
 def pytest_collectstart(collector):
