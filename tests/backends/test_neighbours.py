@@ -15,7 +15,8 @@ from constrained_vae.backends import neighbours
 from constrained_vae.backends.neighbours import Neighbours
 from constrained_vae.problems.problem import Problem
 
-on_both_precisions = pytest.mark.parametrize("dtype", [np.float64, np.float32])
+# Compiling the kernels takes ten seconds for each precision.
+on_both_precisions = pytest.mark.parametrize("dtype", [np.float64, pytest.param(np.float32, marks=pytest.mark.slow)])
 ZERO = {np.float64: -650.0, np.float32: -60.0}  # the log of an encoder entry below which a kernel says zero
 
 
