@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 from .._utils.files import parsing
 from .._utils.writing import check_writable
@@ -52,14 +54,15 @@ def verify(args: argparse.Namespace) -> tuple[str, bool]:
     )
 
 
-def read_proof(path: Path) -> dict:  # type: ignore[type-arg]
+def read_proof(path: Path) -> dict[str, Any]:
     """The JSON of a proof."""
     with open(path, encoding="utf-8") as file, parsing(f"{path} is no proof: it is no JSON"):
-        found: dict = json.load(file)  # type: ignore[type-arg]
+        found: dict[str, Any] = json.load(file)
     return found
 
 
-def _verifier():  # type: ignore[no-untyped-def]
+def _verifier() -> ModuleType:
+    """The program that verifies proofs, which needs an extra."""
     try:
         from ..frontier import verify
     except ImportError:
