@@ -3,7 +3,6 @@
 import copy
 import math
 import pickle
-from typing import NamedTuple
 
 import numba
 import numpy as np
@@ -14,10 +13,10 @@ import constrained_vae as cv
 from constrained_vae.backends import neighbours
 from constrained_vae.backends.neighbours import Neighbours
 from constrained_vae.problems.problem import Problem
+from tests.helpers.squared_maps import ZERO, SquaredMap
 
 # Compiling the kernels takes ten seconds for each precision.
 on_both_precisions = pytest.mark.parametrize("dtype", [np.float64, pytest.param(np.float32, marks=pytest.mark.slow)])
-ZERO = {np.float64: -650.0, np.float32: -60.0}  # the log of an encoder entry below which a kernel says zero
 
 
 @pytest.fixture(autouse=True)
@@ -27,32 +26,15 @@ def small_sizes(monkeypatch):
         monkeypatch.setattr(neighbours, name, value)
 
 
-class Case(NamedTuple):
-    phi: np.ndarray
-    rho: np.ndarray
-    psi: np.ndarray
-    masses: np.ndarray
-    lam: float
-
-    @property
-    def log_pi(self):
-        with np.errstate(divide="ignore"):
-            return np.log(self.masses).astype(self.phi.dtype)
-
+class Case(SquaredMap):
     def sums(self, kept):
         """Mass, sums and totals with the given lists; where they end in the kernel of all tiles, None."""
         return kept.expectations(self.rho, self.psi.astype(self.phi.dtype), self.log_pi, self.lam)
 
     def naive(self):
-        """The same numbers from all differences in float64, and the least energy up to the log mass of every row."""
-        psi = self.psi.astype(self.phi.dtype).astype(float)
-        H = self.lam * np.square(self.phi[:, None, :].astype(float) - psi).sum(axis=2)
-        logits = self.log_pi.astype(float) - H
-        top = logits.max(axis=1, keepdims=True)
-        q = np.exp(logits - top)
-        Z = q.sum(axis=1, keepdims=True)
-        weighted = self.rho[:, None] * q / Z
-        totals = np.array([-self.rho @ (top + np.log(Z))[:, 0], (weighted * H).sum()])
+        """The same numbers over all tiles, and the least energy up to the log mass of every row."""
+        q, totals, top = self.of_all_tiles()
+        weighted = self.rho[:, None] * q
         return weighted.sum(axis=0), weighted.T @ self.phi.astype(float), totals, -top.min()
 
 

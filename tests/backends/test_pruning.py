@@ -1,7 +1,6 @@
 """Leaving out tiles that cannot matter: the sums are those over all tiles, to what is proven and what is rounded."""
 
 import math
-from typing import NamedTuple
 
 import numba
 import numpy as np
@@ -11,23 +10,12 @@ from hypothesis import assume, example, given, strategies as st
 import constrained_vae as cv
 from constrained_vae.backends import get_backend, pruning
 from constrained_vae.testing import naive_expectations
+from tests.helpers.squared_maps import ZERO, SquaredMap
 
 on_both_precisions = pytest.mark.parametrize("dtype", [np.float64, np.float32])
-ZERO = {np.float64: -650.0, np.float32: -60.0}  # the log of an encoder entry below which a kernel says zero
 
 
-class Case(NamedTuple):
-    phi: np.ndarray
-    rho: np.ndarray
-    psi: np.ndarray
-    masses: np.ndarray
-    lam: float
-
-    @property
-    def log_pi(self):
-        with np.errstate(divide="ignore"):
-            return np.log(self.masses).astype(self.phi.dtype)
-
+class Case(SquaredMap):
     @property
     def tiles(self):
         (_, S), K = self.phi.shape, len(self.psi)
@@ -48,15 +36,10 @@ class Case(NamedTuple):
 
     def dense(self):
         """Sums, totals and encoder of all tiles, in float64 and from differences."""
-        H = self.lam * np.square(self.phi[:, None, :].astype(float) - self.psi.astype(float)).sum(axis=2)
-        logits = self.log_pi.astype(float) - H
-        top = logits.max(axis=1, keepdims=True)
-        q = np.exp(logits - top)
-        Z = q.sum(axis=1, keepdims=True)
-        q /= Z
+        q, totals, _ = self.of_all_tiles()
         weighted = self.rho[:, None] * q
         sums = np.vstack([self.phi.T.astype(float) @ weighted, weighted.sum(axis=0)])
-        return sums, np.array([-self.rho @ (top + np.log(Z))[:, 0], (weighted * H).sum()]), q
+        return sums, totals, q
 
 
 def make(seed, N, K, S, lam, dtype=np.float64, spread=0.0, far=1.0, dead=0, idle=0, ordered=True, duplicates=False):
