@@ -127,7 +127,7 @@ def _non_negative(matrix: FloatArray, linear: FloatArray, support: npt.NDArray[n
         wrong = np.where(support, x < 0, matrix @ x - linear < -slack)
         if not wrong.any() or deadline.passed():
             return x.clip(0.0)
-        number = np.count_nonzero(wrong)
+        number = int(np.count_nonzero(wrong))
         fewest, patience = (number, _PATIENCE) if number < fewest else (fewest, patience - 1)
         support ^= wrong
     factor = cholesky(matrix)
