@@ -13,11 +13,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..latent.sites import Sites
+from ..phases.annealing import Annealing
 from ..phases.continuation import Continuation, Split, State
 
 JUMP_TOL = 1e-4  # difference of E[C], in units of the scales, between neighbouring states that is a jump
 _MAX_HEATINGS = 60  # number of times that the start is heated by a factor 4
-_COOLING_STEPS = (0.02, 0.2)  # shortest and longest step of the log temperature
+_LONGEST_STEP = 0.5  # of the log temperature
+_NEAR = 1e-4  # move of the log temperature towards a root below which solutions are accurate
+_AT_REST, _RESOLVED = 1e-11, 1e-8  # moves at which a root is found: always, and where moves no longer become shorter
+_MAX_MOVES = 20  # number of moves to a root
 _PLATEAU_TOL = 1e-10  # least decrease of the violation per decade of temperature; less of it is a plateau
 _NO_SPLIT_TOL = 1e-3  # eigenvalue of the split condition below which no split is near
 _START_BETAS = np.geomspace(1e3, 1e-6, 28)  # temperatures for a given start, in nats per scale of a constraint
@@ -62,11 +66,8 @@ def start(path: Continuation, beta: float) -> State:
 def crossing(path: Continuation, hot: State, measure: Measure, seen: Callable[[State], None]) -> Crossing:
     """Cool from a state of positive measure until the measure is not positive, and find the root.
 
-    `seen` is called with every state. The accuracy of the path holds for the root; cooling towards it is less accurate.
+    `seen` is called with every state. The way down is as rough as that of `sweep`, the step that crosses zero is not.
     """
-    tol = max(path.options.tol, _APPROACH_TOL)
-    way = replace(path, options=replace(path.options, tol=tol), accuracy=_APPROACH_TOL)
-
     def measured(state: State) -> float:
         seen(state)
         return measure(state)
@@ -80,23 +81,70 @@ def crossing(path: Continuation, hot: State, measure: Measure, seen: Callable[[S
                 return _root(path, hot, cold, measured)
             cold = hot
         return Crossing(cold)
-    first, history = hot.beta, [(np.log(hot.beta), highest)]
+    first, history = hot.beta, [(hot.log_beta, highest)]
+    annealing = Annealing(path)
+    states = annealing.states(hot, _LONGEST_STEP)
     while True:
-        step = float(np.clip(-1.01 * hot.growth, *_COOLING_STEPS))
-        for event in way.cool(hot, hot.beta * float(np.exp(-step))):
-            at = event.at if isinstance(event, Split) else event
-            if measured(at) <= 0:
-                return _root(path, hot, at, measured)
-            if isinstance(event, Split) and measured(event.after) <= 0:
-                cold, above = event.bracket
-                return _across(path, path.split(above, cold), measured)
-            hot = event.after
-        history.append((np.log(hot.beta), measure(hot)))
+        below = next(states)
+        if measure(below) <= 0:
+            found, below = _within(path, hot, below, measured)
+            if found is not None:
+                return found
+            states = annealing.states(below, _LONGEST_STEP)
+        else:
+            seen(below)
+        hot = below
+        history.append((hot.log_beta, measure(hot)))
         decade = [value for log_beta, value in history if log_beta > history[-1][0] + np.log(10)]
         plateau = bool(decade) and decade[-1] - history[-1][1] <= _PLATEAU_TOL * max(abs(history[0][1]), 1.0)
         no_split = hot.growth < np.log(_NO_SPLIT_TOL)
         if (plateau and no_split) or hot.beta < _MIN_BETA_RATIO * first or (not hot.solution.converged and plateau):
-            return Crossing(hot, reached=False)
+            hot = path.solve(hot.beta, hot.sites)
+            return Crossing(hot, reached=measured(hot) <= 0)
+
+
+def _within(path: Continuation, hot: State, cold: State, measure: Measure) -> tuple[Crossing | None, State]:
+    """The crossing between two states of the rough way, or None with an accurate state before it."""
+    root = _root_between(path, hot, cold, measure)
+    if root is not None:
+        return Crossing(root), root
+    hot = path.solve(hot.beta, hot.sites)
+    for event in path.cool(hot, cold.beta):
+        at = event.at if isinstance(event, Split) else event
+        if measure(at) <= 0:
+            return _root(path, hot, at, measure), at
+        if isinstance(event, Split) and measure(event.after) <= 0:
+            below, above = event.bracket
+            return _across(path, path.split(above, below), measure), at
+        hot = event.after
+    return None, hot
+
+
+def _root_between(path: Continuation, hot: State, cold: State, measure: Measure) -> State | None:
+    """The state between two rough states of one smooth branch at which the measure is zero; None if they are not that.
+
+    The temperature moves after every solution, which starts on the polynomial through the last ones. Solutions are
+    rough until the temperature hardly moves.
+    """
+    way, state, value = Annealing(path, path=[hot, cold]), cold, measure(cold)
+    low, high = cold.log_beta, hot.log_beta
+    slope, rough, last = (measure(hot) - value) / (high - low), True, np.inf
+    for _ in range(_MAX_MOVES):
+        if not np.array_equal(state.sites.index, hot.sites.index):
+            return None
+        low, high = (low, state.log_beta) if value > 0 else (state.log_beta, high)
+        move = -value / slope if slope > 0 else np.nan
+        resolved = abs(move) <= _AT_REST or last <= abs(move) <= max(_RESOLVED, path.options.tol)
+        if resolved and not rough:
+            return state if state.solution.converged and state.growth <= 0 else None
+        if not low <= state.log_beta + move <= high and not abs(move) <= _NEAR:
+            move = (low + high) / 2 - state.log_beta
+        was_rough, rough, last = rough, rough and abs(move) > _NEAR, abs(move)
+        state = way.reached(float(np.exp(state.log_beta + move)), rough=rough)
+        before, value = value, measure(state)
+        if rough == was_rough:
+            slope = (value - before) / move
+    return None
 
 
 def crossing_from(path: Continuation, sites: Sites, measure: Measure, seen: Callable[[State], None]) -> Crossing:
