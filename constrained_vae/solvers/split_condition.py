@@ -18,7 +18,7 @@ from .._utils import deadline
 from .._utils.arrays import Array, FloatArray
 from .._utils.blas import single_threaded
 from .._utils.device import array_namespace, on_host, to_host
-from ..data.prepared import Block, tree_sum
+from ..data.prepared import Block
 from ..objectives.decoder_update import readout_slopes
 from ..problems.posterior import Tiles, responsibilities
 from ..problems.problem import Problem
@@ -214,7 +214,7 @@ def _lanczos(
     """Top eigenpair over all sites together, by Lanczos on the block-diagonal operator of covariances, never formed."""
     k, dim = psi.shape
     kept = problem.kept(_points_and_responsibilities, psi, log_masses)
-    mass, mean = (to_host(total) for total in tree_sum((q.sum(axis=0), q.T @ x) for x, q in kept))
+    mass, mean = (to_host(total) for total in kept.total(_mass_and_mean))
     scale = np.where(mass > 0, mass, 1.0)[:, None]
     mean = mean / scale
 
@@ -224,7 +224,7 @@ def _lanczos(
             u = np.where(among[:, None], whitening * vector.reshape(k, dim), 0.0)
             axes = problem.data.to_device(u).T
             # Cov_a u_a = sum_i w_ia x_i (x_i . u_a) - psi_a (psi_a . u_a): two matrix products per block for all sites.
-            moment = to_host(tree_sum((q * (x @ axes)).T @ x for x, q in kept)) / scale
+            moment = to_host(kept.total(_moments_along, axes)) / scale
             return (whitening * (moment - mean * (mean * u).sum(axis=1)[:, None])).ravel()
 
         operator = LinearOperator((k * dim, k * dim), matvec=product, dtype=np.float64)
@@ -248,3 +248,13 @@ def _lanczos(
 
 def _points_and_responsibilities(block: Block, tiles: Tiles) -> tuple[Array, Array]:
     return block.x, responsibilities(block, tiles)
+
+
+def _mass_and_mean(found: tuple[Array, Array]) -> tuple[Array, Array]:
+    x, q = found
+    return q.sum(axis=0), q.T @ x
+
+
+def _moments_along(found: tuple[Array, Array], axes: Array) -> Array:
+    x, q = found
+    return (q * (x @ axes)).T @ x
