@@ -56,7 +56,7 @@ def test_the_page_needs_nothing_else_and_no_text_ends_its_script(explorer):
 def test_a_notebook_shows_a_frame_and_elsewhere_a_picture(explorer, tmp_path):
     shown = explorer._repr_mimebundle_()
     assert set(shown) == {"text/html", "image/png", "text/plain"}
-    inside = re.search(r'srcdoc="(.*?)" style', shown["text/html"], flags=re.DOTALL).group(1)
+    inside = re.search(r'srcdoc="(.*?)" title', shown["text/html"], flags=re.DOTALL).group(1)
     assert html.unescape(inside) == explorer.page
     assert repr(explorer) == "Explorer(40 temperatures, beta 0.1 to 10)"
     assert explorer.plot().get_xscale() == "log"
