@@ -142,6 +142,15 @@ def write_png(path: str, figure: Figure) -> None:
         file.write(drawn.getvalue())
 
 
+def plane_names(data: cv.datasets.DataSet) -> np.ndarray:
+    """Labels of the two axes along which data are drawn: names of columns, or principal components if D > 2."""
+    dim = data.x.shape[1]
+    if dim > 2:
+        return np.array(["principal component 1", "principal component 2"])
+    own = ["$x_1$", "$x_2$"] if data.columns is None else [name.replace("$", r"\$") for name in data.columns]
+    return np.array([*own[:dim], ""][:2])
+
+
 def show_images(ax: Axes, images: np.ndarray) -> None:
     """Draw images (rows, columns, H, W, C) with values in [0, 1] as a table; those of NaN are left blank."""
     rows, columns, height, width, _ = images.shape

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._utils.checks import check_flag, check_image_shape, check_path, check_text
+from .._utils.frames import column_names, is_data_set
 from .._utils.interrupts import deferred_interrupts
 from .._utils.writing import write_text
 from ..data.rows import RowBlocks
@@ -128,14 +129,15 @@ def explore(
 
     Parameters
     ----------
-    x : (N, D) array_like, memory map, RowBlocks or Branch
+    x : (N, D) array_like, DataSet, memory map, RowBlocks or Branch
         A branch of any sweep, or data, which are then cooled with free masses as by `suggest`.
     objective, sigma, weights, time_limit, backend, seed, progress
         As for `suggest`; not used for a branch.
     image_shape : tuple of int, optional
-        Height and width of data that are images, and perhaps channels, last: reconstructions are drawn as images.
+        Height and width of data that are images, and perhaps channels, last: reconstructions are drawn as images. By
+        default that of a `DataSet`.
     names : sequence of str, optional
-        Names of the columns, for the axes of data of one or two dimensions.
+        Names of the columns, for the axes of data of one or two dimensions; by default those of x.
     title : str
         Title of the page.
     spectral : bool
@@ -170,9 +172,12 @@ def explore(
         found = suggest(x, objective, sigma=sigma, weights=weights, **options)
         branch = found.branch
     plateaus = () if found is None else found.plateaus
+    if image_shape is None and is_data_set(x):
+        image_shape = x.image_shape if len(x.image_shape or ()) in (2, 3) else None  # type: ignore[union-attr]
     if image_shape is not None:
         image_shape = check_image_shape(image_shape, np.shape(branch[0].x)[1])
-    columns = None if names is None else tuple(map(str, names))
+    own = branch[0].names if isinstance(x, Branch) else column_names(x)
+    columns = own if names is None else tuple(map(str, names))
     return Explorer(branch, plateaus, title, _about(branch, found), image_shape, columns, spectral)
 
 

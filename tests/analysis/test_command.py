@@ -266,3 +266,11 @@ def test_a_picture_with_the_same_pixels_is_not_written_again(tmp_path):
     path.write_bytes(b"no picture")
     _command.write_png(str(path), figure(1))
     assert path.read_bytes() == written
+
+
+@pytest.mark.parametrize(
+    ("columns", "labels"), [(("a", "$b"), ["a", "\\$b"]), (None, ["$x_1$", "$x_2$"]), (("a",), ["a", ""])]
+)
+def test_axes_have_the_names_of_columns(columns, labels):
+    x = np.zeros((2, 2 if columns is None else len(columns)))
+    assert _command.plane_names(cv.datasets.DataSet(x, "t", columns=columns)).tolist() == labels

@@ -75,6 +75,13 @@ def test_images_lines_one_point_and_data():
     data_of(cv.explore(cv.sweep([[1.0, 2.0]], betas=[1.0], n_tiles=2)).page)
 
 
+def test_a_data_set_names_its_columns_and_the_shape_of_its_images():
+    table = cv.datasets.DataSet(PLANE, "t", columns=("length", "$ width"))
+    for found in (cv.explore(table, spectral=False), cv.explore(cv.sweep(table, betas=[2.0, 1.0], n_tiles=2))):
+        assert data_of(found.page)["axes"] == ["length", "$ width"]
+    assert cv.explore(cv.datasets.digits(12), spectral=False).image_shape == (8, 8)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
