@@ -229,6 +229,10 @@ def draw(arrays: _command.Arrays) -> Figure:
                 ax.set_axis_off()
             for number, ax in enumerate(axes[:panels]):
                 _digits(arrays, number, ax)
+            handles, labels = axes[panels - 1].get_legend_handles_labels()
+            place = (0.995, (heights[1] + 0.08) / total)
+            style: dict[str, Any] = {"frameon": False, "fontsize": 8, "handletextpad": 0.1, "borderpad": 0}
+            figure.legend(handles, labels, loc="center right", bbox_to_anchor=place, **style)
     return figure
 
 
@@ -323,7 +327,7 @@ def _digits(arrays: _command.Arrays, number: int, ax: Any) -> None:
         color="#D55E00",
         linewidths=0,
         zorder=5,
-        label="hole",
+        label="a tile without data, a hole",
     )
     for spine in ax.spines.values():
         spine.set_visible(False)
