@@ -56,6 +56,10 @@ test-torch: $(VENV)/installed-torch
 		$(wildcard tests/analysis/test_image*.py tests/cli/test_image*.py) tests/docs/test_examples.py \
 		tests/docs/test_reference.py tests/_utils/test_tensors.py
 
+# Pages in Chromium, and the explorer in JupyterLab and Notebook.
+test-browser: $(VENV)/installed-browser
+	$(BIN)/python -m pytest -m browser $(ARGS) tests/exploring
+
 # Small changes of the code, each of which some test should notice; what was run before is not run again.
 mutants: $(VENV)/installed-test
 	$(PIP) install --quiet pytest-cov
@@ -105,6 +109,12 @@ $(VENV)/installed-torch: pyproject.toml
 	$(PIP) install --editable '.[test-torch]' '$(TORCH)'
 	@touch $(VENV)/installed $(VENV)/installed-notebooks $(VENV)/installed-test $@
 
+$(VENV)/installed-browser: pyproject.toml
+	@$(PYTHON_IS_NEW_ENOUGH)
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --editable '.[test-browser]'
+	@touch $(VENV)/installed $(VENV)/installed-notebooks $(VENV)/installed-test $@
+
 $(VENV)/installed-notebooks: pyproject.toml
 	@$(PYTHON_IS_NEW_ENOUGH)
 	$(PYTHON) -m venv $(VENV)
@@ -132,4 +142,4 @@ $(VENV)/installed-docs: pyproject.toml
 # Two installations into one environment must not run side by side.
 .NOTPARALLEL:
 .PHONY: figure1 figure2 figure3 figure4 figure5 transitions spectral constraints frontier geco-theory test test-slow
-.PHONY: test-torch mutants notebooks bench docs screenshots check clean
+.PHONY: test-browser test-torch mutants notebooks bench docs screenshots check clean

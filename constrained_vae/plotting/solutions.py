@@ -21,6 +21,7 @@ from .arguments import (
     all_points,
     axes_or_new,
     drawable,
+    literal,
 )
 from .style import (
     DATA,
@@ -96,7 +97,7 @@ def reconstructions(solution: FixedPoint, ax: Axes | None = None) -> Axes:
     ax = flow(points, paths, ends, ax)
     labels = [f"{name} {n}  (units of $x$)" for n in (1, 2)]
     if solution.names is not None and dim <= 2:
-        labels = [text.replace("$", r"\$") for text in solution.names]
+        labels = [*map(literal, solution.names)]
     ax.set(**{f"{axis}label": label for axis, label in zip("xy"[: min(dim, 2)], labels, strict=False)})
     return ax
 
