@@ -29,7 +29,7 @@ from . import flat, proof_files
 from .coverage import MAX_CLIMBERS, Coverage, rounding_of_energies
 from .hierarchy import group_means
 
-_MAX_PROOF_DIM = 2  # dimensions up to which a supremum is proven
+_MAX_PROOF_DIM = 3  # dimensions up to which a supremum is proven
 _MAX_STIFFNESS = 1e100  # of which the proof takes the cube
 _PROOF_TOL = 1e-8  # accuracy of that proof, in nats
 _ROUNDED = 64  # highest maxima of log c whose rounding is computed
