@@ -104,7 +104,7 @@ def split_condition(
 
 def is_small(problem: Problem) -> bool:
     """Whether matrix products are so small that several threads are slower, because they wait for each other."""
-    return len(problem.data) * problem.data.rows.dim ** 2 < _SINGLE_THREAD_PRODUCTS
+    return len(problem.data) * problem.data.rows.dim**2 < _SINGLE_THREAD_PRODUCTS
 
 
 def _sign(axis: FloatArray) -> float:
@@ -200,9 +200,7 @@ def _decompose(
             top[site], axes[site] = values[-1], vectors[:, -1]
 
 
-def _covariances(
-    problem: Problem, psi: FloatArray, log_masses: FloatArray, some: npt.NDArray[np.intp]
-) -> FloatArray:
+def _covariances(problem: Problem, psi: FloatArray, log_masses: FloatArray, some: npt.NDArray[np.intp]) -> FloatArray:
     """Cov_a = sum_i w_ia (x_i - psi_a)(x_i - psi_a)^T of some sites, (g, D, D), in one pass; zero for a dead site.
 
     Differences from psi_a are squared, so that a narrow site far from the origin loses no digits.
