@@ -29,7 +29,7 @@ from ..latent.tiling import Tiling
 from ..problems.problem import Problem
 from ..results.fixed_point import FixedPoint
 from ..results.status import Status
-from . import masses, quick_steps, saddles, soft_modes, splits
+from . import generations, masses, quick_steps, saddles, soft_modes, splits
 from .acceleration import ACCELERATORS
 from .iteration import Iteration, SoftModes
 from .options import Options
@@ -101,11 +101,13 @@ def run(it: Iteration, predicted: Sites | None) -> Status:
         it.draw_coordinates()
         if predicted is not None:
             it.move_to(predicted, strictly=True)
+        if it.options.generations and generations.possible(it):
+            single_threaded(generations.grow, it)
         while True:
             status = single_threaded(converge, it, tol) if it.bregman else converge(it, tol)
             if masses.revive(it) or splits.tie(it):
                 continue
-            if splits.kick(it):
+            if (it.options.generations and generations.possible(it) and generations.divide(it)) or splits.kick(it):
                 if it.condition is not None and splits.excess(it.condition) > _NEW_APPROACH:
                     it.soft = SoftModes()
                 saddle_left, tol = True, loose_tol  # the next end point may be a saddle, too
