@@ -14,15 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from .._utils.arrays import is_lazy as is_lazy
 from .._utils.checks import check_shape, shown
 
 _SHARED = 2**26  # bytes of what several blocks need, at most; more is read again with every block
 _FEW = 16  # results that several blocks need, at least so many are computed at once
-
-
-def is_lazy(x: Any) -> bool:
-    """Whether a value is an array, a dataframe or a series of Dask."""
-    return type(x).__module__.partition(".")[0] in ("dask", "dask_expr") and hasattr(x, "__dask_graph__")
 
 
 def array_of(x: Any, name: str = "x") -> tuple[Any, tuple[str, ...] | None]:

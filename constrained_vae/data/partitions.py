@@ -227,11 +227,11 @@ def prepared_data(rows: Rows, *args: Any) -> PreparedData:
     return (Partitioned if isinstance(rows.source, Partitions) else PreparedData)(rows, *args)
 
 
-def weights_of(x: Any, weights: Any) -> FloatArray:
+def weights_of(x: Any, weights: Any, name: str = "weights") -> FloatArray:
     """Data weights (N,) of sum 1; uniform weights of `Partitions` take no memory, and those on workers are fetched."""
     if weights is None and isinstance(x, Partitions):
         return np.broadcast_to(np.float64(1 / len(x)), (len(x),))
-    return check_weights(weights.compute() if graphs.is_lazy(weights) else weights, len(x))
+    return check_weights(weights.compute() if graphs.is_lazy(weights) else weights, len(x), name)
 
 
 def given(source: Any) -> Any:

@@ -285,7 +285,7 @@ def suggest(
         low = _BELOW * float(default_grid(problem, first)[0])
     betas = np.geomspace(low, _HEADROOM * first, 2 + int(np.log(_HEADROOM * first / low) / _STEP))
     points, rho, distinct = x, weights, problem.data.rows.distinct()
-    if np.shape(x)[0] > sample:
+    if len(problem.data) > sample:
         chosen, rho = spanning_sample(distinct, sample)
         points = problem.data.frame.outward(distinct.take(chosen))
     n_distinct, enough = min(len(distinct), sample), False
