@@ -234,7 +234,9 @@ def real_array(values: Any, name: str, wanted: str) -> FloatArray:
     if getattr(values, "is_sparse", False):
         raise refused("a sparse tensor: make it dense with .to_dense()")
     if is_lazy(values):
-        raise refused("one of Dask, which this cannot take: compute it, or a sample of its rows, as in x[::100].compute()")
+        raise refused(
+            "one of Dask, which this cannot take: compute it, or a sample of its rows, as in x[::100].compute()"
+        )
     values = on_host(values)
     if isinstance(values, np.ma.MaskedArray):
         raise ValueError(f"{name} must not be masked: fill in values, or drop those points")

@@ -110,6 +110,18 @@ def expectations(
     return Expectations(mass.astype(real), sums.astype(real, order="C", copy=False), free_energy, energy)
 
 
+def are_quick(N: int, K: int, S: int) -> bool:
+    """Whether a map is so small that `steps` saves time: one thread computes it."""
+    return N * K * (S + 8) < _SMALL
+
+
+def steps(*args: Any) -> Any:
+    """Accelerated steps in one call, see `descent`, whose kernel contains those of this module."""
+    from . import descent
+
+    return descent.steps(*args)
+
+
 def order(phi: Array) -> Array | None:
     """An order of the rows in which neighbours lie together, so that `pruning` can skip tiles; None if S > 4."""
     return None if phi.shape[1] > _SORTED_STATISTICS or len(phi) < _WORTH_SORTING else pruning.order(phi)

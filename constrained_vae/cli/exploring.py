@@ -6,7 +6,6 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from ..datasets import DataSet
-from ..exploring.explore import explore as explore_betas
 from ..objectives.elbo import ELBO
 from ..phases.suggest import suggest as suggest_betas
 from .outcome import Outcome, plotting
@@ -47,6 +46,8 @@ def suggest(args: argparse.Namespace, data: DataSet) -> Outcome:
 
 def explore(args: argparse.Namespace, data: DataSet) -> Outcome:
     """A page of HTML with the temperature as a slider."""
+    from ..exploring.explore import explore as explore_betas  # loads Matplotlib, which few commands need
+
     shape = data.image_shape
     found = explore_betas(
         data.x,

@@ -67,13 +67,15 @@ def _run(args: argparse.Namespace, prog: str, signals: Signals) -> int:
     with contextlib.ExitStack() as stack:
         try:
             kinds = stack.enter_context(_printing_warnings(prog))
-            from ..results.status import NotConvergedWarning
-            from . import commands, output, values
-
             with signals.computing():
                 if args.command == "train":
+                    from . import values
+
                     values.complete(args)
-                data = data_of(args)
+                data = data_of(args)  # before anything slow is loaded, so that a wrong file is answered at once
+                from ..results.status import NotConvergedWarning
+                from . import commands, output
+
                 output.check(args)
                 outcome: Outcome = getattr(commands, args.command)(args, data)
         except BaseException as error:

@@ -8,7 +8,7 @@ condition is split, so that splits within one resolution are taken together.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -71,6 +71,18 @@ class Annealing:
                 self.learn(state, below)
                 state = below
         return self.branch.solve(beta, state.sites, split=True)  # the state is unstable, and could not be split
+
+    def states(self, state: State, longest: float) -> Iterator[State]:
+        """Rough stable states further and further down, at most `longest` apart in log beta; a split is one step."""
+        self.path = [state]
+        while True:
+            below = self.reached(float(np.exp(max(self.place(state), state.log_beta - longest))))
+            if below.growth > 0:
+                below = self.split(self.located(state, below) if state.growth <= 0 else below)
+            elif np.isfinite([state.growth, below.growth]).all():  # known, since no budget was used up
+                self.learn(state, below)
+            state = below
+            yield state
 
     def place(self, state: State) -> float:
         """log beta at which the next split is carried out, a resolution below its root, as a stable state tells it."""

@@ -30,7 +30,7 @@ from ..latent.tiling import Tiling
 from ..problems.problem import Problem
 from ..results.fixed_point import FixedPoint
 from ..results.status import Status
-from . import masses, saddles, soft_modes, splits
+from . import masses, quick_steps, saddles, soft_modes, splits
 from .acceleration import ACCELERATORS
 from .iteration import Iteration, SoftModes
 from .options import Options
@@ -166,6 +166,10 @@ def converge(it: Iteration, tol: float) -> Status:
             if it.options.accelerate != "plain" and np.isfinite(it.error):
                 candidates = it.extrapolated(point.vectors[0] + step)
         if not candidates and (last_was_plain or not closing):
-            candidates = it.accelerated(accelerator)
+            moved, rejected = (0, None) if closing else quick_steps.take(it, tol)
+            last_was_plain = last_was_plain and not moved
+            if moved and rejected is None:
+                continue
+            candidates = it.accelerated(accelerator, rejected)
         # Without a candidate the next step is a plain one. Near the end it measures the contraction factor.
         last_was_plain = it.advance(candidates)

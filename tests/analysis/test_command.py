@@ -39,7 +39,7 @@ def test_writes_picture_arrays_and_table(drawn, tmp_path, figure):
     written = [f"wrote {out}.{suffix}" for suffix in ("npz", "png", "pdf")]
     assert [line for line in text.splitlines() if line in written] == written
     # The picture is a function of the arrays alone, and changes none of them: these are read-only.
-    with coarse(layout=True):
+    with coarse():
         _command.write("name", tmp_path / "again", arrays, settings, figure.draw)
     assert (tmp_path / "again.png").read_bytes() == out.with_suffix(".png").read_bytes()
 

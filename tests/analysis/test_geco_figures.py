@@ -7,7 +7,7 @@ import pytest
 
 import constrained_vae as cv
 from analysis import _training, figure3, figure4, figure5, geco_theory
-from tests.helpers.figures import run, title
+from tests.helpers.figures import CODES, run, title
 
 FIGURES = pytest.mark.parametrize("figure", [figure3, figure4, figure5, geco_theory], ids=title)
 
@@ -41,7 +41,7 @@ def test_the_way_through_the_plane_is_that_of_the_run(drawn):
     np.testing.assert_allclose(arrays["rms"], np.sqrt(arrays["distortion"] / 2))
     start = cv.geco.natural_multiplier(data.x, cv.RE(0.5, reduction="mean"))
     assert arrays["beta"][0] == pytest.approx(2 / (2 * 0.5**2 * start))  # for the mean of two dimensions
-    seen = run.evaluate(samples=1000)
+    seen = run.evaluate(samples=CODES)
     np.testing.assert_array_equal(arrays["final"], [seen.distortion, seen.rate, seen.distortion_error])
     assert arrays["multiplier"] == pytest.approx(run.multipliers["RE"] / 2)
 
@@ -70,7 +70,7 @@ def test_trade_offs_are_those_of_the_library(drawn):
         run = _training.trained(
             data.x, cv.RE(1.0, reduction="mean"), sigma=1.0, steps=60, seed=1, **options, **_training.network(data)
         )
-        seen = run.evaluate(samples=1000)
+        seen = run.evaluate(samples=CODES)
         assert arrays["rate"][m, 1, 1] == seen.rate
         assert arrays["rms"][m, 1, 1] == pytest.approx(np.sqrt(seen.distortion / 2))
         assert arrays["marginal_kl"][m, 1, 1] == seen.marginal_kl

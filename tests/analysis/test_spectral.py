@@ -25,7 +25,7 @@ def test_all_sets_are_drawn(small):
 def test_curves_are_those_of_the_library(small):
     arrays, settings = small
     data = cv.datasets.four_clusters(10)
-    betas = np.geomspace(1 / 50, 1.25, 6) * cv.first_critical_beta(data.x)
+    betas = np.geomspace(1 / 50, 1.25, 4) * cv.first_critical_beta(data.x)
     branch = cv.sweep(data.x, betas=betas, n_tiles=6, tol=figure._TOL)
     expected = cv.compare_spectral(branch, labels=data.labels)
     np.testing.assert_allclose(arrays["four_clusters_betas"], expected.betas)

@@ -16,6 +16,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from analysis import (
+    _training,
     constraints,
     figure1,
     figure2,
@@ -33,7 +34,7 @@ SMALL = {
     figure1: ["--n-tiles", "300", "--side", "4", "--n", "80", "--betas", "0.8", "0.1"],
     figure2: ["--betas", "0.16:11:60", "--n-tiles", "8", "--backend", "reference"],
     transitions: ["--betas", "0.2:11:60", "--n-tiles", "8"],
-    spectral: ["--n-tiles", "6", "--count", "6"],
+    spectral: ["--n-tiles", "6", "--count", "4"],
     constraints: ["--n", "40", "--n-tiles", "3", "--rate", "0.5", "--features", "16", "--ratio", "0.8"],
     frontier: ["--data", "four_clusters", "--betas", "0.004:8:12", "--starts", "3"],
     figure3: [*_CLUSTERS, "--steps", "120", "--kappa", "0.5"],
@@ -42,6 +43,7 @@ SMALL = {
     geco_theory: ["--steps", "60", "--seeds", "2", "--n-tiles", "32"],
 }
 N_POINTS = 40  # of every set of the spectral figure
+CODES = 100  # per point, in evaluations of trained models
 
 
 class Drawn(NamedTuple):
@@ -67,6 +69,7 @@ def shortened() -> Iterator[None]:
     one_set = spectral.one_set
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(figure3, "_IN_PLANE", 8)
+        patch.setattr(_training, "_CODES", CODES)
         patch.setattr(transitions, "hysteresis", lambda **options: loop())
         patch.setattr(spectral, "one_set", lambda name, **options: one_set(name, **{**options, "n": N_POINTS}))
         patch.setattr(spectral, "_WIDTHS", np.array([1.0, 3.0]))
@@ -75,14 +78,16 @@ def shortened() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def coarse(layout: bool = False) -> Iterator[None]:
-    """Pictures are rendered, so that what cannot be drawn fails, but in few pixels, as PNG alone, and not laid out."""
+def coarse() -> Iterator[None]:
+    """Pictures are rendered, so that what cannot be drawn fails, but in few pixels, as PNG alone, and not laid out.
+
+    The layout is most of the time of a picture; `test_the_whole_picture` has it.
+    """
     savefig = Figure.savefig
 
     def save(figure, file, *, format, **options):
         if format == "png":
-            if not layout:
-                figure.set_layout_engine("none")
+            figure.set_layout_engine("none")
             savefig(figure, file, format=format, **{**options, "dpi": 20})
 
     with pytest.MonkeyPatch.context() as patch:
@@ -108,9 +113,9 @@ def read(out):
 
 
 def drawn(figure, folder) -> Drawn:
-    """A run of a figure with its small options; the picture is coarse, but laid out."""
+    """A run of a figure with its small options; the picture is coarse."""
     out = folder / "sub" / "figure"
-    with shortened(), coarse(layout=True), contextlib.redirect_stdout(io.StringIO()) as text:
+    with shortened(), coarse(), contextlib.redirect_stdout(io.StringIO()) as text:
         assert figure.main([*SMALL[figure], "--quiet", "--out", str(out)]) == 0
     arrays, settings = read(out)
     for array in arrays.values():

@@ -15,7 +15,7 @@ def numbers(found):
 
 @pytest.fixture(scope="module")
 def four():
-    return cv.suggest(FOUR)
+    return cv.suggest(FOUR, most=6)
 
 
 def test_four_clusters_stand_out_and_then_the_two_pairs(four):
@@ -39,10 +39,10 @@ def test_transitions_are_those_of_the_exact_listing_to_a_step_of_the_grid(four):
 
 
 def test_iris_says_two_or_three_and_wine_three():
-    iris = cv.suggest(load_iris().data)
+    iris = cv.suggest(load_iris().data, most=6)
     assert numbers(iris)[0] in (2, 3)
     wine = load_wine().data
-    assert 3 in numbers(cv.suggest((wine - wine.mean(axis=0)) / wine.std(axis=0)))[:2]
+    assert 3 in numbers(cv.suggest((wine - wine.mean(axis=0)) / wine.std(axis=0), most=6))[:2]
 
 
 @pytest.mark.parametrize(
@@ -50,8 +50,8 @@ def test_iris_says_two_or_three_and_wine_three():
     [(0, [1.0]), (1, [1.0, 1.0]), (2, [3.0, 2.0, 1.0]), pytest.param(3, [5.0, 1, 1, 1], marks=pytest.mark.slow)],
 )
 def test_on_one_gaussian_nothing_stands_out(seed, scales):
-    x = np.random.default_rng(seed).standard_normal((250, len(scales))) * scales
-    found = cv.suggest(x, most=8)
+    x = np.random.default_rng(seed).standard_normal((100, len(scales))) * scales
+    found = cv.suggest(x, most=6)
     assert found.plateaus == ()
     assert str(found).startswith("Nothing stands out: no number of reconstructions is stable")
     assert "<table>" not in found._repr_html_()
