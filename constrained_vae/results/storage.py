@@ -63,8 +63,8 @@ def save(
     if is_lazy(arrays["x"]):
         if arrays["x"].size > memory.LARGEST:
             raise TooLargeError(
-                f"a file of a solution has its data, here {arrays['x'].shape} numbers of a Dask array: keep those where "
-                "they are, and save the decoder and the masses of the tiling with numpy.savez"
+                f"a file of a solution has its data, here {arrays['x'].shape} numbers of a Dask array: keep those "
+                "where they are, and save the decoder and the masses of the tiling with numpy.savez"
             )
         arrays = {**arrays, "x": arrays["x"].compute()}
     header |= {"kind": kind, "format": FORMAT, "masses_free": first["masses_free"], "records": records}

@@ -84,13 +84,13 @@ def cases(draw):
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     x = KINDS[kind][1](rng.standard_normal((sum(lengths), draw(st.integers(1, 3)))) * 2)
     weights = rng.dirichlet(np.ones(len(x))) if draw(st.booleans()) else None
-    return x, lengths, KINDS[kind][0](), weights, rng
+    return x, lengths, KINDS[kind][0](), weights
 
 
 @settings(max_examples=25)
 @given(cases(), st.sampled_from([np.float64, np.float32]), st.sampled_from(["reference", "numba"]))
 def test_sums_over_random_chunks_are_those_in_memory(case, dtype, backend):
-    x, lengths, objective, weights, rng = case
+    x, lengths, objective, weights = case
     given = Problem.make(x, objective, weights, backend, dtype)
     found = Problem.make(chunked(x, lengths), objective, weights, backend, dtype)
     assert isinstance(found.data, Partitioned)
@@ -109,7 +109,7 @@ def test_sums_over_random_chunks_are_those_in_memory(case, dtype, backend):
 @settings(max_examples=6)
 @given(cases())
 def test_solutions_of_random_chunks_are_those_in_memory(case):
-    x, lengths, objective, weights, rng = case
+    x, lengths, objective, weights = case
     arguments = {"n_tiles": 3, "weights": weights, "on_failure": "return", "start": x[:3]}
     one = cv.solve(x, objective, **arguments)
     other = cv.solve(chunked(x, lengths), objective, **arguments)
