@@ -107,7 +107,7 @@ class Cluster:
                     lost = list(group)
                 else:
                     for n in group:
-                        del tasks[n]
+                        tasks.pop(n).release()
                     return list(values)
             for n in lost:
                 deaths[n] += 1

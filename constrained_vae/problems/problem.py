@@ -77,6 +77,11 @@ class Problem:
         names = source.names if isinstance(source, Partitions) else column_names(x)
         rho = weights_of(source, weights)
         check_labelled(objective, len(source))
+        if isinstance(source, Partitions) and objective.labelled is not None:
+            raise ValueError(
+                "labels of the rows belong to data in memory, got an array of Dask: take a sample of the rows with its "
+                "labels, or a constraint without labels"
+            )
         frame = frame_of(source, rho, objective)
         if not rho.all():  # points without weight may lie anywhere, but their encoder is computed
             check_reach(source, frame)

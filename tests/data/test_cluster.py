@@ -4,8 +4,11 @@ import contextlib
 import gc
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -190,6 +193,17 @@ def test_errors_of_the_data_come_back_as_they_are():
         x = data()
         with pytest.raises(ValueError, match="begins with row 700 must be finite"):
             solved(da.where(x == x[703, 1], np.nan, x))
+
+
+@pytest.mark.cluster
+def test_the_example_of_the_guide_runs():
+    """In a process of its own, as a user has it; the labels are a third each."""
+    text = (Path(cv.__file__).parents[1] / "docs" / "guide.md").read_text()
+    code = text.split("### More than one machine")[1].split("```python")[1].split("```")[0]
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert found.returncode == 0, found.stderr
+    assert "3 distinct" in found.stdout
+    assert found.stdout.splitlines()[-1] == "[66667 66667 66666]"
 
 
 @pytest.mark.cluster

@@ -327,6 +327,16 @@ def test_what_needs_all_rows_at_once_is_refused_in_one_line(rng):
         assert "\n" not in str(error.value)
 
 
+def test_labels_of_rows_are_for_data_in_memory(rng):
+    x = rng.standard_normal((60, 2))
+    objective = cv.Lagrangian(
+        [cv.RE(1.0), cv.CLA(0.5, cv.ClassProbabilities(rng.standard_normal((2, 2)), [0.0, 0.0]), np.arange(60) % 2)],
+        [1.0, 1.0],
+    )
+    with pytest.raises(ValueError, match="labels of the rows belong to data in memory"):
+        cv.solve(chunked(x, (30, 30)), objective, n_tiles=2)
+
+
 def test_the_package_does_not_import_dask():
     code = (
         "import constrained_vae as cv, sys\n"
