@@ -80,7 +80,7 @@ class Cluster:
             call = dumps((how, part, tuple(args), columns))
             if len(call) >= _LARGE or len(call) * len(self._owned) >= _BROADCAST:
                 call = self.client.scatter(call, broadcast=True, hash=False)
-            tasks = {n: self._submitted(owned, recipe, call) for n, owned in enumerate(self._owned)}
+            tasks = self._submitted(list(range(len(self._owned))), recipe, call)
             deaths = dict.fromkeys(tasks, 0)
             try:
                 for group in _groups(list(tasks), _GROUP):
@@ -112,7 +112,7 @@ class Cluster:
             for n in lost:
                 deaths[n] += 1
                 self._move(self._owned[n], deaths[n])
-                tasks[n] = self._submitted(self._owned[n], recipe, call)
+            tasks |= self._submitted(lost, recipe, call)
 
     def _move(self, owned: _Owned, deaths: int) -> None:
         """Give blocks to another worker, the one that has the fewest."""
@@ -131,8 +131,23 @@ class Cluster:
         owned.worker, owned.run = min(others, key=lambda worker: (rows[worker], worker)), None
         owned.bound.clear()
 
-    def _submitted(self, owned: _Owned, recipe: Recipe, call: Any) -> Any:
-        """The future of the results of a worker."""
+    def _submitted(self, numbers: Sequence[int], recipe: Recipe, call: Any) -> dict[int, Any]:
+        """The futures of the results of some workers, by their numbers; they go to the scheduler in one message."""
+        from dask._task_spec import Task
+        from dask.base import annotate
+
+        bound = {n: self._bound(self._owned[n], recipe) for n in numbers}
+        if not bound:
+            return {}
+        keys = {n: f"constrained_vae_pass-{uuid.uuid4().hex}" for n in numbers}
+        places = {keys[n]: [self._owned[n].worker] for n in numbers}
+        graph = {keys[n]: Task(keys[n], _pass, bound[n], call) for n in numbers}
+        with annotate(workers=places.get):  # which the scheduler calls for every key
+            futures = self.client.get(graph, list(keys.values()), sync=False)
+        return dict(zip(keys, futures, strict=True))
+
+    def _bound(self, owned: _Owned, recipe: Recipe) -> Any:
+        """The future of the blocks of a worker with a recipe."""
         from distributed.protocol.pickle import dumps
 
         def submit(function: Any, *args: Any) -> Any:
@@ -150,7 +165,7 @@ class Cluster:
             while len(owned.bound) >= _RECIPES:
                 del owned.bound[next(iter(owned.bound))]
             owned.bound[recipe.key] = submit(_with_recipe, owned.run, sent(dumps(recipe.part(owned.leaves))))
-        return submit(_pass, owned.bound[recipe.key], call)
+        return owned.bound[recipe.key]
 
 
 class _Watch:
