@@ -171,7 +171,7 @@ class FixedPointVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
 
         Parameters
         ----------
-        X : (N, D) array_like, data frame or DataSet
+        X : (N, D) array_like, data frame, DataSet, or Dask array or dataframe
             Data.
         y : None
             Ignored.

@@ -161,7 +161,9 @@ class Cluster:
 
         if owned.run is None:
             owned.run = submit(_blocks, sent(dumps(owned.leaves)), owned.blocks)
-        if recipe.key not in owned.bound:
+        if (known := owned.bound.pop(recipe.key, None)) is not None:
+            owned.bound[recipe.key] = known  # the last that was used
+        else:
             while len(owned.bound) >= _RECIPES:
                 del owned.bound[next(iter(owned.bound))]
             owned.bound[recipe.key] = submit(_with_recipe, owned.run, sent(dumps(recipe.part(owned.leaves))))

@@ -71,7 +71,7 @@ def solve_constrained(
 
     Parameters
     ----------
-    x : (N, D) array_like, memory map or RowBlocks
+    x : (N, D) array_like, memory map, RowBlocks, or Dask array or dataframe
         Data.
     constraints : constraint or sequence of them
         `RE`, `FRE`, `CLA`, `PNCC`, or any other `Constraint`.

@@ -229,7 +229,7 @@ def suggest(
 
     Parameters
     ----------
-    x : (N, D) array_like, memory map, RowBlocks or Branch
+    x : (N, D) array_like, memory map, RowBlocks, Dask array or dataframe, or Branch
         Data, or a cooling branch of some, which is then not computed again. Standardise features of different units.
     objective : ELBO, optional
         Gaussian or Bernoulli; its beta is ignored.

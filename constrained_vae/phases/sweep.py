@@ -321,7 +321,7 @@ def default_betas(
 
     Parameters
     ----------
-    x : (N, D) array_like, memory map or RowBlocks
+    x : (N, D) array_like, memory map, RowBlocks, or Dask array or dataframe
         Data.
     objective : Objective, optional
         `ELBO()` by default; its beta is ignored.

@@ -74,7 +74,7 @@ def transitions(
 
     Parameters
     ----------
-    x : (N, D) array_like, memory map or RowBlocks
+    x : (N, D) array_like, memory map, RowBlocks, or Dask array or dataframe
         Data.
     objective : Objective, optional
         `ELBO()` by default; its beta is ignored.

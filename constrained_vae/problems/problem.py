@@ -94,7 +94,9 @@ class Problem:
     @classmethod
     def of(cls, rows: Rows, objective: Objective, backend: str) -> Problem:
         """The problem of rows with a frame."""
-        statistics = objective.in_frame(rows.frame).statistics
+        # The statistics of an ELBO are the same at all temperatures, and blocks are prepared once for equal functions.
+        known = objective.at(1.0) if isinstance(objective, ELBO) else objective
+        statistics = known.in_frame(rows.frame).statistics
         labelled = objective.labelled is not None
         data = prepared_data(rows, get_backend(backend), statistics, objective.equivariant, labelled)
         return cls(data, objective)
