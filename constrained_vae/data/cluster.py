@@ -79,7 +79,7 @@ class Cluster:
         with self._watch:
             call = dumps((how, part, tuple(args), columns))
             if len(call) >= _LARGE or len(call) * len(self._owned) >= _BROADCAST:
-                call = self.client.scatter(call, broadcast=True, hash=False)
+                call = self._watch.sent(call, broadcast=True)
             tasks = self._submitted(list(range(len(self._owned))), recipe, call)
             deaths = dict.fromkeys(tasks, 0)
             try:
@@ -95,11 +95,11 @@ class Cluster:
     ) -> list[Any]:
         """The results of some tasks; the blocks of a worker that is lost are given to another one."""
         while True:
-            alive = self._watch.wait([tasks[n] for n in group], [self._owned[n].worker for n in group])
+            alive = self._watch.wait([tasks[n] for n in group])
             lost = [n for n in tasks if _is_lost(tasks[n]) or (alive and self._owned[n].worker not in alive)]
             if not lost and all(tasks[n].status == "finished" for n in group):
                 try:
-                    values = self.client.gather([tasks[n] for n in group])
+                    values = self._watch.fetched([tasks[n] for n in group])
                 except Exception as error:
                     # The worker has died since.
                     if not _means_loss(error):
@@ -157,7 +157,7 @@ class Cluster:
         def sent(data: bytes) -> Any:
             if len(data) < _LARGE:
                 return data
-            return self.client.scatter(data, workers=[owned.worker], hash=False)
+            return self._watch.sent(data, workers=[owned.worker])
 
         if owned.run is None:
             owned.run = submit(_blocks, sent(dumps(owned.leaves)), owned.blocks)
@@ -209,8 +209,8 @@ class _Watch:
                 return alive
             if time.monotonic() - began > self.timeout:
                 raise LostError(
-                    f"the scheduler {self.address} has had no workers for {self.timeout:g} seconds: start workers, and "
-                    "look into the logs of those that have ended"
+                    f"no worker of the cluster {self.address} has answered for {self.timeout:g} seconds "
+                    "(constrained_vae.timeout): look into their logs, and start workers"
                 )
             deadline.check()
             time.sleep(min(_POLL, self.timeout))
@@ -233,7 +233,18 @@ class _Watch:
                 alive.add(address)
         return alive
 
-    def wait(self, tasks: list[Any], owners: list[str]) -> set[str]:
+    def sent(self, data: bytes, **where: Any) -> Any:
+        """The future of data that are sent to workers."""
+        try:
+            return self.client.scatter(data, hash=False, timeout=self.timeout, **where)
+        except TimeoutError as error:
+            raise self._gone() from error
+
+    def fetched(self, tasks: list[Any]) -> list[Any]:
+        """The results of finished tasks; an error if a worker does not give them."""
+        return list(self.client.sync(self.client._gather, tasks, callback_timeout=self.timeout))
+
+    def wait(self, tasks: list[Any]) -> set[str]:
         """Wait until tasks have ended, or for a short time; the workers that are there if some have not ended."""
         from distributed import wait
 
@@ -245,14 +256,7 @@ class _Watch:
         ended = [task.status != "pending" for task in tasks]
         if all(ended):
             return set()
-        alive = self._asked()
-        if not alive:
-            silent = sorted(set(owners) & set(self._seen))
-            raise LostError(
-                f"the workers of the cluster {self.address} do not answer, {', '.join(silent[:3])} among them: look "
-                f"into their logs, and start them again (constrained_vae.timeout is {self.timeout:g} seconds)"
-            )
-        return alive
+        return self._asked() or self.workers()
 
 
 # --- on a worker ------------------------------------------------------------------------------------------------------
@@ -340,7 +344,7 @@ def _means_loss(error: BaseException) -> bool:
     from distributed import CancelledError, scheduler
     from distributed.comm.core import CommClosedError
 
-    lost = (CommClosedError, scheduler.KilledWorker, CancelledError, concurrent.futures.CancelledError)
+    lost = (TimeoutError, CommClosedError, scheduler.KilledWorker, CancelledError, concurrent.futures.CancelledError)
     return isinstance(error, lost) or type(error).__name__ in ("FutureCancelledError", "FuturesCancelledError")
 
 
