@@ -48,6 +48,10 @@ test: $(VENV)/installed-test
 test-slow: $(VENV)/installed-test
 	$(BIN)/python -m pytest $(PROCESSES) -m slow $(ARGS)
 
+# What starts clusters of Dask, whose workers are killed.
+test-cluster: $(VENV)/installed-test
+	$(BIN)/python -m pytest -m "cluster and not slow" tests/data/test_cluster.py $(ARGS)
+
 # What needs PyTorch; `make test` skips it where there is none.
 test-torch: $(VENV)/installed-torch
 	$(BIN)/python -m pytest -q -m docstrings tests/test_docstrings.py -k image_models
@@ -67,6 +71,9 @@ mutants: $(VENV)/installed-test
 
 bench: $(VENV)/installed-bench
 	$(BIN)/python -m analysis.benchmarks.map $(ARGS)
+
+cluster: $(VENV)/installed-test
+	$(BIN)/python -m analysis.benchmarks.cluster $(ARGS)
 
 # Needs Chromium.
 screenshots: $(VENV)/installed
@@ -142,4 +149,4 @@ $(VENV)/installed-docs: pyproject.toml
 # Two installations into one environment must not run side by side.
 .NOTPARALLEL:
 .PHONY: figure1 figure2 figure3 figure4 figure5 transitions spectral constraints frontier geco-theory test test-slow
-.PHONY: test-browser test-torch mutants notebooks bench docs screenshots check clean
+.PHONY: test-browser test-cluster test-torch mutants notebooks bench cluster docs screenshots check clean

@@ -23,6 +23,8 @@ from .._utils.arrays import Array
 from .._utils.blas import single_threaded
 from .._utils.device import to_host
 from .._utils.interrupts import finished
+from .._utils.lost import LostError
+from .._utils.messages import logger
 from ..equations import Expectations
 from ..latent.sites import Sites
 from ..latent.tiling import Tiling
@@ -121,6 +123,11 @@ def run(it: Iteration, predicted: Sites | None) -> Status:
         return Status.BUDGET_USED
     except KeyboardInterrupt:
         return Status.INTERRUPTED
+    except LostError as lost:
+        if it.point is None:
+            raise
+        logger.warning("%s", lost)
+        return Status.LOST
     finally:
         if it.point is not None and not np.isfinite(it.error):
             it.error = it.convergence.estimate(it.point, it.history)

@@ -56,8 +56,8 @@ def solve(
 
     Parameters
     ----------
-    x : (N, D) array_like, memory map or RowBlocks
-        Data. Memory maps and RowBlocks are streamed.
+    x : (N, D) array_like, memory map, RowBlocks, or Dask array or dataframe
+        Data. Memory maps and RowBlocks are streamed; blocks of Dask are summed over where they are.
     objective : Objective, optional
         `ELBO()` by default.
     beta : float, optional

@@ -122,7 +122,7 @@ def split_axes(problem: Problem, psi: FloatArray, log_masses: FloatArray) -> tup
     group, whitening = max(1, _COVARIANCE_ENTRIES // dim**2), np.sqrt(curvature)
     top, deviations = np.zeros(k), np.zeros((k, dim))
     for start in range(0, k, group):
-        part = slice(start, start + group)
+        part = np.arange(start, min(start + group, k))
         white = whitening[part]
         matrices = white[:, :, None] * _covariances(problem, psi, log_masses, part) * white[:, None, :]
         values, vectors = single_threaded(np.linalg.eigh, matrices)
