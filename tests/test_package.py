@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
