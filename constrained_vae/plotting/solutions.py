@@ -113,6 +113,15 @@ def principal_axes(x: FloatArray, weights: FloatArray | None = None, count: int 
 
     There are fewer than `count` axes if the data have fewer points or dimensions.
 
+    Parameters
+    ----------
+    x : (N, D) array
+        Data.
+    weights : (N,) array, optional
+        Weights of the data; uniform by default.
+    count : int
+        Number of axes.
+
     Examples
     --------
     >>> mean, axes = principal_axes(np.array([[0.0, 1.0], [4.0, 1.0]]), count=1)
