@@ -39,7 +39,7 @@ _GAP = 1e-6  # nats
 _EVERY = 2  # annealed solutions are at every second temperature of the frontier
 _RARE = 4  # quenched solutions are at every fourth temperature of the annealed ones
 _TOL = 1e-5  # tolerance of solutions, relative to the radius of the data
-_FLOOR = 0.3  # lower end of the axis of the excess, in units of the gap; smaller excesses are drawn there
+_FLOOR = 0.3  # lower end of the axis of the excess, in units of the gap
 _QUENCHED = {"32": None, "free": 3}  # kinds with quenched solutions, and at how many temperatures, hottest first
 COLUMNS = ("beta", "distortion", "rate", "excess", "excess_F", "converged")  # columns of the arrays of solutions
 _STYLES: dict[str, dict[str, Any]] = {  # colours of Okabe and Ito, as in constrained_vae.plotting
@@ -198,7 +198,7 @@ def draw(arrays: _command.Arrays) -> Figure:
                 unknown,
                 color="0.85",
                 lw=0,
-                label="within the certified gap: no difference can be seen",
+                label="within the gap",
             )
             for kind, style in _STYLES.items():
                 lines: dict[str, Any] = {**style, "lw": 1.2, "zorder": 2.5}
@@ -220,7 +220,9 @@ def draw(arrays: _command.Arrays) -> Figure:
         shown = [pair for ax in axes[:2] for pair in zip(*ax.get_legend_handles_labels(), strict=True)]
         legend = {label: handle for handle, label in shown}
         (legend["quenched"],) = axes[1].plot([], [], "o", color="0.4", ms=2.5, mew=0)
-        figure.legend(legend.values(), legend.keys(), loc="outside upper center", ncols=2, handlelength=2.2)
+        figure.legend(
+            legend.values(), legend.keys(), loc="outside upper center", ncols=2, handlelength=2.2, columnspacing=1.2
+        )
         figure.align_ylabels(axes)
     return figure
 

@@ -160,7 +160,7 @@ def _nearest(tied: FixedPoint) -> FloatArray:
     The nearest point is found with matrix products; its distance is computed from differences, which is more accurate.
     """
     psi, _ = tied.code
-    nearest = [_nearest_of(block, psi) for block in tied.problem.data.blocks(len(psi))]
+    nearest = tied.problem.data.each(_nearest_of, psi, columns=len(psi))
     squares, points = (np.stack(part) for part in zip(*nearest, strict=True))
     chosen = points[squares.argmin(axis=0), np.arange(len(psi))]
     return tied.frame.scale * np.linalg.norm(chosen - psi, axis=1)

@@ -19,6 +19,7 @@ from unittest import mock
 import numpy as np
 
 import constrained_vae as cv
+from constrained_vae.backends import numba
 from constrained_vae.problems.problem import Problem
 
 ACCURACY = 1e-9  # relative accuracy of a transition by continuation
@@ -33,7 +34,13 @@ def counted() -> Iterator[list[int]]:
         count[0] += 1
         return original(self, psi, log_masses)
 
-    with mock.patch.object(Problem, "expectations", expectations):
+    def steps(*args: Any) -> Any:
+        found = quick(*args)
+        count[0] += found.maps if found else 0
+        return found
+
+    quick = numba.steps
+    with mock.patch.object(Problem, "expectations", expectations), mock.patch.object(numba, "steps", steps):
         yield count
 
 

@@ -25,6 +25,18 @@ def thread_limit() -> int | None:
     return _limit.get()
 
 
+def with_kernel_threads(threads: int, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+    """Call a function of which kernels take at most so many threads; linear algebra is left as it is.
+
+    Linear algebra is limited in the whole process, in which other workers of a cluster may run.
+    """
+    token = _limit.set(threads)
+    try:
+        return function(*args, **kwargs)
+    finally:
+        _limit.reset(token)
+
+
 def with_threads(threads: int | None, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
     """Call a function of which kernels and matrix products take at most so many threads.
 

@@ -28,15 +28,17 @@ log_shares_i - H_i, with the energies of n points that v (n, S) and b (n,) defin
 statistics under the terms of the sum. Where `equations.is_steep`, energies must be computed from differences. Besides
 the rounding of energies and log shares, log c must be good to (512 + N / 64) eps, and to 8 eps of its own size.
 `expansions` describes log c in boxes with centres `points` (n, D) and half sides `half` (D,), of an energy lambda
-||x - y||^2 in up to two dimensions; the result is documented in `constrained_vae.backends.expansions`.
+||x - y||^2 in up to three dimensions; the result is documented in `constrained_vae.backends.expansions`.
 
-A backend may have four more functions:
+A backend may have six more functions:
 
     to_device(array) -> array           moves an array to the device; without it the backend computes on the host
     free_memory() -> int                free bytes on the device; data are streamed in row blocks if they need more
     order(phi) -> indices or None       the order of the rows that the kernel prefers; called once for data in memory
     keep(phi) -> object or None         what one map hands on to the next, for data in memory: the argument `kept` of
                                         `expectations`; a result must not depend on what it has been through
+    are_quick(N, K, S) -> bool          whether a map is so small that the function `steps` saves time
+    steps(data, lam, ...) -> Steps      several accelerated steps in one call, see `constrained_vae.backends.descent`
 
 Results lie on the device, like the arrays that `to_device` returns. Such arrays have a method `get`, which returns a
 copy on the host, and `array_api_compat.array_namespace` finds their namespace, which has the functions of NumPy.
@@ -109,6 +111,20 @@ def get_backend(name: str = "auto") -> ModuleType:
         if trouble is not None:
             raise BackendNotAvailableError(trouble)
         return importlib.import_module(f".{name}", __name__)
+
+
+def compiled() -> ModuleType:
+    """The numba backend, or the reference where it cannot run.
+
+    Examples
+    --------
+    >>> compiled() in (get_backend("numba"), get_backend("reference"))
+    True
+    """
+    try:
+        return get_backend("numba")
+    except BackendNotAvailableError:
+        return get_backend("reference")
 
 
 def _numba_trouble() -> str | None:

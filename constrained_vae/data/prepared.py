@@ -7,7 +7,7 @@ on the blocks alone, bit by bit, and not on where or when a block was computed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import ModuleType
@@ -20,6 +20,7 @@ from .._utils.arrays import Array, FloatArray
 from .._utils.device import to_host
 from .frame import Frame
 from .rows import Rows
+from .tree import tree_sum as tree_sum
 
 R = TypeVar("R")
 
@@ -65,6 +66,11 @@ class Block:
         if self._offset is None or self._offset[0] is not objective:
             self._offset = objective, _frozen(objective.offset(self.s))
         return self._offset[1]
+
+    def blocks(self, columns: int | None = None) -> Iterator[Block]:
+        """The block, cut so that arrays (rows, D) and (rows, columns) fit into the size of a block."""
+        dim = self.x.shape[1]
+        return iter([self]) if columns is None else self.pieces(memory.rows_of_block(max(dim, columns)))
 
     def pieces(self, count: int) -> Iterator[Block]:
         """The block cut into blocks of `count` rows, the last of fewer."""
@@ -131,33 +137,37 @@ class PreparedData:
             Blocks are cut so that an array (rows, columns) fits into the size of a block. Without it, data in memory
             are one block.
         """
-        if columns is None and self._resident is not None:
-            return part(self._resident, *arrays)
+        if columns is None and self.resident is not None:
+            return part(self.resident, *arrays)
         return tree_sum(part(block, *arrays) for block in self.blocks(columns))
 
-    def kept(self, part: Callable[..., R], *arrays: Any, columns: int) -> Iterable[R]:
+    def each(self, part: Callable[..., R], *arrays: Any, columns: int) -> list[R]:
+        """The results of a function of a block, one after the other; the arguments are those of `total`."""
+        return [part(block, *arrays) for block in self.blocks(columns)]
+
+    def kept(self, part: Callable[..., Any], *arrays: Any, columns: int) -> Kept:
         """The results of a function for every block, for several passes: kept if they are small, else computed anew.
 
         They are small if N (D + columns) is at most `memory.KEPT`.
         """
         if len(self) * (self.rows.dim + columns) <= memory.KEPT:
-            return [part(block, *arrays) for block in self.blocks(columns)]
-        return _Anew(lambda: (part(block, *arrays) for block in self.blocks(columns)))
+            return Kept(self.each(part, *arrays, columns=columns))
+        return Kept(_Anew(lambda: (part(block, *arrays) for block in self.blocks(columns))))
 
     def blocks(self, columns: int | None = None) -> Iterator[Block]:
         """The blocks of a pass, in their order; raises `TimeUp` if the deadline has passed."""
-        if self._resident is None:
+        if self.resident is None:
             blocks = self._streamed(columns)
         else:
             count = len(self) if columns is None else memory.rows_of_block(max(self.rows.dim, columns))
-            blocks = self._resident.pieces(count)
+            blocks = self.resident.pieces(count)
         for block in blocks:
             deadline.check()
             yield block
 
     def whole(self) -> Block:
         """All rows of positive weight, as one block on the host; rows that repeat are one row."""
-        data = replace(self, rows=self._merged()) if self._resident is None else self
+        data = replace(self, rows=self._merged()) if self.resident is None else self
         parts = []
         for block in data.blocks():
             arrays = [to_host(array) for array in (block.x, block.phi, block.s, block.rho)]
@@ -173,7 +183,7 @@ class PreparedData:
         return array if move is None else move(array)
 
     @cached_property
-    def _resident(self) -> Block | None:
+    def resident(self) -> Block | None:
         """All rows, prepared once for the backend, in the order that it prefers; None if the data are streamed instead.
 
         Rows that repeat are one row, so that every sum over the rows costs what the distinct rows cost.
@@ -235,6 +245,25 @@ class PreparedData:
             return to_host(self.total(part, *arrays))
 
 
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """What `PreparedData.kept` returns: an iterable, and sums over it."""
+
+    results: Iterable[Any]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.results)
+
+    def total(self, part: Callable[..., R], *arrays: Any) -> R:
+        """The sum of ``part(result, *arrays)``, where `part` is a module-level function."""
+        return tree_sum(part(result, *arrays) for result in self.results)
+
+
+def sum_over(block: Block, part: Callable[..., R], arrays: Sequence[Any], columns: int | None) -> R:
+    """The sum of a function over one block, as in `PreparedData.total`."""
+    return tree_sum(part(piece, *arrays) for piece in block.blocks(columns))
+
+
 def _frozen(array: Array) -> Array:
     """The array; on the host it is made read-only, so that a kernel can use it without a copy."""
     if isinstance(array, np.ndarray):
@@ -262,27 +291,3 @@ class _Anew:
 
     def __iter__(self) -> Iterator[Any]:
         return self.make()
-
-
-def tree_sum(terms: Iterable[R]) -> R:
-    """The sum of terms, which are arrays or tuples of arrays, in a balanced binary tree in their order.
-
-    A node adds two subtrees of equal height; the remaining subtrees are added from the right at the end. At most about
-    log2 n sums are held at a time, and the same terms always give the same bits.
-    """
-    subtrees: list[tuple[int, Any]] = []  # heights and sums of complete subtrees, the heights decreasing
-    for term in terms:
-        height, value = 0, term
-        while subtrees and subtrees[-1][0] == height:
-            height, value = height + 1, _add(subtrees.pop()[1], value)
-        subtrees.append((height, value))
-    total = subtrees.pop()[1]
-    while subtrees:
-        total = _add(subtrees.pop()[1], total)
-    return total
-
-
-def _add(one: Any, other: Any) -> Any:
-    if isinstance(one, tuple):
-        return tuple(map(_add, one, other))
-    return one + other

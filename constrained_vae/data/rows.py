@@ -116,7 +116,7 @@ def _checksum(block: FloatArray, before: int) -> int:
 
 def row_blocks(x: Any, count: int) -> Iterator[tuple[slice, FloatArray]]:
     """Blocks (rows, x[rows]) of `count` rows of an array, a memory map or `RowBlocks`; the last may be shorter."""
-    if not isinstance(x, RowBlocks):
+    if hasattr(x, "strides"):  # an array
         for start in range(0, len(x), count):
             yield slice(start, min(start + count, len(x))), x[start : start + count]
         return
@@ -132,9 +132,20 @@ def row_blocks(x: Any, count: int) -> Iterator[tuple[slice, FloatArray]]:
         yield slice(start, start + len(held)), held
 
 
-def check_rows(x: Any) -> FloatArray | RowBlocks:
-    """The data as an array, a memory map or `RowBlocks`, checked by `check_data`."""
-    return x if isinstance(x, RowBlocks) else check_data(x)
+def check_rows(x: Any, check: Callable[[FloatArray], None] | None = None) -> FloatArray | RowBlocks:
+    """The data as an array, a memory map or `RowBlocks`, checked by `check_data` and in blocks by a further check."""
+    rows = x if isinstance(x, RowBlocks) else check_data(x)
+    if check is not None:
+        for _, block in blocks_of(rows):
+            check(block)
+    return rows
+
+
+def over(x: Any, weights: FloatArray | None, part: Callable[..., Any], *args: Any) -> Iterable[Any]:
+    """``part(block, start, rho, *args)`` of blocks (n, D), with the number of the first row and the weights (n,)."""
+    if hasattr(x, "executor"):  # `Partitions`
+        return x.each(part, *args, weights=weights)
+    return (part(block, rows.start, None if weights is None else weights[rows], *args) for rows, block in blocks_of(x))
 
 
 def blocks_of(x: Any) -> Iterator[tuple[slice, FloatArray]]:
@@ -180,7 +191,7 @@ class Rows:
     @property
     def streamed(self) -> bool:
         """Whether every pass reads the data anew."""
-        return not self.keep or isinstance(self.source, (np.memmap, RowBlocks))
+        return not self.keep or isinstance(self.source, np.memmap) or not isinstance(self.source, np.ndarray)
 
     @cached_property
     def _whole(self) -> FloatArray:
@@ -202,18 +213,19 @@ class Rows:
 
     def distinct(self) -> Rows:
         """The same data with every row that repeats as one row, the first; as they are if few do, or not in memory."""
-        if isinstance(self.source, (np.memmap, RowBlocks)):
+        if isinstance(self.source, np.memmap) or not isinstance(self.source, np.ndarray):
             return self
         found = merged(self.source, self.weights)
         return self if found is None else replace(self, source=found[0], weights=found[1])
 
     def take(self, indices: npt.NDArray[np.intp]) -> FloatArray:
         """Some points in the frame, (n, D) in float64; their indices must ascend."""
-        pieces = []
-        for rows, x in blocks_of(self.source):
-            first, last = np.searchsorted(indices, (rows.start, rows.stop))
-            pieces.append(np.asarray(x[indices[first:last] - rows.start], dtype=np.float64))
-        return self.frame.inward(np.concatenate(pieces))
+        return self.frame.inward(np.concatenate(list(over(self.source, None, _some_rows, indices))))
+
+
+def _some_rows(x: FloatArray, start: int, rho: None, indices: npt.NDArray[np.intp]) -> FloatArray:
+    first, last = np.searchsorted(indices, (start, start + len(x)))
+    return np.asarray(x[indices[first:last] - start], dtype=np.float64)
 
 
 def standard_frame(x: FloatArray | RowBlocks, weights: FloatArray, *, warn: bool = True) -> Frame:
@@ -228,29 +240,21 @@ def standard_frame(x: FloatArray | RowBlocks, weights: FloatArray, *, warn: bool
         If the rounding of the data at their offset, eps times the largest coordinate of the mean, is above 1e-7 of the
         radius, unless `warn` is False.
     """
-
-    def blocks() -> Iterator[tuple[FloatArray, FloatArray]]:
-        return ((np.asarray(block, dtype=np.float64), weights[rows]) for rows, block in blocks_of(x))
-
-    def mean_about(origin: Any) -> Any:
-        return origin + sum(rho @ (block - origin) for block, rho in blocks())
-
-    first = next(block[rho > 0][0] for block, rho in blocks() if (rho > 0).any())
+    first = next(row for row in over(x, weights, _heavy_row) if row is not None)
+    centre = first
     with np.errstate(over="ignore", invalid="ignore"):  # differences of numbers of 1e308
-        centre = mean_about(mean_about(first))
-        largest = max(float(np.abs(block - centre).max(where=rho[:, None] > 0, initial=0.0)) for block, rho in blocks())
+        for _ in range(2):
+            centre = centre + sum(over(x, weights, _sum_about, centre))
+        largest = max(over(x, weights, _farthest, centre))
     if not np.isfinite(largest):
         return Frame(centre, np.inf)
     # Points that coincide up to the rounding of their mean have no radius.
     rounding = np.finfo(np.float64).eps * float(np.abs(centre).max())
     if largest <= 8 * rounding:
-        if warn and any((block[rho > 0] != first).any() for block, rho in blocks()):
+        if warn and any(over(x, weights, _differs, first)):
             _warn_of_offset(centre, largest)
         return Frame(centre, 1.0)
-    square = 0.0
-    for block, rho in blocks():
-        heavy = rho > 0  # a point without weight may lie anywhere
-        square += float(rho[heavy] @ np.square((block[heavy] - centre) / largest).sum(axis=1))
+    square = sum(over(x, weights, _squares, centre, largest))
     if square < _REACH**-2:
         raise ValueError(
             f"x must lie within {_REACH:.0e} radii of the data, but a point of tiny weight is farther: drop rows whose "
@@ -262,13 +266,40 @@ def standard_frame(x: FloatArray | RowBlocks, weights: FloatArray, *, warn: bool
     return Frame(centre, scale)
 
 
+def _heavy_row(x: FloatArray, start: int, rho: FloatArray) -> FloatArray | None:
+    """The first row of positive weight."""
+    heavy = rho > 0
+    return np.asarray(x[heavy.argmax()], dtype=np.float64) if heavy.any() else None
+
+
+def _sum_about(x: FloatArray, start: int, rho: FloatArray, origin: FloatArray) -> FloatArray:
+    with np.errstate(over="ignore", invalid="ignore"):  # on a worker
+        return rho @ (np.asarray(x, dtype=np.float64) - origin)
+
+
+def _farthest(x: FloatArray, start: int, rho: FloatArray, centre: FloatArray) -> float:
+    with np.errstate(over="ignore", invalid="ignore"):
+        deviations = np.abs(np.asarray(x, dtype=np.float64) - centre)
+    return float(deviations.max(where=rho[:, None] > 0, initial=0.0))
+
+
+def _differs(x: FloatArray, start: int, rho: FloatArray, first: FloatArray) -> bool:
+    return bool((x[rho > 0] != first).any())
+
+
+def _squares(x: FloatArray, start: int, rho: FloatArray, centre: FloatArray, unit: float) -> float:
+    heavy = rho > 0  # a point without weight may lie anywhere
+    return float(rho[heavy] @ np.square((np.asarray(x[heavy], dtype=np.float64) - centre) / unit).sum(axis=1))
+
+
 def scaled_frame(x: FloatArray | RowBlocks, weights: FloatArray) -> Frame:
     """The frame of data of at least 0 that may be scaled, but not moved: the largest number is its unit."""
-    largest = max(
-        float(np.asarray(block, dtype=np.float64).max(where=weights[rows][:, None] > 0, initial=0.0))
-        for rows, block in blocks_of(x)
-    )
+    largest = max(over(x, weights, _greatest))
     return Frame(np.zeros(x.shape[1]), largest or 1.0)
+
+
+def _greatest(x: FloatArray, start: int, rho: FloatArray) -> float:
+    return float(np.asarray(x, dtype=np.float64).max(where=rho[:, None] > 0, initial=0.0))
 
 
 def check_radius(frame: Frame) -> Frame:
@@ -286,14 +317,18 @@ def check_radius(frame: Frame) -> Frame:
 
 def check_reach(x: FloatArray | RowBlocks, frame: Frame, name: str = "x") -> None:
     """Raise ValueError if a point is so far from the data of the frame that energies are not representable."""
-    for rows, block in blocks_of(x):
-        with np.errstate(over="ignore"):
-            far = np.abs(np.asarray(block, dtype=np.float64) - frame.centre).max(axis=1) > _REACH * frame.scale
-        if far.any():
+    for row in over(x, None, _far_row, frame):
+        if row is not None:
             raise ValueError(
-                f"{name} must lie within {_REACH:.0e} radii of the data, got a point outside at row "
-                f"{rows.start + int(np.flatnonzero(far)[0])}: drop such rows"
+                f"{name} must lie within {_REACH:.0e} radii of the data, got a point outside at row {row}: drop such "
+                "rows"
             )
+
+
+def _far_row(x: FloatArray, start: int, rho: None, frame: Frame) -> int | None:
+    with np.errstate(over="ignore"):
+        far = np.abs(np.asarray(x, dtype=np.float64) - frame.centre).max(axis=1) > _REACH * frame.scale
+    return start + int(far.argmax()) if far.any() else None
 
 
 def _warn_of_offset(centre: FloatArray, radius: float) -> None:

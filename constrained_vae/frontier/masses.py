@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg import cho_factor, cho_solve, cholesky, solve_triangular
+from scipy.optimize import nnls
 from scipy.sparse import csr_array
 
 from .. import equations
@@ -19,7 +22,7 @@ _LEAST_Z = 1e-150  # least Z_i in the Newton model: S_ik and its square must be 
 _SPARSE = 1e-12  # entries rho_i S_ia that are smaller than this over N are left out: they change c_a by less than it
 _DENSE = 0.1  # share of other entries from which the dense product is faster
 _RIDGE = 1e-13  # increase of the diagonal, which is 1, since two reconstructions may coincide
-_MAX_EXCHANGES = 100  # exchanges of the support in a Newton step
+_PATIENCE = 3  # exchanges of the support that do not reduce the number of wrong entries
 _LIGHT = 1e-14  # a reconstruction of less mass is left out, unless c would exceed 1 there without it
 
 
@@ -49,8 +52,10 @@ def best_masses(energies: FloatArray, rho: FloatArray, masses: FloatArray, tol: 
     """
     G = np.exp(energies.min(axis=1, keepdims=True) - energies)  # scaled by row
 
-    def value(p: FloatArray) -> float:
-        return float(-rho @ equations.log_masses(G @ p))
+    def between(p: FloatArray, q: FloatArray) -> Callable[[float], float]:
+        """F, up to a constant, of (1 - share) p + share q as a function of the share."""
+        here, there = G @ p, G @ q
+        return lambda share: float(-rho @ equations.log_masses((1 - share) * here + share * there))
 
     def plain(p: FloatArray) -> FloatArray:
         """The marginal posterior, at which F is not larger (T6)."""
@@ -58,8 +63,8 @@ def best_masses(energies: FloatArray, rho: FloatArray, masses: FloatArray, tol: 
 
     if not masses.all():  # the quadratic model is poor for far points without mass: first give them the best share
         new = masses == 0
-        trials = [(1 - share) * masses + share * new / new.sum() for share in new.mean() * _SHARES]
-        masses = min([masses, *trials], key=value)
+        share = min([0.0, *new.mean() * _SHARES], key=between(masses, new / new.sum()))
+        masses = (1 - share) * masses + share * new / new.sum()
     for _ in range(_MAX_STEPS):
         if deadline.passed():
             break
@@ -72,11 +77,11 @@ def best_masses(energies: FloatArray, rho: FloatArray, masses: FloatArray, tol: 
             continue
         try:
             target = single_threaded(_newton_target, S, rho, slope, masses)
-        except np.linalg.LinAlgError:  # of a matrix that is singular
+        except (np.linalg.LinAlgError, RuntimeError):  # of a matrix that is singular, or no convergence
             target = plain(masses)
         target /= target.sum()
-        here, fall, step = value(masses), slope @ (target - masses), 1.0
-        while not value(masses + step * (target - masses)) <= here - 1e-4 * step * fall and step > 1e-6:
+        value, fall, step = between(masses, target), slope @ (target - masses), 1.0
+        while not value(step) <= value(0.0) - 1e-4 * step * fall and step > 1e-6:
             step /= 2
         if step <= 1e-6:
             break
@@ -102,32 +107,31 @@ def _newton_target(S: FloatArray, rho: FloatArray, slope: FloatArray, masses: Fl
     scale[scale == 0] = 1.0  # a reconstruction out of reach of all data
     matrix /= scale[:, None] * scale
     matrix[np.diag_indices_from(matrix)] += _RIDGE
-    return np.asarray(_non_negative(matrix, (2 * slope - 1) / scale, masses > 0) / scale)
+    # At a solution (M x)_a is at most (x.M x)^(1/2), about 1: a linear term below -10 only says that there is no mass.
+    linear = ((2 * slope - 1) / scale).clip(min=-10.0)
+    return np.asarray(_non_negative(matrix, linear, masses > 0) / scale)
 
 
 def _non_negative(matrix: FloatArray, linear: FloatArray, support: npt.NDArray[np.bool_]) -> FloatArray:
     """The minimum (k,) of x.(M x) / 2 - l.x over x >= 0, for a positive definite M (k, k), from a support nearby.
 
     Block principal pivoting (Kim and Park 2011, SIAM J. Sci. Comput. 33): all entries that are negative leave the
-    support, and all whose slope is negative enter it. If this does not reduce their number three times, only the last
-    of them is exchanged, by which the method ends (Murty 1974).
+    support, and all whose slope is negative enter it. Where reconstructions are nearly dependent, as at high
+    temperature, this does not end. Then an active set, whose model never rises, does, with few entries in the support.
     """
-    support, fewest, patience = support.copy(), len(linear) + 1, 3
+    support, fewest, patience = support.copy(), len(linear) + 1, _PATIENCE
     slack = 1e-12 * np.abs(linear).max()
-    for _ in range(_MAX_EXCHANGES):
+    while patience > 0:
         x = np.zeros(len(linear))
         x[support] = cho_solve(cho_factor(matrix[np.ix_(support, support)]), linear[support])
-        wrong = np.flatnonzero(np.where(support, x < 0, matrix @ x - linear < -slack))
-        if not len(wrong) or deadline.passed():
-            break
-        if len(wrong) < fewest:
-            fewest, patience = len(wrong), 3
-        elif patience > 0:
-            patience -= 1
-        else:
-            wrong = wrong[-1:]
-        support[wrong] = ~support[wrong]
-    return x.clip(0.0)
+        wrong = np.where(support, x < 0, matrix @ x - linear < -slack)
+        if not wrong.any() or deadline.passed():
+            return x.clip(0.0)
+        number = int(np.count_nonzero(wrong))
+        fewest, patience = (number, _PATIENCE) if number < fewest else (fewest, patience - 1)
+        support ^= wrong
+    factor = cholesky(matrix)
+    return np.asarray(nnls(factor, solve_triangular(factor, linear, trans="T"))[0])
 
 
 def _useful(G: FloatArray, rho: FloatArray, masses: FloatArray) -> npt.NDArray[np.bool_]:

@@ -31,9 +31,11 @@ from ..solvers.solve import report_failure
 from .certificate import Certificate, DataPasses
 from .coverage import Coverage
 from .masses import best_masses
+from .span import Span, span_of
 
 _STEEPEST = 1e100  # lambda times the squared radius of the data
 _POLISH_MAPS = 60  # maps between two insertions
+_ROUGH_MAPS, _ROUGH_GAP = 12, 0.1  # the same while reconstructions are missing by so many nats
 _MAX_IDLE_ROUNDS = 30  # rounds without a smaller gap after which the search ends
 _ENDINGS = {
     Status.CONVERGED: "converged: the gap is met",
@@ -173,10 +175,15 @@ def optimum(
             f"beta must be nearer to the squared radius of the data, whose ratio to 2 sigma^2 beta is {steep:.1e}: its "
             f"third power leaves the range of float64, got beta={problem.objective.beta:.3g}"
         )
+    first = None if start is None else (start.distinct.decoder, start.distinct.masses)
     search = _Search(problem, gap, max_maps, prove, bar)
-    if start is None:
-        return search.run(problem.collapsed[None], np.ones(1))
-    return search.run(problem.data.frame.inward(start.distinct.decoder), start.distinct.masses)
+    span = span_of(problem, 0.01 * gap)
+    if span is None:
+        return search.begun(first)
+    narrow = replace(search, problem=replace(problem, data=span.data))
+    found = narrow.begun(None if first is None else (span.inward(first[0]), first[1]))
+    with deadline.finishing():
+        return search.widened(found, span)
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,6 +213,12 @@ class _Search:
 
     def __post_init__(self) -> None:
         self.data = DataPasses(self.problem)
+
+    def begun(self, first: tuple[FloatArray, FloatArray] | None) -> CertifiedFixedPoint:
+        """The result of `run` from reconstructions, in units of x, with masses, or from one reconstruction."""
+        if first is None:
+            return self.run(self.problem.collapsed[None], np.ones(1))
+        return self.run(self.problem.data.frame.inward(first[0]), first[1])
 
     def run(self, psi: FloatArray, masses: FloatArray) -> CertifiedFixedPoint:
         """Search until the gap is met, or a budget is used up."""
@@ -253,7 +266,8 @@ class _Search:
             psi, masses = np.concatenate([psi, new]), np.append(masses, np.zeros(len(new)))
             psi, masses = self.weighed(psi, masses)
             psi, masses = self.merged(psi, masses)
-            solution, sites = self.polished(psi, masses, min(_POLISH_MAPS, self.max_maps - self.n_maps))
+            maps = _ROUGH_MAPS if certificate.gap > _ROUGH_GAP else _POLISH_MAPS
+            solution, sites = self.polished(psi, masses, min(maps, self.max_maps - self.n_maps))
             self.n_maps += solution.n_maps
             if solution.status is Status.INTERRUPTED:
                 raise KeyboardInterrupt
@@ -297,6 +311,21 @@ class _Search:
         solution, _ = self.polished(psi, masses, 1)
         known = self.data.evaluated(psi, masses, solution.frame.scale) | {"n_maps": self.n_maps}
         return solution.extended_as(CertifiedFixedPoint, status=status, certificate=certificate, **known)
+
+    def widened(self, found: CertifiedFixedPoint, span: Span) -> CertifiedFixedPoint:
+        """The result, from one in the span of the data."""
+        psi = self.problem.data.frame.inward(span.outward(found.decoder))
+        self.n_maps = found.n_maps
+        solution = self.packaged(psi, found.tiling.masses, found.certificate, found.status)
+        old, error, upper = found.certificate, span.error(self.problem.framed.quadratic or 0.0), solution.free_energy
+        certificate = Certificate(
+            upper=upper,
+            lower=min(upper, old.lower - error),
+            where=span.outward(old.where[None])[0],
+            rigorous=old.rigorous,
+            rounding=old.rounding + error,
+        )
+        return replace(solution, certificate=certificate)
 
     def weighed(self, psi: FloatArray, masses: FloatArray) -> tuple[FloatArray, FloatArray]:
         """The best masses at these reconstructions, to a tenth of the gap; reconstructions without mass are dropped."""

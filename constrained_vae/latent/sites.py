@@ -173,8 +173,9 @@ def coincident(decoder: FloatArray, tolerance: float) -> npt.NDArray[np.intp]:
         return leader
     for run in np.split(order, starts[1:]):
         left = np.sort(run)
-        if len(left) > _MANY:
-            left = left[_crowded(decoder[left], tolerance)]
+        if len(left) > _MANY and np.isfinite(tolerance) and np.isfinite(decoder[left]).all():
+            _group_many(decoder, left, tolerance, leader)
+            continue
         while len(left) > 1:
             near = np.square(decoder[left] - decoder[left[0]]).sum(axis=1) <= tolerance**2
             near[0] = True  # also where the row, or the tolerance, is not a number
@@ -183,11 +184,19 @@ def coincident(decoder: FloatArray, tolerance: float) -> npt.NDArray[np.intp]:
     return np.unique(leader, return_inverse=True)[1].astype(np.intp, copy=False)
 
 
-def _crowded(points: FloatArray, tolerance: float) -> npt.NDArray[np.bool_]:
-    """Which of many points (n, D) may have another one within `tolerance`, by distances in some coordinates."""
-    widest = np.argsort(-np.ptp(points, axis=0), kind="stable")[:_COORDINATES]
-    some = points[:, widest]
-    if not (np.isfinite(some).all() and np.isfinite(tolerance)):
-        return np.ones(len(points), dtype=bool)
+def _group_many(
+    decoder: FloatArray, rows: npt.NDArray[np.intp], tolerance: float, leader: npt.NDArray[np.intp]
+) -> None:
+    """Group many rows (n,) of (K, D): only rows that are near in some coordinates are compared in all."""
+    widest = np.argsort(-np.ptp(decoder[rows], axis=0), kind="stable")[:_COORDINATES]
     reach = tolerance * (1 + 1e-9) + np.finfo(np.float64).tiny
-    return np.isfinite(cKDTree(some).query(some, k=2, distance_upper_bound=reach)[0][:, 1])
+    some = decoder[np.ix_(rows, widest)]
+    rows = rows[np.isfinite(cKDTree(some).query(some, k=2, distance_upper_bound=reach)[0][:, 1])]  # not alone
+    some = decoder[np.ix_(rows, widest)]
+    tree, free = cKDTree(some) if len(rows) else None, np.ones(len(rows), dtype=bool)
+    for first in range(len(rows)):
+        if free[first] and tree is not None:
+            near = np.sort(tree.query_ball_point(some[first], reach))
+            near = near[free[near]]
+            near = near[np.square(decoder[rows[near]] - decoder[rows[first]]).sum(axis=1) <= tolerance**2]
+            leader[rows[near]], free[near] = rows[first], False

@@ -22,10 +22,12 @@ from tqdm.auto import tqdm
 from .._utils import deadline
 from .._utils.checks import check_flag, check_time_limit
 from ..data.rows import RowBlocks
+from ..latent.sites import Sites
 from ..latent.tiling import Tiling
 from ..objectives.constraints import Constraint
 from ..objectives.lagrangian import Lagrangian
 from ..phases.continuation import Continuation, State
+from ..results.fixed_point import FixedPoint
 from ..results.status import Status
 from ..solvers.options import Options
 from ..solvers.pose import pose
@@ -33,7 +35,7 @@ from ..solvers.solve import initial_sites, report_failure
 from .constrained_fixed_point import ConstrainedFixedPoint
 from .newton import met_together
 from .rate_zero import at_rate_zero
-from .ray import Crossing, crossing, crossing_from, start
+from .ray import Crossing, crossing, crossing_from, crossing_near, start as started
 from .relaxation import relaxed
 from .search import KKT_TOL, Search
 
@@ -48,6 +50,7 @@ def solve_constrained(
     masses: str = "fixed",
     box: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
     anchor: float = 0.0,
+    start: npt.ArrayLike | FixedPoint | None = None,
     accelerate: str = "lbfgs",
     tol: float = 1e-10,
     max_maps: int = 100_000,
@@ -73,6 +76,10 @@ def solve_constrained(
         `RE`, `FRE`, `CLA`, `PNCC`, or any other `Constraint`.
     box, anchor
         As for `Lagrangian`; the multiplier of the anchor is not annealed.
+    start : None, "data", (K, D) array_like or FixedPoint, optional
+        By default solutions are annealed from a single reconstruction. For one constraint, random data points ("data")
+        or given reconstructions are a start from which the multiplier moves while they converge, at about the cost of
+        three calls of `solve` from there. The result is then a local minimum, as for `solve`.
     n_tiles, tiling, weights, masses, accelerate, tol, max_maps, backend, dtype
         As for `solve`; `max_maps` holds for each solution.
     time_limit : float, optional
@@ -118,10 +125,13 @@ def solve_constrained(
         dtype=dtype,
         on_failure=on_failure,
     )
+    if start is not None and len(constraints) > 1:
+        raise ValueError(f"start must be None for several constraints, got {len(constraints)} of them")
+    sites = None if start is None else initial_sites(posed, start, 0)
     options = Options(posed.free, accelerate, tol, max_maps)
     bar = tqdm(disable=not progress, desc="multipliers", unit=" solutions")
     with deadline.within(check_time_limit(time_limit)), bar:
-        solution = _found(Search(posed, options, bar))
+        solution = _found(Search(posed, options, bar), sites)
     report_failure(solution, on_failure, stacklevel=3)
     return solution
 
@@ -134,23 +144,23 @@ class _Ray(Lagrangian):
         return Lagrangian(self.constraints, np.array(self.multipliers) / beta, box=self.box, anchor=self.anchor)
 
 
-def _found(search: Search) -> ConstrainedFixedPoint:
-    """The whole search."""
+def _found(search: Search, sites: Sites | None) -> ConstrainedFixedPoint:
+    """The whole search, from given sites if they are not None."""
     search.begin(at_rate_zero(search))
     assert search.here is not None
     broken = search.c(search.here) > KKT_TOL
     if not broken.any():
         return _package(search, Status.SLACK)
     try:
-        return _package(search, *_searched(search, broken))
+        return _package(search, *_searched(search, broken, sites))
     except (KeyboardInterrupt, deadline.TimeUp) as end:
         search.here = search.best or search.here
         return _package(search, Status.INTERRUPTED if isinstance(end, KeyboardInterrupt) else Status.BUDGET_USED)
 
 
-def _searched(search: Search, broken: Any) -> tuple[Status, State | None]:
+def _searched(search: Search, broken: Any, sites: Sites | None) -> tuple[Status, State | None]:
     """The status of the search, which leaves its solution in `here`, and the other side of a jump."""
-    found = _annealed(search, broken)
+    found = _annealed(search, broken, sites)
     search.here = found.state
     if len(search.scales) == 1 and found.before is not None:
         return Status.JUMP, found.before
@@ -164,7 +174,7 @@ def _searched(search: Search, broken: Any) -> tuple[Status, State | None]:
     return status, None if status is Status.MET else other or found.before
 
 
-def _annealed(search: Search, broken: Any) -> Crossing:
+def _annealed(search: Search, broken: Any, sites: Sites | None) -> Crossing:
     """Anneal the multipliers of the constraints that do not hold at rate zero, in inverse ratio of their scales."""
     given = search.objective
     bounded = any(c.bounded for c, is_broken in zip(given.constraints, broken, strict=True) if is_broken)
@@ -182,10 +192,12 @@ def _annealed(search: Search, broken: Any) -> Crossing:
         sites = initial_sites(search.posed, "data", 0)
         return crossing_from(path, sites, measure, search.seen)
 
+    if sites is not None:
+        return crossing_near(path, sites, measure, search.seen)
     # Minimisers may lie in corners of the box, where sites never split: tiles start at data, with tiny multipliers.
     if given.box and not (given.anchor or bounded):
         return from_data()
-    found = crossing(path, start(path, 1.0), measure, search.seen)
+    found = crossing(path, started(path, 1.0), measure, search.seen)
     convex = all(c.quadratic for c in given.constraints)
     return found if found.reached or convex else from_data()
 

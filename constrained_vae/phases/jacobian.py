@@ -13,7 +13,6 @@ errors of the results are of first order in the error of the fixed point that wa
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -32,7 +31,7 @@ from .._utils.checks import (
     check_instance,
     check_moderate,
 )
-from ..data.prepared import Block, tree_sum
+from ..data.prepared import Block, Kept
 from ..latent.sites import Sites
 from ..problems.posterior import Tiles, posterior
 from ..results.fixed_point import FixedPoint
@@ -131,7 +130,7 @@ class Jacobian:
     psi: FloatArray
     stiffness: FloatArray
     mass: FloatArray
-    _kept: Iterable[_Rows]
+    _kept: Kept
 
     @classmethod
     def at(cls, solution: FixedPoint, *, masses: str | None = None, merge: bool = True) -> Jacobian:
@@ -173,7 +172,7 @@ class Jacobian:
         if curvature is None:
             raise NotImplementedError("the Jacobian of the map is known for Bregman energies only")
         kept = problem.kept(_rows, psi, sites.log_masses)
-        mass = tree_sum(rho @ q for _, rho, q in kept)
+        mass = kept.total(_mass)
         if sites.marginal is not None:  # kernels may round a mass to zero that this pass does not: the site is dead
             mass[sites.marginal == 0] = 0
         return cls(solution, sites, free, psi, np.sqrt(curvature), mass, kept)
@@ -211,7 +210,7 @@ class Jacobian:
                 f"the Jacobian would hold {n} x {n} entries ({n * n * 8 / 2**30:.1f} GiB): "
                 "use operator() or, for a few eigenvalues, eigenpairs()"
             )
-        sums = tree_sum(dense_sums(x, rho, q, self.psi, self.stiffness, n) for x, rho, q in self._kept)
+        sums = self._kept.total(_dense, self.psi, self.stiffness, n)
         return assembled(sums, self._symmetrised.per_root_mass)
 
     def eigenpairs(self, count: int = 1) -> Eigenpairs:
@@ -241,8 +240,7 @@ class Jacobian:
     def _apply(self, vector: FloatArray) -> FloatArray:
         """J times a symmetrised displacement, log masses included, (k, D + 1)."""
         deadline.check()
-        form = self._symmetrised
-        return tree_sum(form.expectation(x, encoder_change(rho, q, form.scores(x, vector))) for x, rho, q in self._kept)
+        return self._kept.total(_product, self._symmetrised, vector)
 
     def _columns(self, vector: FloatArray) -> FloatArray:
         """The unknowns (n,) as a (k, D + 1) array; displacements of fixed log masses are zero."""
@@ -286,3 +284,17 @@ def encoder_change(rho: FloatArray, q: FloatArray, scores: FloatArray) -> FloatA
 
 def _rows(block: Block, tiles: Tiles) -> _Rows:
     return block.x, block.rho, posterior(block, tiles).q
+
+
+def _mass(rows: _Rows) -> FloatArray:
+    _, rho, q = rows
+    return rho @ q
+
+
+def _dense(rows: _Rows, psi: FloatArray, stiffness: FloatArray, n: int) -> tuple[FloatArray, FloatArray]:
+    return dense_sums(*rows, psi, stiffness, n)
+
+
+def _product(rows: _Rows, form: Symmetrised, vector: FloatArray) -> FloatArray:
+    x, rho, q = rows
+    return form.expectation(x, encoder_change(rho, q, form.scores(x, vector)))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import functools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeVar, cast
@@ -12,13 +13,14 @@ import numpy.typing as npt
 
 from .._utils import deadline
 from .._utils.arrays import Array, FloatArray
-from .._utils.checks import check_dtype, check_instance, check_weights
+from .._utils.checks import check_dtype, check_instance
 from .._utils.device import numbers, to_host
 from .._utils.frames import column_names, own_weights
 from ..backends import get_backend
 from ..data.frame import Frame
-from ..data.prepared import Block, PreparedData
-from ..data.rows import RowBlocks, Rows, blocks_of, check_radius, check_reach, check_rows, scaled_frame, standard_frame
+from ..data.partitions import check_source, prepared_data, weights_of
+from ..data.prepared import Block, Kept, PreparedData, Statistics
+from ..data.rows import RowBlocks, Rows, check_radius, check_reach, scaled_frame, standard_frame
 from ..equations import Expectations
 from ..objectives.base import FramedObjective, Objective
 from ..objectives.elbo import ELBO
@@ -72,22 +74,21 @@ class Problem:
             objective = replace(cast(ELBO, objective), sigma=sigma)
         names = column_names(x)
         weights = own_weights(x, weights)
-        x = check_rows(x)
-        rho = check_weights(weights, len(x))
-        check_labelled(objective, len(x))
-        for _, block in blocks_of(x):
-            objective.check(block)
-        frame = frame_of(x, rho, objective)
+        source = check_source(x, objective.check)
+        rho = weights_of(source, weights)
+        check_labelled(objective, len(source))
+        frame = frame_of(source, rho, objective)
         if not rho.all():  # points without weight may lie anywhere, but their encoder is computed
-            check_reach(x, frame)
-        return cls.of(Rows(x, rho, frame, check_dtype(dtype), names=names), objective, backend)
+            check_reach(source, frame)
+        return cls.of(Rows(source, rho, frame, check_dtype(dtype), names=names), objective, backend)
 
     @classmethod
     def of(cls, rows: Rows, objective: Objective, backend: str) -> Problem:
         """The problem of rows with a frame."""
         statistics = objective.in_frame(rows.frame).statistics
         labelled = objective.labelled is not None
-        return cls(PreparedData(rows, get_backend(backend), statistics, objective.equivariant, labelled), objective)
+        data = prepared_data(rows, get_backend(backend), statistics, objective.equivariant, labelled)
+        return cls(data, objective)
 
     def at(self, objective: Objective) -> Problem:
         """The same data with another objective that has the same statistics (a sweep changes beta)."""
@@ -138,7 +139,7 @@ class Problem:
         there = (self.data.to_device(a) if isinstance(a, np.ndarray) else a for a in arrays)
         return self.data.total(part, self.tiles(psi, log_masses), *there, columns=max(len(psi), columns))
 
-    def kept(self, part: Callable[..., R], psi: Array, log_masses: Array) -> Iterable[R]:
+    def kept(self, part: Callable[..., Any], psi: Array, log_masses: Array) -> Kept:
         """``part(block, tiles)`` of every block, for several passes; see `PreparedData.kept`."""
         return self.data.kept(part, self.tiles(psi, log_masses), columns=len(psi))
 
@@ -151,9 +152,9 @@ class Problem:
         """The same objective for other points, given by x and weights only, without labels."""
         check_reach(x, self.data.frame)
         rho = np.full(len(x), 1 / len(x)) if weights is None else weights
-        known = self.data.statistics
-        rows = replace(self.data.rows, source=x, weights=rho)
-        return replace(self, data=replace(self.data, rows=rows, statistics=lambda points, _: known(points, None)))
+        data, rows = self.data, replace(self.data.rows, source=x, weights=rho)
+        known = functools.partial(_unlabelled, data.statistics)
+        return replace(self, data=prepared_data(rows, data.backend, known, data.standardised, data.labelled))
 
     def constraint_values(self, psi: Array, expectations: Expectations) -> tuple[float, ...]:
         """E[C_k] of every constraint of the objective; an ELBO has none."""
@@ -184,6 +185,10 @@ class Problem:
         with deadline.within(None):
             expectations = self.expectations(start, self.data.to_device(np.zeros(1)))
             return to_host(self.updated_decoder(start, expectations))[0]
+
+
+def _unlabelled(statistics: Statistics, x: Array, rows: slice | None) -> tuple[Array, Array]:
+    return statistics(x, None)
 
 
 def _expectations(

@@ -17,6 +17,8 @@ from .._utils.arrays import Array, FloatArray, PickledByFields
 from .._utils.checks import TooLargeError
 from .._utils.pictures import picture
 from ..data.frame import Frame
+from ..data.graphs import is_lazy
+from ..data.partitions import taken
 from ..data.prepared import Block
 from ..data.rows import RowBlocks, Rows, blocks_of, check_rows
 from ..latent.sites import Sites
@@ -24,7 +26,7 @@ from ..latent.tiling import Tiling
 from ..objectives.base import Objective
 from ..problems.posterior import Posterior, Tiles, posterior
 from ..problems.problem import Problem
-from . import storage
+from . import per_row, storage
 from .status import Status
 
 S = TypeVar("S", bound="FixedPoint")
@@ -226,8 +228,9 @@ class FixedPoint(PickledByFields):
     @cached_property
     def problem(self) -> Problem:
         """The problem of this solution, in its frame and in float64, for passes over the data on the host."""
-        rows = Rows(self.x, self.weights, self.frame, np.dtype(np.float64), keep=False, names=self.names)
-        return Problem.of(rows, self.objective, "reference")
+        rows = Rows(taken(self.x), self.weights, self.frame, np.dtype(np.float64), keep=False, names=self.names)
+        # The blocks of a Dask array may be prepared for the solver already.
+        return Problem.of(rows, self.objective, "auto" if is_lazy(self.x) else "reference")
 
     @cached_property
     def distinct(self) -> Sites:
@@ -252,6 +255,9 @@ class FixedPoint(PickledByFields):
     @cached_property
     def labels(self) -> npt.NDArray[np.intp]:
         """Distinct reconstruction of largest posterior mass per data point, (N,)."""
+        if is_lazy(self.x):
+            labels: Any = per_row.per_row(self, self.x, per_row.nearest, self.distinct, columns=None, dtype=np.intp)
+            return labels
         return np.concatenate([self.distinct.total(q).argmax(axis=1) for q in self.encoder_blocks()])
 
     def encoder_blocks(self, x: npt.ArrayLike | RowBlocks | None = None) -> Iterator[FloatArray]:
@@ -283,6 +289,9 @@ class FixedPoint(PickledByFields):
         TooLargeError
             If the result has more than 2^27 entries: encode blocks of rows.
         """
+        if is_lazy(x):
+            masses: Any = per_row.per_row(self, x, per_row.masses, columns=len(self.decoder))
+            return masses
         problem = self._problem_of(x)
         if len(problem.data) * len(self.decoder) > memory.LARGEST:
             raise TooLargeError(
@@ -293,6 +302,10 @@ class FixedPoint(PickledByFields):
 
     def reconstruct(self, x: npt.ArrayLike | RowBlocks) -> FloatArray:
         """Expected reconstructions E_q[psi | x] of new points, (n, D), in units of x."""
+        if is_lazy(x):
+            decoder = self.decoder
+            means: Any = per_row.per_row(self, x, per_row.reconstructed, decoder, columns=decoder.shape[1])
+            return means
         return np.concatenate([q @ self.decoder for q, *_ in self._posteriors(self._problem_of(x))])
 
     def recomputed_free_energy(self) -> float:
@@ -301,9 +314,9 @@ class FixedPoint(PickledByFields):
 
     def _problem_of(self, x: npt.ArrayLike | RowBlocks) -> Problem:
         """The problem for new points; for the data of the solution its own problem, which may include labels."""
-        x = x if x is self.x else check_rows(x)
         if x is self.x:
             return self.problem
+        x = check_rows(x)
         if x.shape[1] != self.decoder.shape[1]:
             raise ValueError(f"x must have {self.decoder.shape[1]} columns like the data solved for, got {x.shape[1]}")
         for _, block in blocks_of(x):

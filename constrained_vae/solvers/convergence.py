@@ -109,6 +109,12 @@ class Convergence:
             self.close = self._target
         return self.stalled or residual <= self.close
 
+    def range_of_closing(self, residual: float) -> tuple[float, float]:
+        """Residuals at or below which, and above which, `closing` may no longer say what it says at this one."""
+        target = self._target
+        low, high = (target, np.inf) if residual > target else (self.close, target)
+        return max(low, self.floor), high
+
     def postpone(self, residual: float, error: float) -> None:
         """Estimate an error above the tolerance again when the residual has fallen in proportion."""
         self.close = residual * min(max(self._target / error, 0.01), 0.5)

@@ -95,6 +95,8 @@ class Iteration:
         # The Jacobian of a Bregman energy is symmetric in a known metric; other energies need whitened coordinates.
         self.bregman = self.problem.bregman
         symmetric = self.bregman or self.sites.decoder.shape[1] <= MAX_WHITENED_DIM
+        objective = self.problem.framed  # whether the map is that of a squared distance
+        self.quadratic = bool(objective.quadratic) and objective.coordinates(self.sites.decoder) is self.sites.decoder
         self.convergence = Convergence(self.problem, self.options.tol, symmetric)
 
     # --- points
@@ -147,8 +149,11 @@ class Iteration:
         """Make a point the current one; raises `Stopped` if it is not finite, or a callback returns a true value."""
         if not point.finite:
             raise Stopped(Status.NOT_FINITE)
-        self.point, self.error, self.condition = point, np.inf, None
-        self.history = extended(self.history, *point.vectors[:2], plain)
+        self.reach(point, extended(self.history, *point.vectors[:2], plain))
+
+    def reach(self, point: Point, history: list[Past]) -> None:
+        """Make a point the current one, with the history that ends there."""
+        self.point, self.error, self.condition, self.history = point, np.inf, None, history
         if self.recorder.reports:
             self.recorder.accepted(point, self.sites.index, lambda: self.convergence.estimate(point, self.history))
 
@@ -164,17 +169,20 @@ class Iteration:
         evaluate, whitened = self.evaluate_vector, self.whitened is not None
         return self.convergence.newton_step(self.here, self.history, evaluate, whitened)
 
-    def accelerated(self, accelerator: Accelerator) -> list[Point]:
-        """Candidates from the proposal of an accelerator, see `extrapolated`; if all fail, the history is cut."""
-        proposal = accelerator(self.history, self.here.vectors[2])
+    def accelerated(self, accelerator: Accelerator, rejected: Point | None = None) -> list[Point]:
+        """Candidates from the proposal of an accelerator, see `extrapolated`; if all fail, the history is cut.
+
+        If F is known to rise at the proposal, it is given as `rejected`.
+        """
+        proposal = accelerator(self.history, self.here.vectors[2]) if rejected is None else rejected.vectors[0]
         if proposal is None:
             return []
-        candidates = self.extrapolated(proposal)
+        candidates = self.extrapolated(proposal, rejected)
         if not candidates:
             self.history = self.history[-1:]
         return candidates
 
-    def extrapolated(self, proposal: Array) -> list[Point]:
+    def extrapolated(self, proposal: Array, rejected: Point | None = None) -> list[Point]:
         """The proposal if F does not rise there, or the proposal and its plain image if F does not rise at the image.
 
         (A long step amplifies the rest of the fast modes; one plain step removes it.) If F rises at both, proposals
@@ -182,10 +190,11 @@ class Iteration:
         are no candidates.
         """
         for fraction in _BACKTRACKS:
-            candidate = self.evaluate_vector(self.backtracked(proposal, fraction))
+            known = rejected if fraction == 1 else None
+            candidate = known or self.evaluate_vector(self.backtracked(proposal, fraction))
             if not candidate.finite:
                 continue
-            if self.falls(candidate):
+            if known is None and self.falls(candidate):
                 return [candidate]
             settled = self.evaluate(*candidate.plain_step)
             if self.falls(settled):

@@ -6,6 +6,7 @@ import numpy as np
 
 from .._utils.arrays import FloatArray
 from .._utils.device import to_host
+from ..data.partitions import given
 from ..latent.sites import Sites
 from ..latent.tiling import Tiling
 from ..problems.problem import Problem
@@ -39,7 +40,7 @@ def package(
         sites.tile_masses, masses, out=np.zeros_like(masses), where=masses > 0
     )  # share of a tile in its site
     return FixedPoint(
-        x=rows.source,
+        x=given(rows.source),
         weights=rows.weights,
         objective=problem.objective,
         tiling=Tiling(sites.tile_masses, tiling.positions) if options.free else tiling,

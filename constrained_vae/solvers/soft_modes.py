@@ -76,6 +76,14 @@ def due(it: Iteration, tol: float) -> bool:
     return False
 
 
+def maps_until_due(it: Iteration) -> int:
+    """Number of maps before which `due` has nothing to say."""
+    soft = it.soft
+    if it.here.vectors[0].size > _MOST_UNKNOWNS:
+        return it.options.max_maps
+    return 0 if soft.used else soft.due - it.recorder.n_maps - (_FORECAST if soft.seen is None else 0)
+
+
 def _possible(it: Iteration) -> bool:
     if not it.bregman or it.options.accelerate == "plain" or it.problem.data.dtype.type is not np.float64:
         return False

@@ -81,6 +81,21 @@ def test_coincident_groups_in_order_of_their_first_member():
     np.testing.assert_array_equal(coincident(decoder, 1.0), [0, 1, 0, 2, 1])  # 1.8 is within reach of 0.9, not of 0
 
 
+@pytest.mark.parametrize("dim", [1, 3, 40])
+@pytest.mark.parametrize("tolerance", [0.0, 0.02, 1.0, 9.0])
+@pytest.mark.parametrize("spread", [0.0, 0.01, 1.0])
+def test_many_rows_are_grouped_as_few(dim, tolerance, spread):
+    """The search of neighbours, which many rows take, against all pairs in the order of the rows."""
+    rng = np.random.default_rng(0)
+    decoder = rng.normal(size=(60, dim))[rng.integers(0, 60, 200)] + spread * rng.normal(size=(200, dim))
+    expected = np.full(200, -1)
+    for row in range(200):
+        if expected[row] < 0:
+            near = np.square(decoder - decoder[row]).sum(axis=1) <= tolerance**2
+            expected[near & (expected < 0)] = expected.max() + 1
+    np.testing.assert_array_equal(coincident(decoder, tolerance), expected)
+
+
 @pytest.mark.parametrize("tolerance", [0.1, np.nan])
 def test_what_is_not_a_number_is_near_nothing(tolerance):
     decoder = np.array([[0.0, np.nan], [0.0, 1.0], [np.nan, np.nan], [0.0, np.nan]])

@@ -11,6 +11,7 @@ from sklearn.linear_model import LogisticRegression
 
 import constrained_vae as cv
 from constrained_vae.multipliers.search import Search
+from constrained_vae.problems.problem import Problem
 from tests.helpers.marks import slow
 
 TWO = np.array([[-1.0], [1.0]])
@@ -65,6 +66,53 @@ def test_two_points_anywhere(squared_error, log_scale, offset, reduction):
     factor = scale**2 / (3 if reduction == "mean" else 1)
     # Rounding of x itself: eps * offset of the distance.
     assert s.multipliers["RE"] * factor == pytest.approx(lam, rel=1e-8 + 4e-16 * abs(offset) / squared_error)
+
+
+@pytest.mark.parametrize("squared_error", [0.999, 0.5, 1e-6])
+def test_from_a_start_the_multiplier_moves_while_reconstructions_converge(squared_error):
+    s = cv.solve_constrained(TWO, cv.RE.from_squared_error(squared_error), n_tiles=2, start=[[-0.7], [0.6]])
+    assert s.status is cv.Status.MET
+    assert s.multipliers["RE"] == pytest.approx(curie_weiss(squared_error)[0], rel=1e-8)
+    assert s.distortion == pytest.approx(squared_error, rel=1e-8)
+
+
+def passes(monkeypatch):
+    """Counts evaluations of the map."""
+    count, evaluate = [0], Problem.expectations
+
+    def counting(*arguments):
+        count[0] += 1
+        return evaluate(*arguments)
+
+    monkeypatch.setattr(Problem, "expectations", counting)
+    return count
+
+
+@pytest.mark.parametrize(("squared_error", "most"), [(5.0, 3.0), (1.0, 4.0)])
+@pytest.mark.parametrize("start", [None, "data"])
+def test_a_distortion_costs_a_few_temperatures(clusters, monkeypatch, start, squared_error, most):
+    """In passes over the data, in units of one solve at the temperature that is found."""
+    count = passes(monkeypatch)
+    s = cv.solve_constrained(clusters[0], cv.RE.from_squared_error(squared_error), n_tiles=16, start=start)
+    first = count[0]
+    t = cv.solve(clusters[0], beta=1 / (2 * s.multipliers["RE"]), n_tiles=16, start=start)
+    assert s.status is cv.Status.MET
+    assert s.kkt_residual < 1e-9
+    assert first <= most * (count[0] - first)
+    assert t.converged
+
+
+def test_a_start_for_a_threshold_between_or_below_what_is_reachable():
+    """Beside a jump both sides come back, and three points need more than two tiles."""
+    data = cv.datasets.exponential()
+    s = cv.solve_constrained(data.x, cv.RE.from_squared_error(0.95), n_tiles=8, start="data", on_failure="return")
+    assert s.status is cv.Status.JUMP
+    assert s.sides[0].distortion > 0.95 > s.sides[1].distortion
+    with pytest.warns(cv.NotConvergedWarning, match="unreachable"):
+        t = cv.solve_constrained([[-2.0], [0.0], [2.0]], cv.RE(0.0), n_tiles=2, start=[[-2.0], [1.5]])
+    assert t.least["RE"] == pytest.approx(2 / 3, rel=1e-9)
+    with pytest.raises(ValueError, match="start must be None for several constraints"):
+        cv.solve_constrained(TWO, [cv.RE(0.5), cv.FRE(0.5, np.eye(1))], start="data")
 
 
 @pytest.mark.parametrize("kappa", [1.0, 1.5, 1e6])

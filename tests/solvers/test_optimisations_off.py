@@ -8,10 +8,10 @@ import pytest
 
 import constrained_vae as cv
 from constrained_vae._utils import memory
-from constrained_vae.backends import pruning
+from constrained_vae.backends import numba as numba_backend, pruning
 from constrained_vae.data.rows import Rows
 
-SWITCHES = ["pruning", "acceleration", "blocks", "threads", "merging"]
+SWITCHES = ["pruning", "acceleration", "blocks", "threads", "merging", "quick steps"]
 _ROUNDING = 1e-10  # of two solutions with the tolerance 1e-11, relative to the radius
 
 
@@ -36,6 +36,8 @@ def off(request, monkeypatch):
             before = numba.get_num_threads()
             request.addfinalizer(lambda: numba.set_num_threads(before))
             numba.set_num_threads(1)
+        elif name == "quick steps":
+            monkeypatch.setattr(numba_backend, "are_quick", lambda *_: False)
         elif name == "merging":
             monkeypatch.setattr(Rows, "distinct", lambda self: self)
         return {"accelerate": "plain"} if name == "acceleration" else {}
