@@ -48,13 +48,17 @@ test: $(VENV)/installed-test
 test-slow: $(VENV)/installed-test
 	$(BIN)/python -m pytest $(PROCESSES) -m slow $(ARGS)
 
+# What starts clusters of Dask, whose workers are killed.
+test-cluster: $(VENV)/installed-test
+	$(BIN)/python -m pytest -m "cluster and not slow" tests/data/test_cluster.py $(ARGS)
+
 # What needs PyTorch; `make test` skips it where there is none.
 test-torch: $(VENV)/installed-torch
 	$(BIN)/python -m pytest -q -m docstrings tests/test_docstrings.py -k image_models
 	$(BIN)/python -m analysis.notebooks 06_image_models
 	$(BIN)/python -m pytest $(PROCESSES) $(ARGS) constrained_vae/image_models tests/image_models \
 		$(wildcard tests/analysis/test_image*.py tests/cli/test_image*.py) tests/docs/test_examples.py \
-		tests/docs/test_reference.py tests/_utils/test_tensors.py
+		tests/_utils/test_tensors.py
 
 # Pages in Chromium, and the explorer in JupyterLab and Notebook.
 test-browser: $(VENV)/installed-browser
@@ -68,13 +72,15 @@ mutants: $(VENV)/installed-test
 bench: $(VENV)/installed-bench
 	$(BIN)/python -m analysis.benchmarks.map $(ARGS)
 
+cluster: $(VENV)/installed-test
+	$(BIN)/python -m analysis.benchmarks.cluster $(ARGS)
+
 # Needs Chromium.
 screenshots: $(VENV)/installed
 	$(BIN)/python -m docs.screenshots
 
 docs: $(VENV)/installed-docs
-	$(BIN)/python -m docs.reference build/reference
-	@echo build/reference/index.html
+	$(BIN)/python -m docs.site build/site
 
 check: $(VENV)/installed-test
 	$(BIN)/ruff check .
@@ -142,4 +148,4 @@ $(VENV)/installed-docs: pyproject.toml
 # Two installations into one environment must not run side by side.
 .NOTPARALLEL:
 .PHONY: figure1 figure2 figure3 figure4 figure5 transitions spectral constraints frontier geco-theory test test-slow
-.PHONY: test-browser test-torch mutants notebooks bench docs screenshots check clean
+.PHONY: test-browser test-cluster test-torch mutants notebooks bench cluster docs screenshots check clean

@@ -71,6 +71,10 @@ def _run(args: argparse.Namespace, prog: str, signals: Signals) -> int:
                     from . import values
 
                     values.complete(args)
+                if getattr(args, "scheduler", None) is not None:
+                    from . import folders
+
+                    folders.connected(args.scheduler, stack)
                 data = data_of(args)  # before anything slow is loaded, so that a wrong file is answered at once
                 from ..results.status import NotConvergedWarning
                 from . import commands, output
@@ -181,6 +185,9 @@ def _parser() -> _Parser:
     solver.add_argument("--tol", type=float, default=1e-10, help="relative tolerance (%(default)s)")
     solver.add_argument("--max-maps", type=int, default=100_000, help="budget of maps for every solution (%(default)s)")
     solver.add_argument("--time-limit", type=float, help="seconds after which what there is is written; code 1")
+
+    text = "of a cluster of Dask, which reads and computes a folder of Parquet or Zarr: tcp://HOST:8786"
+    solver.add_argument("--scheduler", metavar="ADDRESS", help=text)
 
     result = _Parser(prog="constrained-vae", description="Exact theory of beta-VAEs and constrained VAEs.")
     result.add_argument("--version", action="version", version=f"%(prog)s {__version__}")

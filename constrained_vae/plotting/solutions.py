@@ -15,6 +15,7 @@ from .._utils.checks import (
     check_weights,
 )
 from .._utils.frames import own_weights
+from ..data.partitions import taken
 from ..data.rows import blocks_of
 from ..results.fixed_point import FixedPoint
 from .arguments import (
@@ -104,13 +105,22 @@ def reconstructions(solution: FixedPoint, ax: Axes | None = None) -> Axes:
 
 def all_rows(solution: FixedPoint) -> FloatArray:
     """The data of a solution (N, D), in float64."""
-    return np.concatenate([np.asarray(block, dtype=np.float64) for _, block in blocks_of(solution.x)])
+    return np.concatenate([np.asarray(block, dtype=np.float64) for _, block in blocks_of(taken(solution.x))])
 
 
 def principal_axes(x: FloatArray, weights: FloatArray | None = None, count: int = 2) -> tuple[FloatArray, FloatArray]:
     """Mean (D,) and first principal axes (count, D) of the data, with positive largest components.
 
     There are fewer than `count` axes if the data have fewer points or dimensions.
+
+    Parameters
+    ----------
+    x : (N, D) array
+        Data.
+    weights : (N,) array, optional
+        Weights of the data; uniform by default.
+    count : int
+        Number of axes.
 
     Examples
     --------

@@ -23,13 +23,15 @@ from .._utils.arrays import Array
 from .._utils.blas import single_threaded
 from .._utils.device import to_host
 from .._utils.interrupts import finished
+from .._utils.lost import LostError
+from .._utils.messages import logger
 from ..equations import Expectations
 from ..latent.sites import Sites
 from ..latent.tiling import Tiling
 from ..problems.problem import Problem
 from ..results.fixed_point import FixedPoint
 from ..results.status import Status
-from . import masses, quick_steps, saddles, soft_modes, splits
+from . import generations, masses, quick_steps, saddles, soft_modes, splits
 from .acceleration import ACCELERATORS
 from .iteration import Iteration, SoftModes
 from .options import Options
@@ -101,11 +103,13 @@ def run(it: Iteration, predicted: Sites | None) -> Status:
         it.draw_coordinates()
         if predicted is not None:
             it.move_to(predicted, strictly=True)
+        if it.options.generations and generations.possible(it):
+            single_threaded(generations.grow, it)
         while True:
             status = single_threaded(converge, it, tol) if it.bregman else converge(it, tol)
             if masses.revive(it) or splits.tie(it):
                 continue
-            if splits.kick(it):
+            if (it.options.generations and generations.possible(it) and generations.divide(it)) or splits.kick(it):
                 if it.condition is not None and splits.excess(it.condition) > _NEW_APPROACH:
                     it.soft = SoftModes()
                 saddle_left, tol = True, loose_tol  # the next end point may be a saddle, too
@@ -119,6 +123,11 @@ def run(it: Iteration, predicted: Sites | None) -> Status:
         return Status.BUDGET_USED
     except KeyboardInterrupt:
         return Status.INTERRUPTED
+    except LostError as lost:
+        if it.point is None:
+            raise
+        logger.warning("%s", lost)
+        return Status.LOST
     finally:
         if it.point is not None and not np.isfinite(it.error):
             it.error = it.convergence.estimate(it.point, it.history)

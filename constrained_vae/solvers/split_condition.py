@@ -24,7 +24,7 @@ from ..problems.posterior import Tiles, responsibilities
 from ..problems.problem import Problem
 from .coordinates import roots
 
-_MAX_DENSE_DIM = 128  # dimensions up to which covariances are formed; above, Lanczos applies them without forming them
+MAX_DENSE_DIM = 128  # dimensions up to which covariances are formed; above, Lanczos applies them without forming them
 _COVARIANCE_ENTRIES = 2**23  # entries of a batch of covariances
 _DEVIATION_ENTRIES = 2**17, 2**20  # entries of a batch of deviations of rows from sites, in a cache or on a device
 _BATCHED_ENTRIES = 2**10  # entries of covariances up to which all are decomposed at once
@@ -91,7 +91,7 @@ def split_condition(
     whitening = np.sqrt(curvature)  # eigenvalues of (lambda grad^2 f)^1/2 Cov (lambda grad^2 f)^1/2, diagonal (k, D)
     eligible = np.ones(len(psi), dtype=bool) if may_split is None else may_split
     dim = psi.shape[1]
-    find = _dense if dim <= _MAX_DENSE_DIM else _lanczos
+    find = _dense if dim <= MAX_DENSE_DIM else _lanczos
     arguments = problem, psi, log_masses, whitening, eligible, np.ones_like(eligible) if others else eligible
     top, eigenvalue, site, axis = single_threaded(find, *arguments) if is_small(problem) else find(*arguments)
     # The sign of an eigenvector is arbitrary: its largest component is made positive, so that runs are reproducible.
@@ -105,6 +105,31 @@ def split_condition(
 def is_small(problem: Problem) -> bool:
     """Whether matrix products are so small that several threads are slower, because they wait for each other."""
     return len(problem.data) * problem.data.rows.dim**2 < _SINGLE_THREAD_PRODUCTS
+
+
+def split_axes(problem: Problem, psi: FloatArray, log_masses: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """The condition of every site of a Bregman energy in at most `MAX_DENSE_DIM` dimensions, from one pass.
+
+    Returns
+    -------
+    (k,), (k, D) arrays
+        Largest eigenvalue of each site, and one standard deviation of its data along the axis, in the coordinates of
+        the objective.
+    """
+    curvature = problem.framed.curvature(psi)
+    assert curvature is not None  # Bregman energies only
+    k, dim = psi.shape
+    group, whitening = max(1, _COVARIANCE_ENTRIES // dim**2), np.sqrt(curvature)
+    top, deviations = np.zeros(k), np.zeros((k, dim))
+    for start in range(0, k, group):
+        part = np.arange(start, min(start + group, k))
+        white = whitening[part]
+        matrices = white[:, :, None] * _covariances(problem, psi, log_masses, part) * white[:, None, :]
+        values, vectors = single_threaded(np.linalg.eigh, matrices)
+        top[part] = values[:, -1].clip(0)
+        signed = np.array([_sign(axis) * axis for axis in vectors[:, :, -1]])
+        deviations[part] = np.sqrt(top[part] / problem.framed.stiffness)[:, None] * signed
+    return top, deviations
 
 
 def _sign(axis: FloatArray) -> float:
