@@ -196,6 +196,24 @@ def test_errors_of_the_data_come_back_as_they_are():
 
 
 @pytest.mark.cluster
+def test_workers_of_one_process_do_not_abort_numba():
+    """Under the layer "workqueue" a process is aborted if two threads enter a parallel kernel at once."""
+    code = (
+        "import constrained_vae as cv, dask.array as da, numba\n"
+        "from distributed import Client, LocalCluster\n"
+        "x = da.random.default_rng(0).normal(size=(240_000, 3), chunks=(20_000, 3)) * [3, 1, 1]\n"
+        "options = {'n_workers': 3, 'threads_per_worker': 2, 'processes': False, 'dashboard_address': None}\n"
+        "with LocalCluster(**options) as cluster, Client(cluster):\n"
+        "    cv.solve(x, beta=2.0, n_tiles=16, max_maps=15, on_failure='return')\n"
+        "print(numba.threading_layer())\n"
+    )
+    environment = {**os.environ, "NUMBA_THREADING_LAYER": "workqueue", "NUMBA_NUM_THREADS": "2"}
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=200, env=environment)
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.strip() == "workqueue"
+
+
+@pytest.mark.cluster
 def test_the_example_of_the_guide_runs():
     """In a process of its own, as a user has it; the labels are a third each."""
     text = (Path(cv.__file__).parents[1] / "docs" / "guide.md").read_text()
