@@ -58,7 +58,11 @@ test-torch: $(VENV)/installed-torch
 	$(BIN)/python -m analysis.notebooks 06_image_models
 	$(BIN)/python -m pytest $(PROCESSES) $(ARGS) constrained_vae/image_models tests/image_models \
 		$(wildcard tests/analysis/test_image*.py tests/cli/test_image*.py) tests/docs/test_examples.py \
-		tests/docs/test_reference.py tests/_utils/test_tensors.py
+		tests/_utils/test_tensors.py
+
+# Pages in Chromium, and the explorer in JupyterLab and Notebook.
+test-browser: $(VENV)/installed-browser
+	$(BIN)/python -m pytest -m browser $(ARGS) tests/exploring
 
 # Small changes of the code, each of which some test should notice; what was run before is not run again.
 mutants: $(VENV)/installed-test
@@ -76,8 +80,7 @@ screenshots: $(VENV)/installed
 	$(BIN)/python -m docs.screenshots
 
 docs: $(VENV)/installed-docs
-	$(BIN)/python -m docs.reference build/reference
-	@echo build/reference/index.html
+	$(BIN)/python -m docs.site build/site
 
 check: $(VENV)/installed-test
 	$(BIN)/ruff check .
@@ -112,6 +115,12 @@ $(VENV)/installed-torch: pyproject.toml
 	$(PIP) install --editable '.[test-torch]' '$(TORCH)'
 	@touch $(VENV)/installed $(VENV)/installed-notebooks $(VENV)/installed-test $@
 
+$(VENV)/installed-browser: pyproject.toml
+	@$(PYTHON_IS_NEW_ENOUGH)
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --editable '.[test-browser]'
+	@touch $(VENV)/installed $(VENV)/installed-notebooks $(VENV)/installed-test $@
+
 $(VENV)/installed-notebooks: pyproject.toml
 	@$(PYTHON_IS_NEW_ENOUGH)
 	$(PYTHON) -m venv $(VENV)
@@ -139,4 +148,4 @@ $(VENV)/installed-docs: pyproject.toml
 # Two installations into one environment must not run side by side.
 .NOTPARALLEL:
 .PHONY: figure1 figure2 figure3 figure4 figure5 transitions spectral constraints frontier geco-theory test test-slow
-.PHONY: test-cluster test-torch mutants notebooks bench cluster docs screenshots check clean
+.PHONY: test-browser test-cluster test-torch mutants notebooks bench cluster docs screenshots check clean

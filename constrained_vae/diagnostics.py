@@ -36,6 +36,11 @@ _MAX_LISTED = 12  # reconstructions in the table of a report
 def marginal_kl(solution: FixedPoint) -> float:
     """KL(m || pi) in nats: the cost of covering the prior unevenly, zero at the global optimum (T15).
 
+    Parameters
+    ----------
+    solution : FixedPoint
+        A solution of any objective.
+
     Examples
     --------
     >>> from constrained_vae import solve
@@ -47,6 +52,11 @@ def marginal_kl(solution: FixedPoint) -> float:
 
 def coverage(solution: FixedPoint) -> FloatArray:
     """m_a / pi_a of every tile, (K,): 1 where the marginal posterior equals the prior, NaN where the prior is 0.
+
+    Parameters
+    ----------
+    solution : FixedPoint
+        A solution of any objective.
 
     Examples
     --------
@@ -60,6 +70,13 @@ def coverage(solution: FixedPoint) -> FloatArray:
 
 def holes(solution: FixedPoint, threshold: float = _HOLE_COVERAGE) -> npt.NDArray[np.intp]:
     """Tiles whose m_a is below `threshold` times their prior mass, (n,): regions of the prior with few data.
+
+    Parameters
+    ----------
+    solution : FixedPoint
+        A solution of any objective.
+    threshold : float
+        Share of the prior mass, positive.
 
     Raises
     ------
@@ -78,6 +95,13 @@ def holes(solution: FixedPoint, threshold: float = _HOLE_COVERAGE) -> npt.NDArra
 
 def active_tiles(solution: FixedPoint, threshold: float = _HOLE_COVERAGE) -> npt.NDArray[np.intp]:
     """Tiles with prior mass that are not holes, (n,).
+
+    Parameters
+    ----------
+    solution : FixedPoint
+        A solution of any objective.
+    threshold : float
+        Share of the prior mass, positive.
 
     Raises
     ------

@@ -100,6 +100,19 @@ def energies(statistics: Array, offset: Array, v: Array, b: Array, quadratic: fl
     is its multiplier lambda. Then H = lambda ||phi_i - v_a / (2 lambda)||^2 is computed from differences where the
     terms are large (`is_steep`), and its rounding is relative to the distance.
 
+    Parameters
+    ----------
+    statistics : (N, S) array
+        Statistics phi of the data.
+    offset : (N,) array
+        Offsets s of the data, in nats.
+    v : (K, S) array
+        Readouts of the reconstructions.
+    b : (K,) array
+        Offsets of the reconstructions, in nats.
+    quadratic : float, optional
+        Multiplier lambda of a squared error.
+
     Examples
     --------
     >>> import numpy as np
@@ -114,6 +127,13 @@ def energies(statistics: Array, offset: Array, v: Array, b: Array, quadratic: fl
 def is_steep(offset: Array, quadratic: float | None) -> bool:
     """Whether energies with these offsets s_i (N,) are squared distances, and too large for the linear form (T4).
 
+    Parameters
+    ----------
+    offset : (N,) array
+        Offsets s of the data, in nats.
+    quadratic : float, optional
+        Multiplier lambda of a squared error; None for any other energy.
+
     Examples
     --------
     >>> import numpy as np
@@ -127,6 +147,13 @@ def encoder(energies: Array, log_masses: Array) -> tuple[Array, Array]:
     """Encoder q_ia = pi_a exp(-H_ia) / Z_i, shape (N, K), and log Z_i, shape (N,) (T1).
 
     A tile of prior mass zero (log mass minus infinity) has posterior mass zero.
+
+    Parameters
+    ----------
+    energies : (N, K) array
+        Energies H in nats.
+    log_masses : (K,) array
+        Logarithms of the prior masses.
 
     Examples
     --------
@@ -149,6 +176,13 @@ def coverage(energies: Array, log_shares: Array) -> tuple[Array, Array]:
     This is (T1) with the roles of data and reconstructions exchanged: the energies are (n, N), a row for every point,
     and the log shares of the data are log rho_i - log Z_i, (N,).
 
+    Parameters
+    ----------
+    energies : (n, N) array
+        Energies H(x_i, y) in nats.
+    log_shares : (N,) array
+        log rho_i - log Z_i.
+
     Examples
     --------
     >>> import numpy as np
@@ -163,6 +197,11 @@ def coverage(energies: Array, log_shares: Array) -> tuple[Array, Array]:
 def log_masses(masses: Array) -> Array:
     """Logarithms of masses, minus infinity for a mass of zero, shape (K,).
 
+    Parameters
+    ----------
+    masses : (K,) array
+        Masses, at least 0.
+
     Examples
     --------
     >>> import numpy as np
@@ -175,6 +214,13 @@ def log_masses(masses: Array) -> Array:
 
 def marginal(q: Array, weights: Array) -> Array:
     """Marginal (aggregate) posterior m_a = sum_i rho_i q_ia, shape (K,).
+
+    Parameters
+    ----------
+    q : (N, K) array
+        Encoder.
+    weights : (N,) array
+        Weights rho of the data.
 
     Examples
     --------
@@ -189,6 +235,15 @@ def decoder(sums: Array, mass: Array, previous: Array) -> Array:
     """Decoder update of a Bregman energy (T3), (T4): weighted means psi_a = sum_i w_ia x_i = sums_a / mass_a, (K, D).
 
     A dead tile (mass zero) keeps its previous reconstruction, on which the objective does not depend.
+
+    Parameters
+    ----------
+    sums : (K, S) array
+        Weighted statistics sum_i rho_i q_ia x_i.
+    mass : (K,) array
+        Marginal posterior.
+    previous : (K, S) array
+        Reconstructions before the update.
 
     Examples
     --------
@@ -210,6 +265,13 @@ def decoder(sums: Array, mass: Array, previous: Array) -> Array:
 def free_energy(log_partition: Array, weights: Array) -> Array:
     """Free energy F = -sum_i rho_i log Z_i in nats (T5).
 
+    Parameters
+    ----------
+    log_partition : (N,) array
+        log Z_i.
+    weights : (N,) array
+        Weights rho of the data.
+
     Examples
     --------
     >>> import numpy as np
@@ -221,6 +283,15 @@ def free_energy(log_partition: Array, weights: Array) -> Array:
 
 def rate(q: Array, log_masses: Array, weights: Array) -> Array:
     """Rate R = sum_i rho_i KL(q_i || pi) in nats (T5); zero posterior mass contributes zero.
+
+    Parameters
+    ----------
+    q : (N, K) array
+        Encoder.
+    log_masses : (K,) array
+        Logarithms of the prior masses.
+    weights : (N,) array
+        Weights rho of the data.
 
     Examples
     --------
@@ -241,6 +312,17 @@ def distortion(q: Array, weights: Array, x: Array, psi: Array) -> Array:
     The sum is taken about the weighted mean of x, so that an offset of the data costs no accuracy. No (N, K, D) array
     is made.
 
+    Parameters
+    ----------
+    q : (N, K) array
+        Encoder.
+    weights : (N,) array
+        Weights rho of the data.
+    x : (N, D) array
+        Data.
+    psi : (K, D) array
+        Reconstructions.
+
     Examples
     --------
     >>> import numpy as np
@@ -256,6 +338,13 @@ def distortion(q: Array, weights: Array, x: Array, psi: Array) -> Array:
 
 def marginal_kl(mass: Array, masses: Array) -> Array:
     """Marginal KL(m || pi) = sum_a m_a log(m_a / pi_a) in nats (T15); zero posterior mass contributes zero.
+
+    Parameters
+    ----------
+    mass : (K,) array
+        Marginal posterior m.
+    masses : (K,) array
+        Prior masses pi.
 
     Examples
     --------
@@ -278,6 +367,23 @@ def expectations(
     quadratic: float | None = None,
 ) -> Expectations:
     """Encoder (T1) of a block of rows, and its masses, weighted statistics, free energy and energy (T5).
+
+    Parameters
+    ----------
+    statistics : (N, S) array
+        Statistics phi of the data.
+    offset : (N,) array
+        Offsets s of the data, in nats.
+    weights : (N,) array
+        Weights rho of the data.
+    v : (K, S) array
+        Readouts of the reconstructions.
+    b : (K,) array
+        Offsets of the reconstructions, in nats.
+    log_masses : (K,) array
+        Logarithms of the prior masses.
+    quadratic : float, optional
+        As in `energies`.
 
     Examples
     --------

@@ -13,6 +13,11 @@ from .data_set import DataSet
 def digits(n: int | None = None) -> DataSet:
     """The digits of scikit-learn with labels, all 1797 or the first n: 8 x 8 pixels, D = 64, scaled to [0, 1].
 
+    Parameters
+    ----------
+    n : int, optional
+        Number of digits; all by default.
+
     Examples
     --------
     >>> digits(100).image_shape

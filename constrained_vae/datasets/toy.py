@@ -160,6 +160,11 @@ def exponential(n: int = 400) -> DataSet:
     Critical beta 1. The skewness, slightly below 2, makes the first transition first-order if masses are free or there
     are three or more tiles (T13).
 
+    Parameters
+    ----------
+    n : int
+        Number of bins, at least 2.
+
     Examples
     --------
     >>> exponential(100)
@@ -205,6 +210,15 @@ def moons(n: int = 300, noise: float = 0.05, seed: int = 0) -> DataSet:
     """Two interleaved half circles of n >= 2 points in 2-D, with labels and normal noise as in `rings`.
 
     The half circles are those of scikit-learn's `make_moons`.
+
+    Parameters
+    ----------
+    n : int
+        Number of points, at least 2.
+    noise : float
+        Standard deviation >= 0 of the noise along each axis.
+    seed : int
+        Seed of the noise.
 
     Examples
     --------

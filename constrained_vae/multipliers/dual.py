@@ -76,7 +76,7 @@ def solve_constrained(
     constraints : constraint or sequence of them
         `RE`, `FRE`, `CLA`, `PNCC`, or any other `Constraint`.
     box, anchor
-        As for `Lagrangian`; the multiplier of the anchor is not annealed.
+        As for `Lagrangian`; `anchor` is not annealed.
     start : None, "data", (K, D) array_like or FixedPoint, optional
         By default solutions are annealed from a single reconstruction. For one constraint, random data points ("data")
         or given reconstructions are a start from which the multiplier moves while they converge, at about the cost of

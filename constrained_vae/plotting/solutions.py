@@ -22,6 +22,7 @@ from .arguments import (
     all_points,
     axes_or_new,
     drawable,
+    literal,
 )
 from .style import (
     DATA,
@@ -97,7 +98,7 @@ def reconstructions(solution: FixedPoint, ax: Axes | None = None) -> Axes:
     ax = flow(points, paths, ends, ax)
     labels = [f"{name} {n}  (units of $x$)" for n in (1, 2)]
     if solution.names is not None and dim <= 2:
-        labels = [text.replace("$", r"\$") for text in solution.names]
+        labels = [*map(literal, solution.names)]
     ax.set(**{f"{axis}label": label for axis, label in zip("xy"[: min(dim, 2)], labels, strict=False)})
     return ax
 
@@ -111,6 +112,15 @@ def principal_axes(x: FloatArray, weights: FloatArray | None = None, count: int 
     """Mean (D,) and first principal axes (count, D) of the data, with positive largest components.
 
     There are fewer than `count` axes if the data have fewer points or dimensions.
+
+    Parameters
+    ----------
+    x : (N, D) array
+        Data.
+    weights : (N,) array, optional
+        Weights of the data; uniform by default.
+    count : int
+        Number of axes.
 
     Examples
     --------

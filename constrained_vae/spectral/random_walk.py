@@ -67,12 +67,25 @@ def walk(solution: FixedPoint) -> LinearOperator:
 def affinity(solution: FixedPoint) -> FloatArray:
     """The affinity diag(rho) P for spectral clustering, (N, N), symmetric; its entries sum to 1.
 
+    Parameters
+    ----------
+    solution : FixedPoint
+        A solution of any objective.
+
     Raises
     ------
     ValueError
         If `solution` is not a FixedPoint.
     TooLargeError
         If it has more than 2^27 entries. `spectrum`, `embedding` and `walk` do not compute it.
+
+    Examples
+    --------
+    >>> from constrained_vae import solve
+    >>> s = solve([[-1.0], [1.0]], beta=0.5, n_tiles=2)
+    >>> affinity(s).round(3)
+    array([[0.479, 0.021],
+           [0.021, 0.479]])
     """
     tied, rho = _tied(solution), solution.weights
     if len(rho) ** 2 > memory.LARGEST:
@@ -90,6 +103,18 @@ def overlap_matrix(solution: FixedPoint) -> FloatArray:
     """Overlap w^T q (k, k): mean posterior mass of each distinct reconstruction on the data of each other one.
 
     It is row-stochastic and has the non-zero spectrum of P (T18). Rows of reconstructions without data are zero.
+
+    Parameters
+    ----------
+    solution : FixedPoint
+        A solution of any objective.
+
+    Examples
+    --------
+    >>> from constrained_vae import solve
+    >>> s = solve([[-1.0], [1.0]], beta=0.5, n_tiles=2)
+    >>> overlap_matrix(s).sum(axis=1).round(12)
+    array([1., 1.])
     """
     gram, mass = _gram(_tied(solution))
     return gram / np.where(mass > 0, mass, 1.0)[:, None]
@@ -99,6 +124,18 @@ def spectrum(solution: FixedPoint) -> FloatArray:
     """Eigenvalues of P, descending from 1, one per distinct reconstruction with data; all others are 0 (T18).
 
     The function makes one pass over the data, for the symmetric form of the k x k matrix w^T q.
+
+    Parameters
+    ----------
+    solution : FixedPoint
+        A solution of any objective.
+
+    Examples
+    --------
+    >>> from constrained_vae import solve
+    >>> s = solve([[-1.0], [1.0]], beta=0.5, n_tiles=2)
+    >>> spectrum(s).round(4)  # 1 and m^2
+    array([1.    , 0.9168])
     """
     matrix = _symmetric(_tied(solution))[0]
     # Several threads are up to sixty times slower on a busy machine.
@@ -110,6 +147,11 @@ def eigengap(eigenvalues: FloatArray) -> int:
 
     Eigenvalues of a walk that are not given are 0. The eigenvalue that a split adds starts at 0, so that it counts once
     it is above 1/2, if the larger eigenvalues are near 1 (T18).
+
+    Parameters
+    ----------
+    eigenvalues : (n,) array
+        In descending order.
 
     Examples
     --------
@@ -133,6 +175,14 @@ def embedding(solution: FixedPoint, n_components: int | None = None) -> FloatArr
     ------
     ValueError
         If `solution` is not a FixedPoint, or fewer than n eigenvalues are above rounding.
+
+    Examples
+    --------
+    >>> from constrained_vae import solve
+    >>> s = solve([[-1.0], [1.0]], beta=0.5, n_tiles=2)
+    >>> abs(embedding(s)).round(9)
+    array([[1., 1.],
+           [1., 1.]])
     """
     tied = _tied(solution)
     matrix, mass = _symmetric(tied)
