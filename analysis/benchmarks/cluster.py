@@ -197,7 +197,7 @@ def disk(gigabytes: float, limit: float, tiles: int = 64) -> dict[str, Any]:
         made = da.map_blocks(block, chunks=chunks, dtype=float, meta=np.empty((0, D)))
         made.to_zarr(os.path.join(folder, "x.zarr"), compressors=None)
         x, began = da.from_zarr(os.path.join(folder, "x.zarr")), time.perf_counter()
-        s = cv.solve(x, beta=1.0, n_tiles=tiles, tol=1e-6, start="data", on_failure="return", time_limit=480)
+        s = cv.solve(x, beta=1.0, n_tiles=tiles, tol=1e-6, start="data", on_failure="return", time_limit=540)
         seconds = time.perf_counter() - began
         return {
             "gigabytes": gigabytes,

@@ -11,7 +11,7 @@ import constrained_vae as cv
 from constrained_vae._utils import memory
 from constrained_vae._utils.lost import LostError
 from constrained_vae.backends import numba, reference
-from constrained_vae.data import partition_sample, runs, sample
+from constrained_vae.data import partition_sample, rows as rows_of, runs, sample
 from constrained_vae.data.partitions import Here, Partitioned, Partitions
 from constrained_vae.data.prepared import PreparedData
 from constrained_vae.data.rows import Rows
@@ -170,6 +170,12 @@ def test_blocks_without_room_are_read_again_in_every_pass(rng, monkeypatch):
     assert few <= 4  # once
     assert len(reads) >= 4 * again.n_maps
     assert np.array_equal(kept.decoder, again.decoder)
+
+
+def test_results_of_a_block_are_no_views_that_keep_it(rng):
+    x = rng.standard_normal((50, 2))
+    assert rows_of._heavy_row(x, 0, np.ones(50)).base is None
+    assert rows_of._some_rows(x, 0, None, np.array([3, 5])).base is None
 
 
 def test_what_all_blocks_need_is_computed_once(rng):
