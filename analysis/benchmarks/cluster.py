@@ -62,7 +62,7 @@ def local(stack: ExitStack, **options: Any) -> Any:
     """A client of two workers of one thread."""
     from distributed import Client, LocalCluster
 
-    cluster = LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50, **options)
+    cluster = LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs=50, **options)
     return stack.enter_context(Client(stack.enter_context(cluster)))
 
 
