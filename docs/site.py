@@ -108,7 +108,7 @@ def lay_out(source: Path) -> None:
     _write(
         source / "guides" / "index.md", _GUIDES + "\n".join(listed) + "\n" + _TREE.format(options="", entries=entries)
     )
-    for place, text in api.pages().items():
+    for place, text in api.pages(api.names()).items():
         _write(source / "api" / place, text)
 
 
