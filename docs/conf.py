@@ -55,6 +55,7 @@ autodoc_preserve_defaults = True
 numpydoc_show_class_members = False
 numpydoc_class_members_toctree = False
 numpydoc_xref_param_type = False
+default_role = "py:obj"  # `sweep` in a docstring is a link to its page
 
 # Formulas, from a file of a package on this machine, copied by docs/site.py: the pages need no network.
 mathjax_path = "mathjax/tex-svg.js"
@@ -101,4 +102,7 @@ html_theme_options = {
     "pygments_dark_style": "a11y-high-contrast-dark",
     "search_as_you_type": False,
 }
+_ALONE = ["index", "quickstart", "choose", "theory", "figures", "findings", "contributing", "checked", "limits"]
+_ALONE += ["promises", "benchmarks", "architecture", "glossary", "changelog"]
+html_sidebars: dict[str, list[str]] = {page: [] for page in _ALONE}  # they are no sections of anything
 html_context = {"default_mode": "auto"}

@@ -31,8 +31,8 @@ _TREE = """
 {entries}
 ```
 """
-_TOP = """quickstart
-choose
+_TOP = """Quick start <quickstart>
+How to choose <choose>
 guides/index
 Gallery <gallery/index>
 theory

@@ -97,6 +97,7 @@ def _plain(line: str) -> str:
     """A line in which bars are those of an absolute value, and the star of (n, *shape) begins no emphasis."""
     if line.lstrip().startswith((">>>", "...")):
         return line
+    line = re.sub(r"(?<!`)`(\.\w+)`(?!`)", r"``\1``", line)  # `.status` is an attribute of whatever is returned
     return "".join(
         part if odd else re.sub(r"(?<=[(, ])\*(?=\w+[,)])", r"\*", part).replace("|", r"\|")
         for part, odd in _by_code(line)
