@@ -48,6 +48,10 @@ test: $(VENV)/installed-test
 test-slow: $(VENV)/installed-test
 	$(BIN)/python -m pytest $(PROCESSES) -m slow $(ARGS)
 
+# What starts clusters of Dask, whose workers are killed.
+test-cluster: $(VENV)/installed-test
+	$(BIN)/python -m pytest -m "cluster and not slow" tests/data/test_cluster.py $(ARGS)
+
 # What needs PyTorch; `make test` skips it where there is none.
 test-torch: $(VENV)/installed-torch
 	$(BIN)/python -m pytest -q -m docstrings tests/test_docstrings.py -k image_models
@@ -56,6 +60,10 @@ test-torch: $(VENV)/installed-torch
 		$(wildcard tests/analysis/test_image*.py tests/cli/test_image*.py) tests/docs/test_examples.py \
 		tests/_utils/test_tensors.py
 
+# Pages in Chromium, and the explorer in JupyterLab and Notebook.
+test-browser: $(VENV)/installed-browser
+	$(BIN)/python -m pytest -m browser $(ARGS) tests/exploring
+
 # Small changes of the code, each of which some test should notice; what was run before is not run again.
 mutants: $(VENV)/installed-test
 	$(PIP) install --quiet pytest-cov
@@ -63,6 +71,9 @@ mutants: $(VENV)/installed-test
 
 bench: $(VENV)/installed-bench
 	$(BIN)/python -m analysis.benchmarks.map $(ARGS)
+
+cluster: $(VENV)/installed-test
+	$(BIN)/python -m analysis.benchmarks.cluster $(ARGS)
 
 # Needs Chromium.
 screenshots: $(VENV)/installed
@@ -104,6 +115,12 @@ $(VENV)/installed-torch: pyproject.toml
 	$(PIP) install --editable '.[test-torch]' '$(TORCH)'
 	@touch $(VENV)/installed $(VENV)/installed-notebooks $(VENV)/installed-test $@
 
+$(VENV)/installed-browser: pyproject.toml
+	@$(PYTHON_IS_NEW_ENOUGH)
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --editable '.[test-browser]'
+	@touch $(VENV)/installed $(VENV)/installed-notebooks $(VENV)/installed-test $@
+
 $(VENV)/installed-notebooks: pyproject.toml
 	@$(PYTHON_IS_NEW_ENOUGH)
 	$(PYTHON) -m venv $(VENV)
@@ -131,4 +148,4 @@ $(VENV)/installed-docs: pyproject.toml
 # Two installations into one environment must not run side by side.
 .NOTPARALLEL:
 .PHONY: figure1 figure2 figure3 figure4 figure5 transitions spectral constraints frontier geco-theory test test-slow
-.PHONY: test-torch mutants notebooks bench docs screenshots check clean
+.PHONY: test-browser test-cluster test-torch mutants notebooks bench cluster docs screenshots check clean

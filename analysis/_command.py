@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import functools
 import io
 import json
@@ -18,10 +19,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import constrained_vae as cv
+from constrained_vae._utils.checks import check_count
 from constrained_vae._utils.defaults import N_TILES
 from constrained_vae._utils.writing import check_writable, whole_file, write_npz, write_picture
 from constrained_vae.cli import endings
-from constrained_vae.cli.data_options import DATA, add_data_options
+from constrained_vae.cli.data_options import DATA, add_data_options, choice_of
 from constrained_vae.cli.signals import Signals
 
 Arrays = dict[str, np.ndarray]
@@ -60,6 +62,27 @@ def parser(name: str, description: str | None) -> argparse.ArgumentParser:
 def add_backend(options: argparse.ArgumentParser) -> None:
     """The option of figures that solve fixed points."""
     options.add_argument("--backend", choices=("auto", *cv.backends.NAMES), default="auto")
+
+
+def add_images(options: argparse.ArgumentParser, which: str) -> None:
+    """The options of figures of images."""
+    options.add_argument("--data", default="digits", help=f"{which}: by name, or as a file or folder (default digits)")
+    add_data_options(options)
+    options.add_argument("--n", type=int, help="number of images, the first of the set (default all)")
+
+
+def images_of(args: argparse.Namespace, labelled: bool = False) -> cv.datasets.DataSet:
+    """The grey images of the options --data and --n."""
+    if args.data == "digits":
+        return cv.datasets.digits(args.n)
+    data = cv.datasets.find(args.data, seed=getattr(args, "seed", 0), **choice_of(args))
+    if len(data.image_shape or ()) != 2 or (labelled and data.labels is None):
+        raise ValueError(
+            f"--data wants grey images{' with labels' * labelled}, such as digits, got {args.data!r}: {data}"
+        )
+    n = check_count(len(data) if args.n is None else args.n, "n", most=len(data))
+    rows = {name: values[:n] for name in ("labels", "weights") if (values := getattr(data, name)) is not None}
+    return dataclasses.replace(data, x=data.x[:n], critical_beta=None, **rows)
 
 
 def branch_parser(name: str, description: str | None) -> argparse.ArgumentParser:
@@ -103,7 +126,7 @@ def run(
         if settings.get("interrupted") and not signals.numbers:
             signals.numbers.append(signal.SIGINT)  # a KeyboardInterrupt that no signal has raised
         files = write(name, out, arrays, settings, draw, others)
-        names = [f"wrote {path}" for path, there in files.items() if there]
+        names = [f"wrote {path}" for path, there in files.items() if there and Path(path).exists()]
         printed = endings.printed(name, lambda: table(arrays), names, signals)
         return endings.ended(name, printed and all(files.values()), True, signals)
 
@@ -140,6 +163,15 @@ def write_png(path: str, figure: Figure) -> None:
                 return
     with whole_file(path) as file:
         file.write(drawn.getvalue())
+
+
+def plane_names(data: cv.datasets.DataSet) -> np.ndarray:
+    """Labels of the two axes along which data are drawn: names of columns, or principal components if D > 2."""
+    dim = data.x.shape[1]
+    if dim > 2:
+        return np.array(["principal component 1", "principal component 2"])
+    own = ["$x_1$", "$x_2$"] if data.columns is None else [name.replace("$", r"\$") for name in data.columns]
+    return np.array([*own[:dim], ""][:2])
 
 
 def show_images(ax: Axes, images: np.ndarray) -> None:

@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def work() -> _command.Computed:
         return compute(
-            _data_set(args.data, args.n),
+            _command.images_of(args, labelled=True),
             rate=args.rate,
             n_tiles=args.n_tiles,
             share=args.share,
@@ -71,8 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _options() -> argparse.ArgumentParser:
     result = _command.parser("constraints", __doc__)
-    result.add_argument("--data", default="digits", help="digits, the set with labels and images")
-    result.add_argument("--n", type=int, help="number of digits, the first of the set (default all)")
+    _command.add_images(result, "grey images with labels")
     result.add_argument("--rate", type=float, default=float(np.log(10)), help="matched rate in nats (default log 10)")
     result.add_argument("--n-tiles", type=int, default=32, help="number of latent tiles (default 32)")
     text = "share of CLA and PNCC in the energy of the mean of the data, the rest is RE (default 0.5)"
@@ -87,12 +86,6 @@ def _options() -> argparse.ArgumentParser:
     result.add_argument("--seed", type=int, default=0, help="seed of the random features")
     _command.add_backend(result)
     return result
-
-
-def _data_set(name: str, n: int | None) -> cv.datasets.DataSet:
-    if name != "digits":
-        raise ValueError(f"--data wants digits, since labels and images are needed, got {name!r}")
-    return cv.datasets.digits(n)
 
 
 def compute(
@@ -126,6 +119,7 @@ def compute(
         "shown": shown,
         "digits": data.x[shown],
         "image_shape": np.array(data.image_shape),
+        "levels": np.array([data.x.min(), data.x.max()]),
     }
     common: dict[str, Any] = {"tiling": tiling, "tol": _TOL, "backend": backend, "on_failure": "return"}
     solved: list[str] = []
@@ -309,7 +303,7 @@ def draw(arrays: _command.Arrays) -> Figure:
         top, bottom = cast("np.ndarray", figure.subfigures(2, 1, height_ratios=heights))
         axes = top.subplots(len(rows), 1)
         for ax, images, name in zip(axes, rows, ["", *solved], strict=True):
-            _strip(images, tuple(arrays["image_shape"]), ax)
+            _strip(images, tuple(arrays["image_shape"]), arrays["levels"], ax)
             text = (
                 _caption(arrays, name)
                 if name
@@ -320,13 +314,13 @@ def draw(arrays: _command.Arrays) -> Figure:
     return figure
 
 
-def _strip(images: np.ndarray, shape: tuple[int, ...], ax: Any) -> None:
-    """Draw images (n, D) side by side, one pixel apart; white is 0, and black is 1, the largest value of a digit."""
+def _strip(images: np.ndarray, shape: tuple[int, ...], levels: np.ndarray, ax: Any) -> None:
+    """Draw images (n, D) side by side, one pixel apart; white is the least value of the data, and black the largest."""
     height, width = shape
     strip = np.full((height, len(images) * (width + 1) - 1), np.nan)
     for i, image in enumerate(images):
         strip[:, i * (width + 1) : i * (width + 1) + width] = image.reshape(shape)
-    ax.imshow(strip, cmap="gray_r", vmin=0, vmax=1, interpolation="nearest", aspect="equal")
+    ax.imshow(strip, cmap="gray_r", vmin=levels[0], vmax=levels[1], interpolation="nearest", aspect="equal")
     ax.set_axis_off()
 
 

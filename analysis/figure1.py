@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             n_tiles=args.n_tiles,
             side=args.side,
             betas=args.betas,
-            n=args.n,
+            data=_command.images_of(args),
             backend=args.backend,
             progress=not args.quiet,
         )
@@ -69,7 +69,7 @@ def _options() -> argparse.ArgumentParser:
     result.add_argument("--side", type=int, default=12, help="tiles along a side of the grid of digits (default 12)")
     text = "temperatures of the digits, in units of the first critical temperature (default {} {} {})".format(*_BETAS)
     result.add_argument("--betas", type=float, nargs="+", default=list(_BETAS), help=text)
-    result.add_argument("--n", type=int, help="number of digits, the first of the set (default all)")
+    _command.add_images(result, "grey images for the bottom")
     _command.add_backend(result)
     return result
 
@@ -79,7 +79,7 @@ def compute(
     n_tiles: int = 1600,
     side: int = 12,
     betas: Sequence[float] = _BETAS,
-    n: int | None = None,
+    data: cv.datasets.DataSet | None = None,
     backend: str = "auto",
     progress: bool = False,
 ) -> _command.Computed:
@@ -93,7 +93,7 @@ def compute(
         raise ValueError(f"side must be at least 2 tiles, got {side}")
     if not len(betas) or not all(np.isfinite(beta) and beta > 0 for beta in betas):
         raise ValueError(f"betas must be positive numbers, got {list(betas)}")
-    data = cv.datasets.digits(n)
+    data = cv.datasets.digits() if data is None else data
     arrays = overlap_and_hole(n_tiles, backend)
     converged, interrupted, done = True, False, 0
     try:
@@ -106,12 +106,14 @@ def compute(
     except KeyboardInterrupt:
         interrupted = True
     arrays |= {"image_shape": np.array(data.image_shape), "panels": np.array(done)}
+    arrays["levels"] = np.array([data.x.min(), data.x.max()])
     settings = {
         "n_tiles": n_tiles,
         "beta": _BETA,
         "held": _HELD,
         "side": side,
         "betas": [float(beta) for beta in betas],
+        "data": data.name,
         "n_points": len(data),
         "backend": backend,
         "version": cv.__version__,
@@ -227,6 +229,10 @@ def draw(arrays: _command.Arrays) -> Figure:
                 ax.set_axis_off()
             for number, ax in enumerate(axes[:panels]):
                 _digits(arrays, number, ax)
+            handles, labels = axes[panels - 1].get_legend_handles_labels()
+            place = (0.995, (heights[1] + 0.08) / total)
+            style: dict[str, Any] = {"frameon": False, "fontsize": 8, "handletextpad": 0.1, "borderpad": 0}
+            figure.legend(handles, labels, loc="center right", bbox_to_anchor=place, **style)
     return figure
 
 
@@ -311,7 +317,7 @@ def _digits(arrays: _command.Arrays, number: int, ax: Any) -> None:
     images = arrays[f"panel{number}_decoder"]
     side = round(len(images) ** 0.5)
     sheet = images.reshape(side, side, height, width).transpose(0, 2, 1, 3).reshape(side * height, side * width)
-    ax.imshow(sheet, cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
+    ax.imshow(sheet, cmap="gray_r", vmin=arrays["levels"][0], vmax=arrays["levels"][1], interpolation="nearest")
     empty = arrays[f"panel{number}_holes"]
     ax.scatter(
         (empty % side) * width,
@@ -321,7 +327,7 @@ def _digits(arrays: _command.Arrays, number: int, ax: Any) -> None:
         color="#D55E00",
         linewidths=0,
         zorder=5,
-        label="hole",
+        label="a tile without data, a hole",
     )
     for spine in ax.spines.values():
         spine.set_visible(False)

@@ -98,7 +98,7 @@ def compute(
         "first_critical_beta": np.array(cv.first_critical_beta(data.x, objective, weights=data.weights)),
     }
     project = _plane(data)
-    arrays["points"], arrays["dim"] = project(data.x), np.array(data.x.shape[1])
+    arrays["points"], arrays["axes"] = project(data.x), _command.plane_names(data)
     if not interrupted:
         try:
             _add_panels(arrays, data, objective, common, project, seed)
@@ -181,8 +181,7 @@ def draw(arrays: _command.Arrays) -> Figure:
         figure = plt.figure(figsize=(6.5, sum(heights)), layout="constrained")
         top, bottom = cast("np.ndarray", figure.subfigures(2, 1, height_ratios=heights))
         axes = np.atleast_1d(top.subplots(1, max(len(panels), 1), sharex=True, sharey=True))
-        components = int(arrays.get("dim", 2)) > 2
-        names = ["principal component 1", "principal component 2"] if components else ["$x_1$", "$x_2$"]
+        names = arrays["axes"].tolist()
         for ax, n in zip(axes, panels, strict=False):
             fixed_points = arrays[f"panel{n}_fixed_points"]
             plotting.flow(arrays["points"], arrays[f"panel{n}_paths"], fixed_points, ax)

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from scipy.optimize import brentq
 from scipy.spatial import cKDTree
 from tqdm.auto import tqdm
@@ -190,7 +191,13 @@ def _planes(arrays: _command.Arrays, learned: Any, fixed: Any) -> None:
         for radius in (1, 2):
             ax.plot(radius * np.cos(turn), radius * np.sin(turn), color="black", lw=0.5, ls=":")
         ax.set(xlabel="$z_1$", xlim=(-_REACH, _REACH), ylim=(-_REACH, _REACH), xticks=(-2, 0, 2), yticks=(-2, 0, 2))
-    learned.plot(*arrays["codes"].T, ".", ms=1.5, mew=0, color="black")
+    (codes,) = learned.plot(*arrays["codes"].T, ".", ms=1.5, mew=0, color="black", label="codes of the data")
+    (circle,) = learned.plot([], [], color="black", lw=0.5, ls=":", label="1 and 2 prior deviations")
+    patches = [Patch(color=color, lw=0, label=str(k + 1)) for k, color in enumerate(_CLUSTERS)]
+    legend: dict[str, Any] = {"frameon": False, "fontsize": 6, "handlelength": 1.0, "columnspacing": 0.8}
+    nearest = {"title": "nearest cluster, paler when farther", "title_fontsize": 6, "ncols": 4}
+    learned.figure.legend(handles=patches, loc="outside lower left", **nearest, **legend)
+    learned.figure.legend(handles=[codes, circle], loc="outside lower right", **legend)
     learned.set(ylabel="$z_2$")
     learned.set_title("trained decoder", fontsize=7)
     fixed.set_title("fixed point of tiles", fontsize=7)

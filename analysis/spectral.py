@@ -23,6 +23,7 @@ import argparse
 import sys
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,12 +39,14 @@ import constrained_vae as cv
 from analysis import _command
 from analysis._spectral_picture import STYLES, draw, draw_kernels, draw_scores
 from constrained_vae._utils.blas import single_threaded
+from constrained_vae.cli.data_options import DATA, add_data_options, data_of
 
 SETS = ("four_clusters", "rings", "moons", "digits")
 METHODS = ("solution", "posterior", "rbf", "kmeans", "mixture", "feature space")
 # Ratio of the first critical temperature to the coldest temperature.
 _COLDEST = {"four_clusters": 50.0, "rings": 8.0, "moons": 50.0, "digits": 20.0}
 _LIMIT = {"four_clusters": 8, "rings": 8, "moons": 8, "digits": 2}  # largest number of transitions, hottest first
+_OTHER_COLDEST, _OTHER_LIMIT = 20.0, 4  # of other data
 _ABOVE = 1.25  # hottest temperature, in units of the first critical temperature
 _TOL = 1e-6  # tolerance of solutions, relative to the radius of the data: too small to change a partition
 _MAPS = 5000  # largest number of maps per temperature
@@ -62,6 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             n_tiles=args.n_tiles,
             count=args.count,
             seed=args.seed,
+            own=None if args.data is None else _labelled(data_of(args)),
             backend=args.backend,
             progress=not args.quiet,
         )
@@ -75,15 +79,19 @@ def _scores(arrays: _command.Arrays, settings: dict[str, Any], path: str) -> Non
 
 
 def _kernels(arrays: _command.Arrays, settings: dict[str, Any], path: str) -> None:
-    """Write the picture of the kernels of many widths, if there is a set in the plane."""
+    """Write the picture of the kernels of many widths, if there is a set in the plane; else there is none."""
     figure = draw_kernels(arrays)
-    if figure is not None:
+    if figure is None:
+        Path(path).unlink(missing_ok=True)
+    else:
         _command.write_png(path, figure)
 
 
 def _options() -> argparse.ArgumentParser:
     result = _command.parser("spectral", __doc__)
     result.add_argument("--sets", nargs="+", choices=SETS, default=SETS, help="data sets (default all)")
+    result.add_argument("--data", help=f"{DATA}; with labels, in place of the sets")
+    add_data_options(result)
     result.add_argument("--n-tiles", type=int, default=16, help="number of latent tiles of the branches (default 16)")
     result.add_argument("--count", type=int, default=22, help="number of temperatures of a branch (default 22)")
     result.add_argument("--seed", type=int, default=0, help="seed of the data, and of the clusterings of scikit-learn")
@@ -98,13 +106,15 @@ def compute(
     count: int = 22,
     n: int | None = None,
     seed: int = 0,
+    own: cv.datasets.DataSet | None = None,
     backend: str = "auto",
     progress: bool = False,
 ) -> _command.Computed:
     """Every array of the figure, and its settings. After Ctrl-C the arrays are those of the completed sets.
 
-    `n` is the number of points of every set, in place of its default.
+    `n` is the number of points of every set, in place of its default; data with labels of one's own replace the sets.
     """
+    sets = sets if own is None else (own.name,)
     arrays: _command.Arrays = {}
     done: list[str] = []
     if count < 3:
@@ -112,7 +122,9 @@ def compute(
     interrupted, converged = False, True
     try:
         for name in tqdm(sets, disable=not progress, unit="set"):
-            found = one_set(name, n_tiles=n_tiles, count=count, n=n, seed=seed, backend=backend, progress=progress)
+            found = one_set(
+                name, n_tiles=n_tiles, count=count, n=n, seed=seed, own=own, backend=backend, progress=progress
+            )
             converged &= bool(found["converged"].all())
             arrays |= {f"{name}_{key}": value for key, value in found.items()}
             done.append(name)
@@ -122,6 +134,7 @@ def compute(
             raise
     settings = {
         "sets": done,
+        "own": own is not None,
         "n_tiles": n_tiles,
         "count": count,
         "coldest": _COLDEST,
@@ -136,14 +149,22 @@ def compute(
 
 
 def one_set(
-    name: str, *, n_tiles: int, count: int, n: int | None, seed: int, backend: str, progress: bool
+    name: str,
+    *,
+    n_tiles: int,
+    count: int,
+    n: int | None,
+    seed: int,
+    backend: str,
+    progress: bool,
+    own: cv.datasets.DataSet | None = None,
 ) -> _command.Arrays:
     """The branch of one data set, its comparisons and transitions, and partitions into as many parts as classes."""
-    data = _data(name, n, seed)
+    data = _data(name, n, seed) if own is None else own
     assert data.labels is not None
-    classes = len(np.unique(data.labels))
+    classes, limit = len(np.unique(data.labels)), _LIMIT.get(name, _OTHER_LIMIT)
     first = cv.first_critical_beta(data.x, backend=backend)
-    betas = np.geomspace(first / _COLDEST[name], _ABOVE * first, count)
+    betas = np.geomspace(first / _COLDEST.get(name, _OTHER_COLDEST), _ABOVE * first, count)
     options: dict[str, Any] = {"tol": _TOL, "max_maps": _MAPS, "backend": backend}
     quiet: dict[str, Any] = {**options, "on_failure": "return"}
     tiling = cv.Tiling.uniform(n_tiles)
@@ -159,7 +180,7 @@ def one_set(
         along = cv.compare_spectral(branch, labels=data.labels, seed=seed, progress=progress)
         side = cv.compare_spectral(one_each, classes, labels=data.labels, seed=seed)
         critical = cv.transitions(
-            data.x, beta_range=(low, float(betas[-1])), tiling=tiling, limit=_LIMIT[name], backend=backend
+            data.x, beta_range=(low, float(betas[-1])), tiling=tiling, limit=limit, backend=backend
         )
     partitions = {"truth": data.labels, **side.partitions}
     split = cv.first_split(data.x, backend=backend)
@@ -173,7 +194,7 @@ def one_set(
         "agreement_ami": along.ami["posterior"],
         "converged": sure,
         "critical": np.array([t.beta for t in critical]),
-        "all_critical": np.array(len(critical) < _LIMIT[name]),
+        "all_critical": np.array(len(critical) < limit),
         "points": _plane(data.x),
     }
     for score, values in (("ari", along.true_ari), ("ami", along.true_ami)):
@@ -195,6 +216,12 @@ def one_set(
             scores = adjusted_rand_score(data.labels, labels), adjusted_mutual_info_score(data.labels, labels)
             found[f"scores_{method}"] = np.array(scores)
     return found
+
+
+def _labelled(data: cv.datasets.DataSet) -> cv.datasets.DataSet:
+    if data.labels is None or not 1 < len(np.unique(data.labels)) < len(data):
+        raise ValueError(f"--data wants data with labels of at least two classes, which --labels names, got {data}")
+    return data
 
 
 def _data(name: str, n: int | None, seed: int) -> cv.datasets.DataSet:

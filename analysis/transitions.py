@@ -274,9 +274,9 @@ def draw(arrays: _command.Arrays) -> Figure:
         axes = figure.subplots(len(heights), 1, height_ratios=heights)
         shared = axes[: len(names) + 2]
         exact = arrays["exact"][:, 0]
-        for name, ax, ordinal in zip(names, shared, ("first", "second"), strict=False):
+        for name, ax in zip(names, shared, strict=False):
             plotting.bifurcation(arrays[name], arrays[f"un{name}"], exact, ax)
-            ax.set_ylabel(f"{ordinal} coordinate\nof $\\psi$  (units of $x$)")
+            ax.set_ylabel(f"principal component {name[-1]}\nof $\\psi$  (units of $x$)")
         plotting.split_condition(arrays["stable_eigenvalue"], arrays["unstable_eigenvalue"], exact, shared[-2])
         tree = Lineages(*(arrays[f"tree_{name}"] for name in _TREE))
         plotting.merging_tree(tree, exact, shared[-1])

@@ -20,7 +20,6 @@ from ._utils.checks import (
     check_flag,
     check_moderate,
     check_seed,
-    check_weights,
     on_host,
     real_array,
 )
@@ -29,7 +28,10 @@ from ._utils.frames import column_names, is_data_set, own_weights
 from ._utils.messages import logger
 from ._utils.tables import as_frame
 from ._utils.threads import check_threads, with_threads
+from .data.graphs import array_of, is_lazy
+from .data.partitions import check_source, taken, weights_of
 from .data.prepared import Block
+from .latent.sites import Sites
 from .objectives.elbo import ELBO
 from .objectives.energies import CrossEntropy, Divergence
 from .phases.branch import Branch
@@ -37,6 +39,7 @@ from .phases.criticality import first_critical_beta
 from .phases.sweep import sweep
 from .problems.posterior import Tiles, energies, posterior
 from .results.fixed_point import FixedPoint
+from .results.per_row import grouped, per_row
 from .results.status import Status
 from .solvers.solve import report_failure, solve
 
@@ -168,7 +171,7 @@ class FixedPointVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
 
         Parameters
         ----------
-        X : (N, D) array_like, data frame or DataSet
+        X : (N, D) array_like, data frame, DataSet, or Dask array or dataframe
             Data.
         y : None
             Ignored.
@@ -196,7 +199,7 @@ class FixedPointVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
         sample_weight = own_weights(X, sample_weight)
         last = getattr(self, "solution_", None) if check_flag(self.warm_start, "warm_start") else None
         X = self._validated(X, reset=True)
-        rho = check_weights(sample_weight, len(X), "sample_weight")
+        rho = _weights(X, sample_weight)
         check_choice(self.start, "start", (*_START_ARGUMENTS, "anneal"))
         restarts = check_count(self.restarts, "restarts", 0)
         common: dict[str, Any] = {
@@ -229,7 +232,7 @@ class FixedPointVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
         rounded = np.round(frame.inward(distinct.decoder) / _SORT_TOL)
         self._order = np.lexsort(rounded.T[::-1])
         self.cluster_centers_ = distinct.decoder[self._order]
-        self.labels_ = self._posterior(X).argmax(axis=1)
+        self.labels_ = self._labels(X)
         return self
 
     def _check_last(self, last: FixedPoint, dim: int) -> None:
@@ -263,7 +266,7 @@ class FixedPointVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
             Labels.
         """
         check_is_fitted(self)
-        return self._posterior(self._validated(X)).argmax(axis=1)
+        return self._labels(self._validated(X))
 
     def predict_proba(self, X: npt.ArrayLike) -> FloatArray:
         """Posterior masses of the distinct reconstructions (T1), as `transform` returns them.
@@ -352,9 +355,10 @@ class FixedPointVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
         """
         check_is_fitted(self)
         X = self._validated(X)
-        rho = check_weights(sample_weight, len(X), "sample_weight")
+        rho = _weights(X, sample_weight)
         s = self.solution_
-        problem = s.problem.on(X, rho)
+        points: Any = check_source(X, s.objective.check) if is_lazy(X) else X
+        problem = s.problem.on(points, rho)
         unit = problem.at(s.objective.at(1.0))
         bound = -float(problem.total(_rate_and_energy, *s.code, unit.tiles(*s.code), s.decoder))
         slope = cast(ELBO, unit.objective).quadratic  # 1 / (2 sigma^2); others need no constant
@@ -365,16 +369,44 @@ class FixedPointVAE(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMi
         return len(self.cluster_centers_)
 
     def _validated(self, X: npt.ArrayLike, reset: bool = False) -> FloatArray:
+        if is_lazy(X):
+            return self._lazy(X, reset)
         X = _with_names(X)
         _refuse_odd(X)
         with np.errstate(over="ignore"):  # of extended precision; what becomes infinite is refused
             array: FloatArray = validate_data(self, X, reset=reset, dtype=(np.float64, np.float32))
         return array
 
-    def _posterior(self, X: FloatArray) -> FloatArray:
+    def _lazy(self, X: Any, reset: bool) -> Any:
+        """A Dask array of the rows; the names of the columns of a dataframe are checked as scikit-learn does."""
+        array, names = array_of(X, "X")
+        validate_data(
+            self, as_frame({name: [0.0] for name in names}) if names else np.zeros((1, array.shape[1])), reset=reset
+        )
+        return array
+
+    def _labels(self, X: FloatArray) -> Any:
+        """The reconstruction of largest posterior mass of every row, (n,)."""
+        if is_lazy(X):
+            args = self.solution_.distinct, self._order
+            return per_row(self.solution_, X, _nearest, *args, columns=None, dtype=np.intp)
+        return self._posterior(X).argmax(axis=1)
+
+    def _posterior(self, X: FloatArray) -> Any:
         """Posterior masses of the distinct reconstructions, (n, k)."""
         distinct = self.solution_.distinct
+        if is_lazy(X):
+            return per_row(self.solution_, X, grouped, distinct, self._order, columns=len(distinct))
         return np.concatenate([distinct.total(q)[:, self._order] for q in self.solution_.encoder_blocks(X)])
+
+
+def _weights(X: Any, sample_weight: Any) -> FloatArray:
+    """Weights (N,) of sum 1, also of a Dask array."""
+    return weights_of(taken(X), sample_weight, "sample_weight")
+
+
+def _nearest(q: FloatArray, sites: Sites, order: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+    return grouped(q, sites, order).argmax(axis=1)
 
 
 def _generator(random_state: Any) -> np.random.RandomState:

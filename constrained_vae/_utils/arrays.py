@@ -12,6 +12,11 @@ Array: TypeAlias = npt.NDArray[Any]  # of NumPy, or of CuPy, whose arrays have t
 FloatArray = npt.NDArray[np.floating[Any]]
 
 
+def is_lazy(x: Any) -> bool:
+    """Whether a value is an array, a dataframe or a series of Dask."""
+    return type(x).__module__.partition(".")[0] in ("dask", "dask_expr") and hasattr(x, "__dask_graph__")
+
+
 class PickledByFields:
     """Mixin of dataclasses: pickles and copies have the fields alone, and read-only arrays stay read-only.
 

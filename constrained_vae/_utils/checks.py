@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from . import deadline, memory
-from .arrays import FloatArray
+from .arrays import FloatArray, is_lazy
 from .tensors import at_least_single
 
 _LONGEST = 80  # characters of a value in a message
@@ -233,6 +233,10 @@ def real_array(values: Any, name: str, wanted: str) -> FloatArray:
 
     if getattr(values, "is_sparse", False):
         raise refused("a sparse tensor: make it dense with .to_dense()")
+    if is_lazy(values):
+        raise refused(
+            "one of Dask, which this cannot take: compute it, or a sample of its rows, as in x[::100].compute()"
+        )
     values = on_host(values)
     if isinstance(values, np.ma.MaskedArray):
         raise ValueError(f"{name} must not be masked: fill in values, or drop those points")

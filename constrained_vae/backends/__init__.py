@@ -28,7 +28,7 @@ log_shares_i - H_i, with the energies of n points that v (n, S) and b (n,) defin
 statistics under the terms of the sum. Where `equations.is_steep`, energies must be computed from differences. Besides
 the rounding of energies and log shares, log c must be good to (512 + N / 64) eps, and to 8 eps of its own size.
 `expansions` describes log c in boxes with centres `points` (n, D) and half sides `half` (D,), of an energy lambda
-||x - y||^2 in up to two dimensions; the result is documented in `constrained_vae.backends.expansions`.
+||x - y||^2 in up to three dimensions; the result is documented in `constrained_vae.backends.expansions`.
 
 A backend may have six more functions:
 
@@ -111,6 +111,20 @@ def get_backend(name: str = "auto") -> ModuleType:
         if trouble is not None:
             raise BackendNotAvailableError(trouble)
         return importlib.import_module(f".{name}", __name__)
+
+
+def compiled() -> ModuleType:
+    """The numba backend, or the reference where it cannot run.
+
+    Examples
+    --------
+    >>> compiled() in (get_backend("numba"), get_backend("reference"))
+    True
+    """
+    try:
+        return get_backend("numba")
+    except BackendNotAvailableError:
+        return get_backend("reference")
 
 
 def _numba_trouble() -> str | None:

@@ -1,7 +1,7 @@
 """CPU kernels of the coverage (T14): the E-step with the roles of data and reconstructions exchanged.
 
 `coverage` computes log c(y) = log sum_i exp(a_i - H(x_i, y)) of many points y, and the means of the statistics under
-the shares of its terms. `expansions` computes what branch and bound needs in boxes around points, in up to two
+the shares of its terms. `expansions` computes what branch and bound needs in boxes around points, in up to three
 dimensions. Both take the rows in chunks, which lie in a fast cache, for some points at a time. Sums over the rows of a
 chunk are vectorised; a larger term in a later chunk scales the earlier sums down.
 
@@ -36,6 +36,7 @@ _RUN = 64  # rows of a run
 _ROWS = 512  # rows of a chunk at most: the depth of its sums
 _CHUNK_ENTRIES = 2**15  # statistics of a chunk at most
 _PRODUCT = 64  # points of a matrix product
+_SYMMETRIC = np.array([4, 5, 6, 5, 7, 8, 6, 8, 9])  # where a symmetric matrix has its entries in a row of results
 _LOST = 60 * math.log(2)
 _MAX_EXPONENT = 600.0  # a moment that is larger by its exponential is of no use
 _CUBIC = 0.5  # radius of a box, in units of the resolution, up to which its expansion is of use
@@ -73,16 +74,14 @@ def coverage(
 def expansions(statistics: Array, log_shares: Array, lam: float, points: Array, half: Array) -> Expansions:
     """What branch and bound needs of log c in boxes; `constrained_vae.backends` documents the arguments."""
     n, dim = points.shape
-    phi, y = np.zeros((len(statistics), 2)), np.zeros((n, 2))
-    phi[:, :dim], y[:, :dim] = statistics, points
-    sides = np.zeros(2)
-    sides[:dim] = half
+    phi, y, sides = np.zeros((len(statistics), 3)), np.zeros((n, 3)), np.zeros(3)
+    phi[:, :dim], y[:, :dim], sides[:dim] = statistics, points, half
     rows = frozen(phi, np.float64), frozen(np.asarray(log_shares, np.float64), np.float64)
     boxes, weights = _runs(*rows, lam)
-    found = np.zeros((n, 10))
+    found = np.zeros((n, 14))
     _expanded(*rows, y, float(lam), sides, boxes, weights, found)
-    covariances = np.stack([found[:, [3, 4]], found[:, [4, 5]]], axis=1)[:, :dim, :dim]
-    return Expansions(found[:, 0], found[:, 1 : 1 + dim], covariances, found[:, 6:8], found[:, 8], found[:, 9])
+    covariances = found[:, _SYMMETRIC].reshape(n, 3, 3)[:, :dim, :dim]
+    return Expansions(found[:, 0], found[:, 1 : 1 + dim], covariances, found[:, 10:12], found[:, 12], found[:, 13])
 
 
 def _runs(phi: Array, shares: Array, lam: float) -> tuple[Array, Array]:
@@ -339,31 +338,30 @@ def _expanded(
 def _expand_batch(
     phi: Array, shares: Array, y: Array, lam: float, half: Array, boxes: Array, weights: Array, found: Array
 ) -> None:
-    """Write value, shift (2), covariance (3), tilted moments (2), outer bound and log of the rest of every box."""
+    """Write value, shift (3), covariance (6), tilted moments (2), outer bound and log of the rest of every box."""
     N = len(phi)
-    box = np.empty((2, 2))
-    for d in range(2):
+    box = np.empty((2, 3))
+    for d in range(3):
         low = high = y[0, d]
         for q in range(1, len(y)):
             low, high = min(low, y[q, d]), max(high, y[q, d])
         box[0, d], box[1, d] = low - half[d], high + half[d]
     kept = np.empty(len(boxes), np.int64)
     runs, rest = _near(box, lam, boxes, weights, kept)
-    x, z, a = np.empty(runs * _RUN), np.empty(runs * _RUN), np.empty(runs * _RUN)
-    u, w = np.empty(runs * _RUN), np.empty(runs * _RUN)
+    x, a, u, w = np.empty((3, runs * _RUN)), np.empty(runs * _RUN), np.empty(runs * _RUN), np.empty(runs * _RUN)
     count = 0
     for r in range(runs):
         for i in range(kept[r] * _RUN, min((kept[r] + 1) * _RUN, N)):
-            x[count], z[count], a[count] = phi[i, 0], phi[i, 1], shares[i]
+            x[0, count], x[1, count], x[2, count], a[count] = phi[i, 0], phi[i, 1], phi[i, 2], shares[i]
             count += 1
-    radius = math.sqrt(half[0] * half[0] + half[1] * half[1])
+    radius = math.sqrt(half[0] * half[0] + half[1] * half[1] + half[2] * half[2])
     for q in range(len(y)):
         out = found[q]
-        out[9] = rest
+        out[13] = rest
         if 2 * lam * radius * radius > _CUBIC * _CUBIC:
-            _expand_wide(x, z, a, u, count, y[q, 0], y[q, 1], lam, half[0], half[1], out)
+            _expand_wide(x[0], x[1], x[2], a, u, count, y[q], lam, half, out)
         else:
-            _expand_narrow(x, z, a, u, w, count, y[q, 0], y[q, 1], lam, radius, out)
+            _expand_narrow(x[0], x[1], x[2], a, u, w, count, y[q], lam, radius, out)
 
 
 @jit
@@ -381,63 +379,57 @@ def _log_total(u: Array, count: int) -> float:
 
 @jit
 def _expand_wide(
-    x: Array,
-    z: Array,
-    a: Array,
-    u: Array,
-    count: int,
-    x0: float,
-    z0: float,
-    lam: float,
-    hx: float,
-    hz: float,
-    out: Array,
+    x: Array, y: Array, z: Array, a: Array, u: Array, count: int, centre: Array, lam: float, half: Array, out: Array
 ) -> None:
     """The value, and the sum with every row at its least distance from the box."""
+    x0, y0, z0 = centre
     for i in range(count):
-        dx, dz = x[i] - x0, z[i] - z0
-        u[i] = a[i] - lam * multiply_add(dz, dz, dx * dx)
+        dx, dy, dz = x[i] - x0, y[i] - y0, z[i] - z0
+        u[i] = a[i] - lam * multiply_add(dz, dz, multiply_add(dy, dy, dx * dx))
     out[0] = _log_total(u, count)
     for i in range(count):
-        dx, dz = maximum(abs(x[i] - x0) - hx, 0.0), maximum(abs(z[i] - z0) - hz, 0.0)
-        u[i] = a[i] - lam * multiply_add(dz, dz, dx * dx)
-    out[8] = _log_total(u, count)
-    out[6] = out[7] = np.inf
+        dx, dy = maximum(abs(x[i] - x0) - half[0], 0.0), maximum(abs(y[i] - y0) - half[1], 0.0)
+        dz = maximum(abs(z[i] - z0) - half[2], 0.0)
+        u[i] = a[i] - lam * multiply_add(dz, dz, multiply_add(dy, dy, dx * dx))
+    out[12] = _log_total(u, count)
+    out[10] = out[11] = np.inf
 
 
 @jit
 def _expand_narrow(
     x: Array,
+    y: Array,
     z: Array,
     a: Array,
     u: Array,
     w: Array,
     count: int,
-    x0: float,
-    z0: float,
+    centre: Array,
     lam: float,
     radius: float,
     out: Array,
 ) -> None:
     """The value and the moments of the rows under their responsibilities; no outer bound."""
+    x0, y0, z0 = centre
     for i in range(count):
-        dx, dz = x[i] - x0, z[i] - z0
-        u[i] = w[i] = a[i] - lam * multiply_add(dz, dz, dx * dx)
+        dx, dy, dz = x[i] - x0, y[i] - y0, z[i] - z0
+        u[i] = w[i] = a[i] - lam * multiply_add(dz, dz, multiply_add(dy, dy, dx * dx))
     out[0] = _log_total(u, count)
-    total = mx = mz = 0.0
+    total = mx = my = mz = 0.0
     for i in range(count):
         total = add(total, u[i])
         mx = add(mx, u[i] * (x[i] - x0))
+        my = add(my, u[i] * (y[i] - y0))
         mz = add(mz, u[i] * (z[i] - z0))
-    mx, mz = mx / total, mz / total
-    xx = xz = zz = 0.0
+    mx, my, mz = mx / total, my / total, mz / total
+    xx = xy = xz = yy = yz = zz = 0.0
     steep, highest = 2 * lam * radius, -np.inf
     for i in range(count):
-        dx, dz = (x[i] - x0) - mx, (z[i] - z0) - mz
-        xx = add(xx, u[i] * dx * dx)
-        xz = add(xz, u[i] * dx * dz)
-        zz = add(zz, u[i] * dz * dz)
-        t = steep * math.sqrt(multiply_add(dz, dz, dx * dx))
+        dx, dy, dz = (x[i] - x0) - mx, (y[i] - y0) - my, (z[i] - z0) - mz
+        px, py, pz = u[i] * dx, u[i] * dy, u[i] * dz
+        xx, xy, xz = add(xx, px * dx), add(xy, px * dy), add(xz, px * dz)
+        yy, yz, zz = add(yy, py * dy), add(yz, py * dz), add(zz, pz * dz)
+        t = steep * math.sqrt(multiply_add(dz, dz, multiply_add(dy, dy, dx * dx)))
         w[i] += t - out[0]
         u[i] = t
         highest = maximum(highest, w[i])
@@ -447,7 +439,8 @@ def _expand_narrow(
         second = add(second, p * t * t)
         third = add(third, p * t * t * t)
     growth = math.exp(highest) if highest < _MAX_EXPONENT else np.inf
-    out[1], out[2] = mx, mz
-    out[3], out[4], out[5] = xx / total, xz / total, zz / total
-    out[6], out[7] = growth * second, growth * third
-    out[8] = np.inf
+    out[1], out[2], out[3] = mx, my, mz
+    out[4], out[5], out[6] = xx / total, xy / total, xz / total
+    out[7], out[8], out[9] = yy / total, yz / total, zz / total
+    out[10], out[11] = growth * second, growth * third
+    out[12] = np.inf

@@ -325,22 +325,36 @@ def _few(
 
 @jit
 def _many(data: Arrays, tiles: Arrays, scratch: Arrays, sums: Array, totals: Array) -> None:
-    """Like `_few`; tiles are v (S, K), b, log pi; scratch is q (rows, K), scaled (rows, S + 1), product (S + 1, K)."""
+    """Like `_few`; tiles are v (S, K), b, log pi; scratch is q (rows, K), scaled (rows, S + 1), product (S + 1, K).
+
+    The factor of a row multiplies its encoder or its statistics, whichever are fewer.
+    """
     (phi, s, rho), (v, b, log_pi), (q, scaled, product) = data, tiles, scratch
     (N, S), K = phi.shape, len(b)
+    narrow, mass = K <= S, product[S]
     blocks = -(-N // len(q))
     for block in range(blocks):
         start, stop = block * N // blocks, (block + 1) * N // blocks
         n = stop - start
+        mass[:] = 0
         np.dot(phi[start:stop], v, q[:n])  # q holds phi_i . v_a, later H_ia, later q_ia up to a factor
         for r in range(n):
             i, H = start + r, q[r]
             for a in range(K):
                 H[a] = (s[i] - b[a]) - H[a]
-            scaled[r, S] = _encode(H, log_pi, rho[i], totals)  # scaled is this factor times rho_i (phi_i, 1)
-            for d in range(S):
-                scaled[r, d] = scaled[r, S] * phi[i, d]
-        np.dot(scaled[:n].T, q[:n], product)
+            factor = _encode(H, log_pi, rho[i], totals)
+            if narrow:
+                for a in range(K):
+                    H[a] *= factor
+                    mass[a] += H[a]
+            else:  # scaled is this factor times (phi_i, 1)
+                scaled[r, S] = factor
+                for d in range(S):
+                    scaled[r, d] = factor * phi[i, d]
+        if narrow:
+            np.dot(phi[start:stop].T, q[:n], product[:S])
+        else:
+            np.dot(scaled[:n].T, q[:n], product)
         for d in range(S + 1):
             for a in range(K):
                 sums[d, a] += product[d, a]

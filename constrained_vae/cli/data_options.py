@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import csv
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
 
 DATA = (
     "a data set by name (four_clusters, digits, ...), a table with a point per row (.csv, .tsv, .txt, also .gz, "
-    ".parquet, .xlsx), a .npy or .npz file, or images: a .npz file, an IDX file, a folder of pictures or of CIFAR-10"
+    ".parquet, .xlsx), a .npy or .npz file, a folder of Parquet files or of a Zarr array, which is read in blocks, or "
+    "images: a .npz file, an IDX file, a folder of pictures or of CIFAR-10"
 )
 
 
@@ -42,6 +44,12 @@ def choice_of(args: argparse.Namespace) -> Mapping[str, Any]:
 
 def data_of(args: argparse.Namespace, source: str | None = None) -> DataSet:
     """The data set of the options `--data`, `--seed` and those of this module; or of another source with these."""
+    from . import folders
+
+    given = args.data if source is None else source
+    kind = folders.kind_of(Path(given))
+    if kind is not None:
+        return folders.read(Path(given), kind, choice_of(args))  # type: ignore[return-value]
     from ..datasets import find
 
     return find(args.data if source is None else source, seed=args.seed, **choice_of(args))

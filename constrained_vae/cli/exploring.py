@@ -17,9 +17,8 @@ if TYPE_CHECKING:
 def suggest(args: argparse.Namespace, data: DataSet) -> Outcome:
     """Which beta, and which kappa: what stands out."""
     found = suggest_betas(
-        data.x,
+        data,
         ELBO(sigma=args.sigma, likelihood=args.likelihood),
-        weights=data.weights,
         most=args.most,
         time_limit=args.time_limit,
         backend=args.backend,
@@ -48,12 +47,9 @@ def explore(args: argparse.Namespace, data: DataSet) -> Outcome:
     """A page of HTML with the temperature as a slider."""
     from ..exploring.explore import explore as explore_betas  # loads Matplotlib, which few commands need
 
-    shape = data.image_shape
     found = explore_betas(
-        data.x,
+        data,
         ELBO(sigma=args.sigma, likelihood=args.likelihood),
-        weights=data.weights,
-        image_shape=shape if shape is not None and len(shape) in (2, 3) else None,
         title=data.name,
         spectral=not args.no_spectral,
         time_limit=args.time_limit,

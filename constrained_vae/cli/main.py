@@ -30,8 +30,7 @@ if TYPE_CHECKING:
 _BETAS = "LOW:HIGH:COUNT temperatures, evenly spaced in log beta"
 _MODELS = "mlp, a compact network; of images, with the extra torch: vae, vae-nvp (with a learned prior), convdraw"
 _SIGMA = "standard deviation of the decoder (1; of images under --kappa the one that fits the threshold)"
-_LIKELIHOODS = ("gaussian", "bernoulli", "poisson", "categorical")  # of fixed points
-_TRAINED = ("gaussian", "bernoulli")  # of the compact network
+_LIKELIHOODS = ("gaussian", "bernoulli", "poisson", "categorical")
 _LISTED = 5  # number of warnings that are printed
 
 
@@ -72,6 +71,10 @@ def _run(args: argparse.Namespace, prog: str, signals: Signals) -> int:
                     from . import values
 
                     values.complete(args)
+                if getattr(args, "scheduler", None) is not None:
+                    from . import folders
+
+                    folders.connected(args.scheduler, stack)
                 data = data_of(args)  # before anything slow is loaded, so that a wrong file is answered at once
                 from ..results.status import NotConvergedWarning
                 from . import commands, output
@@ -183,6 +186,9 @@ def _parser() -> _Parser:
     solver.add_argument("--max-maps", type=int, default=100_000, help="budget of maps for every solution (%(default)s)")
     solver.add_argument("--time-limit", type=float, help="seconds after which what there is is written; code 1")
 
+    text = "of a cluster of Dask, which reads and computes a folder of Parquet or Zarr: tcp://HOST:8786"
+    solver.add_argument("--scheduler", metavar="ADDRESS", help=text)
+
     result = _Parser(prog="constrained-vae", description="Exact theory of beta-VAEs and constrained VAEs.")
     result.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = result.add_subparsers(dest="command", metavar="COMMAND", required=True)
@@ -269,7 +275,7 @@ def _add_train(made: _Parser) -> None:
     made.add_argument("--hidden", help="mlp: widths of the hidden layers, or linear (two of 64, or of twice --latent)")
     made.add_argument("--draws", type=int, help="convdraw: number of steps in which an image is drawn (4)")
     made.add_argument("--sigma", type=float, help=_SIGMA)
-    made.add_argument("--likelihood", choices=_TRAINED, help="mlp: of the decoder (gaussian)")
+    made.add_argument("--likelihood", choices=_LIKELIHOODS, help="mlp: of the decoder, gaussian (default) or bernoulli")
     made.add_argument("--steps", type=int, help="total number of steps (20000, of images 10000)")
     made.add_argument("--batch-size", type=int, help="points of a step (128, of images 64)")
     made.add_argument("--device", help="models of images: auto (a GPU if there is one), cpu, cuda or cuda:N")

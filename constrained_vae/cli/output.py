@@ -73,6 +73,8 @@ def draw(path: Path, outcome: Outcome, signals: Signals) -> None:
 
 def _plain(value: Any) -> Any:
     """The value with types that JSON has; numbers that are not finite become None."""
+    if hasattr(value, "compute"):  # of Dask
+        value = value.compute()
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, Mapping):

@@ -79,8 +79,8 @@ class Cluster:
         with self._watch:
             call = dumps((how, part, tuple(args), columns))
             if len(call) >= _LARGE or len(call) * len(self._owned) >= _BROADCAST:
-                call = self.client.scatter(call, broadcast=True, hash=False)
-            tasks = {n: self._submitted(owned, recipe, call) for n, owned in enumerate(self._owned)}
+                call = self._watch.sent(call, broadcast=True)
+            tasks = self._submitted(list(range(len(self._owned))), recipe, call)
             deaths = dict.fromkeys(tasks, 0)
             try:
                 for group in _groups(list(tasks), _GROUP):
@@ -95,11 +95,11 @@ class Cluster:
     ) -> list[Any]:
         """The results of some tasks; the blocks of a worker that is lost are given to another one."""
         while True:
-            alive = self._watch.wait([tasks[n] for n in group], [self._owned[n].worker for n in group])
+            alive = self._watch.wait([tasks[n] for n in group])
             lost = [n for n in tasks if _is_lost(tasks[n]) or (alive and self._owned[n].worker not in alive)]
             if not lost and all(tasks[n].status == "finished" for n in group):
                 try:
-                    values = self.client.gather([tasks[n] for n in group])
+                    values = self._watch.fetched([tasks[n] for n in group])
                 except Exception as error:
                     # The worker has died since.
                     if not _means_loss(error):
@@ -107,12 +107,12 @@ class Cluster:
                     lost = list(group)
                 else:
                     for n in group:
-                        del tasks[n]
+                        tasks.pop(n).release()
                     return list(values)
             for n in lost:
                 deaths[n] += 1
                 self._move(self._owned[n], deaths[n])
-                tasks[n] = self._submitted(self._owned[n], recipe, call)
+            tasks |= self._submitted(lost, recipe, call)
 
     def _move(self, owned: _Owned, deaths: int) -> None:
         """Give blocks to another worker, the one that has the fewest."""
@@ -131,8 +131,23 @@ class Cluster:
         owned.worker, owned.run = min(others, key=lambda worker: (rows[worker], worker)), None
         owned.bound.clear()
 
-    def _submitted(self, owned: _Owned, recipe: Recipe, call: Any) -> Any:
-        """The future of the results of a worker."""
+    def _submitted(self, numbers: Sequence[int], recipe: Recipe, call: Any) -> dict[int, Any]:
+        """The futures of the results of some workers, by their numbers; they go to the scheduler in one message."""
+        from dask._task_spec import Task
+        from dask.base import annotate
+
+        bound = {n: self._bound(self._owned[n], recipe) for n in numbers}
+        if not bound:
+            return {}
+        keys = {n: f"constrained_vae_pass-{uuid.uuid4().hex}" for n in numbers}
+        places = {keys[n]: [self._owned[n].worker] for n in numbers}
+        graph = {keys[n]: Task(keys[n], _pass, bound[n], call) for n in numbers}
+        with annotate(workers=places.get):  # which the scheduler calls for every key
+            futures = self.client.get(graph, list(keys.values()), sync=False)
+        return dict(zip(keys, futures, strict=True))
+
+    def _bound(self, owned: _Owned, recipe: Recipe) -> Any:
+        """The future of the blocks of a worker with a recipe."""
         from distributed.protocol.pickle import dumps
 
         def submit(function: Any, *args: Any) -> Any:
@@ -142,15 +157,17 @@ class Cluster:
         def sent(data: bytes) -> Any:
             if len(data) < _LARGE:
                 return data
-            return self.client.scatter(data, workers=[owned.worker], hash=False)
+            return self._watch.sent(data, workers=[owned.worker])
 
         if owned.run is None:
             owned.run = submit(_blocks, sent(dumps(owned.leaves)), owned.blocks)
-        if recipe.key not in owned.bound:
+        if (known := owned.bound.pop(recipe.key, None)) is not None:
+            owned.bound[recipe.key] = known  # the last that was used
+        else:
             while len(owned.bound) >= _RECIPES:
                 del owned.bound[next(iter(owned.bound))]
             owned.bound[recipe.key] = submit(_with_recipe, owned.run, sent(dumps(recipe.part(owned.leaves))))
-        return submit(_pass, owned.bound[recipe.key], call)
+        return owned.bound[recipe.key]
 
 
 class _Watch:
@@ -192,8 +209,8 @@ class _Watch:
                 return alive
             if time.monotonic() - began > self.timeout:
                 raise LostError(
-                    f"the scheduler {self.address} has had no workers for {self.timeout:g} seconds: start workers, and "
-                    "look into the logs of those that have ended"
+                    f"no worker of the cluster {self.address} has answered for {self.timeout:g} seconds "
+                    "(constrained_vae.timeout): look into their logs, and start workers"
                 )
             deadline.check()
             time.sleep(min(_POLL, self.timeout))
@@ -216,7 +233,18 @@ class _Watch:
                 alive.add(address)
         return alive
 
-    def wait(self, tasks: list[Any], owners: list[str]) -> set[str]:
+    def sent(self, data: bytes, **where: Any) -> Any:
+        """The future of data that are sent to workers."""
+        try:
+            return self.client.scatter(data, hash=False, timeout=self.timeout, **where)
+        except TimeoutError as error:
+            raise self._gone() from error
+
+    def fetched(self, tasks: list[Any]) -> list[Any]:
+        """The results of finished tasks; an error if a worker does not give them."""
+        return list(self.client.sync(self.client._gather, tasks, callback_timeout=self.timeout))
+
+    def wait(self, tasks: list[Any]) -> set[str]:
         """Wait until tasks have ended, or for a short time; the workers that are there if some have not ended."""
         from distributed import wait
 
@@ -228,14 +256,7 @@ class _Watch:
         ended = [task.status != "pending" for task in tasks]
         if all(ended):
             return set()
-        alive = self._asked()
-        if not alive:
-            silent = sorted(set(owners) & set(self._seen))
-            raise LostError(
-                f"the workers of the cluster {self.address} do not answer, {', '.join(silent[:3])} among them: look "
-                f"into their logs, and start them again (constrained_vae.timeout is {self.timeout:g} seconds)"
-            )
-        return alive
+        return self._asked() or self.workers()
 
 
 # --- on a worker ------------------------------------------------------------------------------------------------------
@@ -323,7 +344,7 @@ def _means_loss(error: BaseException) -> bool:
     from distributed import CancelledError, scheduler
     from distributed.comm.core import CommClosedError
 
-    lost = (CommClosedError, scheduler.KilledWorker, CancelledError, concurrent.futures.CancelledError)
+    lost = (TimeoutError, CommClosedError, scheduler.KilledWorker, CancelledError, concurrent.futures.CancelledError)
     return isinstance(error, lost) or type(error).__name__ in ("FutureCancelledError", "FuturesCancelledError")
 
 

@@ -14,15 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from .._utils.arrays import is_lazy as is_lazy
 from .._utils.checks import check_shape, shown
 
 _SHARED = 2**26  # bytes of what several blocks need, at most; more is read again with every block
 _FEW = 16  # results that several blocks need, at least so many are computed at once
-
-
-def is_lazy(x: Any) -> bool:
-    """Whether a value is an array, a dataframe or a series of Dask."""
-    return type(x).__module__.partition(".")[0] in ("dask", "dask_expr") and hasattr(x, "__dask_graph__")
 
 
 def array_of(x: Any, name: str = "x") -> tuple[Any, tuple[str, ...] | None]:
@@ -34,10 +30,10 @@ def array_of(x: Any, name: str = "x") -> tuple[Any, tuple[str, ...] | None]:
     if hasattr(x, "to_dask_array"):
         kinds = dict(x.dtypes) if hasattr(x, "columns") else {}
         for column, kind in kinds.items():
-            if getattr(kind, "kind", "O") not in "iufO":
+            if getattr(kind, "kind", "O") not in "iuf":
                 raise ValueError(f"{name} must hold numbers, got {kind} in column {column!r}: drop or encode it")
         names = tuple(kinds) if kinds and all(isinstance(column, str) for column in kinds) else None
-        x = x.to_dask_array()
+        x = (x.map_partitions(_in_order, list(kinds), meta=x._meta) if kinds else x).to_dask_array()
     if not hasattr(x, "chunks"):
         raise ValueError(f"{name} must be an array or a dataframe of Dask, got {shown(x)}: compute it first")
     if x.ndim != 2:
@@ -54,6 +50,11 @@ def array_of(x: Any, name: str = "x") -> tuple[Any, tuple[str, ...] | None]:
         x = _without_empty(x)
     check_shape(x, name)
     return x, names
+
+
+def _in_order(frame: Any, columns: list[Any]) -> Any:
+    """The columns in their order, which Dask may not know: an operation that aligns sorts columns where it looks."""
+    return frame[columns]
 
 
 def _warn(text: str) -> None:

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from .._utils import deadline, memory
 from .._utils.arrays import Array, FloatArray
 from .._utils.checks import check_data, check_weights
+from .._utils.frames import is_data_set
 from . import graphs
 from .prepared import Block, Kept, PreparedData
 from .rows import Rows, check_rows
@@ -227,11 +228,11 @@ def prepared_data(rows: Rows, *args: Any) -> PreparedData:
     return (Partitioned if isinstance(rows.source, Partitions) else PreparedData)(rows, *args)
 
 
-def weights_of(x: Any, weights: Any) -> FloatArray:
+def weights_of(x: Any, weights: Any, name: str = "weights") -> FloatArray:
     """Data weights (N,) of sum 1; uniform weights of `Partitions` take no memory, and those on workers are fetched."""
     if weights is None and isinstance(x, Partitions):
         return np.broadcast_to(np.float64(1 / len(x)), (len(x),))
-    return check_weights(weights.compute() if graphs.is_lazy(weights) else weights, len(x))
+    return check_weights(weights.compute() if graphs.is_lazy(weights) else weights, len(x), name)
 
 
 def given(source: Any) -> Any:
@@ -246,9 +247,13 @@ def taken(x: Any) -> Any:
 
 def check_source(x: Any, check: Callable[[FloatArray], None]) -> Any:
     """The data as an array, a memory map, `RowBlocks` or `Partitions`, checked by `check_data` and a further check."""
+    names = None
+    if is_data_set(x) and graphs.is_lazy(x.x):
+        x, names = x.x, x.columns
     if not graphs.is_lazy(x):
         return check_rows(x, check)
     source = Partitions.of(x)
+    source = Partitions(source.array, source.names or names)
     source.each(_checked, check)
     return source
 

@@ -176,8 +176,9 @@ class Run:
 
     def _items(self, recipe: Recipe) -> Iterator[Any]:
         """The blocks, prepared."""
-        found = self._prepared.get(recipe.key)
+        found = self._prepared.pop(recipe.key, None)
         if found is not None:
+            self._prepared[recipe.key] = found  # the last that was used
             yield from self._checking(found)
             return
         kept: list[Any] | None = []

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._utils.arrays import FloatArray
+from . import partition_sample
 from .rows import Rows
 
 _ROUNDS = 5  # each finds the structure at a further, smaller scale
@@ -22,6 +23,8 @@ def spanning_sample(rows: Rows, count: int) -> tuple[npt.NDArray[np.intp], Float
     that weighted sums estimate those over all rows without bias (Horvitz and Thompson), and a row that is taken for
     certain keeps its weight. If no more than `count` rows have a weight, they are the sample.
     """
+    if hasattr(rows.source, "executor"):  # `Partitions`
+        return partition_sample.sample(rows.source, rows.weights, rows.frame, count, _ROUNDS, _DRAWS)
     heavy = np.flatnonzero(rows.weights > 0)
     if len(heavy) <= count:
         return heavy, rows.weights[heavy]
@@ -64,11 +67,5 @@ def _probabilities(importance: FloatArray, count: int) -> FloatArray:
 
 def _approach(nearest: FloatArray, rows: Rows, chosen: FloatArray) -> None:
     """Lower the squared distances of all rows, (N,), to those from the nearest chosen point, in place."""
-    other = np.vstack([-2 * chosen.T, np.square(chosen).sum(axis=1)])
     for part, block, _ in rows.blocks(max(rows.dim, len(chosen))):
-        x = np.asarray(block, np.float64)
-        square = np.square(x).sum(axis=1)
-        distance = square + (np.column_stack([x, np.ones(len(x))]) @ other).min(axis=1)
-        # What is left of equal points is rounding of the squares, and no distance.
-        rounding = (8 + rows.dim) * np.finfo(np.float64).eps * square
-        nearest[part] = np.minimum(nearest[part], np.where(distance > rounding, distance, 0.0))
+        partition_sample.approach(nearest[part], np.asarray(block, np.float64), chosen)

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._utils.checks import check_flag, check_image_shape, check_path, check_text
+from .._utils.frames import column_names, is_data_set
 from .._utils.interrupts import deferred_interrupts
 from .._utils.writing import write_text
 from ..data.rows import RowBlocks
@@ -33,8 +34,8 @@ _HEIGHT = 780  # of the page in a notebook, in pixels
 class Explorer:
     """A branch under a slider: reconstructions, D with its second derivative, rate, and spectral agreement.
 
-    A notebook shows it as a frame with the page inside; where it cannot, as a picture. The page is made once, when it
-    is needed for the first time.
+    A notebook shows it as a frame with the page inside; where it cannot, as a picture, as in a notebook that is not
+    trusted. The page is made once, when it is needed for the first time.
 
     Attributes
     ----------
@@ -73,7 +74,12 @@ class Explorer:
     def page(self) -> str:
         """The page of HTML, with scripts, data and everything else inside."""
         shown = contents(self.branch, self.plateaus, self.image_shape, self.names, self.spectral)
-        return _page(self.title, {**shown, "about": self.about}, self.branch)
+        return _page(self.title, {**shown, "about": self.about}, self._picture)
+
+    @cached_property
+    def _picture(self) -> str:
+        """The branch as a picture in base 64."""
+        return _picture(self.branch)
 
     def __repr__(self) -> str:
         betas = self.branch.betas
@@ -81,10 +87,16 @@ class Explorer:
 
     def _repr_html_(self) -> str:
         inside = html.escape(self.page, quote=True)
-        return f'<iframe srcdoc="{inside}" style="width:100%;height:{_HEIGHT}px;border:0" title="explorer"></iframe>'
+        # The frame covers the picture, which is what is left where a notebook is not trusted: it removes frames.
+        return (
+            f'<div style="position:relative;height:{_HEIGHT}px;overflow:hidden">'
+            f'<img alt="Distortion against temperature" src="data:image/png;base64,{self._picture}">'
+            f'<iframe srcdoc="{inside}" title="explorer" '
+            'style="position:absolute;left:0;top:0;width:100%;height:100%;border:0"></iframe></div>'
+        )
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
-        return {"text/html": self._repr_html_(), "image/png": _picture(self.branch), "text/plain": repr(self)}
+        return {"text/html": self._repr_html_(), "image/png": self._picture, "text/plain": repr(self)}
 
     def plot(self, ax: Any = None) -> Any:
         """Draw the branch without a slider; the Axes."""
@@ -117,14 +129,15 @@ def explore(
 
     Parameters
     ----------
-    x : (N, D) array_like, memory map, RowBlocks or Branch
+    x : (N, D) array_like, DataSet, memory map, RowBlocks or Branch
         A branch of any sweep, or data, which are then cooled with free masses as by `suggest`.
     objective, sigma, weights, time_limit, backend, seed, progress
         As for `suggest`; not used for a branch.
     image_shape : tuple of int, optional
-        Height and width of data that are images, and perhaps channels, last: reconstructions are drawn as images.
+        Height and width of data that are images, and perhaps channels, last: reconstructions are drawn as images. By
+        default that of a `DataSet`.
     names : sequence of str, optional
-        Names of the columns, for the axes of data of one or two dimensions.
+        Names of the columns, for the axes of data of one or two dimensions; by default those of x.
     title : str
         Title of the page.
     spectral : bool
@@ -159,9 +172,12 @@ def explore(
         found = suggest(x, objective, sigma=sigma, weights=weights, **options)
         branch = found.branch
     plateaus = () if found is None else found.plateaus
+    if image_shape is None and is_data_set(x):
+        image_shape = x.image_shape if len(x.image_shape or ()) in (2, 3) else None  # type: ignore[union-attr]
     if image_shape is not None:
         image_shape = check_image_shape(image_shape, np.shape(branch[0].x)[1])
-    columns = None if names is None else tuple(map(str, names))
+    own = branch[0].names if isinstance(x, Branch) else column_names(x)
+    columns = own if names is None else tuple(map(str, names))
     return Explorer(branch, plateaus, title, _about(branch, found), image_shape, columns, spectral)
 
 
@@ -173,10 +189,10 @@ def _about(branch: Branch, found: Suggestions | None) -> str:
     return f"{n} points of {dim} dimension{'s' * (dim > 1)}, {masses} masses.{what}{part}"
 
 
-def _page(title: str, shown: dict[str, Any], branch: Branch) -> str:
+def _page(title: str, shown: dict[str, Any], picture: str) -> str:
     """The template with its contents; no text in the data can end the script that holds them."""
     data = json.dumps(shown, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
-    values = {"DATA": data, "TITLE": html.escape(title), "PICTURE": f"data:image/png;base64,{_picture(branch)}"}
+    values = {"DATA": data, "TITLE": html.escape(title), "PICTURE": f"data:image/png;base64,{picture}"}
     return re.sub(r"\$(DATA|TITLE|PICTURE)", lambda found: values[found[1]], _PAGE.read_text(encoding="utf-8"))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -15,6 +16,7 @@ from .. import equations
 from .._utils import deadline
 from .._utils.arrays import FloatArray
 from .._utils.checks import check_instance, check_time_limit
+from ..backends import BackendNotAvailableError, get_backend
 from ..data.prepared import Block
 from ..latent.sites import Sites
 from ..objectives.base import FramedObjective
@@ -27,11 +29,13 @@ from . import flat, proof_files
 from .coverage import MAX_CLIMBERS, Coverage, rounding_of_energies
 from .hierarchy import group_means
 
-_MAX_PROOF_DIM = 2  # dimensions up to which a supremum is proven
+_MAX_PROOF_DIM = 3  # dimensions up to which a supremum is proven
 _MAX_STIFFNESS = 1e100  # of which the proof takes the cube
 _PROOF_TOL = 1e-8  # accuracy of that proof, in nats
 _ROUNDED = 64  # highest maxima of log c whose rounding is computed
 _QUICK = 256  # climbers of a quick look, besides the reconstructions themselves
+_MANY = 3000  # data of which a certificate takes longer than the compilation of its kernels
+_PAIRS = 2**31  # pairs of a start and a point in a look that is not quick, about 10 s of one thread
 _NEGLIGIBLE = 0.1  # share of a gap up to which maxima of log c are not sought
 _SLOPE = 0.03  # slope at which a climb ends, relative to the root of the gap
 _EPS = float(np.finfo(np.float64).eps)
@@ -154,7 +158,8 @@ def certify(solution: FixedPoint, *, time_limit: float | None = None) -> Certifi
     if not np.isfinite(solution.decoder).all():
         raise ValueError("solution must have finite reconstructions, but its decoder holds NaN or infinite numbers")
     time_limit = check_time_limit(time_limit)
-    problem, data = solution.problem, DataPasses(solution.problem)
+    problem = _compiled(solution.problem)
+    data = DataPasses(problem)
     sites = Sites.of_tiles(solution.code[0], solution.tiling.masses)  # exactly coincident tiles
     found = None
     try:
@@ -173,6 +178,15 @@ def certify(solution: FixedPoint, *, time_limit: float | None = None) -> Certifi
     lower = min(solution.free_energy, found.lower)
     rigorous = found.rigorous and rounding <= found.gap
     return Certificate(solution.free_energy, lower, found.where, rigorous, rounding, solution)
+
+
+def _compiled(problem: Problem) -> Problem:
+    """The problem on the compiled backend, if it has so many data that compilation pays and there is the backend."""
+    if len(problem.data) < _MANY:
+        return problem
+    with contextlib.suppress(BackendNotAvailableError):
+        return replace(problem, data=replace(problem.data, backend=get_backend()))
+    return problem
 
 
 @dataclass(frozen=True, eq=False)
@@ -291,17 +305,23 @@ class DataPasses:
         """Points (m, D) from which maxima of c are sought: reconstructions, data, and means of groups of both.
 
         No code of these points is better than the bound: if p has the masses p_a at points y_a, then
-        F(p) >= F - log sum_a p_a c(y_a) (T14), so that a bound below the largest c(y_a) holds for it. A quick look
-        takes some of the data only, among them those that the code serves worst.
+        F(p) >= F - log sum_a p_a c(y_a) (T14), so that a bound below the largest c(y_a) holds for it. A quick look, and
+        one at very many data, take some of the data only, among them those that the code serves worst.
         """
         mass = self.rho @ q
         alive = mass > 0
         means = ((self.rho[:, None] * q).T @ self.x)[alive] / mass[alive, None]
-        if not quick:
-            return np.concatenate([psi, self.x, self.group_means, means, group_means(means, mass[alive])])
-        even = np.linspace(0, len(self.x), 2 * _QUICK, endpoint=False).astype(np.intp)
-        some = np.union1d(even, np.argsort(-log_shares, kind="stable")[: 2 * _QUICK])
-        return np.concatenate([psi, self.x[some], self.group_means[-_QUICK:], means])
+        some = self._some(log_shares, 2 * _QUICK if quick else max(MAX_CLIMBERS, _PAIRS // len(self.x)))
+        if quick:
+            return np.concatenate([psi, some, self.group_means[-_QUICK:], means])
+        return np.concatenate([psi, some, self.group_means, means, group_means(means, mass[alive])])
+
+    def _some(self, log_shares: FloatArray, number: int) -> FloatArray:
+        """All data, or so many (n, D) at even distances, and as many that the code serves worst."""
+        if len(self.x) <= number:
+            return self.x
+        even = np.linspace(0, len(self.x), number, endpoint=False).astype(np.intp)
+        return self.x[np.union1d(even, np.argsort(-log_shares, kind="stable")[:number])]
 
     def rounding(self, coverage: Coverage, upper: float, points: FloatArray) -> float:
         """Rounding error of F and of log sup c, which is attained at one of some points (m, D), in nats."""

@@ -201,7 +201,7 @@ class Coverage:
         best = int(heights.argmax())
         rounding = np.broadcast_to(self.rounding_of_shares, self.log_shares.shape)
         data = np.asarray(points, np.float64), self.log_shares, rounding, self.objective.stiffness / 2
-        return supremum(self.backend, *data, float(heights[best]), peaks[best], accuracy)
+        return supremum(*data, float(heights[best]), peaks[best], accuracy)
 
 
 def _expected(rises: FloatArray, before: FloatArray) -> FloatArray:

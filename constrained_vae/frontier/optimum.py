@@ -314,12 +314,18 @@ class _Search:
 
     def widened(self, found: CertifiedFixedPoint, span: Span) -> CertifiedFixedPoint:
         """The result, from one in the span of the data."""
-        old, error = found.certificate, span.error(self.problem.framed.quadratic or 0.0)
-        where, rounding = span.outward(old.where[None])[0], old.rounding + error
-        certificate = replace(old, lower=old.lower - error, where=where, rounding=rounding)
-        self.n_maps = found.n_maps
         psi = self.problem.data.frame.inward(span.outward(found.decoder))
-        return self.packaged(psi, found.tiling.masses, certificate, found.status)
+        self.n_maps = found.n_maps
+        solution = self.packaged(psi, found.tiling.masses, found.certificate, found.status)
+        old, error, upper = found.certificate, span.error(self.problem.framed.quadratic or 0.0), solution.free_energy
+        certificate = Certificate(
+            upper=upper,
+            lower=min(upper, old.lower - error),
+            where=span.outward(old.where[None])[0],
+            rigorous=old.rigorous,
+            rounding=old.rounding + error,
+        )
+        return replace(solution, certificate=certificate)
 
     def weighed(self, psi: FloatArray, masses: FloatArray) -> tuple[FloatArray, FloatArray]:
         """The best masses at these reconstructions, to a tenth of the gap; reconstructions without mass are dropped."""

@@ -40,6 +40,16 @@ _GELU = math.sqrt(2 / math.pi), 0.044715
 Trace = tuple[Array, Array | None]  # an activation, and its derivative
 
 
+def check_likelihood(value: Any) -> str:
+    """The likelihood of a network; for those of counts and compositions, what there is instead."""
+    if isinstance(value, str) and value in ("poisson", "categorical"):
+        raise ValueError(
+            f"likelihood must be 'gaussian' or 'bernoulli' for a network, got {value!r}: of counts and compositions "
+            f"take solve, sweep or rate_distortion, with ELBO(likelihood={value!r})"
+        )
+    return check_choice(value, "likelihood", LIKELIHOODS)
+
+
 @dataclass(frozen=True, eq=False)
 class Pass:
     """Results of a forward pass of n points, which the backward pass needs.
@@ -105,7 +115,7 @@ class VAE(PickledByFields):
         check_count(self.latent_dim, "latent_dim")
         object.__setattr__(self, "hidden", check_hidden(self.hidden))
         check_choice(self.activation, "activation", ACTIVATIONS)
-        check_choice(self.likelihood, "likelihood", LIKELIHOODS)
+        check_likelihood(self.likelihood)
         if (count := sum((n_in + 1) * n_out for n_in, n_out in self.shapes)) > memory.LARGEST:
             raise TooLargeError(
                 f"latent_dim and hidden must give at most {memory.LARGEST} parameters, got {shown(count)} of "

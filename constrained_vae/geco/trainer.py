@@ -12,7 +12,6 @@ import numpy as np
 from .._utils import deadline
 from .._utils.checks import (
     check_callable,
-    check_choice,
     check_count,
     check_data,
     check_dtype,
@@ -31,7 +30,7 @@ from . import checkpoints
 from .arguments import check_constraints, check_fit, check_sigma, elbo_of_step, learned_multipliers
 from .loop import advance, conclude
 from .multiplier import Multiplier
-from .networks import VAE, check_hidden
+from .networks import VAE, check_hidden, check_likelihood
 from .reports import make_report
 from .runs import Run
 from .schedules import Ramp
@@ -169,7 +168,7 @@ def train(
     host = check_data(x)
     xp = array_namespace(x if hasattr(x, "__cuda_array_interface__") else host)
     weight = elbo_of_step(objective, beta, sigma, likelihood)
-    ELBO(likelihood=check_choice(likelihood, "likelihood", ("gaussian", "bernoulli"))).check(host)
+    ELBO(likelihood=check_likelihood(likelihood)).check(host)
     weights = check_weights(weights, len(host))
     frame = standard_frame(host, weights, warn=likelihood == "gaussian")
     if likelihood == "gaussian":

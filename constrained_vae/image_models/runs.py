@@ -11,6 +11,7 @@ import numpy as np
 
 from .._utils.arrays import FloatArray, PickledByFields
 from .._utils.checks import check_instance
+from .._utils.pictures import picture
 from ..data import signature
 from ..datasets import DataSet
 from ..frontier.curve import RateDistortionCurve
@@ -83,6 +84,10 @@ class ImageRun(PickledByFields):
         met = "; ".join(map(repr, self.report.values()))
         of = f"{self.settings['model']['model']}, {self.settings['objective']}, {self.state['steps']} steps"
         return f"ImageRun({of}, {self.stopped}{'; ' * bool(met)}{met})"
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw distortion, KL and multipliers against the steps of training; the Axes."""
+        return picture("training", self.history, ax)
 
     @property
     def multipliers(self) -> dict[str, float]:

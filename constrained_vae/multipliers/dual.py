@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 
 from .._utils import deadline
 from .._utils.checks import check_flag, check_time_limit
+from .._utils.lost import LostError
 from ..data.rows import RowBlocks
 from ..latent.sites import Sites
 from ..latent.tiling import Tiling
@@ -70,7 +71,7 @@ def solve_constrained(
 
     Parameters
     ----------
-    x : (N, D) array_like, memory map or RowBlocks
+    x : (N, D) array_like, memory map, RowBlocks, or Dask array or dataframe
         Data.
     constraints : constraint or sequence of them
         `RE`, `FRE`, `CLA`, `PNCC`, or any other `Constraint`.
@@ -136,6 +137,13 @@ def solve_constrained(
     return solution
 
 
+_ENDINGS: dict[type, Status] = {
+    KeyboardInterrupt: Status.INTERRUPTED,
+    deadline.TimeUp: Status.BUDGET_USED,
+    LostError: Status.LOST,
+}
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class _Ray(Lagrangian):
     """A Lagrangian whose temperature changes the multipliers of the constraints, but not that of the anchor."""
@@ -153,9 +161,9 @@ def _found(search: Search, sites: Sites | None) -> ConstrainedFixedPoint:
         return _package(search, Status.SLACK)
     try:
         return _package(search, *_searched(search, broken, sites))
-    except (KeyboardInterrupt, deadline.TimeUp) as end:
+    except (KeyboardInterrupt, deadline.TimeUp, LostError) as end:
         search.here = search.best or search.here
-        return _package(search, Status.INTERRUPTED if isinstance(end, KeyboardInterrupt) else Status.BUDGET_USED)
+        return _package(search, _ENDINGS[type(end)])
 
 
 def _searched(search: Search, broken: Any, sites: Sites | None) -> tuple[Status, State | None]:
@@ -208,7 +216,7 @@ def _package(search: Search, status: Status, other: State | None = None) -> Cons
     assert state is not None  # a search begins with the state at rate zero
     solution = state.solution
     ending = solution.status
-    if state.acceptable or status in (Status.INTERRUPTED, Status.BUDGET_USED):
+    if state.acceptable or status in _ENDINGS.values():
         ending = Status.BUDGET_USED if status is Status.UNREACHABLE and search.unfinished else status
     sides = None if other is None else (other.solution, solution)
     least = dict(zip(search.objective.names, search.least.tolist(), strict=True))

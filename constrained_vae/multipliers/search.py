@@ -9,6 +9,7 @@ import numpy as np
 
 from .._utils import deadline
 from .._utils.arrays import FloatArray
+from .._utils.lost import LostError
 from ..latent.sites import Sites
 from ..latent.tiling import Tiling
 from ..objectives.lagrangian import Lagrangian
@@ -98,6 +99,8 @@ class Search:
         solution, sites, condition = iterate(self.problem.at(objective), self.tiling, sites, options)
         if solution.status is Status.INTERRUPTED:
             raise KeyboardInterrupt
+        if solution.status is Status.LOST:
+            raise LostError(solution.ending)
         return State(1.0, sites, solution, condition)
 
 

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from scipy.interpolate import KroghInterpolator
 
 from ..latent.sites import Sites
 from ..solvers.point import normalised
@@ -115,10 +114,10 @@ class Annealing:
 
     def split(self, state: State) -> State:
         """The state after all splits at the temperature of an unstable state."""
-        branch, condition, problem = self.branch, state.condition, self.branch.problem_at(state.beta)
+        branch, condition, objective = self.branch, state.condition, self.branch.problem.framed
         assert condition is not None  # the growth of a state without a condition is not positive
         sites = with_spare_tiles(state.sites, condition.site) if branch.options.free else state.sites
-        kicked = next(kicks(sites, condition, problem.framed, branch.options.free), None)
+        kicked = next(kicks(sites, condition, objective, branch.options.free), None)
         after = branch.solve(state.beta, sites, kicked, split=True, rough=_SPLIT * self.resolution**1.5)
         self.path = [after]
         self.report(after)
@@ -138,13 +137,16 @@ class Annealing:
 
     def extrapolated(self, log_beta: float) -> Sites | None:
         """The sites on the polynomial through the path; None for a single site, which stays at the mean."""
-        sites, objective = self.path[-1].sites, self.branch.problem_at(self.path[-1].beta).framed
+        sites, objective = self.path[-1].sites, self.branch.problem.framed  # coordinates are the same at every beta
         if len(sites) == 1:
             return None
 
+        places = np.array([state.log_beta for state in self.path])
+        apart = places[:, None] - places + np.diag(np.full(len(places), np.inf))
+        weights = [np.prod(np.delete((log_beta - places) / row, n)) for n, row in enumerate(apart)]  # of Lagrange
+
         def at(values: list[np.ndarray]) -> np.ndarray:
-            places = [state.log_beta for state in self.path]
-            return np.asarray(KroghInterpolator(np.array(places), np.array(values))(log_beta))
+            return np.tensordot(weights, values, axes=1)
 
         found = at([objective.coordinates(state.sites.decoder) for state in self.path])
         predicted = replace(sites, decoder=objective.reconstructions(found))

@@ -17,6 +17,7 @@ from scipy.interpolate import KroghInterpolator
 from scipy.optimize import brentq
 
 from .._utils import deadline
+from .._utils.lost import LostError
 from ..latent.sites import Sites
 from ..latent.tiling import Tiling
 from ..problems.problem import Problem
@@ -125,7 +126,8 @@ class Continuation:
         """The state at a temperature, solved from given sites; sites may split only if `split` is true.
 
         With `rough` the state is on the way to another one: it has a residual of that, in units of stiffness^-1/2, and
-        its error is not estimated. Raises `TimeUp` if the deadline passes before the solution has converged.
+        its error is not estimated. Raises `TimeUp` if the deadline passes before the solution has converged, and
+        `LostError` if the cluster with the data is lost.
         """
         problem, options = self.problem_at(beta), replace(self.options, split=split)
         if rough is not None:
@@ -134,6 +136,8 @@ class Continuation:
         solution, sites, condition = iterate(problem, self.tiling, sites, options, predicted)
         if solution.status is Status.INTERRUPTED:
             raise KeyboardInterrupt
+        if solution.status is Status.LOST:
+            raise LostError(solution.ending)
         if solution.status is Status.BUDGET_USED:
             deadline.check()
         return State(beta, sites, solution, condition)

@@ -98,7 +98,7 @@ def first_critical_beta(
 
     Parameters
     ----------
-    x : (N, D) array_like, memory map or RowBlocks
+    x : (N, D) array_like, memory map, RowBlocks, or Dask array or dataframe
         Data.
     objective : Objective, optional
         `ELBO()` by default. Its beta is ignored.

@@ -229,7 +229,7 @@ def suggest(
 
     Parameters
     ----------
-    x : (N, D) array_like, memory map, RowBlocks or Branch
+    x : (N, D) array_like, memory map, RowBlocks, Dask array or dataframe, or Branch
         Data, or a cooling branch of some, which is then not computed again. Standardise features of different units.
     objective : ELBO, optional
         Gaussian or Bernoulli; its beta is ignored.
@@ -285,7 +285,7 @@ def suggest(
         low = _BELOW * float(default_grid(problem, first)[0])
     betas = np.geomspace(low, _HEADROOM * first, 2 + int(np.log(_HEADROOM * first / low) / _STEP))
     points, rho, distinct = x, weights, problem.data.rows.distinct()
-    if np.shape(x)[0] > sample:
+    if len(problem.data) > sample:
         chosen, rho = spanning_sample(distinct, sample)
         points = problem.data.frame.outward(distinct.take(chosen))
     n_distinct, enough = min(len(distinct), sample), False

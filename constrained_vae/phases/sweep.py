@@ -28,6 +28,8 @@ from .._utils.checks import (
     check_vector,
     shown,
 )
+from .._utils.lost import LostError
+from .._utils.messages import logger
 from .._utils.ward import ward_tree
 from ..data.rows import RowBlocks
 from ..data.sample import spanning_sample
@@ -229,6 +231,11 @@ def sweep(
                         break
         except KeyboardInterrupt:
             ended = "interrupted"
+        except LostError as lost:
+            if not solutions:
+                raise
+            logger.warning("%s", lost)
+            ended = "the cluster with the data was lost"
         except deadline.TimeUp:
             ended = f"time_limit={time_limit:g}"
             if len(states) < len(order):
@@ -314,7 +321,7 @@ def default_betas(
 
     Parameters
     ----------
-    x : (N, D) array_like, memory map or RowBlocks
+    x : (N, D) array_like, memory map, RowBlocks, or Dask array or dataframe
         Data.
     objective : Objective, optional
         `ELBO()` by default; its beta is ignored.

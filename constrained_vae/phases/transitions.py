@@ -21,6 +21,7 @@ from .._utils.checks import (
     check_vector,
     shown,
 )
+from .._utils.lost import LostError
 from ..data.rows import RowBlocks
 from ..latent.tiling import Tiling
 from ..objectives.base import Objective
@@ -38,6 +39,7 @@ from .transition_list import Transition, Transitions
 _EARLY = (
     "interrupted",
     "time_limit",
+    "lost cluster",
     "precision of the arithmetic",
 )  # reasons for the end of a listing that is not as long as it was to be
 _BETA_TOL = 1e-11  # requested accuracy of log beta at a transition; the eigenvalue is as accurate as the solution
@@ -72,7 +74,7 @@ def transitions(
 
     Parameters
     ----------
-    x : (N, D) array_like, memory map or RowBlocks
+    x : (N, D) array_like, memory map, RowBlocks, or Dask array or dataframe
         Data.
     objective : Objective, optional
         `ELBO()` by default; its beta is ignored.
@@ -94,7 +96,7 @@ def transitions(
     Transitions
         A list of `Transition`. Its attribute `complete_to` is the temperature down to which it is complete, and `ended`
         says why it ends there: at the end of the range, after `limit` transitions, by the callback, by the time limit,
-        by Ctrl-C, or where colder energies are rounding.
+        by Ctrl-C, by the loss of the cluster, or where colder energies are rounding.
 
     Raises
     ------
@@ -179,6 +181,8 @@ def _list(
         found.complete_to, found.ended = beta, "interrupted"
     except deadline.TimeUp:
         found.complete_to, found.ended = beta, "time_limit"
+    except LostError:
+        found.complete_to, found.ended = beta, "lost cluster"
 
 
 def _tiles(tiling: Tiling, free: bool) -> str:

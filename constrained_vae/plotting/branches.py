@@ -23,6 +23,7 @@ from .arguments import (
     axes_or_new,
     betas_and_values,
     curve_points,
+    literal,
     table,
     temperatures,
 )
@@ -262,7 +263,10 @@ def bifurcation(
     """
     name = r"coordinate of $\psi$"
     if isinstance(stable, Branch):
-        name = name if np.shape(stable[0].x)[1] == 1 else r"principal component 1 of $\psi$"
+        if np.shape(stable[0].x)[1] > 1:
+            name = r"principal component 1 of $\psi$"
+        elif (own := stable[0].names) is not None:
+            name = rf"{literal(own[0])}, of $\psi$"
         points = _coordinates(stable)
         ax = critical_lines(critical, axes_or_new(ax))
         ax.plot(*points.T, ".", color=CURVE, ms=2, label="stable")

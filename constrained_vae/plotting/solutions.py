@@ -15,12 +15,14 @@ from .._utils.checks import (
     check_weights,
 )
 from .._utils.frames import own_weights
+from ..data.partitions import taken
 from ..data.rows import blocks_of
 from ..results.fixed_point import FixedPoint
 from .arguments import (
     all_points,
     axes_or_new,
     drawable,
+    literal,
 )
 from .style import (
     DATA,
@@ -96,14 +98,14 @@ def reconstructions(solution: FixedPoint, ax: Axes | None = None) -> Axes:
     ax = flow(points, paths, ends, ax)
     labels = [f"{name} {n}  (units of $x$)" for n in (1, 2)]
     if solution.names is not None and dim <= 2:
-        labels = [text.replace("$", r"\$") for text in solution.names]
+        labels = [*map(literal, solution.names)]
     ax.set(**{f"{axis}label": label for axis, label in zip("xy"[: min(dim, 2)], labels, strict=False)})
     return ax
 
 
 def all_rows(solution: FixedPoint) -> FloatArray:
     """The data of a solution (N, D), in float64."""
-    return np.concatenate([np.asarray(block, dtype=np.float64) for _, block in blocks_of(solution.x)])
+    return np.concatenate([np.asarray(block, dtype=np.float64) for _, block in blocks_of(taken(solution.x))])
 
 
 def principal_axes(x: FloatArray, weights: FloatArray | None = None, count: int = 2) -> tuple[FloatArray, FloatArray]:

@@ -18,7 +18,7 @@ from .._utils.device import numbers, to_host
 from .._utils.frames import column_names, own_weights
 from ..backends import get_backend
 from ..data.frame import Frame
-from ..data.partitions import check_source, prepared_data, weights_of
+from ..data.partitions import Partitions, check_source, prepared_data, weights_of
 from ..data.prepared import Block, Kept, PreparedData, Statistics
 from ..data.rows import RowBlocks, Rows, check_radius, check_reach, scaled_frame, standard_frame
 from ..equations import Expectations
@@ -72,20 +72,31 @@ class Problem:
         if sigma is not None:
             check_instance(objective, "objective with sigma=", ELBO, "ELBO()")
             objective = replace(cast(ELBO, objective), sigma=sigma)
-        names = column_names(x)
         weights = own_weights(x, weights)
         source = check_source(x, objective.check)
+        names = source.names if isinstance(source, Partitions) else column_names(x)
         rho = weights_of(source, weights)
         check_labelled(objective, len(source))
+        if isinstance(source, Partitions) and objective.labelled is not None:
+            raise ValueError(
+                "labels of the rows belong to data in memory, got an array of Dask: take a sample of the rows with its "
+                "labels, or a constraint without labels"
+            )
         frame = frame_of(source, rho, objective)
         if not rho.all():  # points without weight may lie anywhere, but their encoder is computed
             check_reach(source, frame)
-        return cls.of(Rows(source, rho, frame, check_dtype(dtype), names=names), objective, backend)
+        return cls.of(
+            Rows(source, rho, frame, check_dtype(dtype), names=getattr(source, "names", None) or names),
+            objective,
+            backend,
+        )
 
     @classmethod
     def of(cls, rows: Rows, objective: Objective, backend: str) -> Problem:
         """The problem of rows with a frame."""
-        statistics = objective.in_frame(rows.frame).statistics
+        # The statistics of an ELBO are the same at all temperatures, and blocks are prepared once for equal functions.
+        known = objective.at(1.0) if isinstance(objective, ELBO) else objective
+        statistics = known.in_frame(rows.frame).statistics
         labelled = objective.labelled is not None
         data = prepared_data(rows, get_backend(backend), statistics, objective.equivariant, labelled)
         return cls(data, objective)

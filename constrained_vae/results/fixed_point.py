@@ -65,7 +65,7 @@ class FixedPoint(PickledByFields):
 
     Attributes
     ----------
-    x : (N, D) array or RowBlocks
+    x : (N, D) array, RowBlocks or Dask array
         The data, as given.
     weights : (N,) array
         Data weights rho, summing to 1.

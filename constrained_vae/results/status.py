@@ -25,6 +25,7 @@ class Status(Enum):
     BUDGET_USED = "stopped before convergence: raise max_maps or time_limit, loosen tol, or use another accelerator"
     STOPPED = "stopped by the callback"
     INTERRUPTED = "interrupted: the result is the last point"
+    LOST = "stopped, since the cluster with the data was lost: the result is the last point, at which a run can start"
     NOT_FINITE = (
         "stopped at the last finite point, since the objective overflowed: check the scale of beta, sigma and the data"
     )

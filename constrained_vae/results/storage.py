@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from .._utils.arrays import FloatArray
-from .._utils.checks import check_instance
+from .._utils import memory
+from .._utils.arrays import FloatArray, is_lazy
+from .._utils.checks import TooLargeError, check_instance
 from .._utils.files import FORMAT, check_contents, entry, naming, read_npz
 from .._utils.fingerprints import without_addresses
 from .._utils.writing import write_npz
@@ -59,6 +60,13 @@ def save(
         for s in solutions
     ]
     first = solutions[0]
+    if is_lazy(arrays["x"]):
+        if arrays["x"].size > memory.LARGEST:
+            raise TooLargeError(
+                f"a file of a solution has its data, here {arrays['x'].shape} numbers of a Dask array: keep those "
+                "where they are, and save the decoder and the masses of the tiling with numpy.savez"
+            )
+        arrays = {**arrays, "x": arrays["x"].compute()}
     header |= {"kind": kind, "format": FORMAT, "masses_free": first["masses_free"], "records": records}
     if first["names"] is not None:
         header["names"] = list(first["names"])

@@ -12,6 +12,7 @@ the host, and are updated when an iteration has converged.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -22,19 +23,21 @@ from .._utils.arrays import Array
 from .._utils.blas import single_threaded
 from .._utils.device import to_host
 from .._utils.interrupts import finished
+from .._utils.lost import LostError
+from .._utils.messages import logger
 from ..equations import Expectations
 from ..latent.sites import Sites
 from ..latent.tiling import Tiling
 from ..problems.problem import Problem
 from ..results.fixed_point import FixedPoint
 from ..results.status import Status
-from . import masses, quick_steps, saddles, soft_modes, splits
+from . import generations, masses, quick_steps, saddles, soft_modes, splits
 from .acceleration import ACCELERATORS
 from .iteration import Iteration, SoftModes
 from .options import Options
 from .package import package
 from .recorder import Recorder, Stopped
-from .split_condition import SplitCondition
+from .split_condition import SplitCondition, is_small
 
 _NEW_APPROACH = 1e-6  # excess over the split condition above which a kick leads away from modes known to be soft
 
@@ -56,10 +59,12 @@ def iterate(
 
     Returns the result, its sites, from which a sweep continues, and their split condition if it was computed.
     """
-    with tqdm(disable=not options.progress, unit=" maps", desc=f"beta={problem.objective.beta:.4g}") as bar:
+    bar = tqdm(unit=" maps", desc=f"beta={problem.objective.beta:.4g}") if options.progress else nullcontext()
+    with bar:
         it = Iteration(problem, options, sites, Recorder(options, problem.data.frame, bar), fixed_point_map)
         with np.errstate(over="ignore", invalid="ignore"):  # a proposal may overflow, and is then rejected
-            status = run(it, predicted)
+            # Maps are many and often short: the threads of BLAS are limited once for all of them.
+            status = single_threaded(run, it, predicted) if is_small(problem) else run(it, predicted)
     if it.point is None and status is Status.INTERRUPTED:
         raise KeyboardInterrupt
     if it.point is None:
@@ -80,7 +85,8 @@ def ended(
         return package(problem, tiling, sites, it.point, it.recorder, error, it.condition, status), sites
 
     with deadline.finishing():
-        (solution, sites), pressed = finished(result)
+        # A state on the way to another one is not worth the protection.
+        (solution, sites), pressed = (result(), False) if it.options.rough else finished(result)
     if pressed:
         solution = replace(solution, status=Status.INTERRUPTED)
     return solution, sites, it.condition
@@ -97,12 +103,13 @@ def run(it: Iteration, predicted: Sites | None) -> Status:
         it.draw_coordinates()
         if predicted is not None:
             it.move_to(predicted, strictly=True)
+        if it.options.generations and generations.possible(it):
+            single_threaded(generations.grow, it)
         while True:
-            # Maps are many and often short: the threads of BLAS are limited once for all of them.
             status = single_threaded(converge, it, tol) if it.bregman else converge(it, tol)
             if masses.revive(it) or splits.tie(it):
                 continue
-            if splits.kick(it):
+            if (it.options.generations and generations.possible(it) and generations.divide(it)) or splits.kick(it):
                 if it.condition is not None and splits.excess(it.condition) > _NEW_APPROACH:
                     it.soft = SoftModes()
                 saddle_left, tol = True, loose_tol  # the next end point may be a saddle, too
@@ -116,6 +123,11 @@ def run(it: Iteration, predicted: Sites | None) -> Status:
         return Status.BUDGET_USED
     except KeyboardInterrupt:
         return Status.INTERRUPTED
+    except LostError as lost:
+        if it.point is None:
+            raise
+        logger.warning("%s", lost)
+        return Status.LOST
     finally:
         if it.point is not None and not np.isfinite(it.error):
             it.error = it.convergence.estimate(it.point, it.history)

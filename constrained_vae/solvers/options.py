@@ -56,6 +56,7 @@ class Options:
     record: bool = False
     progress: bool = False
     split: bool = True  # whether a site that has passed its split condition is split
+    generations: bool = False  # whether the sites split in generations from the start on, see `generations`
     rough: bool = False  # whether a residual within the tolerance is enough: for a state on the way to another one
 
     def __post_init__(self) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 
 from .._utils.arrays import FloatArray
 from .._utils.device import to_host
+from .._utils.lost import LostError
 from ..data.partitions import given
 from ..latent.sites import Sites
 from ..latent.tiling import Tiling
@@ -39,6 +40,11 @@ def package(
     share = np.divide(
         sites.tile_masses, masses, out=np.zeros_like(masses), where=masses > 0
     )  # share of a tile in its site
+    try:
+        distortion = problem.distortion(point.psi, point.log_masses, point.expectations)
+        expected = problem.constraint_values(point.psi, point.expectations)
+    except LostError:
+        distortion, expected = np.nan, (np.nan,) * len(getattr(problem.objective, "constraints", ()))
     return FixedPoint(
         x=given(rows.source),
         weights=rows.weights,
@@ -48,7 +54,7 @@ def package(
         marginal=mass[sites.index] * share,
         free_energy=point.free_energy,
         energy=float(point.expectations.energy),
-        distortion=problem.distortion(point.psi, point.log_masses, point.expectations),
+        distortion=distortion,
         residual=point.residual * rows.frame.scale,
         error_estimate=error * rows.frame.scale + rounding,
         split_condition=np.nan if condition is None else condition.top,
@@ -56,7 +62,7 @@ def package(
         status=status,
         masses_free=options.free,
         frame=rows.frame,
-        expected=problem.constraint_values(point.psi, point.expectations),
+        expected=expected,
         names=rows.names,
         trajectory=np.stack(recorder.trajectory) if options.record else None,
     )

@@ -3,8 +3,8 @@
 Just below a transition of symmetric data F is nearly flat along a rotation of the split axis, and along exchanges of
 tiles: eigenvalues 1e-3, 1e-6, 1e-9 of I - J belong to one problem. The history of the accelerators spans a few of
 these directions only, and differences of the map do not resolve curvatures of 1e-9. The dense Hessian does: it is
-computed exactly (T8), which counts as one map per unknown. L-BFGS, preconditioned by it and within a trust region, then
-follows the curved valley until the next Hessian.
+computed exactly (T8), which counts as one map per unknown. A quasi-Newton method, which starts from it and stays within
+a trust region, then follows the curved valley until the next Hessian.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from .._utils.blas import single_threaded
 from .._utils.device import to_host
 from ..results.status import Status
 from . import saddles
-from .acceleration import Past, extended, lbfgs
 from .iteration import Iteration
 from .masses import growing
 from .point import Point
@@ -33,8 +32,11 @@ _NEAR = 1e-3  # in units of the data's radius: largest residual at which a Hessi
 _MOST_HESSIANS = 20  # before the other schemes have another turn
 _IDLE = 2  # Hessians in a row that neither lowered F nor reduced the error, before the method ends
 _ROUNDING = 10.0  # in units of the rounding of F: smaller falls do not count
-_FAILURES = 5  # steps that fail with one Hessian
-_CHORDS = 8  # steps with one Hessian, and one more for each unknown
+_CHORDS, _CHORDS_PER_UNKNOWN = 8, 2  # steps with one Hessian
+_SMALL_DENOMINATOR = 0.01  # of the symmetric rank-one formula: the cosine between a step and the product that it missed
+_BISECTIONS = 60  # for the shift of a trust region
+_LEAST_RADIUS = 1e-12
+_ROUNDED_SLOPES = 1.0  # in units of `Convergence.floor`: changes of slopes that are rounding
 _RMS_ROUNDING = 0.25  # root-mean-square rounding of the residual, in units of `Convergence.floor`
 _NEARLY_AT_REST = 1e3  # in units of `Convergence.floor`: residual at which coincident sites with free masses are tied
 _FLAT = 1e-13  # curvatures up to this size are rounding: the mode is flat, and its coordinate arbitrary
@@ -127,6 +129,16 @@ class Quadratic:
         components: FloatArray = self.vectors.T @ (self.root * to_host(r))
         return components
 
+    def slopes(self, point: Point) -> FloatArray:
+        """Minus the slopes of F along the axes, exactly, at any point."""
+        r, metric = (to_host(array) for array in point.vectors[1:])
+        down = metric * r
+        if point.free:  # of F + sum pi, which is least at the masses of sum 1
+            k = len(point.psi)
+            down[-k:] = np.where(metric[-k:] > 0, metric[-k:] - np.exp(to_host(point.log_masses)), 0.0)
+        scaled = np.divide(down, self.root, out=np.zeros_like(down), where=self.root > 0)
+        return np.asarray(self.vectors.T @ scaled)
+
     def displacement(self, components: FloatArray) -> FloatArray:
         """The displacement of u with components along the axes."""
         symmetrised = self.vectors @ components
@@ -209,42 +221,76 @@ def _spread(point: Point) -> float:
 
 
 def _descend(it: Iteration, quadratic: Quadratic, components: FloatArray, radius: float) -> tuple[bool, float]:
-    """Steps of L-BFGS that start from the Hessian, as long as they make progress; whether there were any.
+    """Steps of a trust-region method from the Hessian on, as long as they make progress; whether there were any.
 
-    In coordinates in which the Hessian, with negative curvatures reversed and all raised by the shift of a trust
-    region, is the identity, the first step is that of Newton's method; the others correct the Hessian. Where the change
-    of F is rounding, the length of the Newton step must fall instead (natural monotonicity: Deuflhard 2004, Newton
-    Methods for Nonlinear Problems). The residual says little here, because a step into a curved valley raises its
-    stiff components. Returns the next radius, too.
+    Every step corrects the Hessian, by the symmetric rank-one formula or, where its denominator is small, by Powell's
+    symmetric Broyden formula, so that negative curvatures and those that change along a curved valley are followed
+    (Nocedal and Wright 2006, Numerical Optimization, section 6.2). Returns the next radius, too.
     """
-    move, slack, size = it.problem.data.to_device, it.slack(), quadratic.size(components)
-    along, ones, failures, moved = components, np.ones_like(components), 0, False
-    scale, y, history = ones, ones, list[Past]()
-    for _ in range(_CHORDS + len(components)):
-        if not history:
-            scale, y = quadratic.scale(along, radius), 0 * along
-            history = extended([], y, along / scale, plain=False)
-        proposal = lbfgs(history, ones)
-        step = along / scale if proposal is None else proposal - y
-        length = float(np.linalg.norm(step / scale))
-        share = min(1.0, radius / length)
-        point, step = it.here, share * step
-        after = it.evaluate(*point.from_vector(point.vectors[0] + move(quadratic.displacement(step / scale))))
-        slopes = quadratic.along(after.vectors[1]) if after.finite else along
-        rise, left = after.free_energy - point.free_energy, quadratic.size(slopes)
-        if not after.finite or not (
-            rise < -slack or (rise <= slack and (left < (1 - share / 10) * size or it.falls(after)))
-        ):
-            failures, radius, history = failures + 1, min(radius, length) / 4, []
-            if failures > _FAILURES:
-                break
+    move, slack, n = it.problem.data.to_device, it.slack(), len(components)
+    rounding = _ROUNDED_SLOPES * it.convergence.floor * np.sqrt(it.here.coordinates.stiffness)
+    hessian, slopes, moved = np.diag(quadratic.values), quadratic.slopes(it.here), False
+    for _ in range(_CHORDS + _CHORDS_PER_UNKNOWN * n):
+        values, axes = single_threaded(np.linalg.eigh, hessian)
+        step = axes @ trust_region_step(values, axes.T @ slopes, radius)
+        length, fall = float(np.linalg.norm(step)), float(slopes @ step - step @ (hessian @ step) / 2)
+        point = it.here
+        after = it.evaluate(*point.from_vector(point.vectors[0] + move(quadratic.displacement(step))))
+        rise = after.free_energy - point.free_energy
+        if not after.finite:
+            radius = length / 4
             continue
-        moved = True
-        it.accept(after)
-        y, along, size = y + step, slopes, left
-        history = extended(history, y, along / scale, plain=False)
-        if share < 1:
-            radius *= 2
-        if after.residual <= it.convergence.floor:
+        found = quadratic.slopes(after)
+        missed = (slopes - found) - hessian @ step
+        if np.linalg.norm(missed) > rounding and length > 0:
+            hessian = hessian + correction(step, missed)
+        falls = rise < -slack or (rise <= slack and it.falls(after))
+        ratio = -rise / fall if fall > slack else float(falls)
+        if falls:
+            moved, slopes = True, found
+            it.accept(after)
+            if ratio > 0.5 and length > 0.8 * radius:
+                radius *= 2
+        if ratio < 0.1:
+            radius = min(radius, length) / 4
+        if radius < _LEAST_RADIUS or it.here.residual <= it.convergence.floor:
             break
     return moved, radius
+
+
+def correction(step: FloatArray, missed: FloatArray) -> FloatArray:
+    """The symmetric change (n, n) of a Hessian that turns its product with a step into that plus `missed`."""
+    along, length = float(missed @ step), float(np.linalg.norm(step))
+    if abs(along) > _SMALL_DENOMINATOR * length * float(np.linalg.norm(missed)):
+        return np.asarray(np.outer(missed, missed) / along)
+    cross = np.outer(missed, step)
+    return np.asarray((cross + cross.T - along / length**2 * np.outer(step, step)) / length**2)
+
+
+def trust_region_step(values: FloatArray, slopes: FloatArray, radius: float) -> FloatArray:
+    """The step (n,) of at most a radius that lowers slopes . s - sum(values s^2) / 2 most, on the axes of a Hessian.
+
+    Where the radius is not reached along a negative curvature, because its slope is zero (the "hard case"), all axes of
+    about the same curvature share what is missing.
+
+    Parameters
+    ----------
+    values : (n,) array
+        Curvatures, in ascending order.
+    slopes : (n,) array
+        Minus the gradient.
+    radius : float
+    """
+    shift = max(0.0, -float(values[0])) + (_FLAT if values[0] <= _FLAT else 0.0)
+    step = slopes / (values + shift)
+    left = radius**2 - float(step @ step)
+    if left >= 0:
+        if values[0] >= 0:
+            return np.asarray(step)
+        soft = np.where(values <= values[0] / 2, np.where(slopes < 0, -1.0, 1.0), 0.0)
+        return np.asarray(step + np.sqrt(left) / np.linalg.norm(soft) * soft)
+    low, high = shift, shift + float(np.linalg.norm(slopes)) / radius
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if np.linalg.norm(slopes / (values + middle)) > radius else (low, middle)
+    return np.asarray(slopes / (values + high))

@@ -56,8 +56,8 @@ def solve(
 
     Parameters
     ----------
-    x : (N, D) array_like, memory map or RowBlocks
-        Data. Memory maps and RowBlocks are streamed.
+    x : (N, D) array_like, memory map, RowBlocks, or Dask array or dataframe
+        Data. Memory maps and RowBlocks are streamed; blocks of Dask are summed over where they are.
     objective : Objective, optional
         `ELBO()` by default.
     beta : float, optional
@@ -136,12 +136,20 @@ def solve(
         dtype=dtype,
         on_failure=on_failure,
     )
-    options = Options(posed.free, accelerate, tol, max_maps, callback, record, progress)
+    options = Options(
+        posed.free, accelerate, tol, max_maps, callback, record, progress, generations=in_generations(posed, start)
+    )
     with deadline.within(check_time_limit(time_limit)):
         sites = initial_sites(posed, start, seed)
         solution, *_ = iterate(posed.problem, posed.tiling, sites, options)
     report_failure(solution, on_failure, stacklevel=3)
     return solution
+
+
+def in_generations(posed: Posed, start: npt.ArrayLike | FixedPoint | None) -> bool:
+    """Whether all tiles start at the mean, and split in generations."""
+    masses = posed.tiling.masses
+    return posed.free and start is None and posed.problem.bregman and bool((masses == masses[0]).all())
 
 
 def initial_sites(posed: Posed, start: npt.ArrayLike | FixedPoint | None, seed: int) -> Sites:
@@ -155,7 +163,9 @@ def initial_sites(posed: Posed, start: npt.ArrayLike | FixedPoint | None, seed: 
         start_at, size = problem.framed.coordinates(problem.data.mean), problem.data.radius
         if is_homogeneous(problem.objective):  # coordinates are in another unit than the data
             size = min(size, float(np.linalg.norm(start_at)))
-        psi = problem.framed.reconstructions(start_at + _JITTER * size * noise)
+        psi = problem.framed.reconstructions(
+            start_at + (0.0 if in_generations(posed, start) else _JITTER) * size * noise
+        )
     elif isinstance(start, str):
         check_choice(start, "start", ("data",))
         chosen = np.random.default_rng(seed).choice(len(rows), size=k, p=rows.weights)

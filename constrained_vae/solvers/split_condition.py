@@ -24,9 +24,10 @@ from ..problems.posterior import Tiles, responsibilities
 from ..problems.problem import Problem
 from .coordinates import roots
 
-_MAX_DENSE_DIM = 128  # dimensions up to which covariances are formed; above, Lanczos applies them without forming them
+MAX_DENSE_DIM = 128  # dimensions up to which covariances are formed; above, Lanczos applies them without forming them
 _COVARIANCE_ENTRIES = 2**23  # entries of a batch of covariances
 _DEVIATION_ENTRIES = 2**17, 2**20  # entries of a batch of deviations of rows from sites, in a cache or on a device
+_BATCHED_ENTRIES = 2**10  # entries of covariances up to which all are decomposed at once
 _ROUNDED = 1 + 1e-9  # a bound of an eigenvalue times this is one in spite of rounding
 _SINGLE_THREAD_PRODUCTS = 2**26  # multiplications of a covariance below which one thread computes it
 
@@ -66,6 +67,8 @@ def split_condition(
     psi: FloatArray,
     log_masses: FloatArray,
     may_split: npt.NDArray[np.bool_] | None = None,
+    *,
+    others: bool = True,
 ) -> SplitCondition:
     """The split condition (T9) at reconstructions psi (k, D) in the frame of the problem.
 
@@ -79,6 +82,8 @@ def split_condition(
         Log prior masses of the sites, in nats.
     may_split : (k,) bool array, optional
         The sites among which the one nearest to splitting is sought; all by default.
+    others : bool
+        Whether `top` is wanted; without it the sites that may not split take no time.
     """
     curvature = problem.framed.curvature(psi)
     if curvature is None:
@@ -86,17 +91,45 @@ def split_condition(
     whitening = np.sqrt(curvature)  # eigenvalues of (lambda grad^2 f)^1/2 Cov (lambda grad^2 f)^1/2, diagonal (k, D)
     eligible = np.ones(len(psi), dtype=bool) if may_split is None else may_split
     dim = psi.shape[1]
-    find = _dense if dim <= _MAX_DENSE_DIM else _lanczos
-    arguments = problem, psi, log_masses, whitening, eligible
-    # For many small matrices several threads are slower, because they wait for each other.
-    small = len(problem.data) * dim**2 < _SINGLE_THREAD_PRODUCTS
-    top, eigenvalue, site, axis = single_threaded(find, *arguments) if small else find(*arguments)
+    find = _dense if dim <= MAX_DENSE_DIM else _lanczos
+    arguments = problem, psi, log_masses, whitening, eligible, np.ones_like(eligible) if others else eligible
+    top, eigenvalue, site, axis = single_threaded(find, *arguments) if is_small(problem) else find(*arguments)
     # The sign of an eigenvector is arbitrary: its largest component is made positive, so that runs are reproducible.
     axis = axis * _sign(axis)
     settled = whitening[site] == 0
     direction = np.where(settled, 0.0, axis / np.where(settled, 1.0, whitening[site]))
     deviation = np.sqrt(max(eigenvalue, 0.0) / problem.framed.stiffness) * axis
     return SplitCondition(top, eigenvalue, site, direction * np.sqrt(max(eigenvalue, 0.0)), axis, deviation)
+
+
+def is_small(problem: Problem) -> bool:
+    """Whether matrix products are so small that several threads are slower, because they wait for each other."""
+    return len(problem.data) * problem.data.rows.dim**2 < _SINGLE_THREAD_PRODUCTS
+
+
+def split_axes(problem: Problem, psi: FloatArray, log_masses: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """The condition of every site of a Bregman energy in at most `MAX_DENSE_DIM` dimensions, from one pass.
+
+    Returns
+    -------
+    (k,), (k, D) arrays
+        Largest eigenvalue of each site, and one standard deviation of its data along the axis, in the coordinates of
+        the objective.
+    """
+    curvature = problem.framed.curvature(psi)
+    assert curvature is not None  # Bregman energies only
+    k, dim = psi.shape
+    group, whitening = max(1, _COVARIANCE_ENTRIES // dim**2), np.sqrt(curvature)
+    top, deviations = np.zeros(k), np.zeros((k, dim))
+    for start in range(0, k, group):
+        part = np.arange(start, min(start + group, k))
+        white = whitening[part]
+        matrices = white[:, :, None] * _covariances(problem, psi, log_masses, part) * white[:, None, :]
+        values, vectors = single_threaded(np.linalg.eigh, matrices)
+        top[part] = values[:, -1].clip(0)
+        signed = np.array([_sign(axis) * axis for axis in vectors[:, :, -1]])
+        deviations[part] = np.sqrt(top[part] / problem.framed.stiffness)[:, None] * signed
+    return top, deviations
 
 
 def _sign(axis: FloatArray) -> float:
@@ -144,34 +177,47 @@ _Found = tuple[float, float, int, FloatArray]
 
 
 def _dense(
-    problem: Problem, psi: FloatArray, log_masses: FloatArray, whitening: FloatArray, eligible: npt.NDArray[np.bool_]
+    problem: Problem,
+    psi: FloatArray,
+    log_masses: FloatArray,
+    whitening: FloatArray,
+    eligible: npt.NDArray[np.bool_],
+    wanted: npt.NDArray[np.bool_],
 ) -> _Found:
-    """Top eigenpairs of all sites from their covariances, a few sites at a time."""
+    """Top eigenpairs of the wanted sites from their covariances, a few sites at a time."""
     k, dim = psi.shape
     group = max(1, _COVARIANCE_ENTRIES // dim**2)
     top, axes = np.zeros(k), np.zeros((k, dim))
-    for start in range(0, k, group):
-        part = slice(start, start + group)
-        white = whitening[part]
-        matrices = white[:, :, None] * _covariances(problem, psi, log_masses, part) * white[:, None, :]
-        single_threaded(_decompose, matrices, start, eligible, top, axes)
+    sites = np.flatnonzero(wanted)
+    for some in np.split(sites, range(group, len(sites), group)) if len(sites) else ():
+        white = whitening[some]
+        matrices = white[:, :, None] * _covariances(problem, psi, log_masses, some) * white[:, None, :]
+        single_threaded(_decompose, matrices, some, eligible, top, axes)
     among = np.where(eligible, top, 0.0)
     site = int(among.argmax())
     return float(top.max()), float(among[site]), site, axes[site]
 
 
 def _decompose(
-    matrices: FloatArray, start: int, eligible: npt.NDArray[np.bool_], top: FloatArray, axes: FloatArray
+    matrices: FloatArray,
+    sites: npt.NDArray[np.intp],
+    eligible: npt.NDArray[np.bool_],
+    top: FloatArray,
+    axes: FloatArray,
 ) -> None:
-    """Write the top eigenpairs of sites from `start` on, except of sites that are certainly not the largest.
+    """Write the top eigenpairs of some sites, except of those that are certainly not the largest.
 
     Since lambda_max^4 <= tr M^4, few of the matrices are decomposed.
     """
+    if matrices.size <= _BATCHED_ENTRIES:
+        values, vectors = np.linalg.eigh(matrices)
+        top[sites], axes[sites] = values[:, -1], vectors[:, :, -1]
+        return
     size = np.abs(matrices).max(axis=(1, 2))
     unit = matrices / np.where(size, size, 1.0)[:, None, None]  # the fourth power of any unit is finite
     bound = _ROUNDED * size * np.sqrt(np.linalg.norm(unit @ unit, axis=(1, 2)))
     for n in np.argsort(-bound):
-        site = start + n
+        site = sites[n]
         if bound[n] <= top.max(initial=0.0, where=eligible):
             break
         if eligible[site] or bound[n] > top.max():
@@ -179,13 +225,12 @@ def _decompose(
             top[site], axes[site] = values[-1], vectors[:, -1]
 
 
-def _covariances(problem: Problem, psi: FloatArray, log_masses: FloatArray, part: slice) -> FloatArray:
+def _covariances(problem: Problem, psi: FloatArray, log_masses: FloatArray, some: npt.NDArray[np.intp]) -> FloatArray:
     """Cov_a = sum_i w_ia (x_i - psi_a)(x_i - psi_a)^T of some sites, (g, D, D), in one pass; zero for a dead site.
 
     Differences from psi_a are squared, so that a narrow site far from the origin loses no digits.
     """
-    start, stop, _ = part.indices(len(psi))
-    sums = to_host(problem.total(_deviation_moments, psi, log_masses, psi[part], start, stop))
+    sums = to_host(problem.total(_deviation_moments, psi, log_masses, psi[some], some))
     mass = sums[:, -1:, -1:]
     sums = sums / np.where(mass > 0, mass, 1.0)
     shift = sums[:, -1, :-1]  # deviation of the mean from psi_a, zero at a fixed point
@@ -193,23 +238,30 @@ def _covariances(problem: Problem, psi: FloatArray, log_masses: FloatArray, part
     return covariances
 
 
-def _deviation_moments(block: Block, tiles: Tiles, centres: Array, start: int, stop: int) -> Array:
-    """sum_i rho_i q_ia (x_i - psi_a, 1)(x_i - psi_a, 1)^T of sites start to stop, (g, D + 1, D + 1)."""
-    xp, q, dim = array_namespace(centres), responsibilities(block, tiles).T, centres.shape[1]
+def _deviation_moments(block: Block, tiles: Tiles, centres: Array, some: Array) -> Array:
+    """sum_i rho_i q_ia (x_i - psi_a, 1)(x_i - psi_a, 1)^T of some sites, (g, D + 1, D + 1)."""
+    xp, q, dim = array_namespace(centres), responsibilities(block, tiles).T[some], centres.shape[1]
     points = xp.concat([block.x, xp.ones_like(block.x[:, :1])], axis=1)
     origins = xp.concat([centres, xp.zeros_like(centres[:, :1])], axis=1)[:, None]
     group = max(1, _DEVIATION_ENTRIES[not on_host(points)] // (len(points) * (dim + 1)))
-    found = []
-    for first in range(start, stop, group):
-        last = min(first + group, stop)
-        scaled = points - origins[first - start : last - start]  # (g, n, D + 1)
-        scaled *= xp.sqrt(q[first:last])[:, :, None]
+    found, weights = [], xp.sqrt(q)[:, :, None]
+    memory = xp.empty((min(group, len(centres)), *points.shape))  # new memory for every group takes longer than its use
+    for first in range(0, len(centres), group):
+        scaled = memory[: len(centres) - first]
+        scaled[...] = points
+        scaled -= origins[first : first + group]
+        scaled *= weights[first : first + group]
         found.append(xp.matmul(scaled.transpose(0, 2, 1), scaled))
     return xp.concat(found)
 
 
 def _lanczos(
-    problem: Problem, psi: FloatArray, log_masses: FloatArray, whitening: FloatArray, eligible: npt.NDArray[np.bool_]
+    problem: Problem,
+    psi: FloatArray,
+    log_masses: FloatArray,
+    whitening: FloatArray,
+    eligible: npt.NDArray[np.bool_],
+    wanted: npt.NDArray[np.bool_],
 ) -> _Found:
     """Top eigenpair over all sites together, by Lanczos on the block-diagonal operator of covariances, never formed."""
     k, dim = psi.shape
@@ -238,7 +290,9 @@ def _lanczos(
         return float(values[0]), site, parts[site] / np.linalg.norm(parts[site])
 
     alive = np.asarray(mass > 0)
-    top, site, axis = largest(alive)
+    if not (wanted & alive).any():
+        return 0.0, 0.0, 0, np.eye(dim)[0]
+    top, site, axis = largest(wanted & alive)
     if eligible[site]:
         return top, top, site, axis
     if not (eligible & alive).any():

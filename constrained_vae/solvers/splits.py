@@ -23,7 +23,9 @@ def kick(it: Iteration) -> bool:
     """Test the split condition (T9); split a site past it along its unstable axis (T13). Return whether it did."""
     point, sites, free = it.here, it.current_sites(), it.options.free
     log_masses = to_host(point.log_masses)
-    condition = split_condition(it.problem, sites.decoder, log_masses, sites.can_split(free))
+    condition = split_condition(
+        it.problem, sites.decoder, log_masses, sites.can_split(free), others=not it.options.rough
+    )
     it.condition = condition
     if not it.options.split or excess(condition) == 0:
         return False

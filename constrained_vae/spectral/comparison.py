@@ -10,10 +10,20 @@ import numpy as np
 import numpy.typing as npt
 from tqdm.auto import tqdm
 
-from .._utils import deadline
+from .._utils import deadline, memory
 from .._utils.blas import single_threaded
-from .._utils.checks import check_count, check_flag, check_names, check_seed, check_sequence, check_time_limit, shown
+from .._utils.checks import (
+    TooLargeError,
+    check_count,
+    check_flag,
+    check_names,
+    check_seed,
+    check_sequence,
+    check_time_limit,
+    shown,
+)
 from .._utils.interrupts import deferred_interrupts
+from ..data.graphs import is_lazy
 from ..phases.branch import Branch
 from ..results.fixed_point import FixedPoint
 from ..results.status import NotConvergedWarning
@@ -117,6 +127,11 @@ def compare_spectral(
     if not solutions:
         raise ValueError("the branch is empty: solve at least one temperature")
     n = len(solutions[0].weights)
+    if is_lazy(solutions[0].x) and n * solutions[0].x.shape[1] > memory.LARGEST:
+        raise TooLargeError(
+            f"k-means and mixtures need the {n} rows at once: solve a sample of them, for example x[::100].compute(), "
+            "or take spectrum(solution), which makes one pass"
+        )
     names = (affinities,) if isinstance(affinities, str) else tuple(check_sequence(affinities, "affinities", str))
     if not set(names) <= set(_AFFINITIES) or len(set(names)) < len(names):
         raise ValueError(f"affinities must be some of {_AFFINITIES}, each once, got {shown(affinities)}")
@@ -142,7 +157,7 @@ def compare_spectral(
     def compare(s: FixedPoint) -> SpectralComparison:
         distinct = len(s.distinct)
         k = min(distinct, n) if n_clusters is None else n_clusters
-        partitions = {"solution": s.labels}
+        partitions = {"solution": np.asarray(s.labels)}
         for name in names:
             partitions[name], count = _spectral(name, s, k, seed)
             if partitions[name][0] == UNDETERMINED and count:

@@ -83,6 +83,7 @@ BAD = {
         (["--side", "1"], "side must be at least 2 tiles, got 1"),
         (["--betas", "-1"], "betas must be positive numbers, got [-1.0]"),
         (["--n", "5000"], "n must be a whole number of at most 1797"),
+        (["--data", "four_clusters"], "--data wants grey images, such as digits, got 'four_clusters'"),
     ],
     figure2: [
         (["--data", "nowhere.npy"], "nowhere.npy"),
@@ -104,10 +105,12 @@ BAD = {
     ],
     spectral: [
         (["--count", "2"], "count must be at least 3 temperatures, got 2"),
+        (["--data", "two_points"], "--data wants data with labels of at least two classes, which --labels names"),
         (["--n-tiles", "0"], "n_tiles"),
     ],
     constraints: [
-        (["--data", "nowhere.npy"], "--data wants digits"),
+        (["--data", "nowhere.npy"], "nowhere.npy"),
+        (["--data", "four_clusters"], "--data wants grey images with labels, such as digits, got 'four_clusters'"),
         (["--n", "0"], "n must be a whole number of at least 1"),
         (["--n", "3000"], "n must be a whole number of at most 1797"),
         (["--rate", "0"], "rate must be between 0 and 1.099"),
@@ -266,3 +269,34 @@ def test_a_picture_with_the_same_pixels_is_not_written_again(tmp_path):
     path.write_bytes(b"no picture")
     _command.write_png(str(path), figure(1))
     assert path.read_bytes() == written
+
+
+@pytest.mark.parametrize(
+    ("columns", "labels"), [(("a", "$b"), ["a", "\\$b"]), (None, ["$x_1$", "$x_2$"]), (("a",), ["a", ""])]
+)
+def test_axes_have_the_names_of_columns(columns, labels):
+    x = np.zeros((2, 2 if columns is None else len(columns)))
+    assert _command.plane_names(cv.datasets.DataSet(x, "t", columns=columns)).tolist() == labels
+
+
+@pytest.mark.parametrize("figure", [figure1, slow(constraints)], ids=title)
+def test_images_of_ones_own(tmp_path, figure):
+    digits = cv.datasets.digits(40)
+    images = 3 * digits.x.reshape(40, 8, 8)[:, 1:7]
+    np.savez(tmp_path / "own.npz", data=images, target=digits.labels)
+    small = [*SMALL[figure], "--n", "30"]
+    status, arrays, settings = run(figure, tmp_path, "--data", str(tmp_path / "own.npz"), small=small)
+    assert (status, settings["data"], settings["n_points"]) == (0, "own", 30)
+    assert arrays["image_shape"].tolist() == [6, 8]
+    assert arrays["levels"].tolist() == [0, images[:30].max()]
+
+
+def test_a_table_with_labels_in_the_spectral_figure(tmp_path, capsys):
+    points = cv.datasets.four_clusters(6)
+    lines = [f"{a},{b},{a - b},kind {k}" for (a, b), k in zip(points.x, points.labels, strict=True)]
+    (tmp_path / "own.csv").write_text("\n".join(["a,b,c,kind", *lines]))
+    small = ["--n-tiles", "4", "--count", "3", "--data", str(tmp_path / "own.csv"), "--labels", "kind"]
+    status, arrays, settings = run(spectral, tmp_path, "--standardize", small=small)
+    assert (status, settings["sets"], arrays["sets"].tolist()) == (0, ["own"], ["own"])
+    np.testing.assert_array_equal(arrays["own_partition_truth"], points.labels)
+    assert "kernels.png" not in capsys.readouterr().out  # the set is not in the plane

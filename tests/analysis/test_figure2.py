@@ -109,6 +109,7 @@ def test_other_dimensions_are_drawn_in_the_plane(tmp_path, rng, dim):
     status, arrays, settings = run(figure2, tmp_path, *options)
     assert status == 0
     assert settings["dim"] == dim
+    assert arrays["axes"].tolist() == {1: ["$x_1$", ""], 5: ["principal component 1", "principal component 2"]}[dim]
     assert arrays["points"].shape == (20, 2)
     if dim > 1:  # principal components: uncorrelated, the first of largest variance
         covariance = np.cov(arrays["points"].T)

@@ -105,7 +105,7 @@ def test_the_bits_do_not_depend_on_the_other_points():
 @given(
     seed=st.integers(0, 2**32 - 1),
     N=st.integers(1, 150),
-    dim=st.integers(1, 2),
+    dim=st.integers(1, 3),
     log_lam=st.floats(-3, 9),
     log_side=st.floats(-9, 1),
     unit=st.sampled_from([1.0, 1e3, 1e-140, 1e140]),

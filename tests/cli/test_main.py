@@ -379,6 +379,10 @@ def test_without_time_the_code_is_1_and_results_are_written(command, tmp_path, c
             ["train", "digits", *KAPPA, "--model", "vae", "--likelihood", "gaussian"],
             "--likelihood belongs to --model mlp",
         ),
+        (
+            ["train", "two_points", *KAPPA, "--likelihood", "poisson"],
+            "take solve, sweep or rate_distortion, with ELBO(",
+        ),
         (["train", "digits", *KAPPA, "--model", "vae", "--draws", "9"], "--draws belongs to --model convdraw, got"),
         (["train", "digits", *KAPPA, "--model", "vae", "--task", "rotate"], "--task rotate wants --model convdraw"),
         (["train", "digits", *KAPPA, "--model", "vae", "--out", "r.npz"], "--out must be a .pt or .json file"),

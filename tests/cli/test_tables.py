@@ -12,6 +12,7 @@ from sklearn.datasets import load_iris, load_wine
 
 import constrained_vae as cv
 from constrained_vae.cli.main import main
+from tests.helpers.marks import slow
 
 MESSY = """\
 id;length;width;kind;height
@@ -58,6 +59,7 @@ def small(command, folder):
         "transitions": ["--n-tiles", "4", "--limit", "1"],
         "frontier": ["--betas", "2:3:2", "--gap", "0.1"],
         "train": ["--kappa", "1.5", "--steps", "5", "--hidden", "3"],
+        "suggest": ["--most", "4"],
     }[command]
     return [*found, "--out", folder / f"{command}.json", "--plot", folder / f"{command}.png"]
 
@@ -69,7 +71,7 @@ CHOICES = {
 }
 
 
-@pytest.mark.parametrize("command", ["solve", "sweep", "transitions", "frontier", "train"])
+@pytest.mark.parametrize("command", ["solve", "sweep", "transitions", "frontier", "train", "suggest"])
 @pytest.mark.parametrize("name", CHOICES)
 def test_tables_go_through_every_command(name, command, tables, tmp_path, capsys):
     options, (n, d) = CHOICES[name]
@@ -84,6 +86,20 @@ def test_tables_go_through_every_command(name, command, tables, tmp_path, capsys
         first = {"iris": "sepal length (cm)", "wine": "alcohol", "messy": "length"}[name]
         assert first in said.out
         assert "adjusted Rand index with the labels" in said.out
+    if command == "suggest":
+        assert found["columns"]["n_reconstructions"][:1] == {"iris": [2], "wine": [3], "messy": []}[name]
+
+
+@pytest.mark.parametrize("name", [slow("iris"), slow("wine"), "messy"])
+def test_a_table_becomes_a_page(name, tables, tmp_path, capsys):
+    options, (n, d) = CHOICES[name]
+    assert run("explore", tables / f"{name}.csv", *options, "--out", tmp_path / "page.html") == 0
+    assert f"{n} points of {d} dimensions" in (tmp_path / "page.html").read_text()
+    assert (tmp_path / "page.html").stat().st_size < 2e6
+    capsys.readouterr()
+    assert run("explore", tables / f"{name}.csv", "--out", tmp_path / "none.html") == 2  # there are labels among them
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not (tmp_path / "none.html").exists()
 
 
 def test_estimate_takes_a_table(tables, capsys):

@@ -56,7 +56,7 @@ def test_the_page_needs_nothing_else_and_no_text_ends_its_script(explorer):
 def test_a_notebook_shows_a_frame_and_elsewhere_a_picture(explorer, tmp_path):
     shown = explorer._repr_mimebundle_()
     assert set(shown) == {"text/html", "image/png", "text/plain"}
-    inside = re.search(r'srcdoc="(.*?)" style', shown["text/html"], flags=re.DOTALL).group(1)
+    inside = re.search(r'srcdoc="(.*?)" title', shown["text/html"], flags=re.DOTALL).group(1)
     assert html.unescape(inside) == explorer.page
     assert repr(explorer) == "Explorer(40 temperatures, beta 0.1 to 10)"
     assert explorer.plot().get_xscale() == "log"
@@ -73,6 +73,13 @@ def test_images_lines_one_point_and_data():
     line = data_of(cv.explore(cv.sweep([[-1.0], [1.0]], betas=[2.0, 0.5], n_tiles=2), names=["length"]).page)
     assert line["axes"] == ["length", ""]
     data_of(cv.explore(cv.sweep([[1.0, 2.0]], betas=[1.0], n_tiles=2)).page)
+
+
+def test_a_data_set_names_its_columns_and_the_shape_of_its_images():
+    table = cv.datasets.DataSet(PLANE, "t", columns=("length", "$ width"))
+    for found in (cv.explore(table, spectral=False), cv.explore(cv.sweep(table, betas=[2.0, 1.0], n_tiles=2))):
+        assert data_of(found.page)["axes"] == ["length", "$ width"]
+    assert cv.explore(cv.datasets.digits(12), spectral=False).image_shape == (8, 8)
 
 
 @pytest.mark.parametrize(

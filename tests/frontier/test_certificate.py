@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 import constrained_vae as cv
+from constrained_vae.backends import numba, reference
+from constrained_vae.frontier import certificate
 from constrained_vae.frontier.hierarchy import group_means
 from constrained_vae.frontier.masses import best_masses
 from tests.helpers.attacks import best_attack, data_sets, free_energy
@@ -29,7 +31,7 @@ def attack(data, log_beta, seed):
     for bounds in (best.certificate, cv.certify(rough), cv.certify(single)):
         assert bounds.lower <= F + _ROUNDING * (1 + abs(F))
         assert bounds.rigorous or x.shape[1] > 2
-    assert best.certificate.rigorous is (x.shape[1] <= 2)
+    assert best.certificate.rigorous or x.shape[1] > 2
 
 
 @settings(max_examples=5)
@@ -89,6 +91,24 @@ def test_means_of_groups_hold_every_centroid_of_a_ward_tree(rng):
     assert len(some) < 2000
     for centre in (many[:2000].mean(axis=0), many[2000:].mean(axis=0)):
         assert np.abs(some - centre).sum(axis=1).min() < 0.2  # of a sample
+
+
+@pytest.mark.parametrize("dim", [2, 4])
+def test_many_data_take_the_compiled_backend_and_some_of_them_as_starts(dim, rng, monkeypatch):
+    """Both change the time only: the bounds are those of the plain backend from all starts, to rounding."""
+    x = rng.normal(size=(3000, dim)) + 3 * rng.integers(0, 2, size=(3000, 1))
+    solution = cv.solve(x, beta=0.4, n_tiles=4)
+    monkeypatch.setattr(certificate, "_PAIRS", 900 * 3000)
+    monkeypatch.setattr(certificate, "MAX_CLIMBERS", 300)
+    seen = []
+    monkeypatch.setattr(numba, "coverage", lambda *a, **k: seen.append(len(a[3])) or reference.coverage(*a, **k))
+    some = cv.certify(solution)
+    assert 1000 < max(seen) < len(x) + 200  # means of groups are as many
+    monkeypatch.setattr(certificate, "_MANY", 10**9)
+    monkeypatch.setattr(certificate, "_PAIRS", 2**31)
+    every = cv.certify(solution)
+    assert some.rigorous is every.rigorous is (dim == 2)
+    assert (some.upper, some.lower) == pytest.approx((every.upper, every.lower), abs=2e-8)
 
 
 def test_bounds_of_float32_are_those_of_the_recomputed_free_energy(rng):

@@ -224,7 +224,7 @@ def test_float32_stays(rng):
         ({"hidden": 5}, "hidden must be a tuple of widths"),
         ({"hidden": (5, 0)}, "hidden must be a whole number of at least 1"),
         ({"activation": "sine"}, "activation must be one of"),
-        ({"likelihood": "poisson"}, "likelihood must be one of"),
+        ({"likelihood": "cauchy"}, "likelihood must be one of"),
         ({"dtype": np.float16}, "dtype must be float64 or float32"),
         ({"seed": -1}, "seed"),
     ],

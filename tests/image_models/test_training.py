@@ -61,6 +61,11 @@ def test_every_objective_trains_every_model(options, model):
         np.testing.assert_allclose(parts.sum(axis=1), found.history.kl, rtol=1e-12)
 
 
+def test_a_run_draws_its_training():
+    found = run(RE)
+    assert found.plot().lines[0].get_ydata()[-1] == found.history.column("distortion")[-1]
+
+
 def test_a_conditional_model_learns_an_augmented_task():
     task = MnistRotate(DIGITS)
     draw = ConvDRAW((1, 8, 8), 4, 2, steps=2, context_size=task.context_size)
