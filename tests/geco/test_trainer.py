@@ -531,7 +531,7 @@ def test_arrays_of_cupy():
         ),
         ({"multipliers": {"RE": 1.0}}, "multipliers must be an instance of Multiplier"),
         ({"likelihood": "bernoulli"}, r"the Bernoulli likelihood wants data in \[0, 1\]"),
-        ({"likelihood": "poisson"}, "likelihood must be one of"),
+        ({"likelihood": "poisson"}, "take solve, sweep or rate_distortion"),
         ({"activation": "sine"}, "activation must be one of"),
         ({"latent_dim": 0}, "latent_dim"),
         ({"learning_rate": 0.0}, "learning_rate must be positive"),
