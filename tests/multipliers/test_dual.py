@@ -10,6 +10,7 @@ from hypothesis import given, settings, strategies as st
 from sklearn.linear_model import LogisticRegression
 
 import constrained_vae as cv
+from constrained_vae.backends import numba
 from constrained_vae.multipliers.search import Search
 from constrained_vae.problems.problem import Problem
 from tests.helpers.marks import slow
@@ -77,8 +78,9 @@ def test_from_a_start_the_multiplier_moves_while_reconstructions_converge(square
 
 
 def passes(monkeypatch):
-    """Counts evaluations of the map."""
+    """Counts evaluations of the map, one by one: no quick steps are taken."""
     count, evaluate = [0], Problem.expectations
+    monkeypatch.setattr(numba, "are_quick", lambda *_: False)
 
     def counting(*arguments):
         count[0] += 1
