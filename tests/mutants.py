@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[1]
 BUILD = ROOT / "build" / "mutants"
 CODE = [
     "solvers/loop.py", "solvers/convergence.py", "solvers/split_condition.py", "phases/transitions.py",
-    "frontier/optimum.py", "frontier/coverage.py", "frontier/cover.py", "frontier/verify.py", "geco/multiplier.py",
+    "frontier/optimum.py", "frontier/coverage.py", "frontier/proof.py", "frontier/verify.py", "geco/multiplier.py",
 ]  # fmt: skip
 TESTS = ["tests/solvers", "tests/phases", "tests/frontier", "tests/geco/test_multiplier.py", "tests/latent"]
 _SLOWEST = 60.0  # seconds of the tests that a mutant is given

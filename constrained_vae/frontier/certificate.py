@@ -25,11 +25,10 @@ from ..problems.problem import Problem
 from ..results.fixed_point import FixedPoint
 from ..results.status import NotConvergedWarning
 from ..solvers.convergence import Convergence
-from . import flat, proof_files
+from . import proof_files
 from .coverage import MAX_CLIMBERS, Coverage, rounding_of_energies
 from .hierarchy import group_means
 
-_MAX_PROOF_DIM = 3  # dimensions up to which a supremum is proven
 _MAX_STIFFNESS = 1e100  # of which the proof takes the cube
 _PROOF_TOL = 1e-8  # accuracy of that proof, in nats
 _ROUNDED = 64  # highest maxima of log c whose rounding is computed
@@ -55,8 +54,8 @@ class Certificate:
         Point at which c is largest, in units of x: the best place for one more reconstruction.
     rigorous : bool
         Whether lower <= F* <= upper + rounding is proven, with an error term for the rounding of float64 (`save` proves
-        it in ball arithmetic). The proof is by branch and bound, in one and two dimensions; `certify` tries it also in
-        three, and for data of any dimension that lie in a space of three. Otherwise the supremum of c is heuristic: the
+        it in ball arithmetic). The proof is by branch and bound, for data that lie in a space of at most three
+        dimensions, if it does not need too many boxes. Otherwise the supremum of c is heuristic: the
         largest of the maxima that are found by ascent from data points, reconstructions, and means of groups of both.
     rounding : float
         Rounding error of F and of log sup c, in nats.
@@ -166,7 +165,6 @@ def certify(solution: FixedPoint, *, time_limit: float | None = None) -> Certifi
         with deadline.within(time_limit):
             found, coverage, tops, _ = data.look(sites.decoder, sites.masses)
             found = data.proven(found, coverage, np.concatenate([sites.decoder, tops]), _PROOF_TOL)
-            found = found if found.rigorous else data.proven_beyond_the_plane(found, coverage, tops)
     except deadline.TimeUp:
         found = found or data.glance(sites.decoder, sites.masses)
         warnings.warn(f"time_limit={time_limit:g}: no better bound was found", NotConvergedWarning, stacklevel=2)
@@ -337,7 +335,7 @@ class DataPasses:
     def proven(self, certificate: Certificate, coverage: Coverage, peaks: FloatArray, accuracy: float) -> Certificate:
         """The certificate with a proven bound, if branch and bound finds one (T14)."""
         framed = self.problem.framed
-        if not is_provable(framed, self.x.shape[1]):
+        if not is_provable(framed):
             return certificate
         trivial = self.trivial_bound(coverage)
         accuracy += 2 * certificate.rounding
@@ -348,21 +346,10 @@ class DataPasses:
         where = self.problem.data.frame.outward(top)
         return Certificate(certificate.upper, certificate.upper - bound - rounding, where, rounding <= bound, rounding)
 
-    def proven_beyond_the_plane(self, certificate: Certificate, coverage: Coverage, tops: FloatArray) -> Certificate:
-        """The certificate with a bound of data in a space of at most three dimensions, if there is one (T14)."""
-        framed, rounding = self.problem.framed, certificate.rounding
-        if self.x.shape[1] <= _MAX_PROOF_DIM or framed.quadratic is None or framed.stiffness > _MAX_STIFFNESS:
-            return certificate
-        height = float(coverage(tops[:1])[0])
-        bound = max(flat.bound(self.x, coverage.log_shares, framed.quadratic, height, _PROOF_TOL), 0.0)
-        if not rounding <= bound < np.inf:
-            return certificate
-        return replace(certificate, lower=certificate.upper - bound - rounding, rigorous=True)
 
-
-def is_provable(objective: FramedObjective, dim: int) -> bool:
-    """Whether branch and bound is tried for a supremum of the coverage in so many dimensions."""
-    return dim <= _MAX_PROOF_DIM and objective.quadratic is not None and objective.stiffness <= _MAX_STIFFNESS
+def is_provable(objective: FramedObjective) -> bool:
+    """Whether branch and bound is tried for a supremum of the coverage."""
+    return objective.quadratic is not None and objective.stiffness <= _MAX_STIFFNESS
 
 
 def collapsed_coverage(problem: Problem) -> tuple[Coverage, Block, FloatArray]:

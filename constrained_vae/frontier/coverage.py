@@ -23,7 +23,7 @@ from ..latent.sites import coincident
 from ..objectives.base import FramedObjective
 from ..objectives.decoder_update import minimise
 from ..problems.posterior import energies
-from .proof import supremum
+from .proof import MOST_DIMENSIONS, of_flat, supremum
 
 MAX_CLIMBERS = 2000  # number of points, those of largest coverage, from which maxima are sought
 _SAME_START = 0.15  # distance, in units of the resolution, within which only the highest start climbs
@@ -195,13 +195,15 @@ class Coverage:
         """An upper bound of log c, higher by `accuracy` than the largest value found, and the point (D,) of that value.
 
         `points` (N, D) are the data, and `peaks` (n, D) points at which log c is large. The bound includes the rounding
-        of log c; `accuracy` must exceed it. The bound is infinite if branch and bound gives up (`proof`).
+        of log c; `accuracy` must exceed it. It is infinite if branch and bound gives up (`proof`), or if the data lie
+        in no space of three dimensions.
         """
         heights = self(peaks)
         best = int(heights.argmax())
         rounding = np.broadcast_to(self.rounding_of_shares, self.log_shares.shape)
         data = np.asarray(points, np.float64), self.log_shares, rounding, self.objective.stiffness / 2
-        return supremum(*data, float(heights[best]), peaks[best], accuracy)
+        find = supremum if points.shape[1] <= MOST_DIMENSIONS else of_flat
+        return find(*data, float(heights[best]), peaks[best], accuracy)
 
 
 def _expected(rises: FloatArray, before: FloatArray) -> FloatArray:

@@ -238,7 +238,7 @@ class _Dual:
         starts = starts[np.argsort(-coverage(starts), kind="stable")[:_STARTS]]
         tops, heights = coverage.maxima(starts)
         bound, proven = float(heights[0]), False
-        if is_provable(objective, x.shape[1]):
+        if is_provable(objective):
             limit = coverage.bound(x, tops, _ACCURACY)[0]
             bound, proven = (limit, True) if np.isfinite(limit) else (bound, False)
         ends = [mean - z * error for mean, error in self._means(x, log_alpha, tops)]

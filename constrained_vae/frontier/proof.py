@@ -19,6 +19,8 @@ A box that is too large for this has the sum whose terms have the least distance
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 
@@ -27,10 +29,25 @@ from .._utils.arrays import FloatArray
 from ..backends import compiled
 from ..backends.expansions import Expansions
 
+MOST_DIMENSIONS = 3  # in which a proof is tried
 _MAX_BOXES = 2**22  # number of boxes after which branch and bound gives up
 _WORK = 2**27  # boxes times rows between two looks at the deadline
-_MAX_HALVINGS = 60  # number of halvings, of all axes together, after which branch and bound gives up
+_MAX_HALVINGS = 30  # number of halvings for each axis, or for two if there is one, after which it gives up
+_MAX_SOLID_BOXES, _MAX_PAIRS = 2**20, 2**35  # the same in three dimensions, and boxes times rows there
+_LARGEST = 2**24  # entries of the data of which a singular value decomposition is computed
+_FLAT = 1e-6  # nats: lambda times the largest squared distance from a space up to which the data count as flat
+_POSITIVE = 1e-10  # least eigenvalue of A, in units of the bends
+_BISECTIONS = 50  # after which a shift is accurate enough
 _EPS = float(np.finfo(np.float64).eps)
+
+
+class Cover(NamedTuple):
+    """Boxes (n, D) from `low` to `high`, bounds (n,) of log c, and shifts (n,) for `verify.py`, NaN for a wide box."""
+
+    low: FloatArray
+    high: FloatArray
+    bounds: FloatArray
+    shifts: FloatArray
 
 
 def supremum(
@@ -41,6 +58,8 @@ def supremum(
     height: float,
     where: FloatArray,
     accuracy: float,
+    error: float = 4.0,
+    covers: list[Cover] | None = None,
 ) -> tuple[float, FloatArray]:
     """An upper bound of log c, higher by `accuracy` than the largest value found, and the point (D,) of that value.
 
@@ -56,21 +75,26 @@ def supremum(
         The largest value known, and its point.
     accuracy : float
         In nats. The bound is infinite if it would need too many boxes.
+    error : float
+        Error of a point relative to its norm, in units of eps; 4 for a point that was moved to the frame.
+    covers : list, optional
+        Boxes that cover the data are appended to it, with their bounds.
     """
     backend = compiled()
     near = getattr(backend, "order", lambda x: None)(points)  # rows beside each other, of which most are left out
     if near is not None:
         points, log_shares, rounding = points[near], log_shares[near], rounding[near]
-    raised, lowered = outward(points, log_shares, rounding, lam)
+    raised, lowered = outward(points, log_shares, rounding, lam, error)
     ceiling = height + accuracy
     low, high = points.min(axis=0), points.max(axis=0)
     span, dim = high - low, points.shape[1]
     margin = 4 * _EPS * np.maximum(np.abs(low), np.abs(high))  # rounding of the centres
     boxes, count = np.zeros((1, dim), dtype=np.int64), 0  # numbers of the boxes of a level along every axis
+    most = _MAX_BOXES if dim < 3 else min(_MAX_SOLID_BOXES, _MAX_PAIRS // len(points))
     halvings = np.zeros(dim, dtype=np.int64)
-    while halvings.sum() <= _MAX_HALVINGS:
+    while halvings.sum() <= _MAX_HALVINGS * max(dim, 2):
         count += len(boxes)
-        if count > _MAX_BOXES:
+        if count > most:
             break
         side = span / 2**halvings
         half = side / 2 + margin
@@ -85,7 +109,17 @@ def supremum(
             if found.values[best] > height:
                 height, where = float(found.values[best]), centres[best]
                 ceiling = max(ceiling, height + accuracy)
-            left.append(part[~(upper_bounds(found, len(points), lowered, half) <= ceiling)])
+            bounds = upper_bounds(found, len(points), lowered, half)
+            open_ones = ~(bounds <= ceiling)
+            left.append(part[open_ones])
+            if covers is not None:
+                done = part[~open_ones]
+                start, end = (np.where(k == 2**halvings, high, low + side * k) for k in (done, done + 1))
+                finished = Expansions(*(column[~open_ones] for column in found))
+                shifts, rises = _shifts(*_quadratic(finished, lowered, half))
+                bounds = upper_bounds(finished, len(points), lowered, half, rises)
+                shifts[~np.isfinite(finished.moments[:, 1])] = np.nan
+                covers.append(Cover(start, end, bounds, shifts / (half @ half)))
         boxes = np.concatenate(left)
         if not len(boxes):
             return ceiling, where
@@ -95,40 +129,95 @@ def supremum(
     return np.inf, where
 
 
-def outward(points: FloatArray, log_shares: FloatArray, rounding: FloatArray, lam: float) -> tuple[FloatArray, float]:
+def of_flat(
+    x: FloatArray,
+    log_shares: FloatArray,
+    rounding: FloatArray,
+    lam: float,
+    height: float,
+    where: FloatArray,
+    accuracy: float,
+) -> tuple[float, FloatArray]:
+    """`supremum` of data x (N, D) near a space of three dimensions through the origin; infinite for other data.
+
+    An orthogonal projection P makes no distance longer, so that c(y) is at most the sum over P x_i at P y, for any data
+    and any P: the supremum over the space is a bound. It is too large by at most lambda times the largest squared
+    distance of a point from the space.
+    """
+    if x.size > _LARGEST:
+        return np.inf, where
+    axes = np.linalg.svd(x, full_matrices=False)[2][:MOST_DIMENSIONS]
+    flat = x @ axes.T
+    if lam * np.square(x - flat @ axes).sum(axis=1).max() > _FLAT:
+        return np.inf, where
+    # The axes are orthonormal to some eps, and every coordinate of a point is a sum with D roundings.
+    roundings = 4.0 + 4 * x.shape[1]
+    shorter = lam * (1 - 4 * roundings * _EPS)
+    bound, top = supremum(flat, log_shares, rounding, shorter, height, axes @ where, accuracy, roundings)
+    return bound, top @ axes
+
+
+def outward(
+    points: FloatArray, log_shares: FloatArray, rounding: FloatArray, lam: float, error: float = 4.0
+) -> tuple[FloatArray, float]:
     """Shares and a multiplier whose log c, as it is computed, is nowhere below the exact one of the data.
 
-    A point x of the frame has an error of 4 eps ||x||, which changes H = lambda d^2 by at most
-    8 eps sqrt(lambda) ||x|| sqrt(H) + 16 eps^2 lambda ||x||^2; and 2 sqrt(H) <= 1 + H. The squared distance and the
-    difference of share and energy have relative errors of D + 4 roundings.
+    A point x of the frame has an error of e = 4 eps ||x||, which changes H = lambda d^2 by at most
+    2 sqrt(lambda) e sqrt(H) + lambda e^2; and 2 sqrt(H) <= 1 + H. The squared distance and the difference of share and
+    energy have relative errors of D + 4 roundings.
     """
-    reach = np.sqrt(lam) * np.linalg.norm(points, axis=1)
-    raised = log_shares + rounding + 4 * _EPS * (reach + 4 * _EPS * reach**2 + np.abs(log_shares) + 1)
-    return raised, lam * (1 - _EPS * (points.shape[1] + 8 + 4 * float(reach.max())))
+    off = error * np.sqrt(lam) * np.linalg.norm(points, axis=1)
+    raised = log_shares + rounding + _EPS * (off + _EPS * off**2 + 4 * np.abs(log_shares) + 4)
+    return raised, lam * (1 - _EPS * (points.shape[1] + 8 + float(off.max())))
 
 
-def upper_bounds(found: Expansions, rows: int, lam: float, half: FloatArray) -> FloatArray:
-    """Upper bounds (n,) of log c of so many rows in boxes with half sides (D,); infinite or NaN where there is none."""
+def upper_bounds(
+    found: Expansions, rows: int, lam: float, half: FloatArray, rises: FloatArray | None = None
+) -> FloatArray:
+    """Upper bounds (n,) of log c of so many rows in boxes with half sides (D,); infinite or NaN where there is none.
+
+    The quadratic part rises along each of its axes as far as R, unless bounds `rises` (n,) of it in a ball are given.
+    """
     stiffness, radius = 2 * lam, float(np.linalg.norm(half))
     second, third = found.moments.T
     with np.errstate(over="ignore", invalid="ignore"):
-        # In units of the half-diagonal.
-        slopes = stiffness * radius * found.shifts
-        bends = (stiffness * radius) ** 2 * found.covariances
-        bends[:, np.arange(len(half)), np.arange(len(half))] -= stiffness * radius**2
-        finite = np.isfinite(third)
-        h, axes = np.linalg.eigh(np.where(finite[:, None, None], bends, 0.0))
-        g = np.abs(np.einsum("nd,nde->ne", slopes, axes))
-        inside = g < -h  # the largest value of g t + h t^2 / 2 for |t| <= 1
-        rise = np.where(inside, g**2 / np.where(inside, -2 * h, 1.0), g + h / 2).sum(axis=1)
+        if rises is None:
+            g, h = _quadratic(found, lam, half)
+            inside = g < -h  # the largest value of g t + h t^2 / 2 for |t| <= 1
+            rises = np.where(inside, g**2 / np.where(inside, -2 * h, 1.0), g + h / 2).sum(axis=1)
         skew = (np.cbrt(third) + second) ** 3 / 6
         # Every sum has at most one rounding per row, and its terms have the rounding of an energy.
         spread = np.square(found.shifts).sum(axis=1) + np.trace(found.covariances, axis1=1, axis2=2)
         size = 1 + stiffness * radius * np.sqrt(spread)
         slack = _EPS * (64 + rows + 16 * (lam * spread + np.abs(found.values))) * size**2
-        near = np.where(finite, found.values + rise + skew + slack, np.inf)
+        near = np.where(np.isfinite(third), found.values + rises + skew + slack, np.inf)
         near = np.fmin(near, found.outer + _EPS * (64 + rows + 16 * np.abs(found.outer)))
         return np.logaddexp(near, found.rest)
+
+
+def _quadratic(found: Expansions, lam: float, half: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Slopes and bends (n, D) of log c along the axes of the bends, in units of the half-diagonal."""
+    stiffness, radius, dim = 2 * lam, float(np.linalg.norm(half)), len(half)
+    bends = (stiffness * radius) ** 2 * found.covariances
+    bends[:, np.arange(dim), np.arange(dim)] -= stiffness * radius**2
+    finite = np.isfinite(found.moments[:, 1])
+    h, axes = np.linalg.eigh(np.where(finite[:, None, None], bends, 0.0))
+    return np.abs(np.einsum("nd,nde->ne", stiffness * radius * found.shifts, axes)), h
+
+
+def _shifts(g: FloatArray, h: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Shifts s (n,) and bounds (n,) of g t + t h t / 2 for |t| <= 1: g A^-1 g / 2 + s / 2, with A = s - h positive.
+
+    Any such s >= 0 gives a bound. The least bound is where A^-1 g has the length 1, or s = 0.
+    """
+    least = np.maximum(h[:, -1] + _POSITIVE * (1 + np.abs(h).max(axis=1)), 0.0)
+    low, high = np.zeros(len(g)), np.linalg.norm(g, axis=1) + 1e-300
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        long = np.square(g / ((least + middle)[:, None] - h)).sum(axis=1) > 1
+        low, high = np.where(long, middle, low), np.where(long, high, middle)
+    found = least + high
+    return found, (g**2 / (found[:, None] - h)).sum(axis=1) / 2 + found / 2
 
 
 def _corners(axes: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:

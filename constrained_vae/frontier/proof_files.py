@@ -21,11 +21,11 @@ from .._utils.writing import write_text
 from ..data.frame import Frame
 from ..data.rows import blocks_of
 from ..results.fixed_point import FixedPoint
-from .cover import Cover, box_list, cover, scaled
+from .proof import MOST_DIMENSIONS, Cover, supremum
 
-MOST_DIMENSIONS = 3
 _EPS = float(np.finfo(np.float64).eps)
 _ROUNDING = 256  # of F, in units of eps
+_SLACK = 1e-9  # relative difference of bounds here and there: boxes have their edges here, and their centres there
 
 
 def save(solution: FixedPoint, gap: float, path: str | PathLike[str], accuracy: float) -> None:
@@ -52,36 +52,47 @@ def made(solution: FixedPoint, gap: float, accuracy: float) -> dict[str, Any]:
     unit, (points, code) = scaled(x[heavy], psi)
     scaled_lam = float(np.ldexp(lam, 2 * unit))
     rho = weights[heavy] / weights[heavy].sum()
-    F, log_Z, rounding = _free_energy(points, rho, code, masses / masses.sum(), scaled_lam)
-    found = cover(points, np.log(rho) - log_Z, scaled_lam, gap + accuracy)
-    if found is None:
+    F, log_Z, roundings = _free_energy(points, rho, code, masses / masses.sum(), scaled_lam)
+    rounding, covers = float(rho @ roundings), list[Cover]()
+    bound, _ = supremum(points, np.log(rho) - log_Z, roundings, scaled_lam, gap, points[0], accuracy / 2, 0.0, covers)
+    if bound > gap + accuracy:
         raise ValueError(
             f"accuracy={accuracy:g}: branch and bound does not end with so small a gap, or log c is larger than the "
             "certificate found: raise accuracy, or improve the solution"
         )
-    boxes, shifts = box_list(found, unit)
+    low, high, bounds, shifts = (np.concatenate(column) for column in zip(*covers, strict=True))
+    bounds += _SLACK * (1 + np.abs(bounds))
+    boxes = np.ldexp(np.concatenate([low, high], axis=1), unit)
     return {
         "kind": "constrained_vae proof",
-        "format": 1,
+        "format": 2,
         "data": {"sha256": data_hash([x]), "points": len(x), "dimensions": dim},
         "weights": None if uniform else weights.tolist(),
         "objective": {"energy": "squared error", "multiplier": lam},
         "code": {"reconstructions": psi.tolist(), "masses": masses.tolist()},
         "upper": F + rounding,
-        "lower": F - rounding - _supremum(found),
-        "cover": {"boxes": boxes, "bounds": found.bounds.tolist(), "shifts": shifts},
+        "lower": F - rounding - max(float(bounds.max()), 0.0),
+        "cover": {
+            "boxes": boxes.tolist(),
+            "bounds": bounds.tolist(),
+            "shifts": [None if np.isnan(s) else float(s) for s in shifts],
+        },
     }
 
 
-def _supremum(found: Cover) -> float:
-    return max(float(found.bounds.max()), 0.0)
+def scaled(*arrays: FloatArray) -> tuple[int, list[FloatArray]]:
+    """Arrays of points in a unit near their extent, which is a power of two, so that no digit changes; its exponent."""
+    origin = arrays[0][0]
+    extent = max(float(np.abs(array - origin).max()) for array in arrays)
+    unit = int(np.frexp(max(extent, 1e-290))[1])
+    return unit, [np.ldexp(array, -unit) for array in arrays]
 
 
 def _free_energy(
     x: FloatArray, rho: FloatArray, psi: FloatArray, masses: FloatArray, lam: float
-) -> tuple[float, FloatArray, float]:
-    """F of a code, log Z_i (N,), and the rounding of F, from differences of coordinates."""
-    log_Z, energy = np.empty(len(x)), 0.0
+) -> tuple[float, FloatArray, FloatArray]:
+    """F of a code, log Z_i (N,), and the rounding (N,) of F in parts, from differences of coordinates."""
+    log_Z, energy = np.empty(len(x)), np.empty(len(x))
     rows = max(2**20 // len(psi), 1)
     for i in range(0, len(x), rows):
         part = slice(i, i + rows)
@@ -89,9 +100,9 @@ def _free_energy(
         logits = np.log(masses) - H
         log_Z[part] = logsumexp(logits, axis=1)
         q = np.exp(logits - log_Z[part, None])
-        energy += float(rho[part] @ (q * np.where(q > 0, H, 0.0)).sum(axis=1))
+        energy[part] = (q * np.where(q > 0, H, 0.0)).sum(axis=1)
     F = float(-rho @ log_Z)
-    return F, log_Z, _ROUNDING * _EPS * (1 + abs(F) + energy + float(rho @ np.abs(log_Z)))
+    return F, log_Z, _ROUNDING * _EPS * (1 + abs(F) + energy + np.abs(log_Z))
 
 
 def data_hash(blocks: Iterable[FloatArray]) -> str:

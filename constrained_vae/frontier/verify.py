@@ -14,14 +14,18 @@ of them. The proof lists boxes that cover it, each with a bound of log c. What i
 out; every bound holds; F and the bounds give what is claimed. All numbers are balls that hold the true value (Arb,
 python-flint), so that rounding is included. Floating-point numbers of the file and of the data are taken as exact.
 
-With y = y_0 + t, y_0 the centre of a box and r the largest |t| in it, one of two bounds of log c is used:
+One of two bounds of log c in a box is used: without a shift, the sum whose terms have the least distances from the box;
+with a shift s, an expansion. Let y = y_0 + t, y_0 the centre of the box and r the largest |t| in it, and let E be means
+over the responsibilities of the points at y_0, m = E x - y_0, S the covariance, e = x - E x and X = 2 lambda t.e. Then
 
-- corners: log c(y_0 + t) + lambda |t|^2 is convex in t, so that it is at most its largest value at the corners;
-- centre: e^s <= 1 + s + s^2 / 2 + |s|^3 e^|s| / 6 for s = 2 lambda d.t and every d = x_i - y_0; log(1 + z) <= z. With
-  means E over the responsibilities of the points at y_0, m = E d, M = E d d^T, any shift >= 0, and
-  K = E (2 lambda |d|)^3 e^(2 lambda |d| r) / 6,  A = (lambda - K r + shift) I - 2 lambda^2 M,
-      log c(y_0 + t) <= log c(y_0) + 2 lambda m.t - t^T A t + shift |t|^2,
-  which is at most log c(y_0) + lambda^2 m^T A^-1 m + shift r^2 if A is positive definite.
+    log c(y_0 + t) = log c(y_0) + 2 lambda m.t - lambda |t|^2 + log E exp X,
+
+and log E exp X is at most Var X / 2 = 2 lambda^2 t.St, plus a sixth of the largest third cumulant of X under weights
+proportional to exp(z X), 0 <= z <= 1. Their normalisation E exp(z X) is at least 1, because E X = 0. With
+M_k = E (2 lambda r |e|)^k exp(2 lambda r |e|), the mean of X under them is at most M_2 in size, that of |X|^3 at most
+M_3, and the cumulant at most (M_3^(1/3) + M_2)^3. If A = (2 lambda + s) I - 4 lambda^2 S is positive definite, s >= 0,
+
+    log c(y_0 + t) <= log c(y_0) + 2 lambda^2 m.A^-1 m + s r^2 / 2 + (M_3^(1/3) + M_2)^3 / 6.
 """
 
 from __future__ import annotations
@@ -62,7 +66,7 @@ def verify(proof: Any, x: Any, weights: Any | None = None) -> tuple[float, float
 
 def _verified(proof: Any, x: Any, weights: Any | None) -> tuple[float, float]:
     """Read what the proof says, and check it at the precision that it needs."""
-    _need(proof["kind"] == "constrained_vae proof" and proof["format"] == 1, "the file is no proof in format 1")
+    _need(proof["kind"] == "constrained_vae proof" and proof["format"] == 2, "the file is no proof in format 2")
     dim, objective, code, cover = proof["data"]["dimensions"], proof["objective"], proof["code"], proof["cover"]
     _need(1 <= dim <= MOST_DIMENSIONS, f"{dim} dimensions: this program verifies proofs in 1 to {MOST_DIMENSIONS}")
     _need(x.ndim == 2 and x.size > 0 and bool(np.isfinite(x).all()), "the data must be finite points, one per row")
@@ -129,37 +133,35 @@ class _Mixture:
         rest = far * arb(float(np.delete(logs, near).max())).exp() if far else arb(0)
         if not len(near):
             return rest.log()
-        y = _balls((low + high) / 2)
-        corners = list(itertools.product(*zip(_balls(low), _balls(high), strict=True)))
         if shift is None:
-            found = functools.reduce(arb.max, (self._log(near, c) + self.lam * _squared(c, y) for c in corners))
-        else:
-            found = self._expanded(near, y, functools.reduce(arb.max, (_squared(c, y) for c in corners)), arb(shift))
+            return sum((self._term(i, _balls(np.clip(self.x[i], low, high))) for i in near), rest).log()
+        y, corners = _balls((low + high) / 2), itertools.product(*zip(_balls(low), _balls(high), strict=True))
+        found = self._expanded(near, y, functools.reduce(arb.max, (_squared(c, y) for c in corners)), arb(shift))
         return (found.exp() + rest).log() if far else found
 
-    def _log(self, near: Any, y: Sequence[arb]) -> arb:
-        return sum((self.w[i] * (-self.lam * _squared(self.points[i], y)).exp() for i in near), arb(0)).log()
+    def _term(self, i: Any, y: Sequence[arb]) -> arb:
+        return self.w[i] * (-self.lam * _squared(self.points[i], y)).exp()
 
     def _expanded(self, near: Any, y: Sequence[arb], square: arb, shift: arb) -> arb:
         """The bound by the expansion about the centre y of a box, for |t|^2 at most a square."""
-        dim, r, lam2 = len(y), square.sqrt(), 2 * self.lam
-        mass, third, first, second = arb(0), arb(0), [arb(0)] * dim, [[arb(0)] * dim for _ in range(dim)]
-        for i in near:
-            d = [a - b for a, b in zip(self.points[i], y, strict=True)]
-            d2 = sum((a * a for a in d), arb(0))
-            u, s = self.w[i] * (-self.lam * d2).exp(), lam2 * d2.sqrt()
-            mass += u
-            third += u * s * s * s * (s * r).exp()
-            for j in range(dim):
-                ud = u * d[j]
-                first[j] += ud
-                for k in range(j + 1):
-                    second[j][k] += ud * d[k]
+        dim, steep, lam2 = len(y), 2 * self.lam * square.sqrt(), 2 * self.lam
+        d = [[a - b for a, b in zip(self.points[i], y, strict=True)] for i in near]
+        u = [self._term(i, y) for i in near]
+        mass, M2, M3, S = sum(u, arb(0)), arb(0), arb(0), [[arb(0)] * dim for _ in range(dim)]
         if not (mass > 0 and shift >= 0):
             return arb("inf")
-        slack, twice = self.lam - third / mass / 6 * r + shift, lam2 * self.lam / mass
-        A = [[(slack if j == k else 0) - twice * second[j][k] for k in range(j + 1)] for j in range(dim)]
-        form, v = arb(0), [a / mass for a in first]  # m^T A^-1 m, by elimination from the last row up
+        m = [sum((p * row[j] for p, row in zip(u, d, strict=True)), arb(0)) / mass for j in range(dim)]
+        for p, row in zip(u, d, strict=True):
+            e = [a - b for a, b in zip(row, m, strict=True)]
+            t = steep * sum((a * a for a in e), arb(0)).sqrt()
+            tilted = p * t * t * t.exp()
+            M2 += tilted
+            M3 += tilted * t
+            for j, k in itertools.combinations_with_replacement(range(dim), 2):
+                S[k][j] += p * e[j] * e[k]
+        skew = (M3 / mass).root(3) + M2 / mass
+        A = [[(lam2 + shift if j == k else 0) - lam2 * lam2 / mass * S[j][k] for k in range(j + 1)] for j in range(dim)]
+        form, v = arb(0), list(m)  # m^T A^-1 m, by elimination from the last row up
         for j in reversed(range(dim)):
             if not A[j][j] > 0:
                 return arb("inf")
@@ -169,7 +171,7 @@ class _Mixture:
                 v[k] -= factor * v[j]
                 for i in range(k + 1):
                     A[k][i] -= factor * A[j][i]
-        return mass.log() + self.lam * self.lam * form + shift * square
+        return mass.log() + lam2 * self.lam * form + shift * square / 2 + skew * skew * skew / 6
 
 
 def _check_cover(low: Any, high: Any, start: Any, end: Any) -> None:
@@ -177,18 +179,14 @@ def _check_cover(low: Any, high: Any, start: Any, end: Any) -> None:
     stack, steps = [(start, end, np.arange(len(low)))], 0
     while stack:
         a, b, among = stack.pop()
-        _need(
-            (steps := steps + 1) <= 100 * len(low) + 1000,
-            "the boxes do not divide the bounding box of the data into halves",
-        )
+        steps += 1
+        _need(steps <= 100 * len(low) + 1000, "the boxes do not divide the bounding box of the data into halves")
         among = among[((low[among] <= b) & (high[among] >= a)).all(axis=1)]
         if ((low[among] <= a) & (high[among] >= b)).all(axis=1).any():
             continue
         edges = np.concatenate([low[among], high[among]])
         inside = (edges > a) & (edges < b)
-        _need(
-            bool(inside.any()), f"no box covers the part from {a} to {b}, in units of the power of two below the data"
-        )
+        _need(bool(inside.any()), f"no box covers the part from {a} to {b}, in units of a power of two near the extent")
         axis = np.where(inside.any(axis=0), b - a, -1.0).argmax()
         choice = edges[inside[:, axis], axis]
         cut, here = choice[np.abs(choice - (a[axis] + b[axis]) / 2).argmin()], np.arange(len(a)) == axis

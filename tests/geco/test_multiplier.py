@@ -260,6 +260,17 @@ def test_the_law_without_units_by_hand(rng):
     assert multiplier.nu == pytest.approx(0.1 / (4 * multiplier.response), rel=1e-15)
 
 
+def test_the_law_without_units_has_the_threshold_of_its_own_step():
+    """C_ma / E_ma of the step whose energy came last; the threshold of the first step would give another move."""
+    multiplier = Multiplier(Ramp(4.0, 1.0, steps=2), initial=1.0, averaging=0.0, burn_in=0, bounds=(1e-9, 1e9))
+    for threshold in (4.0, 2.0, 1.0, 1.0):
+        before = math.log(multiplier.value)
+        multiplier.penalty(5.0)
+        nu = multiplier.nu
+        multiplier.step()
+        assert math.log(multiplier.value) - before == pytest.approx(nu * (5.0 - threshold) / 5.0, rel=1e-12)
+
+
 @pytest.mark.parametrize("lag", [30, 100])
 def test_descent_is_no_slower_than_ascent_from_a_factor_of_100_off(lag):
     """An error of 1 / lambda, late by `lag` steps: the steps until log lambda stays within 0.05 of the end."""

@@ -38,6 +38,30 @@ def test_a_poor_solution_in_three_dimensions(rng):
     assert bounds.gap > 0.01
 
 
+@pytest.mark.parametrize("off", [1e-6, 3e-4])
+def test_data_near_a_space_have_a_bound_that_is_larger_by_their_distance(off, rng):
+    x = rng.normal(size=(8, 2)) @ turned(rng, 2, 5)
+    x += off * rng.normal(size=x.shape)
+    s = cv.global_solution(x, beta=0.5)
+    assert s.certificate.rigorous
+    flat = cv.global_solution(x @ np.linalg.svd(x - x.mean(axis=0))[2][:3].T, beta=0.5)
+    assert s.certificate.lower <= flat.free_energy + 10 * off**2
+    assert s.certificate.gap < 1e-6 + 20 * off**2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("nats", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("name", ["normal", "clusters"])
+def test_two_thousand_points_in_three_dimensions(name, nats, rng):
+    """The gap of the optimum is proven; the search alone misses maxima of the normal data."""
+    x = rng.normal(size=(2000, 3))
+    x += 3 * rng.normal(size=(6, 3))[rng.integers(0, 6, 2000)] if name == "clusters" else 0.0
+    beta = {0.5: 0.75, 1.0: 0.52, 2.0: 0.27}[nats] * (6.0 if name == "clusters" else 1.0)
+    s = cv.global_solution(x, beta=beta, gap=1e-6)
+    assert s.certificate.rigorous
+    assert s.certificate.gap <= 1e-6
+
+
 def test_data_off_the_space_are_heuristic(rng):
     x = rng.normal(size=(8, 3)) @ turned(rng, 3, 5)
     x[:, :] += 1e-3 * rng.normal(size=x.shape)
