@@ -75,7 +75,8 @@ def solve(
         the solution.
     start : None, "data", (K, D) array_like or FixedPoint, optional
         Initial reconstructions: the mean with noise of 1e-2 of the data's radius (None), random data points ("data"),
-        or the given ones.
+        or the given ones. With free masses and equal tiles, None starts at the mean without noise: all reconstructions
+        past their split condition (T9) split at once, until none is or no tile is spare.
     accelerate : {"lbfgs", "anderson", "squarem", "plain"}
         Acceleration scheme. A proposal of the scheme is accepted only if the free energy does not rise. With free
         masses, or where sites are about to separate, SQUAREM can take many times the maps of the first two schemes.
@@ -93,7 +94,7 @@ def solve(
         Precision of the passes over the data; float64 by default. With float32, energies have a relative error of 6e-8
         times radius^2 / (sigma^2 beta), and reconstructions an error of about 1e-5 of the radius.
     seed : int
-        Seed of the random starts.
+        Seed of the random starts; of no effect where the start is the mean without noise.
     progress : bool
         Show a progress bar.
     callback : callable, optional
@@ -136,7 +137,9 @@ def solve(
         dtype=dtype,
         on_failure=on_failure,
     )
-    options = Options(posed.free, accelerate, tol, max_maps, callback, record, progress, generations=in_generations(posed, start))
+    options = Options(
+        posed.free, accelerate, tol, max_maps, callback, record, progress, generations=in_generations(posed, start)
+    )
     with deadline.within(check_time_limit(time_limit)):
         sites = initial_sites(posed, start, seed)
         solution, *_ = iterate(posed.problem, posed.tiling, sites, options)
@@ -161,7 +164,9 @@ def initial_sites(posed: Posed, start: npt.ArrayLike | FixedPoint | None, seed: 
         start_at, size = problem.framed.coordinates(problem.data.mean), problem.data.radius
         if is_homogeneous(problem.objective):  # coordinates are in another unit than the data
             size = min(size, float(np.linalg.norm(start_at)))
-        psi = problem.framed.reconstructions(start_at + (0.0 if in_generations(posed, start) else _JITTER) * size * noise)
+        psi = problem.framed.reconstructions(
+            start_at + (0.0 if in_generations(posed, start) else _JITTER) * size * noise
+        )
     elif isinstance(start, str):
         check_choice(start, "start", ("data",))
         chosen = np.random.default_rng(seed).choice(len(rows), size=k, p=rows.weights)
