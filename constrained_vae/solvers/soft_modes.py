@@ -123,7 +123,7 @@ class Quadratic:
         return components
 
     def slopes(self, point: Point) -> FloatArray:
-        """Minus the slopes of F along the axes, exactly, at any point."""
+        """Minus the slopes of F along the axes at any point: for the squared error exactly, else to first order."""
         r, metric = (to_host(array) for array in point.vectors[1:])
         down = metric * r
         if point.free:  # of F + sum pi, which is least at the masses of sum 1
