@@ -21,6 +21,7 @@ from .split_condition import has_axes, split_axes
 
 _ROUGH = 1e-4  # in units of the data's radius: residual at which a generation is solved
 _MOST_MAPS = 100  # of one generation
+_FAR = 0.2  # excess of an eigenvalue over 1 above which sites compete for tiles: half of the spare ones are kept
 _EXCESS = 1e-6  # of an eigenvalue over 1, below which a site is left to `splits.kick`
 
 
@@ -50,7 +51,8 @@ def divide(it: Iteration) -> bool:
     values, deviations = split_axes(it.problem, sites.decoder, to_host(it.here.log_masses))
     unstable = np.flatnonzero(values > 1 + _EXCESS)
     gain = to_host(it.here.expectations.mass)[unstable] * gain_of_many(values[unstable])
-    chosen = np.argsort(-gain, kind="stable")[:spare]
+    most = (spare + 1) // 2 if values.max() > 1 + _FAR else spare
+    chosen = np.argsort(-gain, kind="stable")[:most]
     if not len(chosen):
         return False
     objective = it.problem.framed

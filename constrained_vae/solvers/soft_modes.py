@@ -131,7 +131,7 @@ class Quadratic:
         return components
 
     def slopes(self, point: Point) -> FloatArray:
-        """Minus the slopes of F along the axes, exactly, at any point."""
+        """Minus the slopes of F along the axes at any point: for the squared error exactly, else to first order."""
         r, metric = (to_host(array) for array in point.vectors[1:])
         down = metric * r
         if point.free:  # of F + sum pi, which is least at the masses of sum 1
@@ -285,16 +285,16 @@ def trust_region_step(values: FloatArray, slopes: FloatArray, radius: float) -> 
         Minus the gradient.
     radius : float
     """
-    shift = max(0.0, -float(values[0])) + (_FLAT if values[0] <= _FLAT else 0.0)
-    step = slopes / (values + shift)
+    raised = np.maximum(values - min(0.0, float(values[0])), _FLAT)  # the least shift that leaves no negative curvature
+    step = slopes / raised
     left = radius**2 - float(step @ step)
     if left >= 0:
         if values[0] >= 0:
             return np.asarray(step)
         soft = np.where(values <= values[0] / 2, np.where(slopes < 0, -1.0, 1.0), 0.0)
         return np.asarray(step + np.sqrt(left) / np.linalg.norm(soft) * soft)
-    low, high = shift, shift + float(np.linalg.norm(slopes)) / radius
+    low, high = 0.0, float(np.linalg.norm(slopes)) / radius
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
-        low, high = (middle, high) if np.linalg.norm(slopes / (values + middle)) > radius else (low, middle)
-    return np.asarray(slopes / (values + high))
+        low, high = (middle, high) if np.linalg.norm(slopes / (raised + middle)) > radius else (low, middle)
+    return np.asarray(slopes / (raised + high))

@@ -75,7 +75,8 @@ def solve(
         the solution.
     start : None, "data", (K, D) array_like or FixedPoint, optional
         Initial reconstructions: the mean with noise of 1e-2 of the data's radius (None), random data points ("data"),
-        or the given ones.
+        or the given ones. With free masses and equal tiles, None starts at the mean without noise: all reconstructions
+        past their split condition (T9) split at once, until none is or no tile is spare.
     accelerate : {"lbfgs", "anderson", "squarem", "plain"}
         Acceleration scheme. A proposal of the scheme is accepted only if the free energy does not rise. With free
         masses, or where sites are about to separate, SQUAREM can take many times the maps of the first two schemes.
@@ -93,7 +94,7 @@ def solve(
         Precision of the passes over the data; float64 by default. With float32, energies have a relative error of 6e-8
         times radius^2 / (sigma^2 beta), and reconstructions an error of about 1e-5 of the radius.
     seed : int
-        Seed of the random starts.
+        Seed of the random starts; of no effect where the start is the mean without noise.
     progress : bool
         Show a progress bar.
     callback : callable, optional
