@@ -115,7 +115,9 @@ def test_links_of_pages_hold_in_the_site(tmp_path):
     from docs.site import moved
 
     places = {"docs/theory.md": "theory.md", "notebooks/05_frontier.ipynb": "guides/05_frontier.ipynb"}
-    text = "[a](../docs/theory.md#t9) [b](05_frontier.ipynb) ![c](../analysis/figures/figure2.png)\n```\n[d](no.md)\n```\n"
+    text = (
+        "[a](../docs/theory.md#t9) [b](05_frontier.ipynb) ![c](../analysis/figures/figure2.png)\n```\n[d](no.md)\n```\n"
+    )
     found = moved(text, ROOT / "notebooks" / "x.ipynb", "guides/x.ipynb", places, tmp_path)
     assert found == (
         "[a](../theory.md#t9) [b](05_frontier.ipynb) ![c](../files/analysis/figures/figure2.png)\n```\n[d](no.md)\n```\n"
