@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import inspect
 import re
-from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
 import constrained_vae as cv
+
+from .stand_in import image_models
 
 # What one needs day by day, by topic. All other names are in the second tier, by the sub-package that has them.
 EVERYDAY = {
@@ -82,10 +82,15 @@ of ``x`` squared, and bad input raises ``ValueError`` with one line that says wh
 """
 
 
-def names() -> dict[str, Any]:
+def names(images: bool = True) -> dict[str, Any]:
     """Every public name once, without the name of the package: ``solve``, ``geco.train``, and what it is.
 
     A name that the package and a module share is that of the package.
+
+    Parameters
+    ----------
+    images : bool
+        Whether those of the image models, for which PyTorch or a stand-in is imported, are among them.
 
     Returns
     -------
@@ -94,8 +99,9 @@ def names() -> dict[str, Any]:
     modules = [name for name in cv.__all__ if inspect.ismodule(getattr(cv, name))]
     found = {name: getattr(cv, name) for name in cv.__all__ if name not in modules}
     seen = {id(value) for value in found.values()}
-    for module in [*modules, *(["image_models"] if find_spec("torch") else [])]:
-        for name, value in public(import_module(f"constrained_vae.{module}")).items():
+    for module in [*modules, *(["image_models"] if images else [])]:
+        place = image_models() if module == "image_models" else getattr(cv, module)
+        for name, value in public(place).items():
             if id(value) not in seen:
                 seen.add(id(value))
                 found[f"{module}.{name}"] = value
@@ -111,8 +117,13 @@ def public(module: Any) -> dict[str, Any]:
     return {name: getattr(module, name) for name in given}
 
 
-def pages() -> dict[str, str]:
+def pages(everything: dict[str, Any]) -> dict[str, str]:
     """The text of every page of the API, by file name: ``index.rst``, and ``NAME.rst`` for each public name.
+
+    Parameters
+    ----------
+    everything : dict
+        Every public name, from `names`.
 
     Returns
     -------
@@ -123,9 +134,8 @@ def pages() -> dict[str, str]:
     ValueError
         If the first tier has a name that is not public.
     """
-    everything = names()
     listed = [name for topic in EVERYDAY.values() for name in topic]
-    if unknown := {name for name in listed if not name.startswith("image_models")} - set(everything):
+    if unknown := {name for name in listed if not name.startswith("image_models.")} - set(everything):
         raise ValueError(f"the first tier must have public names, got {', '.join(sorted(unknown))}")
     rest: dict[str, list[str]] = {}
     for name, value in everything.items():

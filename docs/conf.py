@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from importlib.util import find_spec
 from pathlib import Path
 
 _ROOT = Path(__file__).resolve().parents[1]
@@ -53,10 +52,10 @@ autodoc_default_options = {"members": True, "member-order": "bysource", "undoc-m
 autodoc_typehints = "none"  # the docstring has the types, with shapes
 autodoc_class_signature = "mixed"
 autodoc_preserve_defaults = True
-autodoc_mock_imports = [] if find_spec("torch") else ["torch"]
 numpydoc_show_class_members = False
 numpydoc_class_members_toctree = False
 numpydoc_xref_param_type = False
+default_role = "py:obj"  # `sweep` in a docstring is a link to its page
 
 # Formulas, from a file of a package on this machine, copied by docs/site.py: the pages need no network.
 mathjax_path = "mathjax/tex-svg.js"
@@ -103,4 +102,7 @@ html_theme_options = {
     "pygments_dark_style": "a11y-high-contrast-dark",
     "search_as_you_type": False,
 }
+_ALONE = ["index", "quickstart", "choose", "theory", "figures", "findings", "contributing", "checked", "limits"]
+_ALONE += ["promises", "benchmarks", "architecture", "glossary", "changelog"]
+html_sidebars: dict[str, list[str]] = {page: [] for page in _ALONE}  # they are no sections of anything
 html_context = {"default_mode": "auto"}

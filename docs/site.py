@@ -31,8 +31,8 @@ _TREE = """
 {entries}
 ```
 """
-_TOP = """quickstart
-choose
+_TOP = """Quick start <quickstart>
+How to choose <choose>
 guides/index
 Gallery <gallery/index>
 theory
@@ -108,7 +108,7 @@ def lay_out(source: Path) -> None:
     _write(
         source / "guides" / "index.md", _GUIDES + "\n".join(listed) + "\n" + _TREE.format(options="", entries=entries)
     )
-    for place, text in api.pages().items():
+    for place, text in api.pages(api.names()).items():
         _write(source / "api" / place, text)
 
 

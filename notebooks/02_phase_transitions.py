@@ -158,3 +158,11 @@ _ = ax.legend(frameon=False, fontsize=8)
 # The distortion on cooling (dashed) equals the variance in the whole shaded interval and falls at its lower end. On
 # heating it returns to the variance at the upper end, at the temperature printed above. The global optimum is the
 # solution of lower free energy; `rate_distortion` finds it, in [05_frontier](05_frontier.ipynb).
+
+# %% [markdown]
+# ## Answer
+#
+# The critical temperatures are those at which the covariance of the data of a reconstruction has the eigenvalue
+# $\sigma^2\beta$ (T9), and `transitions` computes them to solver precision; the detection of the paper gives them to a
+# step of its grid. Cooling and heating give the same solutions at continuous transitions. At a first-order one they differ
+# in an interval that is known beforehand.

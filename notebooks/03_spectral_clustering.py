@@ -122,3 +122,10 @@ ax.title.set_fontsize(9)
 # %% [markdown]
 # So a VAE that is trained on the squared error of pixels clusters its data like k-means with soft borders. Other
 # groupings come from its features or from the limits of its networks, not from the objective.
+
+# %% [markdown]
+# ## Answer
+#
+# At the first transition the partition is that of the leading eigenvector. After it, partition and eigengap agree with
+# spectral clustering where clusters are compact and the temperature is on a plateau. They differ for shapes such as rings
+# and moons, on which the squared error cannot follow the cluster; in suitable features it can.

@@ -139,3 +139,10 @@ from sklearn.linear_model import LogisticRegression
 classifier = LogisticRegression().fit(data.x, data.labels)
 both = [cv.RE(kappa=1.0), cv.CLA(0.9, classifier, data.labels)]
 cv.solve_constrained(data.x, both, n_tiles=16)
+
+# %% [markdown]
+# ## Answer
+#
+# GECO ends at the multiplier of the exact theory where the network can be the exact solution, as the linear model is.
+# Any other network has a trade-off of its own, and ends at the slope of that. It needs more rate than the optimum: mostly
+# for covering the prior, and the rest for information that the error does not ask for.

@@ -130,3 +130,10 @@ gaps = [cv.certify(solution).gap for solution in quenched]
 print(f"quenched: {min(gaps):.4f} to {max(gaps):.4f} nats above the optimum, at most")
 print(f"annealed: {cv.certify(cv.sweep(data.x, betas=[9.5, 1.0, 0.3], tiling=tiling).at(0.3)).gap:.4f}")
 print(f"global:   {cv.global_solution(data.x, beta=0.3).certificate}")
+
+# %% [markdown]
+# ## Answer
+#
+# The curve lies between the bounds of the first table, which are proven in the plane. Rate and distortion are enough to
+# place a model above it: `excess` gives the distance, at least and at most, and `certify` does the same for a solution
+# without a curve.

@@ -50,6 +50,14 @@ class Evaluation:
         Prior probability of the codes at which the marginal posterior is less than a tenth of the prior.
     signature : (33,) array
         Numbers by which `Run.excess_over` notices a curve of other data.
+
+    Examples
+    --------
+    >>> from constrained_vae import RE, geco
+    >>> run = geco.train([[-2.0], [2.0]], RE(1.0), latent_dim=1, hidden=(), steps=40)
+    >>> found = run.evaluate()
+    >>> found.rate > 0, len(found.active)
+    (True, 1)
     """
 
     rate: float

@@ -42,6 +42,13 @@ class History(PickledByFields):
         For every constraint on the squared error, by name: total squared error per unit of the constraint.
     steps : (T,) array
         The step of every row, from 0.
+
+    Examples
+    --------
+    >>> from constrained_vae import RE, geco
+    >>> run = geco.train([[-2.0], [2.0]], RE(1.0), latent_dim=1, hidden=(), steps=40)
+    >>> len(run.history), run.history.table.shape[0]
+    (40, 40)
     """
 
     columns: tuple[str, ...]

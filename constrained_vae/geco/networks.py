@@ -93,6 +93,13 @@ class VAE(PickledByFields):
         Centre and scale that standardise the inputs of the encoder and, for "gaussian", the reconstructions.
     parameters : (P,) array
         All weights and biases, layer by layer.
+
+    Examples
+    --------
+    >>> from constrained_vae import RE, geco
+    >>> run = geco.train([[-2.0], [2.0]], RE(1.0), latent_dim=1, hidden=(), steps=40)
+    >>> run.model.dim, run.model.latent_dim
+    (1, 1)
     """
 
     dim: int

@@ -36,6 +36,14 @@ class Placement:
         a Bernoulli likelihood.
     rigorous : bool
         Whether the bounds of R(D) are proven; otherwise `gap.most` and `rest.most` are heuristic.
+
+    Examples
+    --------
+    >>> from constrained_vae import RE, geco, rate_distortion
+    >>> run = geco.train([[-2.0], [2.0]], RE(1.0), latent_dim=1, hidden=(), steps=40)
+    >>> place = run.excess_over(rate_distortion([[-2.0], [2.0]], betas=[3.0, 1.0]))
+    >>> place.gap.least <= place.gap.most  # nats between which KL - R(D) is known to be
+    True
     """
 
     gap: Excess

@@ -49,6 +49,13 @@ class Feasibility:
     log_drift, kl_drift : float
         Means of log lambda and of the KL over the last twentieth of the steps (at least 2 / (1 - alpha) steps), less
         those over the twentieth before. For a constraint that is only monitored the first is NaN.
+
+    Examples
+    --------
+    >>> from constrained_vae import RE, geco
+    >>> run = geco.train([[-2.0], [2.0]], RE(1.0), latent_dim=1, hidden=(), steps=40)
+    >>> run.report['RE'].threshold  # kappa^2
+    1.0
     """
 
     name: str

@@ -44,6 +44,13 @@ class Run(PickledByFields):
         Everything that `train(..., resume=run)` needs to continue.
     stopped : str
         "finished", or why training ended early.
+
+    Examples
+    --------
+    >>> from constrained_vae import RE, geco
+    >>> run = geco.train([[-2.0], [2.0]], RE(1.0), latent_dim=1, hidden=(), steps=40)
+    >>> run.stopped, list(run.multipliers)
+    ('finished', ['RE'])
     """
 
     x: FloatArray

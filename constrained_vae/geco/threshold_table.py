@@ -42,6 +42,12 @@ class Thresholds(PickledByFields):
         Slope -dR/dD, lambda per unit of the total squared error; NaN where there is none.
     dim : int
         Dimension of the data.
+
+    Examples
+    --------
+    >>> from constrained_vae import geco
+    >>> geco.thresholds([[-2.0], [2.0]], latent_dim=1).codes[0]
+    'none'
     """
 
     codes: tuple[str, ...]

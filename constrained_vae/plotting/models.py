@@ -41,6 +41,13 @@ def training(run: Any, ax: Axes | None = None) -> Axes:
         Result of `geco.train`, or its attribute `history`.
     ax : Axes, optional
         Axes to draw on; new Axes by default.
+
+    Examples
+    --------
+    >>> from constrained_vae import RE, geco
+    >>> run = geco.train([[-2.0], [2.0]], RE(1.0), latent_dim=1, hidden=(), steps=40)
+    >>> training(run.history).get_xlabel()
+    'step'
     """
     history = getattr(run, "history", run)
     ax = axes_or_new(ax)

@@ -30,6 +30,11 @@ class TwoPoints(NamedTuple):
         Weight of the point a.
     beta, sigma : float
         Temperature, and standard deviation of the Gaussian decoder in the units of a.
+
+    Examples
+    --------
+    >>> TwoPoints(a=2.0, p=0.5, beta=1.0, sigma=1.0).a
+    2.0
     """
 
     a: float
@@ -63,6 +68,13 @@ class ExactBranch(NamedTuple):
         Rate in nats.
     contraction : float
         Largest eigenvalue of the Jacobian (T8) at fixed masses, for p = 1/2; NaN for any other p.
+
+    Examples
+    --------
+    >>> from constrained_vae.testing import unequal_points
+    >>> problem, exact = unequal_points(a=1.0, p=0.5, theta=0.5)
+    >>> exact.psi.round(6), round(exact.distortion, 6)
+    (array([-0.957504,  0.957504]), 0.083186)
     """
 
     psi: FloatArray
@@ -148,6 +160,11 @@ def multiplier_of_error(a: float, squared_error: float) -> float:
     -------
     float
         lambda, in nats per squared unit of a; 0 for distortions of a^2 and above.
+
+    Examples
+    --------
+    >>> round(multiplier_of_error(a=1.0, squared_error=0.75), 6)
+    0.549306
     """
     if squared_error >= a**2:
         return 0.0
@@ -170,6 +187,11 @@ def nucleation_theta(a: float, p: float) -> float:
     -------
     float
         theta, in squared units of a; a^2 for p = 1/2.
+
+    Examples
+    --------
+    >>> round(nucleation_theta(a=1.0, p=0.5), 9)  # symmetric: at the split
+    1.0
     """
     d = abs(2 * p - 1)
     # lambda* = log((1 - p) / p) / (Delta^2 (1 - 2p)) with Delta = 2a; near p = 1/2 the logarithm is 2 artanh(1 - 2p).
@@ -193,6 +215,12 @@ def unequal_points(a: float, p: float, theta: float) -> tuple[TwoPoints, ExactBr
     -------
     TwoPoints, ExactBranch
         The problem and its exact solution.
+
+    Examples
+    --------
+    >>> problem, exact = unequal_points(a=1.0, p=0.7, theta=0.5)
+    >>> exact.masses.round(4), round(exact.rate, 4)  # the larger mass belongs to the heavier point
+    (array([0.2911, 0.7089]), 0.508)
     """
     problem, d = TwoPoints(a, p, theta, 1.0), 2 * p - 1
     if theta >= nucleation_theta(a, p):
@@ -242,6 +270,12 @@ def all_curie_weiss() -> Iterator[tuple[TwoPoints, ExactBranch]]:
     ------
     TwoPoints, ExactBranch
         A problem of `curie_weiss` and its exact solution.
+
+    Examples
+    --------
+    >>> problems = list(all_curie_weiss())
+    >>> len(problems) > 5, problems[0][0].p
+    (True, 0.5)
     """
     for a, sigma in ((1.0, 1.0), (0.37, 3.0), (5.0, 0.5), (2e3, 1.0)):
         for relative_beta in (0.3, 0.9, 0.99, 1.01, 1.5):

@@ -34,6 +34,14 @@ class Naive(NamedTuple):
         Expected energy sum_ia rho_i q_ia H_ia, in nats; the rate is ``free_energy - energy``.
     encoder : (N, K) array
         Posterior masses q_ia (T1).
+
+    Examples
+    --------
+    >>> from constrained_vae.testing import naive_expectations
+    >>> found = naive_expectations([[-1.0], [1.0]], [0.5, 0.5], [[-1.0], [1.0]], [0.5, 0.5], theta=1.0)
+    >>> found.encoder.round(4)
+    array([[0.8808, 0.1192],
+           [0.1192, 0.8808]])
     """
 
     mass: FloatArray
@@ -61,6 +69,12 @@ def naive_from_energies(H: Any, vectors: Rows, weights: Any, log_masses: Any) ->
     -------
     Naive
         Encoder and expectations.
+
+    Examples
+    --------
+    >>> found = naive_from_energies([[0.0, np.log(3.0)]], [[1.0]], [1.0], np.log([0.5, 0.5]))
+    >>> found.encoder
+    array([[0.75, 0.25]])
     """
     N, K, S = len(H), len(log_masses), len(vectors[0])
     q, log_Z = np.zeros((N, K)), []
@@ -102,6 +116,14 @@ def naive_linear(statistics: Rows, offset: Any, weights: Any, v: Rows, b: Any, l
     -------
     Naive
         Encoder and expectations.
+
+    Examples
+    --------
+    >>> x, half = [[-1.0], [1.0]], [0.5, 0.5]
+    >>> found = naive_linear(x, half, half, v=x, b=[-0.5, -0.5], log_masses=np.log(half))
+    >>> found.encoder.round(4)
+    array([[0.8808, 0.1192],
+           [0.1192, 0.8808]])
     """
     H = [
         [math.fsum([offset[i], -b[a], *(-statistics[i][d] * v[a][d] for d in range(len(v[a])))]) for a in range(len(b))]
@@ -130,6 +152,12 @@ def naive_expectations(x: Rows, weights: Any, psi: Rows, masses: Any, theta: flo
     -------
     Naive
         Encoder and expectations.
+
+    Examples
+    --------
+    >>> found = naive_expectations([[-1.0], [1.0]], [0.5, 0.5], psi=[[-1.0], [1.0]], masses=[0.5, 0.5], theta=1.0)
+    >>> found.mass, round(found.free_energy, 4)
+    (array([0.5, 0.5]), 0.5662)
     """
     H = [[math.fsum((xd - pd) ** 2 for xd, pd in zip(xi, p, strict=True)) / (2 * theta) for p in psi] for xi in x]
     return naive_from_energies(H, x, weights, [_log(m) for m in masses])
@@ -157,6 +185,13 @@ def naive_bernoulli(x: Rows, weights: Any, psi: Rows, masses: Any, beta: float) 
     -------
     Naive
         Encoder and expectations.
+
+    Examples
+    --------
+    >>> found = naive_bernoulli([[0.0], [1.0]], [0.5, 0.5], psi=[[0.25], [0.75]], masses=[0.5, 0.5], beta=1.0)
+    >>> found.encoder.round(4)
+    array([[0.75, 0.25],
+           [0.25, 0.75]])
     """
     H = [
         [
@@ -182,6 +217,11 @@ def naive_squared_error(x: Rows, psi: Rows) -> list[list[float]]:
     -------
     (N, K) list of lists
         Squared errors, in squared units of x.
+
+    Examples
+    --------
+    >>> naive_squared_error([[0.0, 0.0]], psi=[[3.0, 4.0], [0.0, 0.0]])
+    [[25.0, 0.0]]
     """
     return [[math.fsum((xd - pd) ** 2 for xd, pd in zip(xi, p, strict=True)) for p in psi] for xi in x]
 
@@ -202,6 +242,11 @@ def naive_feature_error(features: VectorMap, x: Rows, psi: Rows) -> list[list[fl
     -------
     (N, K) list of lists
         Squared errors, in squared units of the features.
+
+    Examples
+    --------
+    >>> naive_feature_error(lambda y: [y[0] ** 2], x=[[2.0]], psi=[[1.0]])
+    [[9.0]]
     """
     return naive_squared_error([features(xi) for xi in x], [features(p) for p in psi])
 
@@ -222,6 +267,11 @@ def naive_class_error(probabilities: VectorMap, labels: Sequence[int], psi: Rows
     -------
     (N, K) list of lists
         Probabilities of a wrong class.
+
+    Examples
+    --------
+    >>> naive_class_error(lambda y: [1 - y[0], y[0]], labels=[0, 1], psi=[[0.25]])
+    [[0.25], [0.75]]
     """
     return [[1 - float(probabilities(p)[label]) for p in psi] for label in labels]
 
@@ -250,6 +300,12 @@ def naive_correlation_error(
     -------
     (N, K) list of lists
         Energies, without units.
+
+    Examples
+    --------
+    >>> image = [[0.0, 1.0, 2.0, 3.0]]
+    >>> round(naive_correlation_error(image, image, image_shape=(2, 2), patch=(2, 2))[0][0], 9)
+    0.0
     """
     return [[1 - _mean_correlation(xi, p, image_shape, patch, stride) for p in psi] for xi in x]
 
@@ -288,6 +344,12 @@ def naive_slope(function: Callable[[FloatArray], float], psi: FloatArray, h: flo
     -------
     (K, D) array
         Gradient, d function / d psi.
+
+    Examples
+    --------
+    >>> naive_slope(lambda psi: float((psi**2).sum()), np.array([[1.0], [2.0]])).round(9)
+    array([[2.],
+           [4.]])
     """
     slope = np.empty_like(psi)
     for index in np.ndindex(psi.shape):
@@ -320,6 +382,12 @@ def naive_jacobian(x: Rows, weights: Any, psi: Rows, masses: Any, lam: float) ->
     -------
     (K D, K D) array
         J_bc; rows and columns are ordered by tile, then by coordinate.
+
+    Examples
+    --------
+    >>> J = naive_jacobian([[-1.0], [1.0]], [0.5, 0.5], psi=[[0.0], [0.0]], masses=[0.5, 0.5], lam=0.5)
+    >>> np.linalg.eigvalsh(J).round(9)  # 0, and twice lambda times the variance
+    array([0., 1.])
     """
     (N, D), K = np.shape(x), len(psi)
     mass, _, _, _, q = naive_expectations(x, weights, psi, masses, 1 / (2 * lam))

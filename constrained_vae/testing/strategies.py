@@ -34,6 +34,13 @@ class SmallProblem:
         Initial reconstructions.
     beta : float
         Temperature; with sigma = 1 it equals theta.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> p = SmallProblem(np.array([[-1.0], [1.0]]), np.full(2, 0.5), np.ones(1), np.zeros((1, 1)), beta=1.0)
+    >>> p.x.shape, len(p.masses)
+    ((2, 1), 1)
     """
 
     x: FloatArray
@@ -120,6 +127,13 @@ def small_problems(
     ------
     ModuleNotFoundError
         On import, if Hypothesis is not installed.
+
+    Examples
+    --------
+    >>> from hypothesis import find, settings
+    >>> problem = find(small_problems(), lambda p: True, settings=settings(max_examples=5))
+    >>> len(problem.x) <= 12, len(problem.masses) <= 6
+    (True, True)
     """
     n, dim, k = draw(st.integers(2, 12)), draw(st.integers(1, 3)), draw(st.integers(least_tiles, 6))
     grid = st.integers(0, 4).map(lambda j: j / 4) if bernoulli else st.integers(-8, 8).map(lambda j: j / 8)

@@ -94,10 +94,14 @@ def _on_docstring(app: Any, what: str, name: str, value: Any, options: Any, line
 
 
 def _plain(line: str) -> str:
-    """A line in which bars are those of an absolute value, and not the mark of a substitution."""
+    """A line in which bars are those of an absolute value, and the star of (n, *shape) begins no emphasis."""
     if line.lstrip().startswith((">>>", "...")):
         return line
-    return "".join(part if odd else part.replace("|", r"\|") for part, odd in _by_code(line))
+    line = re.sub(r"(?<!`)`(\.\w+)`(?!`)", r"``\1``", line)  # `.status` is an attribute of whatever is returned
+    return "".join(
+        part if odd else re.sub(r"(?<=[(, ])\*(?=\w+[,)])", r"\*", part).replace("|", r"\|")
+        for part, odd in _by_code(line)
+    )
 
 
 def _by_code(line: str) -> list[tuple[str, bool]]:

@@ -37,7 +37,15 @@ _WORDS = {
     "tile": "tile",
 }
 _WORD = re.compile(rf"\b({'|'.join(sorted(_WORDS, key=len, reverse=True))})s?\b", re.I)
-_KEPT: tuple[Any, ...] = (nodes.reference, nodes.literal, nodes.literal_block, nodes.title, nodes.math, nodes.math_block, nodes.raw)
+_KEPT: tuple[Any, ...] = (
+    nodes.reference,
+    nodes.literal,
+    nodes.literal_block,
+    nodes.title,
+    nodes.math,
+    nodes.math_block,
+    nodes.raw,
+)
 _KEPT += (nodes.comment, nodes.rubric, nodes.term, nodes.strong, nodes.target)
 _NO_GLOSSARY = ("glossary", "changelog", "api/", "gallery/index", "guides/index", "index")
 

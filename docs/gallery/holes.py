@@ -2,8 +2,8 @@
 Holes of the latent space
 =========================
 
-Parts of the prior that no data point uses (T15). After a quench to a low temperature one tile of 16 is of no use to any
-data point: samples of the prior land there, data do not.
+Parts of the prior that no data point uses (T15). After a quench to a low temperature, the tiles at the left have hardly
+any posterior mass: samples of the prior land there, data do not.
 """
 
 import matplotlib.pyplot as plt

@@ -13,11 +13,11 @@ from docs import api, links
 from docs.extensions.parameters import described, expanded
 
 ROOT = Path(cv.__file__).parents[1]
-NAMES = api.names()
+NAMES = api.names(images=False)
 
 
 def test_every_public_name_is_on_one_page_and_in_one_table():
-    pages = api.pages()
+    pages = api.pages(NAMES)
     assert set(pages) == {"index.rst", *(f"{name}.rst" for name in NAMES)}
     listed = re.findall(r":doc:`([\w.]+) <", pages["index.rst"])
     assert sorted(listed) == sorted(NAMES)
@@ -115,13 +115,11 @@ def test_links_of_pages_hold_in_the_site(tmp_path):
     from docs.site import moved
 
     places = {"docs/theory.md": "theory.md", "notebooks/05_frontier.ipynb": "guides/05_frontier.ipynb"}
-    text = (
-        "[a](../docs/theory.md#t9) [b](05_frontier.ipynb) ![c](../analysis/figures/figure2.png)\n```\n[d](no.md)\n```\n"
-    )
-    found = moved(text, ROOT / "notebooks" / "x.ipynb", "guides/x.ipynb", places, tmp_path)
-    assert found == (
-        "[a](../theory.md#t9) [b](05_frontier.ipynb) ![c](../files/analysis/figures/figure2.png)\n```\n[d](no.md)\n```\n"
-    )
+    code = "```\n[d](no.md)\n```\n"
+    text = "[a](../docs/theory.md#t9) [b](05_frontier.ipynb) ![c](../analysis/figures/figure2.png)\n"
+    found = moved(text + code, ROOT / "notebooks" / "x.ipynb", "guides/x.ipynb", places, tmp_path)
+    moved_text = "[a](../theory.md#t9) [b](05_frontier.ipynb) ![c](../files/analysis/figures/figure2.png)\n"
+    assert found == moved_text + code
     assert (tmp_path / "files" / "analysis" / "figures" / "figure2.png").exists()
     with pytest.raises(FileNotFoundError, match=r"no gone\.md"):
         moved("[a](gone.md)", ROOT / "docs" / "x.md", "x.md", places, tmp_path)
