@@ -31,14 +31,16 @@ pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pyte
 
 @contextlib.contextmanager
 def cluster(workers, processes=True):
-    with (
-        dask.config.set(SETTINGS),
-        LocalCluster(
-            n_workers=workers, threads_per_worker=1, processes=processes, dashboard_address=":0", silence_logs=50
-        ) as found,
-        Client(found) as client,
-    ):
-        yield found, client
+    with dask.config.set(SETTINGS):
+        options = {"threads_per_worker": 1, "processes": processes, "dashboard_address": ":0", "silence_logs": 50}
+        found = LocalCluster(n_workers=workers, **options)
+        client = Client(found)
+        try:
+            yield found, client
+        finally:  # a cluster whose worker was killed meanwhile may fail to close
+            for closing in (client, found):
+                with contextlib.suppress(Exception):
+                    closing.close(timeout=20)
 
 
 def data(n=9000):
