@@ -207,8 +207,8 @@ def test_frontier_places_a_model(tmp_path, capsys):
     }
 
 
-def test_a_frontier_beyond_the_plane_is_called_heuristic(tmp_path, capsys):
-    np.save(tmp_path / "x.npy", np.eye(3))
+def test_a_frontier_in_many_dimensions_is_called_heuristic(tmp_path, capsys):
+    np.save(tmp_path / "x.npy", np.eye(5))
     options = ["--betas", "0.1:0.2:2", "--model", "1:0.1", "--quiet", "--out", tmp_path / "f.json"]
     assert run("frontier", tmp_path / "x.npy", *options) == 0
     text = capsys.readouterr().out
