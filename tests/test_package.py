@@ -12,7 +12,7 @@ import pytest
 import constrained_vae as cv
 from tests.helpers.without_torch import HIDE
 
-HEAVY = {"cupy", "numba", "sklearn", "matplotlib", "torch"}
+HEAVY = {"cupy", "dask", "distributed", "numba", "sklearn", "matplotlib", "torch"}
 
 
 def run(code):
