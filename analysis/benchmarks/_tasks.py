@@ -77,6 +77,27 @@ def measure_em(data: str, low: float, tol: float, threads: int) -> dict[str, Any
     return real.measure_em(data, low, tol, threads)
 
 
+def measure_peer(data: str, low: float, peer: str, threads: int) -> dict[str, Any]:
+    """K-means or a mixture, see `real`."""
+    from . import real
+
+    return real.measure_peer(data, low, peer, threads)
+
+
+def measure_plane(path: str | None, lam: float, grid: bool, threads: int) -> dict[str, Any]:
+    """The optimum of points in the plane, see `real`."""
+    from . import real
+
+    return real.measure_plane(path, lam, grid, threads)
+
+
+def measure_call(name: str, peer: bool, threads: int) -> dict[str, Any]:
+    """A single call, see `real`."""
+    from . import real
+
+    return real.measure_call(name, peer, threads)
+
+
 def _timings(seconds: Callable[[], float]) -> list[float]:
     taken: list[float] = []
     while not taken or (sum(taken) < (_PATIENCE if len(taken) < _AT_LEAST else _SECONDS) and len(taken) < _AT_MOST):
@@ -124,6 +145,9 @@ TASKS: dict[str, Callable[..., dict[str, Any]]] = {
     "training": measure_training,
     "sweep": measure_sweep,
     "em": measure_em,
+    "peer": measure_peer,
+    "plane": measure_plane,
+    "call": measure_call,
     "branch": measure_branch,
     "em_runs": measure_em_runs,
 }

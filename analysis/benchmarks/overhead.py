@@ -67,7 +67,7 @@ def bare_kernel(problem: Problem, psi: np.ndarray) -> Callable[[], None]:
     for array in tiles:
         array.setflags(write=False)
     multiplier, sums, totals = np.float64(problem.framed.quadratic), np.zeros((3, _K)), np.zeros(2)
-    return lambda: kernels._few(block.phi, offset, block.rho, psi, *tiles, multiplier, sums, totals)
+    return lambda: kernels.few(block.phi, offset, block.rho, psi, *tiles, multiplier, sums, totals)
 
 
 def _kernel_time(kernel: Callable[[], None]) -> float:

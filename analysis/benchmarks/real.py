@@ -1,6 +1,6 @@
 """Sweeps of the data sets of scikit-learn: this project and EM as one writes it, side by side.
 
-    python -m analysis.benchmarks.real [--rows NAME ...] [--out FILE]
+    python -m analysis.benchmarks.real [--rows NAME ...] [--physics PATH] [--calls NAME ...] [--out FILE]
 
 25 temperatures, evenly spaced in their logarithm from 1.5 times the first critical temperature down to a share of it,
 and 32 tiles. EM is the plain map, jitted in JAX in float64. At every temperature it starts from the result of the one
@@ -8,6 +8,12 @@ before, with a noise of 1e-5 of the radius of the data, and ends when the root-m
 radius. It runs a second time to the residual that our sweep reaches. All run on one thread in processes of their own;
 the times are processor times without compilation, the least of several turns. Ratios are EM over ours: above 1, our
 sweep takes less time. Free energies are those at the last temperature; each method may end in another local minimum.
+Beside them stand k-means and a mixture of spherical Gaussians of scikit-learn, with as many centres, once: they solve
+other problems, and F is that of their centres.
+
+`--physics` adds the certified optimum of points in the plane, beside Blahut-Arimoto on a grid of 60 x 60 points, which
+has a minute; "twin" takes small data like them. `--calls` adds single calls, beside k-means where it does the like.
+`analysis.benchmarks.optimum` has the rate-distortion function of images and in 16 dimensions.
 
 The numbers of maps, solutions and split conditions do not depend on the machine, apart from rounding. `--out` writes
 them, and a test compares them with `results/real.json`.
@@ -34,6 +40,7 @@ from constrained_vae.solvers.split_condition import split_condition
 
 from ._methods import MissingError, import_jax
 from ._process import elsewhere
+from ._real_rows import CALLS, LAMBDAS, PEERS, blahut_arimoto, certified, plane
 from .continuation import counted
 
 COUNTS = Path(__file__).parent / "results" / "real.json"
@@ -140,6 +147,40 @@ def measure_em(data: str, low: float, tol: float, threads: int) -> dict[str, Any
     return {"seconds": seconds, "free_energy": free_energy(row.x, psi, row.betas[-1]), "maps": maps}
 
 
+def measure_peer(data: str, low: float, peer: str, threads: int) -> dict[str, Any]:
+    """Processor seconds of k-means or of a mixture, and the free energy of its centres; or what is missing."""
+    row = Row(data, low)
+    x, beta = row.x, row.betas[-1]
+    try:
+        PEERS[peer](x[:_TILES], 2)  # imports
+        seconds, psi = _least(lambda: PEERS[peer](x, _TILES))
+    except MissingError as error:
+        return {"missing": str(error)}
+    return {"seconds": seconds, "free_energy": free_energy(x, psi, beta)}
+
+
+def measure_plane(path: str | None, lam: float, grid: bool, threads: int) -> dict[str, Any]:
+    """The certified optimum of points in the plane, or Blahut-Arimoto on a grid."""
+    x = plane(path)
+    if grid:
+        return blahut_arimoto(x, lam)
+    certified(x[:100], lam)  # compiles the kernels
+    return certified(x, lam)
+
+
+def measure_call(name: str, peer: bool, threads: int) -> dict[str, Any]:
+    """Processor seconds of one of the calls, or of its peer, and its number of maps."""
+    call = CALLS[name][peer]
+    assert call is not None  # `main` has tested it
+    call() if name.startswith("their") else cv.solve(
+        np.eye(64, 12), beta=0.1, n_tiles=8, on_failure="return"
+    )  # compiles
+    began = time.process_time()
+    found = call()
+    seconds = time.process_time() - began
+    return {"seconds": seconds, "maps": getattr(found, "n_maps", None), "converged": getattr(found, "converged", None)}
+
+
 def em(x: np.ndarray, n_tiles: int) -> Callable[..., tuple[np.ndarray, int]]:
     """EM as a function of temperatures, tolerance and seed: the last reconstructions, and the number of maps.
 
@@ -201,35 +242,69 @@ def _least(work: Callable[[], Any]) -> tuple[float, Any]:
     return min(seconds), found
 
 
-def line(name: str, ours: dict[str, Any], found: dict[str, int], em_to: Sequence[dict[str, Any]]) -> str:
+def line(
+    name: str,
+    ours: dict[str, Any],
+    found: dict[str, int],
+    em_to: Sequence[dict[str, Any]],
+    peers: Sequence[dict[str, Any]] = (),
+) -> str:
     """A row of the table."""
     text = f"{name:20}{found['maps']:>8}{ours['seconds']:>8.2f}{ours['free_energy']:>10.4f}"
     for one in em_to:
         if "missing" not in one:
             text += f"{one['maps']:>9}{one['seconds']:>8.2f}{one['seconds'] / ours['seconds']:>7.2f}"
     last = em_to[-1]
-    return text + ("" if "missing" in last else f"{last['free_energy']:>10.4f}")
+    text += "" if "missing" in last else f"{last['free_energy']:>10.4f}"
+    return text + "".join(f"{one['seconds']:>8.2f}{one['free_energy']:>10.4f}" for one in peers if "missing" not in one)
+
+
+def line_of_plane(lam: float, ours: dict[str, Any], grid: dict[str, Any]) -> str:
+    """A row of the table of the plane: F of the grid is relative to ours."""
+    proven = "proven" if ours["rigorous"] else "heuristic"
+    rise = grid["free_energy"] - ours["free_energy"]
+    text = f"{lam:<20g}{ours['seconds']:>8.1f}{ours['gap']:>9.0e}{proven:>10}"
+    return text + f"{grid['seconds']:>10.1f}{grid['gap']:>9.0e}{rise:>+10.1e}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rows", choices=[*ROWS, "twin"], nargs="+", default=list(ROWS))
+    parser.add_argument("--rows", choices=[*ROWS, "twin"], nargs="*", default=list(ROWS))
+    parser.add_argument("--physics", metavar="PATH", help="file with an array ppzee2 of points in the plane, or twin")
+    parser.add_argument("--calls", choices=CALLS, nargs="*", help="single calls; without names all")
     parser.add_argument("--out", type=Path, help="JSON file of the counts")
     args = parser.parse_args(argv)
-    print(f"{'':20}{'ours:':>8}{'':18}{'EM to 1e-8:':>24}{'EM to our residual:':>24}")
-    print(f"{'':20}{'maps':>8}{'s':>8}{'F':>10}" + 2 * f"{'maps':>9}{'s':>8}{'ratio':>7}" + f"{'F':>10}")
+    names = "".join(f"{name + ':':>18}" for name in PEERS)
+    print(f"{'':20}{'ours:':>8}{'':18}{'EM to 1e-8:':>24}{'EM to our residual:':>24}{'':10}{names}")
+    columns = 2 * f"{'maps':>9}{'s':>8}{'ratio':>7}" + f"{'F':>10}" + len(PEERS) * f"{'s':>8}{'F':>10}"
+    print(f"{'':20}{'maps':>8}{'s':>8}{'F':>10}" + columns)
     records: dict[str, dict[str, int]] = {}
-    missing = None
+    missing = set[str]()
     for name in args.rows:
         row = ROWS.get(name, Row("twin", 0.02))
         _, records[name] = sweep(row)
         given = {"data": row.data, "low": row.low}
         ours = elsewhere("sweep", given, threads=1)
         em_to = [elsewhere("em", given | {"tol": tol}, threads=1) for tol in (_TOL, ours["residual"])]
-        missing = em_to[0].get("missing", missing)
-        print(line(name, ours, records[name], em_to), flush=True)
-    if missing:
-        print(missing)
+        peers = [elsewhere("peer", given | {"peer": peer}, threads=1) for peer in PEERS]
+        missing |= {one["missing"] for one in (*em_to, *peers) if "missing" in one}
+        print(line(name, ours, records[name], em_to, peers), flush=True)
+    if args.physics:
+        print(f"\n{'lambda':20}{'s':>8}{'gap':>9}{'':10}{'grid: s':>10}{'gap':>9}{'F':>10}")
+        path = None if args.physics == "twin" else args.physics
+        for lam in LAMBDAS:
+            found = [elsewhere("plane", {"path": path, "lam": lam, "grid": grid}, threads=1) for grid in (False, True)]
+            print(line_of_plane(lam, *found), flush=True)
+    for name in () if args.calls is None else args.calls or CALLS:
+        found = [
+            elsewhere("call", {"name": name, "peer": n > 0}, threads=1) for n, call in enumerate(CALLS[name]) if call
+        ]
+        text = "".join(f"{one['seconds']:>9.2f}" for one in found)
+        ours = found[0]
+        maps = "" if ours["maps"] is None else f", {ours['maps']} maps{'' if ours['converged'] else ', not converged'}"
+        print(f"{name:34}{text}{maps}", flush=True)
+    for text in sorted(missing):
+        print(text)
     if args.out:
         write_text(args.out, json.dumps(records, indent=1) + "\n")
     return 0

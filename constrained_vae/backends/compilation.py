@@ -3,7 +3,7 @@
 - Ctrl-C is delayed while Numba compiles, since Numba cannot go on after a compilation that was cut short. The time of
   a compilation does not count towards a time limit.
 - A compiled kernel is kept in Numba's cache. The key of an entry includes the sources of this file, of `arithmetic.py`
-  and of `numba.py`, whose functions become a part of other kernels. Where no folder can be written, kernels are
+  and of `dense_kernels.py`, whose functions become a part of other kernels. Where no folder can be written, kernels are
   compiled anew in every session.
 - Kernels with `prange` take turns under a threading layer of Numba that runs one at a time. In a process that was
   forked after the launch of threads, which do not exist there, they run on one thread. The bits are the same.
@@ -30,7 +30,7 @@ from .._utils import deadline
 from .._utils.interrupts import deferred_interrupts
 from .._utils.threads import thread_limit
 
-_SOURCES = tuple(Path(__file__).with_name(f"{name}.py") for name in ("compilation", "arithmetic", "numba"))
+_SOURCES = tuple(Path(__file__).with_name(f"{name}.py") for name in ("compilation", "arithmetic", "dense_kernels"))
 
 
 def jit(function: Callable[..., Any], *, parallel: bool = False) -> Any:

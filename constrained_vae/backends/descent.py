@@ -15,7 +15,7 @@ import numpy as np
 from .._utils.arrays import Array
 from .arithmetic import frozen
 from .compilation import jit
-from .numba import _FEW, Arrays, _few, _many, _many_chunks
+from .dense_kernels import Arrays, few, many
 
 _PAIRS = 8  # pairs of changes from which L-BFGS proposes, as in `solvers.acceleration`
 _MOST_LOG_STEP = 10.0  # as in `solvers.point`
@@ -27,18 +27,18 @@ class Steps(NamedTuple):
 
     Attributes
     ----------
-    count : int
+    accepted : int
         Number of accepted points.
     u, r, du, dr : (., n) arrays
         Points, residuals and their changes: those of the history, then the accepted ones.
-    residuals : (count,) array
+    residuals : (accepted,) array
         Root-mean-square steps of the plain map at the accepted points.
     last, rejected : tuple of arrays, or None
         Reconstructions (K, S), log masses, mass, sums, their image T, and (F, energy), of the last accepted point
         and of a proposal that was rejected.
     """
 
-    count: int
+    accepted: int
     u: Array
     r: Array
     du: Array
@@ -50,12 +50,13 @@ class Steps(NamedTuple):
     @property
     def maps(self) -> int:
         """Number of maps."""
-        return self.count + (self.rejected is not None)
+        return self.accepted + (self.rejected is not None)
 
 
 def steps(
     data: Arrays,
     lam: float,
+    rows: int,
     history: Arrays,
     metric: Array,
     masses: Arrays,
@@ -71,6 +72,8 @@ def steps(
         Statistics, offset and weights, in float64.
     lam : float
         Multiplier of the squared distance.
+    rows : int
+        Rows of a matrix product; 0 for few statistics, which take none.
     history : (h, n) arrays u, r, du, dr
         The accepted points, the last one last; the first changes are not used.
     metric : (n,) array
@@ -85,7 +88,7 @@ def steps(
         Largest number of steps.
     """
     phi, s, rho = (frozen(array, np.float64) for array in data)
-    (N, S), K, h = phi.shape, len(masses[0]), len(history[0])
+    S, K, h = phi.shape[1], len(masses[0]), len(history[0])
     buffers = tuple(np.empty((h + count, len(metric))) for _ in range(4))
     for buffer, known in zip(buffers, history, strict=True):
         buffer[:h] = known
@@ -93,19 +96,14 @@ def steps(
         np.empty((2, K, S)), np.empty((2, K)), np.empty((2, K)), np.empty((2, K, S)), np.empty((2, K, S)),
         np.empty((2, 2)),
     )  # fmt: skip
-    residuals, rows = np.empty(count), 0 if S <= _FEW else _many_chunks(N, K, S, np.float64)[1]
+    residuals = np.empty(count)
     states[1][:], states[2][0] = masses
     found, here, end = _steps((phi, s, rho), lam, rows, buffers, h, metric, free, limits, states, residuals)
     if not found and end == _NO_PROPOSAL:
         return None
     last, other = (tuple(array[slot] for array in states) for slot in (here, 1 - here))
-    return Steps(
-        found,
-        *(buffer[: h + found] for buffer in buffers),
-        residuals[:found],
-        last,
-        other if end == _REJECTED else None,
-    )
+    u, r, du, dr = (buffer[: h + found] for buffer in buffers)
+    return Steps(found, u, r, du, dr, residuals[:found], last, other if end == _REJECTED else None)
 
 
 @jit
@@ -191,7 +189,7 @@ def _map(data: Arrays, lam: float, rows: int, psi: Array, log_pi: Array, sums: A
         for a in range(K):
             for d in range(S):
                 tiles[d, a] = psi[a, d]
-        _few(phi, s, rho, tiles, b, log_pi, lam, sums, totals)
+        few(phi, s, rho, tiles, b, log_pi, lam, sums, totals)
         return
     v = np.empty((S, K))
     for a in range(K):
@@ -200,7 +198,7 @@ def _map(data: Arrays, lam: float, rows: int, psi: Array, log_pi: Array, sums: A
             b[a] -= psi[a, d] * psi[a, d]
         b[a] *= lam
     scratch = np.empty((rows, K)), np.empty((rows, S + 1)), np.empty((S + 1, K))
-    _many((phi, s, rho), (v, b, log_pi), scratch, sums, totals)
+    many((phi, s, rho), (v, b, log_pi), scratch, sums, totals)
 
 
 @jit

@@ -4,9 +4,9 @@ The sizes N, K, S alone determine how the work is divided, not the number of thr
 threads are added in a fixed order. Therefore the bits are the same in every run, with any number of threads. There are
 three kernels:
 
-- `_few`, for few statistics: it computes, exponentiates and sums the K energies of a row while they lie in the fastest
+- `few`, for few statistics: it computes, exponentiates and sums the K energies of a row while they lie in the fastest
   cache. The rows are divided into chunks, each of which adds into its own accumulators.
-- `_many`, for many statistics: it passes blocks of rows through two matrix products, in chunks as above.
+- `many`, for many statistics: it passes blocks of rows through two matrix products, in chunks as above.
 - `_shared`, for much work if memory or rows do not suffice for two chunks (few tiles) or four (many tiles): the threads
   share one block of rows after another, and one accumulator. They multiply by pieces of the tiles, encode pieces of the
   rows, and multiply again.
@@ -23,8 +23,7 @@ energy.
 
 from __future__ import annotations
 
-import math
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numba import prange
@@ -33,13 +32,14 @@ from .._utils.arrays import Array
 from .._utils.blas import single_threaded
 from .._utils.device import check_on_host
 from ..equations import Expectations
-from . import pruning
-from .arithmetic import add, exp, frozen, maximum, multiply_add
+from . import descent, pruning
+from .arithmetic import frozen
 from .compilation import ParallelKernel, jit
 from .coverage import coverage as coverage, expansions as expansions
+from .dense_kernels import Arrays, encode, few, many
 from .neighbours import Neighbours
 
-_FEW = 8  # largest S of `_few`; differences cost as much as matrix products at S = 5 and 1.1 times as much at S = 8
+_FEW = 8  # largest S of `few`; differences cost as much as matrix products at S = 5 and 1.1 times as much at S = 8
 _SORTED_STATISTICS = 4  # largest S for which rows are sorted; at S = 5 pruning gains only a factor 1.4 to 2
 _WORTH_SORTING = 512  # smallest number of rows that are sorted
 _SMALL = 2**19  # N K (S + 8) below which one thread computes, about 0.1 ms: starting the other threads takes as long
@@ -50,8 +50,6 @@ _WIDE = 64  # smallest K of a shared block; with fewer tiles the rows would be r
 _ROWS = 64, 512  # fewest and most rows of a shared block: below, products are slower; above, float32 sums less accurate
 _PIECE = 512  # tiles per piece of a shared block; products with half as many are 8 % slower
 _TASKS = 16  # largest number of tasks that share the pieces, and of teams that share the rows of a block
-
-Arrays: TypeAlias = tuple[Array, ...]
 
 
 def expectations(
@@ -115,11 +113,11 @@ def are_quick(N: int, K: int, S: int) -> bool:
     return N * K * (S + 8) < _SMALL
 
 
-def steps(*args: Any) -> Any:
-    """Accelerated steps in one call, see `descent`, whose kernel contains those of this module."""
-    from . import descent
-
-    return descent.steps(*args)
+def steps(data: Arrays, lam: float, history: Arrays, *rest: Any) -> descent.Steps | None:
+    """Accelerated steps in one call, see `descent`."""
+    (N, S), K = data[0].shape, len(rest[1][0])
+    rows = 0 if S <= _FEW else _many_chunks(N, K, S, np.float64)[1]
+    return descent.steps(data, lam, rows, history, *rest)
 
 
 def order(phi: Array) -> Array | None:
@@ -136,7 +134,7 @@ def _with_few(phi: Array, s: Array, rho: Array, v: Array, b: Array, log_pi: Arra
     """Mass (K,), sums (K, S), and contributions (., 2) to free energy and energy."""
     (N, S), K, real = phi.shape, len(b), phi.dtype.type
     multiplier = real(quadratic or 0)
-    tiles = np.empty((S + S % 2, K), real)  # `_few` takes statistics in pairs
+    tiles = np.empty((S + S % 2, K), real)  # `few` takes statistics in pairs
     tiles[S:] = 0
     np.divide(v.T, 2 * quadratic if quadratic and multiplier > 0 else 1, out=tiles[:S], casting="same_kind")
     if multiplier > 0 and (pruned := pruning.expectations(phi, rho, tiles, log_pi, multiplier)) is not None:
@@ -146,7 +144,7 @@ def _with_few(phi: Array, s: Array, rho: Array, v: Array, b: Array, log_pi: Arra
     sums, totals = np.zeros((chunks, S + 1, K)), np.zeros((chunks, 2))
     arguments = phi, s, rho, tiles, b, log_pi, multiplier
     if chunks == 1:
-        _few(*arguments, sums[0], totals[0])
+        few(*arguments, sums[0], totals[0])
     else:
         _few_parallel(*arguments, sums, totals)
     return _added(sums, totals)
@@ -164,7 +162,7 @@ def _with_many(phi: Array, s: Array, rho: Array, v: Array, b: Array, log_pi: Arr
     tiles = np.array(v.T, real, order="C"), b, log_pi
     scratch, sums, totals = _many_arrays(chunks, rows, K, S, real)
     if chunks == 1:
-        _many(data, tiles, tuple(array[0] for array in scratch), sums[0], totals[0])
+        many(data, tiles, tuple(array[0] for array in scratch), sums[0], totals[0])
     else:
         _many_parallel(data, tiles, scratch, sums, totals)
     return _added(sums, totals)
@@ -213,7 +211,7 @@ def _power_of_two(chunks: int) -> int:
 
 
 def _many_arrays(chunks: int, rows: int, K: int, S: int, real: type) -> tuple[Arrays, Array, Array]:
-    """Scratch and accumulators of `_many`, separate for every chunk."""
+    """Scratch and accumulators of `many`, separate for every chunk."""
     shapes = (rows, K), (rows, S + 1), (S + 1, K)
     scratch: Arrays = tuple(np.empty((chunks, *shape), real) for shape in shapes)
     return scratch, np.zeros((chunks, S + 1, K)), np.zeros((chunks, 2))
@@ -250,7 +248,7 @@ def _few_alone(
         for d in range(S):
             tiles[d, a] = v[a, d] / scale
     sums, totals = np.zeros((S + 1, K)), np.zeros(2)
-    _few(phi, s, rho, tiles, b, log_pi, lam, sums, totals)
+    few(phi, s, rho, tiles, b, log_pi, lam, sums, totals)
     for a in range(K):
         mass[a] = sums[S, a]
         for d in range(S):
@@ -265,7 +263,7 @@ def _few_parallel(
     N, chunks = len(phi), len(totals)
     for c in prange(chunks):
         i, j = c * N // chunks, (c + 1) * N // chunks
-        _few(phi[i:j], s[i:j], rho[i:j], tiles, b, log_pi, lam, sums[c], totals[c])
+        few(phi[i:j], s[i:j], rho[i:j], tiles, b, log_pi, lam, sums[c], totals[c])
 
 
 @ParallelKernel
@@ -274,90 +272,7 @@ def _many_parallel(data: Arrays, tiles: Arrays, scratch: Arrays, sums: Array, to
     N, chunks = len(phi), len(totals)
     for c in prange(chunks):
         i, j = c * N // chunks, (c + 1) * N // chunks
-        _many((phi[i:j], s[i:j], rho[i:j]), tiles, (q[c], scaled[c], product[c]), sums[c], totals[c])
-
-
-@jit
-def _few(
-    phi: Array, s: Array, rho: Array, tiles: Array, b: Array, log_pi: Array, lam: float, sums: Array, totals: Array
-) -> None:
-    """Add the rows phi (n, S) into sums (S + 1, K), the mass last, and totals (2,); tiles are psi or v, (S, K)."""
-    (N, S), K = phi.shape, len(b)
-    one = phi.dtype.type(1)
-    x = np.zeros(len(tiles), phi.dtype)  # phi_i, padded to pairs
-    q = np.zeros((4, K), phi.dtype)  # H_ia, later q_ia up to a factor, of four rows, which are summed together below
-    scaled = np.empty((4, S + 1), phi.dtype)  # this factor times rho_i (phi_i, 1)
-    for start in range(0, N, 4):
-        for r in range(4):
-            i, H = start + r, q[r]
-            if i >= N:  # the rows that fill up the last group of four have weight zero
-                scaled[r] = 0
-                continue
-            for d in range(S):
-                x[d] = phi[i, d]
-            if lam > 0:  # H_ia = lambda ||phi_i - psi_a||^2
-                scale = lam if S <= 2 else one  # with S <= 2 the first loop is the last one
-                for a in range(K):
-                    y, z = x[0] - tiles[0, a], x[1] - tiles[1, a]
-                    H[a] = scale * multiply_add(z, z, y * y)
-                for d in range(2, S, 2):
-                    for a in range(K):
-                        y, z = x[d] - tiles[d, a], x[d + 1] - tiles[d + 1, a]
-                        H[a] = multiply_add(z, z, multiply_add(y, y, H[a]))
-                if S > 2:
-                    for a in range(K):
-                        H[a] *= lam
-            else:  # H_ia = s_i - b_a - phi_i . v_a
-                for a in range(K):
-                    H[a] = multiply_add(-x[1], tiles[1, a], multiply_add(-x[0], tiles[0, a], s[i] - b[a]))
-                for d in range(2, S, 2):
-                    for a in range(K):
-                        H[a] = multiply_add(-x[d + 1], tiles[d + 1, a], multiply_add(-x[d], tiles[d, a], H[a]))
-            scaled[r, S] = _encode(H, log_pi, rho[i], totals)
-            for d in range(S):
-                scaled[r, d] = scaled[r, S] * x[d]
-        for d in range(S + 1):
-            w0, w1, w2, w3 = scaled[0, d], scaled[1, d], scaled[2, d], scaled[3, d]
-            for a in range(K):
-                two = multiply_add(w1, q[1, a], w0 * q[0, a])
-                sums[d, a] += multiply_add(w3, q[3, a], multiply_add(w2, q[2, a], two))
-
-
-@jit
-def _many(data: Arrays, tiles: Arrays, scratch: Arrays, sums: Array, totals: Array) -> None:
-    """Like `_few`; tiles are v (S, K), b, log pi; scratch is q (rows, K), scaled (rows, S + 1), product (S + 1, K).
-
-    The factor of a row multiplies its encoder or its statistics, whichever are fewer.
-    """
-    (phi, s, rho), (v, b, log_pi), (q, scaled, product) = data, tiles, scratch
-    (N, S), K = phi.shape, len(b)
-    narrow, mass = K <= S, product[S]
-    blocks = -(-N // len(q))
-    for block in range(blocks):
-        start, stop = block * N // blocks, (block + 1) * N // blocks
-        n = stop - start
-        mass[:] = 0
-        np.dot(phi[start:stop], v, q[:n])  # q holds phi_i . v_a, later H_ia, later q_ia up to a factor
-        for r in range(n):
-            i, H = start + r, q[r]
-            for a in range(K):
-                H[a] = (s[i] - b[a]) - H[a]
-            factor = _encode(H, log_pi, rho[i], totals)
-            if narrow:
-                for a in range(K):
-                    H[a] *= factor
-                    mass[a] += H[a]
-            else:  # scaled is this factor times (phi_i, 1)
-                scaled[r, S] = factor
-                for d in range(S):
-                    scaled[r, d] = factor * phi[i, d]
-        if narrow:
-            np.dot(phi[start:stop].T, q[:n], product[:S])
-        else:
-            np.dot(scaled[:n].T, q[:n], product)
-        for d in range(S + 1):
-            for a in range(K):
-                sums[d, a] += product[d, a]
+        many((phi[i:j], s[i:j], rho[i:j]), tiles, (q[c], scaled[c], product[c]), sums[c], totals[c])
 
 
 @ParallelKernel
@@ -402,7 +317,7 @@ def _encode_rows(
             part, energies, intercepts = q[p, i * (z - a) : (i + 1) * (z - a)], H[a:z], b[a:z]
             for t in range(z - a):
                 energies[t] = (s[i] - intercepts[t]) - part[t]
-        factor = _encode(H, log_pi, rho[i], totals)
+        factor = encode(H, log_pi, rho[i], totals)
         for p in range(len(q)):
             a, z = p * size, min(K, (p + 1) * size)
             part, entries = q[p, i * (z - a) : (i + 1) * (z - a)], H[a:z]
@@ -422,25 +337,3 @@ def _spend_piece(phi: Array, q: Array, product: Array, mass: Array, sums: Array)
     for a in range(k):
         for d in range(S):
             sums[a, d] += product[a, d]
-
-
-@jit
-def _encode(H: Array, log_pi: Array, rho: float, totals: Array) -> Any:
-    """One row of (T1): replace H_a by q_a Z / e^t, t the largest of log pi_a - H_a, and return rho e^t / Z.
-
-    Add -rho log Z to the free energy, totals[0], and rho sum_a q_a H_a to the energy, totals[1].
-    """
-    real, K = H.dtype.type, len(H)
-    t = real(-np.inf)
-    for a in range(K):
-        t = maximum(t, log_pi[a] - H[a])
-    Z = energy = real(0)
-    for a in range(K):
-        h = H[a]
-        q = exp((log_pi[a] - h) - t)  # the same rounding as above, so that the largest is exp(0) = 1 for any H
-        Z = add(Z, q)
-        energy = add(energy, q * h if q > 0 else real(0))
-        H[a] = q
-    totals[0] -= rho * (np.float64(t) + math.log(np.float64(Z)))
-    totals[1] += rho * (np.float64(energy) / np.float64(Z))
-    return real(rho / Z)

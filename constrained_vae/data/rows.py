@@ -269,7 +269,7 @@ def standard_frame(x: FloatArray | RowBlocks, weights: FloatArray, *, warn: bool
 def _heavy_row(x: FloatArray, start: int, rho: FloatArray) -> FloatArray | None:
     """The first row of positive weight."""
     heavy = rho > 0
-    return np.asarray(x[heavy.argmax()], dtype=np.float64) if heavy.any() else None
+    return np.array(x[heavy.argmax()], dtype=np.float64) if heavy.any() else None  # a copy: a view would keep x
 
 
 def _sum_about(x: FloatArray, start: int, rho: FloatArray, origin: FloatArray) -> FloatArray:

@@ -17,18 +17,16 @@ from .._utils.device import to_host
 from . import splits
 from .acceleration import ACCELERATORS
 from .iteration import Iteration
-from .split_condition import MAX_DENSE_DIM, split_axes
+from .split_condition import has_axes, split_axes
 
 _ROUGH = 1e-4  # in units of the data's radius: residual at which a generation is solved
 _MOST_MAPS = 100  # of one generation
 _EXCESS = 1e-6  # of an eigenvalue over 1, below which a site is left to `splits.kick`
-_LENGTH = 0.7  # of a split, in units of sqrt(excess) standard deviations
-_SHARE = 0.0  # of the largest gain, from which a site splits
 
 
 def possible(it: Iteration) -> bool:
     """Whether axes of all sites are known from one pass, and masses are free, so that any site can split."""
-    return it.options.free and it.options.split and it.bregman and it.here.psi.shape[1] <= MAX_DENSE_DIM
+    return it.options.free and it.options.split and has_axes(it.problem)
 
 
 def grow(it: Iteration) -> None:
@@ -49,18 +47,16 @@ def divide(it: Iteration) -> bool:
     spare = len(sites.index) - len(sites)
     if not spare:
         return False
-    it.recorder.count()
     values, deviations = split_axes(it.problem, sites.decoder, to_host(it.here.log_masses))
     unstable = np.flatnonzero(values > 1 + _EXCESS)
     gain = to_host(it.here.expectations.mass)[unstable] * gain_of_many(values[unstable])
     chosen = np.argsort(-gain, kind="stable")[:spare]
-    chosen = chosen[gain[chosen] >= _SHARE * gain.max(initial=0.0)]
     if not len(chosen):
         return False
     objective = it.problem.framed
     divided = replace(sites, decoder=objective.coordinates(sites.decoder))
     for site in unstable[chosen]:
-        divided = divided.split(int(site), _LENGTH * np.sqrt(1 - 1 / values[site]) * deviations[site], free=True)
+        divided = divided.split(int(site), np.sqrt(1 - 1 / values[site]) * deviations[site], free=True)
     return it.move_to(replace(divided, decoder=objective.reconstructions(divided.decoder)), strictly=True)
 
 

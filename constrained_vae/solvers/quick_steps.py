@@ -51,12 +51,12 @@ def take(it: Iteration, tol: float) -> tuple[int, Point | None]:
 
     rejected = None if found.rejected is None else of(found.rejected)
     it.recorder.count(found.maps)
-    if found.count:
-        plain += (False,) * found.count
+    if found.accepted:
+        plain += (False,) * found.accepted
         it.reach(of(found.last), list(map(Past, found.u, found.r, plain, found.du, found.dr))[-MAX_PAST:])
-        for residual in found.residuals[: found.count - (rejected is None)].tolist():
+        for residual in found.residuals[: found.accepted - (rejected is None)].tolist():
             convergence.closing(residual)
-    return found.count, rejected
+    return found.accepted, rejected
 
 
 def _possible(it: Iteration) -> bool:

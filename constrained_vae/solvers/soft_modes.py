@@ -32,7 +32,8 @@ _NEAR = 1e-3  # in units of the data's radius: largest residual at which a Hessi
 _MOST_HESSIANS = 20  # before the other schemes have another turn
 _IDLE = 2  # Hessians in a row that neither lowered F nor reduced the error, before the method ends
 _ROUNDING = 10.0  # in units of the rounding of F: smaller falls do not count
-_CHORDS, _CHORDS_PER_UNKNOWN = 8, 2  # steps with one Hessian
+_CHORDS = 8  # steps with one Hessian, and one more for each unknown
+_IDLE_STEPS = 20  # in a row that neither lower F by more than its rounding nor reach a new least residual
 _SMALL_DENOMINATOR = 0.01  # of the symmetric rank-one formula: the cosine between a step and the product that it missed
 _BISECTIONS = 60  # for the shift of a trust region
 _LEAST_RADIUS = 1e-12
@@ -230,7 +231,8 @@ def _descend(it: Iteration, quadratic: Quadratic, components: FloatArray, radius
     move, slack, n = it.problem.data.to_device, it.slack(), len(components)
     rounding = _ROUNDED_SLOPES * it.convergence.floor * np.sqrt(it.here.coordinates.stiffness)
     hessian, slopes, moved = np.diag(quadratic.values), quadratic.slopes(it.here), False
-    for _ in range(_CHORDS + _CHORDS_PER_UNKNOWN * n):
+    least, idle = it.here.residual, 0
+    for _ in range(_CHORDS + n):
         values, axes = single_threaded(np.linalg.eigh, hessian)
         step = axes @ trust_region_step(values, axes.T @ slopes, radius)
         length, fall = float(np.linalg.norm(step)), float(slopes @ step - step @ (hessian @ step) / 2)
@@ -253,7 +255,9 @@ def _descend(it: Iteration, quadratic: Quadratic, components: FloatArray, radius
                 radius *= 2
         if ratio < 0.1:
             radius = min(radius, length) / 4
-        if radius < _LEAST_RADIUS or it.here.residual <= it.convergence.floor:
+        idle = 0 if rise < -slack or (falls and after.residual < least) else idle + 1
+        least = min(least, it.here.residual)
+        if idle > _IDLE_STEPS or radius < _LEAST_RADIUS or it.here.residual <= it.convergence.floor:
             break
     return moved, radius
 

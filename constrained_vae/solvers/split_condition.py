@@ -24,7 +24,7 @@ from ..problems.posterior import Tiles, responsibilities
 from ..problems.problem import Problem
 from .coordinates import roots
 
-MAX_DENSE_DIM = 128  # dimensions up to which covariances are formed; above, Lanczos applies them without forming them
+_MAX_DENSE_DIM = 128  # dimensions up to which covariances are formed; above, Lanczos applies them without forming them
 _COVARIANCE_ENTRIES = 2**23  # entries of a batch of covariances
 _DEVIATION_ENTRIES = 2**17, 2**20  # entries of a batch of deviations of rows from sites, in a cache or on a device
 _BATCHED_ENTRIES = 2**10  # entries of covariances up to which all are decomposed at once
@@ -91,7 +91,7 @@ def split_condition(
     whitening = np.sqrt(curvature)  # eigenvalues of (lambda grad^2 f)^1/2 Cov (lambda grad^2 f)^1/2, diagonal (k, D)
     eligible = np.ones(len(psi), dtype=bool) if may_split is None else may_split
     dim = psi.shape[1]
-    find = _dense if dim <= MAX_DENSE_DIM else _lanczos
+    find = _dense if dim <= _MAX_DENSE_DIM else _lanczos
     arguments = problem, psi, log_masses, whitening, eligible, np.ones_like(eligible) if others else eligible
     top, eigenvalue, site, axis = single_threaded(find, *arguments) if is_small(problem) else find(*arguments)
     # The sign of an eigenvector is arbitrary: its largest component is made positive, so that runs are reproducible.
@@ -107,8 +107,13 @@ def is_small(problem: Problem) -> bool:
     return len(problem.data) * problem.data.rows.dim**2 < _SINGLE_THREAD_PRODUCTS
 
 
+def has_axes(problem: Problem) -> bool:
+    """Whether the axes of all sites are known at once, see `split_axes`."""
+    return problem.bregman and problem.data.rows.dim <= _MAX_DENSE_DIM
+
+
 def split_axes(problem: Problem, psi: FloatArray, log_masses: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """The condition of every site of a Bregman energy in at most `MAX_DENSE_DIM` dimensions, from one pass.
+    """The condition of every site of a Bregman energy in few dimensions, see `has_axes`, from one pass.
 
     Returns
     -------

@@ -282,9 +282,11 @@ def test_train_writes_its_file_on_the_way(tmp_path, monkeypatch):
 
 
 def test_models_of_images_name_the_extra_that_they_need(capsys, monkeypatch):
-    for name in [name for name in sys.modules if name.startswith("constrained_vae.image_models")]:
+    needing = re.compile(r"constrained_vae\.(image_models|cli\.image_training)\b")
+    for name in filter(needing.match, list(sys.modules)):  # as if none had been imported
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.delitem(vars(cv), "image_models", raising=False)
+    monkeypatch.delattr(importlib.import_module("constrained_vae.cli"), "image_training", raising=False)
     monkeypatch.setitem(sys.modules, "torch", None)
     assert run("train", "digits", *KAPPA, "--model", "vae") == 2
     assert capsys.readouterr() == (

@@ -34,7 +34,7 @@ def cluster(workers, processes=True):
     with (
         dask.config.set(SETTINGS),
         LocalCluster(
-            n_workers=workers, threads_per_worker=1, processes=processes, dashboard_address=None, silence_logs=50
+            n_workers=workers, threads_per_worker=1, processes=processes, dashboard_address=":0", silence_logs=50
         ) as found,
         Client(found) as client,
     ):
@@ -193,6 +193,24 @@ def test_errors_of_the_data_come_back_as_they_are():
         x = data()
         with pytest.raises(ValueError, match="begins with row 700 must be finite"):
             solved(da.where(x == x[703, 1], np.nan, x))
+
+
+@pytest.mark.cluster
+def test_workers_of_one_process_do_not_abort_numba():
+    """Under the layer "workqueue" a process is aborted if two threads enter a parallel kernel at once."""
+    code = (
+        "import constrained_vae as cv, dask.array as da, numba\n"
+        "from distributed import Client, LocalCluster\n"
+        "x = da.random.default_rng(0).normal(size=(240_000, 3), chunks=(20_000, 3)) * [3, 1, 1]\n"
+        "options = {'n_workers': 3, 'threads_per_worker': 2, 'processes': False, 'dashboard_address': ':0'}\n"
+        "with LocalCluster(**options) as cluster, Client(cluster):\n"
+        "    cv.solve(x, beta=2.0, n_tiles=16, max_maps=15, on_failure='return')\n"
+        "print(numba.threading_layer())\n"
+    )
+    environment = {**os.environ, "NUMBA_THREADING_LAYER": "workqueue", "NUMBA_NUM_THREADS": "2"}
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=200, env=environment)
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.strip() == "workqueue"
 
 
 @pytest.mark.cluster

@@ -9,9 +9,10 @@ from hypothesis import given, settings, strategies as st
 
 import constrained_vae as cv
 from constrained_vae._utils import memory
+from constrained_vae._utils.lost import LostError
 from constrained_vae.backends import numba, reference
-from constrained_vae.data import partition_sample, runs, sample
-from constrained_vae.data.partitions import Partitioned, Partitions
+from constrained_vae.data import partition_sample, rows as rows_of, runs, sample
+from constrained_vae.data.partitions import Here, Partitioned, Partitions
 from constrained_vae.data.prepared import PreparedData
 from constrained_vae.data.rows import Rows
 from constrained_vae.data.tree import Node, grown, root, tree_sum
@@ -169,6 +170,12 @@ def test_blocks_without_room_are_read_again_in_every_pass(rng, monkeypatch):
     assert few <= 4  # once
     assert len(reads) >= 4 * again.n_maps
     assert np.array_equal(kept.decoder, again.decoder)
+
+
+def test_results_of_a_block_are_no_views_that_keep_it(rng):
+    x = rng.standard_normal((50, 2))
+    assert rows_of._heavy_row(x, 0, np.ones(50)).base is None
+    assert rows_of._some_rows(x, 0, None, np.array([3, 5])).base is None
 
 
 def test_what_all_blocks_need_is_computed_once(rng):
@@ -354,3 +361,65 @@ def test_the_reference_and_the_kernel_agree(rng):
     psi, log_masses = rng.standard_normal((3, 2)), np.log(np.full(3, 1 / 3))
     sums = [problem.expectations(psi, log_masses).sums for problem in found]
     assert sums[0] == pytest.approx(sums[1], rel=1e-12)
+
+
+# --- a cluster that is lost -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def losing(monkeypatch):
+    """A function that has the data lost after a number of passes."""
+
+    run = Here.run
+
+    def after(passes):
+        left = [passes]
+
+        def lost(self, *arguments):
+            left[0] -= 1
+            if left[0] < 0:
+                raise LostError("the scheduler of the cluster does not answer")
+            return run(self, *arguments)
+
+        monkeypatch.setattr(Here, "run", lost)
+
+    return after
+
+
+@pytest.fixture
+def blobs(rng):
+    return chunked(np.concatenate([rng.standard_normal((50, 2)) + c for c in ([0, 0], [9, 0], [0, 9])]), (70, 80))
+
+
+def test_a_solution_of_a_lost_cluster_is_the_last_point(blobs, losing):
+    losing(12)
+    with pytest.warns(cv.NotConvergedWarning, match="cluster with the data was lost"):
+        found = cv.solve(blobs, beta=3.0, n_tiles=6)
+    assert found.status.name == "LOST"
+    assert 1 <= found.n_maps < 12
+    assert np.isfinite(found.decoder).all()
+    losing(12)
+    with pytest.raises(cv.NotConvergedError) as error:
+        cv.solve(blobs, beta=3.0, n_tiles=6, on_failure="raise")
+    assert error.value.solution.status.name == "LOST"
+
+
+def test_without_a_first_point_a_lost_cluster_is_an_error(blobs, losing):
+    losing(3)
+    with pytest.raises(ConnectionError, match="does not answer"):
+        cv.solve(blobs, beta=3.0, n_tiles=6)
+
+
+def test_what_a_lost_cluster_has_found_is_kept(blobs, losing):
+    losing(60)
+    with pytest.warns(cv.NotConvergedWarning, match="cluster with the data was lost"):
+        branch = cv.sweep(blobs, betas=np.geomspace(2, 30, 20), n_tiles=6)
+    assert 0 < len(branch) < 20
+    assert not branch.complete
+    losing(80)
+    with pytest.warns(cv.NotConvergedWarning, match="lost cluster"):
+        assert cv.transitions(blobs, beta_range=(1, 40), n_tiles=6).ended == "lost cluster"
+    losing(40)
+    with pytest.warns(cv.NotConvergedWarning, match="cluster with the data was lost"):
+        found = cv.solve_constrained(blobs, cv.RE.from_squared_error(5.0), n_tiles=6)
+    assert found.status.name == "LOST"
