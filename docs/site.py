@@ -151,7 +151,9 @@ def moved(text: str, page: Path, place: str, places: dict[str, str], source: Pat
             mark = anchor = ""
         return f"{before}{os.path.relpath(there, Path(place).parent)}{mark}{anchor}{after}"
 
-    return "".join(part if odd else _LINK.sub(follow, part) for part, odd in _outside_code(text))
+    return "".join(
+        re.sub(r"\n\n```$", "\n```", part) if odd else _LINK.sub(follow, part) for part, odd in _outside_code(text)
+    )
 
 
 def _outside_code(text: str) -> list[tuple[str, bool]]:

@@ -142,7 +142,8 @@ for ax, tiles in zip(axes, shown, strict=True):
 # %% [markdown]
 # ## Answer
 #
-# The iteration ends at a fixed point, a local minimum of the free energy: its reconstructions are weighted means of the
-# data, the free energy never rises on the way, and accelerated maps reach it to ten digits. Tiles share reconstructions:
-# at a high temperature all have the mean of the data, at a lower one there are as many as the data have groups of that
-# size. At which temperatures they split, the next notebook says, [02_phase_transitions](02_phase_transitions.ipynb).
+# The iteration ends at a fixed point, a local minimum of the free energy: its reconstructions are weighted means of
+# the data, the free energy never rises on the way, and accelerated maps reach it to ten digits. Tiles share
+# reconstructions: at a high temperature all have the mean of the data, at a lower one there are as many as the data
+# have groups of that size. At which temperatures they split, the next notebook says,
+# [02_phase_transitions](02_phase_transitions.ipynb).

@@ -163,6 +163,6 @@ _ = ax.legend(frameon=False, fontsize=8)
 # ## Answer
 #
 # The critical temperatures are those at which the covariance of the data of a reconstruction has the eigenvalue
-# $\sigma^2\beta$ (T9), and `transitions` computes them to solver precision; the detection of the paper gives them to a
-# step of its grid. Cooling and heating give the same solutions at continuous transitions. At a first-order one they differ
-# in an interval that is known beforehand.
+# $\sigma^2\beta$ (T9), and `transitions` computes them to solver precision; the detection of the paper gives them to
+# a step of its grid. Cooling and heating give the same solutions at continuous transitions. At a first-order one they
+# differ in an interval that is known beforehand.

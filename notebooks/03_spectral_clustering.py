@@ -126,6 +126,6 @@ ax.title.set_fontsize(9)
 # %% [markdown]
 # ## Answer
 #
-# At the first transition the partition is that of the leading eigenvector. After it, partition and eigengap agree with
-# spectral clustering where clusters are compact and the temperature is on a plateau. They differ for shapes such as rings
-# and moons, on which the squared error cannot follow the cluster; in suitable features it can.
+# At the first transition the partition is that of the leading eigenvector. After it, partition and eigengap agree
+# with spectral clustering where clusters are compact and the temperature is on a plateau. They differ for shapes such
+# as rings and moons, on which the squared error cannot follow the cluster; in suitable features it can.

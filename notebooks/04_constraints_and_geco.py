@@ -144,5 +144,5 @@ cv.solve_constrained(data.x, both, n_tiles=16)
 # ## Answer
 #
 # GECO ends at the multiplier of the exact theory where the network can be the exact solution, as the linear model is.
-# Any other network has a trade-off of its own, and ends at the slope of that. It needs more rate than the optimum: mostly
-# for covering the prior, and the rest for information that the error does not ask for.
+# Any other network has a trade-off of its own, and ends at the slope of that. It needs more rate than the optimum:
+# mostly for covering the prior, and the rest for information that the error does not ask for.

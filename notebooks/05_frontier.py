@@ -134,6 +134,6 @@ print(f"global:   {cv.global_solution(data.x, beta=0.3).certificate}")
 # %% [markdown]
 # ## Answer
 #
-# The curve lies between the bounds of the first table, which are proven in the plane. Rate and distortion are enough to
-# place a model above it: `excess` gives the distance, at least and at most, and `certify` does the same for a solution
-# without a curve.
+# The curve lies between the bounds of the first table, which are proven in the plane. Rate and distortion are enough
+# to place a model above it: `excess` gives the distance, at least and at most, and `certify` does the same for a
+# solution without a curve.

@@ -127,6 +127,6 @@ for ax, label in zip(axes[:, 0], ("test", "drawn", "samples"), strict=True):
 # %% [markdown]
 # ## Answer
 #
-# GECO lets the error fall at a rate that grows from zero, and ends where the constraint is just met. The steps share the
-# information unevenly, the last one adds the least, and none is idle. So short a training does not beat the best linear
-# code: the network spends more nats at the same error.
+# GECO lets the error fall at a rate that grows from zero, and ends where the constraint is just met. The steps share
+# the information unevenly, the last one adds the least, and none is idle. So short a training does not beat the best
+# linear code: the network spends more nats at the same error.

@@ -64,6 +64,15 @@ class ImageEvaluation:
         Number D of values of an image.
     signature : (33,) array
         Numbers by which `ImageRun.excess_over` notices a curve of other images.
+
+    Examples
+    --------
+    >>> import constrained_vae as cv
+    >>> from constrained_vae.image_models import MLPVAE, train
+    >>> model = MLPVAE((1, 8, 8), latent_dim=4, hidden=(16,))
+    >>> run = train(cv.datasets.digits(100), cv.RE(0.2, reduction="mean"), model=model, steps=5, device="cpu")
+    >>> run.evaluation.rates.shape
+    (1,)
     """
 
     rate: float

@@ -35,6 +35,12 @@ class RealNVP(nn.Module):
     ------
     ValueError
         For bad input.
+
+    Examples
+    --------
+    >>> import torch
+    >>> RealNVP(dim=4, couplings=2).log_prob(torch.zeros(3, 4)).shape
+    torch.Size([3])
     """
 
     def __init__(self, dim: int, couplings: int = 6, width: int = 64) -> None:

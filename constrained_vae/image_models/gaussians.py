@@ -20,6 +20,12 @@ class Gaussian:
     ----------
     mean, log_sigma : (B, ...) tensors
         Mean and logarithm of the standard deviation.
+
+    Examples
+    --------
+    >>> import torch
+    >>> Gaussian(torch.zeros(2, 3), torch.zeros(2, 3)).mean.shape
+    torch.Size([2, 3])
     """
 
     mean: Tensor

@@ -35,6 +35,16 @@ class Pass:
         RealNVP prior it is -H[q] - log p(z) of the sampled code, which can be negative.
     codes : (B, *code_shape) tensor
         The sampled codes.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from constrained_vae.image_models import MLPVAE
+    >>> model = MLPVAE((1, 8, 8), latent_dim=4, hidden=(16,))
+    >>> noise = torch.zeros(5, *model.code_shape)
+    >>> found = model(torch.zeros(5, 1, 8, 8), noise)
+    >>> found.mean.shape, found.kl.shape
+    (torch.Size([5, 1, 8, 8]), torch.Size([5, 1]))
     """
 
     mean: Tensor
@@ -60,6 +70,13 @@ class Model(nn.Module, abc.ABC):
     centre : (C, H, W) tensor
         Mean of the images, at which a new model's outputs lie: zero until the one who trains the model writes it here,
         ``model.centre.copy_(mean)``.
+
+    Examples
+    --------
+    >>> from constrained_vae.image_models import MLPVAE
+    >>> model = MLPVAE((1, 8, 8), latent_dim=4, hidden=(16,))
+    >>> isinstance(model, Model), model.image_shape
+    (True, (1, 8, 8))
     """
 
     _kinds: ClassVar[dict[str, type[Model]]] = {}

@@ -41,6 +41,16 @@ class LinearPlacement:
         -dR/dD of the best linear VAE at this distortion.
     multiplier : float
         lambda of the model, per unit of the total squared error.
+
+    Examples
+    --------
+    >>> import constrained_vae as cv
+    >>> from constrained_vae.image_models import MLPVAE, train
+    >>> model = MLPVAE((1, 8, 8), latent_dim=4, hidden=(16,))
+    >>> run = train(cv.datasets.digits(100), cv.RE(0.2, reduction="mean"), model=model, steps=5, device="cpu")
+    >>> place = run.excess_over_linear()
+    >>> place.error >= 0
+    True
     """
 
     gap: float
@@ -69,6 +79,15 @@ class ImageRun(PickledByFields):
         Everything that `train(..., resume=run)` needs to continue.
     stopped : str
         "finished", or why training ended early.
+
+    Examples
+    --------
+    >>> import constrained_vae as cv
+    >>> from constrained_vae.image_models import MLPVAE, train
+    >>> model = MLPVAE((1, 8, 8), latent_dim=4, hidden=(16,))
+    >>> run = train(cv.datasets.digits(100), cv.RE(0.2, reduction="mean"), model=model, steps=5, device="cpu")
+    >>> run.stopped, len(run.history)
+    ('finished', 5)
     """
 
     task: Task

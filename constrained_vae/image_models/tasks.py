@@ -35,6 +35,12 @@ class Batch:
         Images.
     context : (B, C', H, W) tensor of float32, or None
         Maps that encoder, decoder and prior see; None if there is no context.
+
+    Examples
+    --------
+    >>> import torch
+    >>> Batch(torch.zeros(3, 1, 8, 8)).context is None
+    True
     """
 
     x: Tensor
@@ -62,6 +68,13 @@ class Task(ABC):
         Number C' of maps of the context; None if there is no context.
     augmented : bool
         Whether the images are drawn anew at each step. Then there is no empirical rate-distortion function.
+
+    Examples
+    --------
+    >>> from constrained_vae import datasets
+    >>> from constrained_vae.image_models import PlainImages
+    >>> isinstance(PlainImages(datasets.digits(100)), Task)
+    True
     """
 
     context_size: int | None = None
@@ -117,6 +130,12 @@ class PlainImages(Task):
     ----------
     data : DataSet
         Images without weights.
+
+    Examples
+    --------
+    >>> from constrained_vae import datasets
+    >>> PlainImages(datasets.digits(100)).image_shape
+    (1, 8, 8)
     """
 
     def batch(self, rows: Tensor, generator: torch.Generator) -> Batch:
@@ -138,6 +157,12 @@ class MnistRotate(Task):
     ----------
     data : DataSet
         Square images, 0 at their borders: what turns in from outside is 0.
+
+    Examples
+    --------
+    >>> from constrained_vae import datasets
+    >>> MnistRotate(datasets.digits(100)).image_shape
+    (1, 8, 8)
     """
 
     augmented = True
@@ -169,6 +194,12 @@ class ColourMnist(Task):
     ----------
     data : DataSet
         Grey images.
+
+    Examples
+    --------
+    >>> from constrained_vae import datasets
+    >>> ColourMnist(datasets.digits(100)).image_shape
+    (3, 8, 8)
     """
 
     augmented = True

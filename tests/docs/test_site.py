@@ -40,6 +40,12 @@ def test_all_parameters_are_spelled_out(name):
     assert wanted <= given
 
 
+def test_every_public_name_has_an_example():
+    """But for a number, MNIST (of an extra), and a result whose solver is slow."""
+    without = {name for name, value in NAMES.items() if ">>>" not in (inspect.getdoc(value) or "")}
+    assert without <= {"datasets.mnist", "testing.EPS", "testing.NaiveBranch"}
+
+
 def test_a_shared_parameter_is_what_its_source_says():
     def source(a, b):
         """One.
