@@ -315,8 +315,8 @@ def test_re_along_the_temperature_is_the_gaussian_elbo(rng):
     found = [cv.transitions(x, o, (0.4 * critical, 2 * critical), tiling=tiling) for o in (elbo, lagrangian)]
     assert len(found[0]) == len(found[1]) > 1
     for a, b in zip(*found, strict=True):
-        # Near a merger F of the pair and of the merged sites differ by the square of the distance in log beta: up to 1e-8
-        # the difference is rounding.
+        # Near a merger F of the pair and of the merged sites differ by the square of the distance in log beta, which is
+        # rounding up to a distance of 1e-8.
         assert b.beta == pytest.approx(a.beta, rel=1e-8 if a.kind == "merger" else 1e-9)
         assert (b.kind, b.tiles_after) == (a.kind, a.tiles_after)
         assert b.heating_end == pytest.approx(a.heating_end, rel=1e-5, nan_ok=True)
