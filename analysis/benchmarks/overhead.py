@@ -18,7 +18,7 @@ import numpy as np
 
 import constrained_vae as cv
 from constrained_vae._utils.blas import single_threaded
-from constrained_vae.backends import numba as kernels
+from constrained_vae.backends import dense_kernels
 from constrained_vae.equations import log_masses
 from constrained_vae.latent.sites import Sites
 from constrained_vae.problems.problem import Problem
@@ -67,7 +67,7 @@ def bare_kernel(problem: Problem, psi: np.ndarray) -> Callable[[], None]:
     for array in tiles:
         array.setflags(write=False)
     multiplier, sums, totals = np.float64(problem.framed.quadratic), np.zeros((3, _K)), np.zeros(2)
-    return lambda: kernels.few(block.phi, offset, block.rho, psi, *tiles, multiplier, sums, totals)
+    return lambda: dense_kernels.few(block.phi, offset, block.rho, psi, *tiles, multiplier, sums, totals)
 
 
 def _kernel_time(kernel: Callable[[], None]) -> float:
