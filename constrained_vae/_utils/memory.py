@@ -32,7 +32,7 @@ def of_map(n: int, k: int, d: int, itemsize: int = 8) -> int:
     x, kept = 8 * n * d, itemsize * n * d
     in_order = d <= _IN_ORDER and n >= _WORTH_SORTING
     framing = 2 * 8 * min(n * d, BLOCK) + 17 * n  # deviations of a block, two arrays at a time, and weights
-    preparing = (2 * 8 * n * d if in_order or itemsize == 8 else 20 * n * d) + (40 if in_order else 16) * n
+    preparing = (16 if itemsize == 8 else 12) * n * d + (40 if in_order else 16) * n
     mapping = (2 if in_order else 1) * kept + (16 + 2 * itemsize) * n + 3 * 8 * k * d + _scratch(n, k, d, itemsize)
     return x + max(framing, preparing, mapping) + 8 * k * d + _OBJECTS
 
