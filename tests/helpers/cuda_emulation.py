@@ -116,8 +116,10 @@ class fake_cupy(types.ModuleType):
 
     def empty(self, shape, dtype=float):
         size = int(np.prod(shape))
-        whole = np.full(size + 2 * self.MARGIN, np.nan, dtype)
-        self.fresh.append(whole)
+        real = np.issubdtype(dtype, np.floating)
+        whole = np.full(size + 2 * self.MARGIN, np.nan if real else 0, dtype)
+        if real:
+            self.fresh.append(whole)  # whose margins stay NaN; kernels write no integers
         return DeviceArray(whole[self.MARGIN : self.MARGIN + size].reshape(shape))
 
     def zeros(self, shape, dtype=float):

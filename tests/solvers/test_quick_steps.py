@@ -54,7 +54,7 @@ def test_the_iterates_are_those_of_the_loop(dim, masses, rng, monkeypatch, taken
 def test_after_a_rejected_proposal_the_loop_goes_on(rng, monkeypatch, taken):
     """The rejected proposal is not computed twice, and dead sites and saddles are left to the loop."""
     x = rng.normal(size=(80, 2)) * [3, 1]
-    options = {"beta": 0.05, "n_tiles": 16, "masses": "free", "seed": 1}
+    options = {"beta": 0.05, "n_tiles": 16, "masses": "free", "start": "data", "seed": 1}
     quick = cv.solve(x, **options)
     assert any(rejected for _, rejected in taken)
     slow(monkeypatch)
