@@ -330,7 +330,7 @@ def test_one_compiled_kernel_serves_read_only_and_writable_inputs():
     for array in problem.arguments:
         array.flags.writeable = False
     problem.solve("numba")
-    dtypes = [str(signature[0].dtype) for signature in kernels._few.signatures]
+    dtypes = [str(signature[0].dtype) for signature in kernels.few.signatures]
     assert len(dtypes) == len(set(dtypes))
 
 
