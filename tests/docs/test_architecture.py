@@ -58,3 +58,13 @@ def test_one_guess_is_enough(question, file):
     (row,) = (line for line in PAGE.splitlines() if line.startswith(f"| {question} |"))
     assert f"{file}.py" in row
     assert list((ROOT / "constrained_vae").rglob(f"{file}.py"))
+
+
+def test_the_tests_that_a_claim_names_are_there():
+    """In the last column of the tables of claims; and every item of the theory is a claim."""
+    page = (ROOT / "docs" / "checked.md").read_text()
+    rows = [line.rsplit("|", 2)[1] for line in page.splitlines() if line.startswith("|")]
+    named = {name for row in rows for name in re.findall(r"`([\w/]*test_\w+\.py)`", row)}
+    assert len(named) > 30
+    assert [name for name in sorted(named) if not (ROOT / "tests" / name).is_file()] == []
+    assert {f"[T{number}](theory.md#t{number})" for number in range(1, 25)} <= set(re.findall(r"\[T\d+\]\(.*?\)", page))

@@ -84,7 +84,7 @@ def test_a_correction_repairs_the_product_with_the_step():
 
 @pytest.mark.parametrize("slope", [1e-3, 0.0])
 def test_a_trust_region_step_at_a_huge_negative_curvature_is_finite(slope):
-    """A shift by the lowest curvature and 1e-13 more is rounded to one that leaves exactly zero: 0 / 0 without a slope."""
+    """The lowest curvature, shifted by its size and 1e-13 more, is rounded to zero: 0 / 0 without a slope."""
     with np.errstate(all="ignore"):
         step = soft_modes.trust_region_step(np.array([-1e9, 1.0]), np.array([slope, 1.0]), 0.1)
     assert np.linalg.norm(step) == pytest.approx(0.1)
