@@ -11,39 +11,29 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ._utils import memory, tables
+from ._utils import memory, progress, tables
 from ._utils.arrays import FloatArray
 from ._utils.checks import check_count, check_dtype
-from ._utils.device import to_host
 from .backends import get_backend
 from .data.rows import RowBlocks
 from .data.sample import spanning_sample
-from .objectives.elbo import ELBO
 from .phases.criticality import critical_beta
 from .problems.problem import Problem
 from .results.status import Status
 from .solvers.solve import solve
+from .solvers.timing import SOLVE_MAPS, map_seconds, smallest_seconds, step_seconds
 
-_WORK = 2**26  # N K (D + 8) of the longer calibrating map, about 30 ms on a core; the shorter one has an eighth
-_MAX_ROWS, _MAX_ENTRIES, _MAX_DECODER = 2**19, 2**22, 2**21  # of its data, and entries of its decoder
-_LEAST_ROWS = 256
-_LEAST_SLOPE = 0.6  # share of its time that grows with N; on a busy machine the shorter map may happen to be slow
-_REPEATS, _REPEATING = (3, 30), 0.2  # fewest and most of a calibrating map, of which the fastest counts; seconds
-_SMALLEST = 64, 8, 2  # N, K, D of a map that takes no time but that of its calls
-# Numbers of maps that were seen on toy data, digits and Gaussians of 1 to 64 dimensions:
-_SOLVE_MAPS = 25, 1000  # of a solution
-_SWEEP_MAPS = 2000, 40_000  # of the 240 temperatures of a sweep
-_OF_SOLVE = 60, 600  # maps of a sweep, per map of a typical solution
-_BESIDE = 10, 40  # time per map of a solution: in maps of the data, and in smallest maps for the rest of the loop
-_OF_FRONTIER = 20_000, 6000  # R(D): maps with a tile per distinct point, and smallest maps per distinct point
+# Numbers of maps that were seen on toy data, tables and Gaussians of 1 to 64 dimensions:
+_SWEEP_MAPS = 1500, 60_000  # of the 240 temperatures of a sweep
+_OF_SOLVE = 20, 500  # maps of a sweep, per map of a typical solution
+_OF_FRONTIER = 7000, 2000  # R(D): maps with a tile per distinct point, and smallest maps per distinct point
 _SPREAD = 4.0  # ratio by which the time of R(D) may differ from that
 # Trials on a sample of x:
 _SAMPLES = 64, 256  # rows
-_COOLED = 0.5, 0.1  # temperatures, relative to the first critical one
+_COOLED = 0.5, 0.1, 0.03  # temperatures, relative to the first critical one
 _TRIAL_TILES = 64
-_TRIAL_SECONDS = 2.0  # for each of four
+_TRIAL_SECONDS = 1.3  # for each of six
 _MARGIN = 2.0  # ratio by which the number of maps may differ from that of the sample
-_FASTER = 4.0  # ratio by which a map may take less time than in the slowest of these solutions
 
 
 @dataclass(frozen=True)
@@ -70,8 +60,7 @@ class Effort:
     @property
     def time(self) -> str:
         """The seconds, as text."""
-        ends = [_seconds(self.least), _seconds(self.most)]
-        return " to ".join(ends[: 1 if ends[0] == ends[1] else 2])
+        return progress.span(self.least, self.most)
 
     @property
     def text(self) -> str:
@@ -161,7 +150,7 @@ def estimate(
     n, k, d : int
         Number of rows, of tiles and of columns.
     x : (m, D) array_like, memory map or RowBlocks, optional
-        The data, or some of their rows. Four solutions of at most 256 of them show how many maps the data need, within
+        The data, or some of their rows. Six solutions of at most 256 of them show how many maps the data need, within
         eight seconds, and how many rows are distinct.
     backend : {"auto", "numba", "cupy", "reference"}
         Backend that computes.
@@ -188,19 +177,16 @@ def estimate(
     real, name = check_dtype(dtype), get_backend(backend).__name__.rsplit(".", 1)[1]
     trial = None if x is None else _tried(Problem.make(x, None, None, name, dtype), n, k, d, name)
     distinct = n if trial is None else trial.distinct
-    once, least = _map_seconds(distinct, k, d, name, real), _map_seconds(*_SMALLEST, name, real)
-    maps: tuple[float, float]
-    sweep_maps: tuple[float, float]
-    if trial is None:
-        maps, sweep_maps, fast, slow = _SOLVE_MAPS, _SWEEP_MAPS, once, _BESIDE[0] * once + _BESIDE[1] * least
-    else:
-        maps, sweep_maps = trial.maps, trial.sweep_maps
-        slow = max(_BESIDE[0] * once, trial.seconds(distinct))
-        fast = slow / _FASTER
+    once, slow = step_seconds(distinct, k, d, name, real)
+    least = smallest_seconds(name, real)
+    maps: tuple[float, float] = SOLVE_MAPS
+    sweep_maps: tuple[float, float] = _SWEEP_MAPS
+    if trial is not None:
+        maps, sweep_maps, slow = trial.maps, trial.sweep_maps, max(slow, trial.seconds(distinct))
     repeated = 8 * (n - distinct) * d  # bytes of rows that are only read
     needs = memory.of_solve(distinct, k, d, real.itemsize) + repeated
     sites = min(distinct, memory.SITES)
-    curve = _OF_FRONTIER[0] * _map_seconds(distinct, sites, d, name, real) + _OF_FRONTIER[1] * distinct * least
+    curve = _OF_FRONTIER[0] * map_seconds(distinct, sites, d, name, real) + _OF_FRONTIER[1] * distinct * least
     return Estimate(
         n,
         k,
@@ -208,47 +194,10 @@ def estimate(
         distinct,
         name,
         Effort(once, once, memory.of_map(distinct, k, d, real.itemsize) + repeated),
-        Effort(maps[0] * fast, maps[1] * slow, needs),
-        Effort(sweep_maps[0] * fast, sweep_maps[1] * slow, needs + 240 * 8 * (k * d + k)),
+        Effort(maps[0] * once, maps[1] * slow, needs),
+        Effort(sweep_maps[0] * once, sweep_maps[1] * slow, needs + 240 * 8 * (k * d + k)),
         Effort(curve / _SPREAD, curve * _SPREAD, memory.of_frontier(distinct, d) + repeated),
     )
-
-
-# --- the time of a map ------------------------------------------------------------------------------------------------
-
-
-def _map_seconds(n: int, k: int, d: int, backend: str, dtype: np.dtype[Any]) -> float:
-    """Seconds of a map: measured at fewer rows and then linear in N, and linear in K (D + 8) for larger decoders."""
-    columns = min(d, 2**14)
-    tiles = min(k, _MAX_DECODER // columns)
-    factor = k * (d + 8) / (tiles * (columns + 8))
-    rows = max(_LEAST_ROWS, min(_WORK // (tiles * (columns + 8)), _MAX_ROWS, _MAX_ENTRIES // columns))
-    if n <= rows:
-        return factor * _measured(n, tiles, columns, backend, dtype)
-    few, many = (_measured(count, tiles, columns, backend, dtype) for count in (rows // 8, rows))
-    slope = max((many - few) / (rows - rows // 8), _LEAST_SLOPE * many / rows)
-    return factor * (many + slope * (n - rows))
-
-
-@functools.cache
-def _measured(n: int, k: int, d: int, backend: str, dtype: np.dtype[Any]) -> float:
-    """The least seconds of some maps of Gaussian data, at a temperature at which every tile is of use to every row."""
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((max(n, 2), d))
-    problem = Problem.make(x, ELBO(beta=float(d)), None, backend, dtype)
-    psi = problem.data.to_device(rng.standard_normal((k, d)) / np.sqrt(d))
-    log_masses = problem.data.to_device(np.full(k, -np.log(k)))
-
-    def once() -> float:
-        start = time.perf_counter()
-        to_host(problem.updated_decoder(psi, problem.expectations(psi, log_masses)))
-        return time.perf_counter() - start
-
-    once()  # compiles the kernel
-    seconds: list[float] = []
-    while len(seconds) < _REPEATS[0] or (len(seconds) < _REPEATS[1] and sum(seconds) < _REPEATING):
-        seconds.append(once())
-    return min(seconds)
 
 
 # --- trials -----------------------------------------------------------------------------------------------------------
@@ -278,7 +227,7 @@ def _tried(problem: Problem, n: int, k: int, d: int, backend: str) -> _Trial:
         runs.append((len(chosen), seconds * k / tiles, maps))
     (few, quick, _), (many, slow, maps) = runs
     slope = max(slow - quick, 0.0) / max(many - few, 1)
-    typical = float(np.sqrt(np.prod(maps)))
+    typical = float(np.exp(np.mean(np.log(maps))))
     return _Trial(
         max(round(n * len(rows) / len(given)), 1),
         (max(min(maps) / _MARGIN, 1.0), max(maps) * _MARGIN),
@@ -290,7 +239,7 @@ def _tried(problem: Problem, n: int, k: int, d: int, backend: str) -> _Trial:
 def _solved(
     points: FloatArray, rho: FloatArray, tiles: int, backend: str, dtype: np.dtype[Any]
 ) -> tuple[float, list[int]]:
-    """Seconds per map, and the numbers of maps of solutions at two temperatures."""
+    """Seconds per map, and the numbers of maps of solutions at some temperatures."""
     run = functools.partial(
         solve, points, n_tiles=tiles, weights=rho, backend=backend, dtype=dtype, on_failure="return"
     )
@@ -305,19 +254,3 @@ def _solved(
         seconds.append((time.perf_counter() - start) / found.n_maps)
         maps.append(found.n_maps)
     return max(seconds), maps
-
-
-# --- text -------------------------------------------------------------------------------------------------------------
-
-_UNITS = ((86400.0, "days"), (3600.0, "h"), (60.0, "min"), (1.0, "s"), (1e-3, "ms"), (1e-6, "us"))
-
-
-def _seconds(value: float) -> str:
-    """A time with two digits, in the largest unit of which it has at least one."""
-    unit, name = next(((unit, name) for unit, name in _UNITS if value >= 0.995 * unit), _UNITS[-1])
-    return f"{_two_digits(value / unit)} {name}"
-
-
-def _two_digits(value: float) -> str:
-    """A number to two digits, or to whole numbers where it has more."""
-    return f"{value:.2g}" if value < 99.5 else f"{value:.0f}"
