@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import time
 from collections.abc import Callable
@@ -17,23 +18,27 @@ from ._utils.checks import check_count, check_dtype
 from .backends import get_backend
 from .data.rows import RowBlocks
 from .data.sample import spanning_sample
+from .frontier.rate_distortion import rate_distortion
 from .phases.criticality import critical_beta
 from .problems.problem import Problem
+from .results.fixed_point import NotConvergedError
 from .results.status import Status
 from .solvers.solve import solve
 from .solvers.timing import SOLVE_MAPS, map_seconds, smallest_seconds, step_seconds
 
 # Numbers of maps that were seen on toy data, tables and Gaussians of 1 to 64 dimensions:
 _SWEEP_MAPS = 1500, 60_000  # of the 240 temperatures of a sweep
-_OF_SOLVE = 20, 500  # maps of a sweep, per map of a typical solution
+_OF_SOLVE = 20, 350  # maps of a sweep, per map of a typical solution
 _OF_FRONTIER = 7000, 2000  # R(D): maps with a tile per distinct point, and smallest maps per distinct point
 _SPREAD = 4.0  # ratio by which the time of R(D) may differ from that
+_SPREAD_OF_TRIAL = 2.5  # the same where some rows show how it differs
 # Trials on a sample of x:
 _SAMPLES = 64, 256  # rows
 _COOLED = 0.5, 0.1, 0.03  # temperatures, relative to the first critical one
 _TRIAL_TILES = 64
 _TRIAL_SECONDS = 1.3  # for each of six
-_MARGIN = 2.0  # ratio by which the number of maps may differ from that of the sample
+_FRONTIER_SECONDS, _FEW = 4.0, 8  # for R(D) of the fewer rows; rows of a curve whose time does not count
+_MARGINS = 1.5, 4.0  # ratios by which there may be fewer and more maps than for the sample
 
 
 @dataclass(frozen=True)
@@ -150,8 +155,8 @@ def estimate(
     n, k, d : int
         Number of rows, of tiles and of columns.
     x : (m, D) array_like, memory map or RowBlocks, optional
-        The data, or some of their rows. Six solutions of at most 256 of them show how many maps the data need, within
-        eight seconds, and how many rows are distinct.
+        The data, or some of their rows. Six solutions of at most 256 of them, and R(D) of 64, show how long the
+        data take, within twelve seconds, and how many rows are distinct.
     backend : {"auto", "numba", "cupy", "reference"}
         Backend that computes.
     dtype : {float64, float32}, optional
@@ -178,15 +183,14 @@ def estimate(
     trial = None if x is None else _tried(Problem.make(x, None, None, name, dtype), n, k, d, name)
     distinct = n if trial is None else trial.distinct
     once, slow = step_seconds(distinct, k, d, name, real)
-    least = smallest_seconds(name, real)
     maps: tuple[float, float] = SOLVE_MAPS
     sweep_maps: tuple[float, float] = _SWEEP_MAPS
     if trial is not None:
         maps, sweep_maps, slow = trial.maps, trial.sweep_maps, max(slow, trial.seconds(distinct))
     repeated = 8 * (n - distinct) * d  # bytes of rows that are only read
     needs = memory.of_solve(distinct, k, d, real.itemsize) + repeated
-    sites = min(distinct, memory.SITES)
-    curve = _OF_FRONTIER[0] * map_seconds(distinct, sites, d, name, real) + _OF_FRONTIER[1] * distinct * least
+    spread, ratio = (_SPREAD, 1.0) if trial is None else (trial.frontier_spread, trial.frontier)
+    curve = ratio * _frontier_seconds(distinct, d, name)
     return Estimate(
         n,
         k,
@@ -196,7 +200,16 @@ def estimate(
         Effort(once, once, memory.of_map(distinct, k, d, real.itemsize) + repeated),
         Effort(maps[0] * once, maps[1] * slow, needs),
         Effort(sweep_maps[0] * once, sweep_maps[1] * slow, needs + 240 * 8 * (k * d + k)),
-        Effort(curve / _SPREAD, curve * _SPREAD, memory.of_frontier(distinct, d) + repeated),
+        Effort(curve / spread, curve * spread, memory.of_frontier(distinct, d) + repeated),
+    )
+
+
+def _frontier_seconds(n: int, d: int, backend: str) -> float:
+    """Seconds of the default curve of R(D) of n distinct rows, as on average over data."""
+    real = np.dtype(np.float64)
+    sites = min(n, memory.SITES)
+    return _OF_FRONTIER[0] * map_seconds(n, sites, d, backend, real) + _OF_FRONTIER[1] * n * smallest_seconds(
+        backend, real
     )
 
 
@@ -204,12 +217,17 @@ def estimate(
 
 
 class _Trial(NamedTuple):
-    """The number of distinct rows, fewest and most maps, and seconds per map of a solution by the number of rows."""
+    """The number of distinct rows, fewest and most maps, seconds per map of a solution by the number of rows, and R(D).
+
+    `frontier` is the time of R(D) of some rows over the average one; all rows may differ by `frontier_spread` from it.
+    """
 
     distinct: int
     maps: tuple[float, float]
     sweep_maps: tuple[float, float]
     seconds: Callable[[int], float]
+    frontier: float
+    frontier_spread: float
 
 
 def _tried(problem: Problem, n: int, k: int, d: int, backend: str) -> _Trial:
@@ -225,15 +243,35 @@ def _tried(problem: Problem, n: int, k: int, d: int, backend: str) -> _Trial:
         chosen, rho = spanning_sample(rows, count)
         seconds, maps = _solved(rows.take(chosen), rho, tiles, backend, given.dtype)
         runs.append((len(chosen), seconds * k / tiles, maps))
+    chosen, rho = spanning_sample(rows, _SAMPLES[0])
     (few, quick, _), (many, slow, maps) = runs
     slope = max(slow - quick, 0.0) / max(many - few, 1)
     typical = float(np.exp(np.mean(np.log(maps))))
     return _Trial(
         max(round(n * len(rows) / len(given)), 1),
-        (max(min(maps) / _MARGIN, 1.0), max(maps) * _MARGIN),
+        (max(min(maps) / _MARGINS[0], 1.0), max(maps) * _MARGINS[1]),
         (_OF_SOLVE[0] * typical, _OF_SOLVE[1] * typical),
         lambda count: slow + slope * max(count - many, 0),
+        *_tried_frontier(rows.take(chosen), rho, backend),
     )
+
+
+def _tried_frontier(points: FloatArray, rho: FloatArray, backend: str) -> tuple[float, float]:
+    """The time of R(D) of these points over that which is expected, and the ratio by which others may differ."""
+    run = functools.partial(
+        rate_distortion, backend=backend, time_limit=_FRONTIER_SECONDS, on_failure="raise", weights=rho
+    )
+    with contextlib.suppress(NotConvergedError, ValueError):
+        run(points[:_FEW], weights=None)  # compiles the kernels
+    start, spread = time.perf_counter(), _SPREAD_OF_TRIAL
+    try:
+        run(points)
+    except NotConvergedError:
+        spread = _SPREAD
+    except ValueError:  # the points coincide
+        return 1.0, _SPREAD
+    ratio = (time.perf_counter() - start) / _frontier_seconds(len(points), points.shape[1], backend)
+    return (ratio if spread < _SPREAD else max(ratio, 1.0)), spread
 
 
 def _solved(

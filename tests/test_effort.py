@@ -27,6 +27,7 @@ def linear(monkeypatch):
         return 1e-6 + 1e-9 * n * k * (d + 8)
 
     monkeypatch.setattr(timing, "_measured", measured)
+    monkeypatch.setattr(effort, "_tried_frontier", lambda *_: (2.0, 1.5))
     return asked
 
 
@@ -129,9 +130,20 @@ def test_data_narrow_the_ranges(monkeypatch, linear):
     monkeypatch.setattr(effort, "time", SimpleNamespace(perf_counter=lambda: 0.0))
     x = cv.datasets.four_clusters().x
     found, other = cv.estimate(200, 8, 2, x=x), cv.estimate(200, 8, 2)
-    for name in ("solve", "sweep"):
+    for name in ("solve", "sweep", "rate_distortion"):
         one, wide = found.efforts[name], other.efforts[name]
         assert one.most / one.least < wide.most / wide.least
+
+
+@pytest.mark.parametrize("done", [True, False])
+def test_some_rows_show_how_long_the_frontier_takes(monkeypatch, done):
+    """Twice the time that is expected: exactly, or at least where the time limit ends them."""
+    clock = iter([0.0, 2 * effort._frontier_seconds(2, 1, "reference")])
+    monkeypatch.setattr(effort, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    if not done:
+        monkeypatch.setattr(effort, "_FRONTIER_SECONDS", 0.0)
+    found = effort._tried_frontier(np.array([[-1.0], [1.0]]), np.full(2, 0.5), "reference")
+    assert found == (pytest.approx(2), effort._SPREAD_OF_TRIAL if done else effort._SPREAD)
 
 
 def test_an_interrupted_trial_ends_the_estimate(linear, monkeypatch):
@@ -251,7 +263,7 @@ def test_a_size_beyond_the_memory_is_refused_with_the_same_numbers(monkeypatch, 
     cv.solve(x, n_tiles=8, beta=100.0, max_maps=2, on_failure="return")
 
 
-def test_rows_that_repeat_need_no_memory(monkeypatch):
+def test_rows_that_repeat_need_no_memory(monkeypatch, linear):
     x = np.random.default_rng(0).integers(2, size=(50_000, 4)).astype(float)
     monkeypatch.setattr(memory, "physical", lambda: memory.of_map(50_000, 8, 4) - 1.0)
     cv.solve(x, n_tiles=8, beta=100.0, max_maps=2, on_failure="return")
