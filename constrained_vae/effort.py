@@ -246,10 +246,13 @@ def _tried(problem: Problem, n: int, k: int, d: int, backend: str) -> _Trial:
     chosen, rho = spanning_sample(rows, _SAMPLES[0])
     (few, quick, _), (many, slow, maps) = runs
     slope = max(slow - quick, 0.0) / max(many - few, 1)
+    # Within those of any data, unless the sample itself is beyond them:
+    fewest = max(min(maps) / _MARGINS[0], min(SOLVE_MAPS[0], *maps))
+    most = min(max(maps) * _MARGINS[1], max(SOLVE_MAPS[1], *maps))
     typical = float(np.exp(np.mean(np.log(maps))))
     return _Trial(
         max(round(n * len(rows) / len(given)), 1),
-        (max(min(maps) / _MARGINS[0], 1.0), max(maps) * _MARGINS[1]),
+        (fewest, most),
         (_OF_SOLVE[0] * typical, _OF_SOLVE[1] * typical),
         lambda count: slow + slope * max(count - many, 0),
         *_tried_frontier(rows.take(chosen), rho, backend),

@@ -125,6 +125,16 @@ def test_data_tell_how_many_rows_are_distinct(linear):
     assert cv.estimate(8000, 4, 2, x=x).distinct == 18  # some of the rows stand for all
 
 
+@pytest.mark.parametrize(
+    ("seen", "expected"), [([60, 90, 120], (40, 480)), ([30, 400, 500], (25, 1000)), ([9, 90, 3000], (9, 3000))]
+)
+def test_the_numbers_of_maps_are_those_of_some_rows(monkeypatch, linear, seen, expected):
+    """From two thirds to four times, and within those of any data if the rows are."""
+    monkeypatch.setattr(effort, "_solved", lambda *_: (0.0, seen))
+    x = np.random.default_rng(0).normal(size=(40, 2))
+    assert effort._tried(Problem.make(x, None, None, "reference"), 40, 4, 2, "reference").maps == expected
+
+
 def test_data_narrow_the_ranges(monkeypatch, linear):
     """The number of maps is a few times that of the sample, and not any that was ever seen."""
     monkeypatch.setattr(effort, "time", SimpleNamespace(perf_counter=lambda: 0.0))
