@@ -73,11 +73,13 @@ def test_more_rows_tiles_and_columns_take_more(linear, size, axis):
 
 
 SIZES = [(1000, 64, 2), (20_000, 256, 2), (200_000, 16, 3), (30_000, 64, 8), (20_000, 64, 16), (1797, 64, 64)]
-LARGE = [(20_000, 128, 64), (2000, 16, 784), (2000, 2048, 100), (300, 512, 1000)]
+LARGE = [(20_000, 128, 64), (2000, 16, 784), (2000, 2048, 100), (300, 512, 1000), (1000, 500, 300)]
+MANY_TILES = [(1000, 500, 2), (1000, 4000, 5)]
 
 
 @pytest.mark.parametrize(
-    ("size", "dtype"), [*((size, np.float64) for size in SIZES + LARGE), *((size, np.float32) for size in SIZES[1:])]
+    ("size", "dtype"),
+    [*((size, np.float64) for size in SIZES + LARGE + MANY_TILES), *((size, np.float32) for size in SIZES[1:])],
 )
 def test_the_memory_of_a_map_is_what_is_allocated(size, dtype):
     """To a fifth, from the data to the new reconstructions, on the CPU kernels."""
