@@ -1,5 +1,6 @@
-"""Doctests of modules that need PyTorch are skipped with the reason where it is not installed."""
+"""Doctests that need PyTorch are skipped where it is not installed; no test leaves figures open for the next one."""
 
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,6 +12,14 @@ NEED_TORCH = (
     ROOT / "constrained_vae" / "cli" / "image_training.py",
     ROOT / "tests" / "helpers" / "image_models.py",
 )
+
+
+@pytest.fixture(autouse=True)
+def closed_figures():
+    """pyplot warns of more than twenty open figures."""
+    yield
+    if pyplot := sys.modules.get("matplotlib.pyplot"):
+        pyplot.close("all")
 
 
 def pytest_collectstart(collector):

@@ -11,12 +11,6 @@ X = cv.datasets.four_clusters(n_per_cluster=10).x
 BRANCH = cv.sweep(X, betas=np.geomspace(0.2, 12, 20), n_tiles=8)
 
 
-@pytest.fixture(autouse=True)
-def closed():
-    yield
-    plt.close("all")
-
-
 def test_a_branch_is_taken_where_arrays_were():
     order = np.argsort(BRANCH.betas)
     line = plotting.distortion(BRANCH).lines[-1]

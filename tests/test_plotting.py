@@ -12,12 +12,6 @@ from constrained_vae.phases.branch import Branch
 from constrained_vae.phases.lineages import Lineages, lineages
 
 
-@pytest.fixture(autouse=True)
-def close():
-    yield
-    plt.close("all")
-
-
 def test_flow_draws_data_paths_and_fixed_points_on_the_given_axes(rng):
     given = plt.subplots()[1]
     points, paths, ends = rng.normal(size=(9, 2)), rng.normal(size=(5, 3, 2)), rng.normal(size=(2, 2))

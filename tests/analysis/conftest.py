@@ -7,14 +7,6 @@ import pytest
 from tests.helpers import figures
 
 
-@pytest.fixture(autouse=True)
-def close():
-    yield
-    import matplotlib.pyplot as plt
-
-    plt.close("all")
-
-
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory):
     """A function that gives the run of a figure with its small options, made when first asked for."""

@@ -9,7 +9,8 @@ import sys
 
 import numpy as np
 
-from constrained_vae.backends import numba as kernels, pruning
+import constrained_vae as cv
+from constrained_vae.backends import descent, numba as kernels, pruning
 from tests.helpers.linear_form import make
 
 
@@ -21,11 +22,13 @@ def sums():
         for function in (
             kernels._few_alone,
             kernels._few_parallel.in_threads,
-            kernels._many,
+            kernels.many,
             kernels._many_parallel.in_threads,
             kernels._shared.in_threads,
         ):
             assert any(str(dtype.__name__) in str(signature) for signature in function.signatures)
+    cv.solve(np.random.default_rng(0).normal(size=(20, 2)), beta=0.1, n_tiles=4)  # several maps in one call
+    assert descent._steps.signatures
 
 
 def pruned_sums():

@@ -150,6 +150,7 @@ def public_calls(folder):
             lambda evaluation: run().excess_over_linear(evaluation=evaluation).gap,
             {"evaluation": None},
         ),
+        "image_models.ImageRun.plot": (lambda ax: run().plot(ax), {"ax": None}),
         "image_models.ImageRun.save": (lambda path: run().save(path), {"path": folder / "run.pt"}),
     }
 

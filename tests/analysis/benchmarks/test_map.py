@@ -22,15 +22,12 @@ SOFT = [name for name in METHODS if name != "kmeans"]
 
 @pytest.fixture(autouse=True)
 def restore():
-    """The threads of BLAS, which a k-means benchmark leaves as k-means sets them; and figures are closed."""
+    """The threads of BLAS, which a k-means benchmark leaves as k-means sets them."""
     import scipy.linalg  # noqa: F401
     from threadpoolctl import ThreadpoolController
 
     with ThreadpoolController().limit():
         yield
-    import matplotlib.pyplot as plt
-
-    plt.close("all")
 
 
 class Weighted(Case):
