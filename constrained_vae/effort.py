@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import time
 from collections.abc import Callable
@@ -11,39 +12,33 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ._utils import memory, tables
+from ._utils import memory, progress, tables
 from ._utils.arrays import FloatArray
 from ._utils.checks import check_count, check_dtype
-from ._utils.device import to_host
 from .backends import get_backend
 from .data.rows import RowBlocks
 from .data.sample import spanning_sample
-from .objectives.elbo import ELBO
+from .frontier.rate_distortion import rate_distortion
 from .phases.criticality import critical_beta
 from .problems.problem import Problem
+from .results.fixed_point import NotConvergedError
 from .results.status import Status
 from .solvers.solve import solve
+from .solvers.timing import SOLVE_MAPS, map_seconds, smallest_seconds, step_seconds
 
-_WORK = 2**26  # N K (D + 8) of the longer calibrating map, about 30 ms on a core; the shorter one has an eighth
-_MAX_ROWS, _MAX_ENTRIES, _MAX_DECODER = 2**19, 2**22, 2**21  # of its data, and entries of its decoder
-_LEAST_ROWS = 256
-_LEAST_SLOPE = 0.6  # share of its time that grows with N; on a busy machine the shorter map may happen to be slow
-_REPEATS, _REPEATING = (3, 30), 0.2  # fewest and most of a calibrating map, of which the fastest counts; seconds
-_SMALLEST = 64, 8, 2  # N, K, D of a map that takes no time but that of its calls
-# Numbers of maps that were seen on toy data, digits and Gaussians of 1 to 64 dimensions:
-_SOLVE_MAPS = 25, 1000  # of a solution
-_SWEEP_MAPS = 2000, 40_000  # of the 240 temperatures of a sweep
-_OF_SOLVE = 60, 600  # maps of a sweep, per map of a typical solution
-_BESIDE = 10, 40  # time per map of a solution: in maps of the data, and in smallest maps for the rest of the loop
-_OF_FRONTIER = 20_000, 6000  # R(D): maps with a tile per distinct point, and smallest maps per distinct point
+# Numbers of maps that were seen on toy data, tables and Gaussians of 1 to 64 dimensions:
+_SWEEP_MAPS = 1500, 60_000  # of the 240 temperatures of a sweep
+_OF_SOLVE = 20, 350  # maps of a sweep, per map of a typical solution
+_OF_FRONTIER = 7000, 2000  # R(D): maps with a tile per distinct point, and smallest maps per distinct point
 _SPREAD = 4.0  # ratio by which the time of R(D) may differ from that
+_SPREAD_OF_TRIAL = 2.5  # the same where some rows show how it differs
 # Trials on a sample of x:
 _SAMPLES = 64, 256  # rows
-_COOLED = 0.5, 0.1  # temperatures, relative to the first critical one
+_COOLED = 0.5, 0.1, 0.03  # temperatures, relative to the first critical one
 _TRIAL_TILES = 64
-_TRIAL_SECONDS = 2.0  # for each of four
-_MARGIN = 2.0  # ratio by which the number of maps may differ from that of the sample
-_FASTER = 4.0  # ratio by which a map may take less time than in the slowest of these solutions
+_TRIAL_SECONDS = 1.3  # for each of six
+_FRONTIER_SECONDS, _FEW = 4.0, 8  # for R(D) of the fewer rows; rows of a curve whose time does not count
+_MARGINS = 1.5, 4.0  # ratios by which there may be fewer and more maps than for the sample
 
 
 @dataclass(frozen=True)
@@ -70,8 +65,7 @@ class Effort:
     @property
     def time(self) -> str:
         """The seconds, as text."""
-        ends = [_seconds(self.least), _seconds(self.most)]
-        return " to ".join(ends[: 1 if ends[0] == ends[1] else 2])
+        return progress.span(self.least, self.most)
 
     @property
     def text(self) -> str:
@@ -161,8 +155,8 @@ def estimate(
     n, k, d : int
         Number of rows, of tiles and of columns.
     x : (m, D) array_like, memory map or RowBlocks, optional
-        The data, or some of their rows. Four solutions of at most 256 of them show how many maps the data need, within
-        eight seconds, and how many rows are distinct.
+        The data, or some of their rows. Six solutions of at most 256 of them, and R(D) of 64, show how long the
+        data take, within twelve seconds, and how many rows are distinct.
     backend : {"auto", "numba", "cupy", "reference"}
         Backend that computes.
     dtype : {float64, float32}, optional
@@ -188,19 +182,15 @@ def estimate(
     real, name = check_dtype(dtype), get_backend(backend).__name__.rsplit(".", 1)[1]
     trial = None if x is None else _tried(Problem.make(x, None, None, name, dtype), n, k, d, name)
     distinct = n if trial is None else trial.distinct
-    once, least = _map_seconds(distinct, k, d, name, real), _map_seconds(*_SMALLEST, name, real)
-    maps: tuple[float, float]
-    sweep_maps: tuple[float, float]
-    if trial is None:
-        maps, sweep_maps, fast, slow = _SOLVE_MAPS, _SWEEP_MAPS, once, _BESIDE[0] * once + _BESIDE[1] * least
-    else:
-        maps, sweep_maps = trial.maps, trial.sweep_maps
-        slow = max(_BESIDE[0] * once, trial.seconds(distinct))
-        fast = slow / _FASTER
+    once, slow = step_seconds(distinct, k, d, name, real)
+    maps: tuple[float, float] = SOLVE_MAPS
+    sweep_maps: tuple[float, float] = _SWEEP_MAPS
+    if trial is not None:
+        maps, sweep_maps, slow = trial.maps, trial.sweep_maps, max(slow, trial.seconds(distinct))
     repeated = 8 * (n - distinct) * d  # bytes of rows that are only read
     needs = memory.of_solve(distinct, k, d, real.itemsize) + repeated
-    sites = min(distinct, memory.SITES)
-    curve = _OF_FRONTIER[0] * _map_seconds(distinct, sites, d, name, real) + _OF_FRONTIER[1] * distinct * least
+    spread, ratio = (_SPREAD, 1.0) if trial is None else (trial.frontier_spread, trial.frontier)
+    curve = ratio * _frontier_seconds(distinct, d, name)
     return Estimate(
         n,
         k,
@@ -208,59 +198,36 @@ def estimate(
         distinct,
         name,
         Effort(once, once, memory.of_map(distinct, k, d, real.itemsize) + repeated),
-        Effort(maps[0] * fast, maps[1] * slow, needs),
-        Effort(sweep_maps[0] * fast, sweep_maps[1] * slow, needs + 240 * 8 * (k * d + k)),
-        Effort(curve / _SPREAD, curve * _SPREAD, memory.of_frontier(distinct, d) + repeated),
+        Effort(maps[0] * once, maps[1] * slow, needs),
+        Effort(sweep_maps[0] * once, sweep_maps[1] * slow, needs + 240 * 8 * (k * d + k)),
+        Effort(curve / spread, curve * spread, memory.of_frontier(distinct, d) + repeated),
     )
 
 
-# --- the time of a map ------------------------------------------------------------------------------------------------
-
-
-def _map_seconds(n: int, k: int, d: int, backend: str, dtype: np.dtype[Any]) -> float:
-    """Seconds of a map: measured at fewer rows and then linear in N, and linear in K (D + 8) for larger decoders."""
-    columns = min(d, 2**14)
-    tiles = min(k, _MAX_DECODER // columns)
-    factor = k * (d + 8) / (tiles * (columns + 8))
-    rows = max(_LEAST_ROWS, min(_WORK // (tiles * (columns + 8)), _MAX_ROWS, _MAX_ENTRIES // columns))
-    if n <= rows:
-        return factor * _measured(n, tiles, columns, backend, dtype)
-    few, many = (_measured(count, tiles, columns, backend, dtype) for count in (rows // 8, rows))
-    slope = max((many - few) / (rows - rows // 8), _LEAST_SLOPE * many / rows)
-    return factor * (many + slope * (n - rows))
-
-
-@functools.cache
-def _measured(n: int, k: int, d: int, backend: str, dtype: np.dtype[Any]) -> float:
-    """The least seconds of some maps of Gaussian data, at a temperature at which every tile is of use to every row."""
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((max(n, 2), d))
-    problem = Problem.make(x, ELBO(beta=float(d)), None, backend, dtype)
-    psi = problem.data.to_device(rng.standard_normal((k, d)) / np.sqrt(d))
-    log_masses = problem.data.to_device(np.full(k, -np.log(k)))
-
-    def once() -> float:
-        start = time.perf_counter()
-        to_host(problem.updated_decoder(psi, problem.expectations(psi, log_masses)))
-        return time.perf_counter() - start
-
-    once()  # compiles the kernel
-    seconds: list[float] = []
-    while len(seconds) < _REPEATS[0] or (len(seconds) < _REPEATS[1] and sum(seconds) < _REPEATING):
-        seconds.append(once())
-    return min(seconds)
+def _frontier_seconds(n: int, d: int, backend: str) -> float:
+    """Seconds of the default curve of R(D) of n distinct rows, as on average over data."""
+    real = np.dtype(np.float64)
+    sites = min(n, memory.SITES)
+    return _OF_FRONTIER[0] * map_seconds(n, sites, d, backend, real) + _OF_FRONTIER[1] * n * smallest_seconds(
+        backend, real
+    )
 
 
 # --- trials -----------------------------------------------------------------------------------------------------------
 
 
 class _Trial(NamedTuple):
-    """The number of distinct rows, fewest and most maps, and seconds per map of a solution by the number of rows."""
+    """The number of distinct rows, fewest and most maps, seconds per map of a solution by the number of rows, and R(D).
+
+    `frontier` is the time of R(D) of some rows over the average one; all rows may differ by `frontier_spread` from it.
+    """
 
     distinct: int
     maps: tuple[float, float]
     sweep_maps: tuple[float, float]
     seconds: Callable[[int], float]
+    frontier: float
+    frontier_spread: float
 
 
 def _tried(problem: Problem, n: int, k: int, d: int, backend: str) -> _Trial:
@@ -276,21 +243,44 @@ def _tried(problem: Problem, n: int, k: int, d: int, backend: str) -> _Trial:
         chosen, rho = spanning_sample(rows, count)
         seconds, maps = _solved(rows.take(chosen), rho, tiles, backend, given.dtype)
         runs.append((len(chosen), seconds * k / tiles, maps))
+    chosen, rho = spanning_sample(rows, _SAMPLES[0])
     (few, quick, _), (many, slow, maps) = runs
     slope = max(slow - quick, 0.0) / max(many - few, 1)
-    typical = float(np.sqrt(np.prod(maps)))
+    # Within those of any data, unless the sample itself is beyond them:
+    fewest = max(min(maps) / _MARGINS[0], min(SOLVE_MAPS[0], *maps))
+    most = min(max(maps) * _MARGINS[1], max(SOLVE_MAPS[1], *maps))
+    typical = float(np.exp(np.mean(np.log(maps))))
     return _Trial(
         max(round(n * len(rows) / len(given)), 1),
-        (max(min(maps) / _MARGIN, 1.0), max(maps) * _MARGIN),
+        (fewest, most),
         (_OF_SOLVE[0] * typical, _OF_SOLVE[1] * typical),
         lambda count: slow + slope * max(count - many, 0),
+        *_tried_frontier(rows.take(chosen), rho, backend),
     )
+
+
+def _tried_frontier(points: FloatArray, rho: FloatArray, backend: str) -> tuple[float, float]:
+    """The time of R(D) of these points over that which is expected, and the ratio by which others may differ."""
+    run = functools.partial(
+        rate_distortion, backend=backend, time_limit=_FRONTIER_SECONDS, on_failure="raise", weights=rho
+    )
+    with contextlib.suppress(NotConvergedError, ValueError):
+        run(points[:_FEW], weights=None)  # compiles the kernels
+    start, spread = time.perf_counter(), _SPREAD_OF_TRIAL
+    try:
+        run(points)
+    except NotConvergedError:
+        spread = _SPREAD
+    except ValueError:  # the points coincide
+        return 1.0, _SPREAD
+    ratio = (time.perf_counter() - start) / _frontier_seconds(len(points), points.shape[1], backend)
+    return (ratio if spread < _SPREAD else max(ratio, 1.0)), spread
 
 
 def _solved(
     points: FloatArray, rho: FloatArray, tiles: int, backend: str, dtype: np.dtype[Any]
 ) -> tuple[float, list[int]]:
-    """Seconds per map, and the numbers of maps of solutions at two temperatures."""
+    """Seconds per map, and the numbers of maps of solutions at some temperatures."""
     run = functools.partial(
         solve, points, n_tiles=tiles, weights=rho, backend=backend, dtype=dtype, on_failure="return"
     )
@@ -305,19 +295,3 @@ def _solved(
         seconds.append((time.perf_counter() - start) / found.n_maps)
         maps.append(found.n_maps)
     return max(seconds), maps
-
-
-# --- text -------------------------------------------------------------------------------------------------------------
-
-_UNITS = ((86400.0, "days"), (3600.0, "h"), (60.0, "min"), (1.0, "s"), (1e-3, "ms"), (1e-6, "us"))
-
-
-def _seconds(value: float) -> str:
-    """A time with two digits, in the largest unit of which it has at least one."""
-    unit, name = next(((unit, name) for unit, name in _UNITS if value >= 0.995 * unit), _UNITS[-1])
-    return f"{_two_digits(value / unit)} {name}"
-
-
-def _two_digits(value: float) -> str:
-    """A number to two digits, or to whole numbers where it has more."""
-    return f"{value:.2g}" if value < 99.5 else f"{value:.0f}"

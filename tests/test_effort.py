@@ -1,15 +1,18 @@
 """estimate(): the structure of its ranges, and its model of memory; times are not tested, as machines differ."""
 
 import tracemalloc
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import constrained_vae as cv
 from constrained_vae import effort
-from constrained_vae._utils import memory
+from constrained_vae._utils import memory, progress
 from constrained_vae.backends import reference
 from constrained_vae.problems.problem import Problem
+from constrained_vae.solvers import recorder, timing
+from constrained_vae.solvers.options import Options
 
 FLOAT64 = np.dtype(np.float64)
 
@@ -23,7 +26,8 @@ def linear(monkeypatch):
         asked.append((n, k, d))
         return 1e-6 + 1e-9 * n * k * (d + 8)
 
-    monkeypatch.setattr(effort, "_measured", measured)
+    monkeypatch.setattr(timing, "_measured", measured)
+    monkeypatch.setattr(effort, "_tried_frontier", lambda *_: (2.0, 1.5))
     return asked
 
 
@@ -41,14 +45,14 @@ def test_the_four_efforts():
 
 def test_the_same_call_measures_nothing(monkeypatch):
     first = cv.estimate(300, 4, 2)
-    monkeypatch.setattr(effort, "Problem", None)
+    monkeypatch.setattr(timing, "Problem", None)
     assert cv.estimate(300, 4, 2) == first
 
 
 @pytest.mark.parametrize("size", [(1000, 16, 2), (10**7, 64, 2), (10**5, 64, 784), (10**6, 10**6, 10), (10, 10, 10**6)])
 def test_a_map_is_extrapolated_linearly(linear, size):
     n, k, d = size
-    assert effort._map_seconds(n, k, d, "numba", FLOAT64) == pytest.approx(1e-9 * n * k * (d + 8), rel=0.05)
+    assert timing.map_seconds(n, k, d, "numba", FLOAT64) == pytest.approx(1e-9 * n * k * (d + 8), rel=0.05)
     for rows, tiles, columns in linear:  # what was run is small
         assert rows * columns <= 2**22
         assert tiles * columns <= 2**21
@@ -69,11 +73,13 @@ def test_more_rows_tiles_and_columns_take_more(linear, size, axis):
 
 
 SIZES = [(1000, 64, 2), (20_000, 256, 2), (200_000, 16, 3), (30_000, 64, 8), (20_000, 64, 16), (1797, 64, 64)]
-LARGE = [(20_000, 128, 64), (2000, 16, 784), (2000, 2048, 100), (300, 512, 1000)]
+LARGE = [(20_000, 128, 64), (2000, 16, 784), (2000, 2048, 100), (300, 512, 1000), (1000, 500, 300)]
+MANY_TILES = [(1000, 500, 2), (1000, 4000, 5)]
 
 
 @pytest.mark.parametrize(
-    ("size", "dtype"), [*((size, np.float64) for size in SIZES + LARGE), *((size, np.float32) for size in SIZES[1:])]
+    ("size", "dtype"),
+    [*((size, np.float64) for size in SIZES + LARGE + MANY_TILES), *((size, np.float32) for size in SIZES[1:])],
 )
 def test_the_memory_of_a_map_is_what_is_allocated(size, dtype):
     """To a fifth, from the data to the new reconstructions, on the CPU kernels."""
@@ -83,14 +89,13 @@ def test_the_memory_of_a_map_is_what_is_allocated(size, dtype):
 
     def peak():
         x, psi = rng.normal(size=(n, d)), rng.normal(size=(k, d))
-        tracemalloc.reset_peak()
         problem = Problem.make(x, None, None, "numba", dtype)
         problem.updated_decoder(psi, problem.expectations(psi, log_masses))
         return tracemalloc.get_traced_memory()[1]
 
+    peak()  # loads the kernel, which would count
     tracemalloc.start()
     try:
-        peak()  # loads the kernel
         allocated = peak()
     finally:
         tracemalloc.stop()
@@ -122,13 +127,35 @@ def test_data_tell_how_many_rows_are_distinct(linear):
     assert cv.estimate(8000, 4, 2, x=x).distinct == 18  # some of the rows stand for all
 
 
-def test_data_narrow_the_ranges(linear):
+@pytest.mark.parametrize(
+    ("seen", "expected"), [([60, 90, 120], (40, 480)), ([30, 400, 500], (25, 1000)), ([9, 90, 3000], (9, 3000))]
+)
+def test_the_numbers_of_maps_are_those_of_some_rows(monkeypatch, linear, seen, expected):
+    """From two thirds to four times, and within those of any data if the rows are."""
+    monkeypatch.setattr(effort, "_solved", lambda *_: (0.0, seen))
+    x = np.random.default_rng(0).normal(size=(40, 2))
+    assert effort._tried(Problem.make(x, None, None, "reference"), 40, 4, 2, "reference").maps == expected
+
+
+def test_data_narrow_the_ranges(monkeypatch, linear):
     """The number of maps is a few times that of the sample, and not any that was ever seen."""
+    monkeypatch.setattr(effort, "time", SimpleNamespace(perf_counter=lambda: 0.0))
     x = cv.datasets.four_clusters().x
     found, other = cv.estimate(200, 8, 2, x=x), cv.estimate(200, 8, 2)
-    for name in ("solve", "sweep"):
+    for name in ("solve", "sweep", "rate_distortion"):
         one, wide = found.efforts[name], other.efforts[name]
         assert one.most / one.least < wide.most / wide.least
+
+
+@pytest.mark.parametrize("done", [True, False])
+def test_some_rows_show_how_long_the_frontier_takes(monkeypatch, done):
+    """Twice the time that is expected: exactly, or at least where the time limit ends them."""
+    clock = iter([0.0, 2 * effort._frontier_seconds(2, 1, "reference")])
+    monkeypatch.setattr(effort, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    if not done:
+        monkeypatch.setattr(effort, "_FRONTIER_SECONDS", 0.0)
+    found = effort._tried_frontier(np.array([[-1.0], [1.0]]), np.full(2, 0.5), "reference")
+    assert found == (pytest.approx(2), effort._SPREAD_OF_TRIAL if done else effort._SPREAD)
 
 
 def test_an_interrupted_trial_ends_the_estimate(linear, monkeypatch):
@@ -194,27 +221,68 @@ def test_text_and_html(linear):
     assert memory.text(found.map.bytes) in repr(found)
 
 
+# --- progress bars ----------------------------------------------------------------------------------------------------
+
+
+def test_the_time_left_follows_from_the_share_that_is_done():
+    assert progress.left_of_share(10.0, 0.25, (1.0, 2.0)) == ", 30 s to 2.5 min left"
+    assert progress.left_of_share(10.0, 0.99, (0.0, 1.0)) == ", less than 1 s left"
+    assert progress.left_of_share(10.0, 0.5, (0.0, 1.0)) == ", up to 10 s left"
+
+
+@pytest.mark.parametrize(("elapsed", "share"), [(1.0, 0.5), (10.0, 0.0)])
+def test_no_time_left_is_shown_at_the_beginning(elapsed, share):
+    assert progress.left_of_share(elapsed, share, (1.0, 2.0)) == ""
+
+
+@pytest.mark.parametrize(
+    ("maps", "text"), [(10, ", 15 s to 16 min left"), (100, ", up to 15 min left"), (2000, ", up to 1.1 h left")]
+)
+def test_the_time_left_of_a_solution_is_that_of_the_estimate(monkeypatch, maps, text):
+    """A map takes a second: 25 to 1000 of them, and beyond these three times as many as there have been."""
+    now = [0.0]
+    monkeypatch.setattr(recorder.time, "monotonic", lambda: now[0])
+    one = recorder.Recorder(Options(progress=True), None, None)
+    one.n_maps, now[0] = maps, float(maps)
+    assert one._left() == text
+
+
+@pytest.mark.parametrize("call", [cv.solve, cv.sweep, cv.rate_distortion])
+def test_bars_of_long_work_show_the_time_left(monkeypatch, capsys, linear, call):
+    monkeypatch.setattr(progress, "SHOWN_AFTER", 0.0)
+    options = {"beta": 0.5} if call is cv.solve else {"betas": [0.9, 0.5, 0.3]}
+    options |= {} if call is cv.rate_distortion else {"n_tiles": 2}
+    call([[-1.0], [1.0]], **options, progress=True)
+    assert " left" in capsys.readouterr().err
+    assert not linear  # nothing is timed for it
+
+
 # --- sizes that are refused -------------------------------------------------------------------------------------------
 
 
-def test_a_size_beyond_the_memory_is_refused_with_the_same_number(monkeypatch, linear, tmp_path):
+def test_a_size_beyond_the_memory_is_refused_with_the_same_numbers(monkeypatch, linear):
     x = np.random.default_rng(0).normal(size=(50_000, 16))
-    needed = cv.estimate(50_000, 8, 16).map.bytes
+    found = cv.estimate(50_000, 8, 16)
+    needed = found.map.bytes
     monkeypatch.setattr(memory, "physical", lambda: needed - 1.0)
-    with pytest.raises(cv.TooLargeError, match=f"50000 rows, 8 tiles and 16 columns needs {memory.text(needed)}"):
+    with pytest.raises(
+        cv.TooLargeError,
+        match=f"50000 rows, 8 tiles and 16 columns needs {memory.text(needed)}, a solution takes "
+        f"{found.solve.time}, and",
+    ):
         cv.solve(x, n_tiles=8)
     monkeypatch.setattr(memory, "physical", lambda: float(needed))
     cv.solve(x, n_tiles=8, beta=100.0, max_maps=2, on_failure="return")
 
 
-def test_rows_that_repeat_need_no_memory(monkeypatch):
+def test_rows_that_repeat_need_no_memory(monkeypatch, linear):
     x = np.random.default_rng(0).integers(2, size=(50_000, 4)).astype(float)
     monkeypatch.setattr(memory, "physical", lambda: memory.of_map(50_000, 8, 4) - 1.0)
     cv.solve(x, n_tiles=8, beta=100.0, max_maps=2, on_failure="return")
     assert cv.estimate(50_000, 8, 4, x=x).map.bytes < memory.of_map(50_000, 8, 4) / 2
 
 
-def test_memory_maps_are_refused_by_their_blocks(monkeypatch, tmp_path):
+def test_memory_maps_are_refused_by_their_blocks(monkeypatch, linear, tmp_path):
     np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(5000, 2)))
     x = np.load(tmp_path / "x.npy", mmap_mode="r")
     monkeypatch.setattr(memory, "BLOCK", 2**8)

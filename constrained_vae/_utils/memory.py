@@ -17,8 +17,8 @@ SITES = 4096  # reconstructions of the global optimum at most
 _IN_ORDER, _WORTH_SORTING = 4, 512  # most columns and fewest rows of data that are kept in another order, too
 _WORTH_LISTING = 2**20  # fewest pairs of a row and a tile for lists of near tiles
 _FEW = 8  # most columns for which a kernel needs no blocks of products
-_SCRATCH, _SHARED = 14_000_000, 2**23  # bytes of these blocks; of one block that all threads share
-_OBJECTS = 10_000  # bytes of everything else
+_SCRATCH, _SHARED = 14_500_000, 2**23  # bytes of these blocks; of one block that all threads share
+_OBJECTS = 12_000  # bytes of everything else
 _VECTORS = 50  # arrays (K, D) of the accelerators and of the error estimate
 
 
@@ -33,25 +33,47 @@ def of_map(n: int, k: int, d: int, itemsize: int = 8) -> int:
     in_order = d <= _IN_ORDER and n >= _WORTH_SORTING
     framing = 2 * 8 * min(n * d, BLOCK) + 17 * n  # deviations of a block, two arrays at a time, and weights
     preparing = (16 if itemsize == 8 else 12) * n * d + (40 if in_order else 16) * n
-    mapping = (2 if in_order else 1) * kept + (16 + 2 * itemsize) * n + 3 * 8 * k * d + _scratch(n, k, d, itemsize)
+    mapping = (
+        (2 if in_order else 1) * kept
+        + (16 + 2 * itemsize) * n
+        + 2 * 8 * k * d
+        + max(_scratch(n, k, d, itemsize), _looking(n, k, d))
+    )
     return x + max(framing, preparing, mapping) + 8 * k * d + _OBJECTS
 
 
 def _scratch(n: int, k: int, d: int, itemsize: int) -> int:
-    """Bytes of the blocks in which the CPU kernels multiply matrices."""
+    """Bytes of the accumulators of the CPU kernels and of the blocks in which they multiply matrices."""
+    room, work = _SCRATCH + 2 * k * (d - 1) * itemsize, n * k * (d + 8)
     if d <= _FEW:
-        return 0
+        most = min(64, room // (k * (8 * (d + 1) + 4 * itemsize)), max(n // 64, min(4, n // 16)))
+        return _chunks(most, work) * 8 * k * (d + 1)
+    of_chunk, of_row = k * (d + 1) * (8 + itemsize), (k + d + 1) * itemsize
     rows, enough = (96, 4) if k >= 512 else (32, 2)
-    room = min(_SCRATCH // (16 * k * (d + 1) + 8 * rows * (k + d + 1)), n // 160)  # chunks that fit
-    shared = room < enough and k >= 64 and n * k * (d + 8) >= 2**26
-    most, together = (_SHARED, min(n, 512)) if shared else (_SCRATCH, n)
-    return min(most, itemsize * together * (k + d))
+    most = min(64, room // (of_chunk + rows * of_row), n // 160)
+    if most < enough and k >= 64 and work >= 2**26:  # all threads share one accumulator
+        left = room - 8 * k * (d + 1) - itemsize * k * d
+        rows = min(512, n, max(1, min(64, left // (2 * k * itemsize)), _SHARED // (k * itemsize)))
+        return itemsize * k * (rows + 16 + min(d, 16 * 512 * d // k))
+    chunks = _chunks(most, work)
+    rows = min(512, max(96, 2**18 // k), -(-n // chunks), max(8, (room // chunks - of_chunk) // of_row))
+    return chunks * (of_chunk + rows * of_row)
+
+
+def _chunks(most: int, work: int) -> int:
+    """Number of parts of the rows that have accumulators of their own."""
+    return 1 if work < 2**19 else int(2 ** (max(1, most).bit_length() - 1))
 
 
 def of_solve(n: int, k: int, d: int, itemsize: int = 8) -> int:
     """Bytes that a solution at one temperature takes at most: those of a map, and what is kept between maps."""
     encoders = 3 * 8 * min(n * k, BLOCK) + (8 * n * (k + d) if n * (k + d) <= KEPT else 0)
     return of_map(n, k, d, itemsize) + encoders + _lists(n, k, d) + _SCRATCH + _VECTORS * 8 * k * d
+
+
+def _looking(n: int, k: int, d: int) -> int:
+    """Bytes of the energies of some rows, which tell whether lists of near tiles pay."""
+    return 3 * 8 * min(n, 64) * k if d > _IN_ORDER and n * k >= _WORTH_LISTING else 0
 
 
 def _lists(n: int, k: int, d: int) -> int:

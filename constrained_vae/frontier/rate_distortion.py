@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -44,6 +45,7 @@ from .support_changes import SupportChange, located
 _GRID_SIZE = 40  # number of temperatures of the default grid
 _ENTROPY_SHARE = 0.95  # the default grid ends where the rate is this share of the entropy of the data
 _GRID_END_GAP = 1e-2  # gap, in nats, of the solutions that find the end of the default grid
+_POWERS = 1.0, 3.2  # of the share of the temperatures that is done, for the share of the time: 8 curves
 _SUPPORT_GAP = 1e-10  # gap, in nats, of solutions whose supports are compared: a split shows at about its square root
 
 
@@ -183,7 +185,11 @@ def rate_distortion(
         with deadline.within(time_limit), ExitStack() as bars:
             grid = default_grid() if grid is None else grid
             bar = bars.enter_context(tqdm(grid, disable=not progress, desc="rate-distortion", unit="beta"))
+            began = time.monotonic()
             for number, beta in enumerate(bar, start=1):
+                share = (number - 1) / len(grid)
+                left = progress_bars.left_of_share(time.monotonic() - began, share, _POWERS)
+                bar.set_postfix_str(f"beta={beta:.4g}{left}")
                 start = solutions[-1] if solutions else None
                 if start is not None:
                     deadline.check()

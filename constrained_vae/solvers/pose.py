@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy.typing as npt
 
-from .._utils import memory
+from .._utils import memory, progress
 from .._utils.checks import TooLargeError, check_choice, check_instance, shown
 from .._utils.defaults import N_TILES
 from ..data.rows import RowBlocks
 from ..latent.tiling import Tiling
 from ..objectives.base import Objective
 from ..problems.problem import Problem
+from .timing import solve_seconds
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,9 +68,11 @@ def _check_memory(problem: Problem, k: int) -> None:
     n = min(len(rows), memory.rows_of_block(rows.dim)) if rows.streamed else len(rows)
     if needed(n) > there and needed(len(rows.distinct())) > there:
         instead = "fewer tiles" if rows.streamed else "a memory map, float32 or fewer tiles"
+        backend = problem.data.backend.__name__.rsplit(".", 1)[1]
+        seconds = solve_seconds(len(rows), k, rows.dim, backend, rows.dtype)
         raise TooLargeError(
-            f"a map of {len(rows)} rows, {k} tiles and {rows.dim} columns needs {memory.text(needed(n))}, and the "
-            f"memory of this machine is {memory.text(there)}: take {instead}"
+            f"a map of {len(rows)} rows, {k} tiles and {rows.dim} columns needs {memory.text(needed(n))}, a solution "
+            f"takes {progress.span(*seconds)}, and the memory of this machine is {memory.text(there)}: take {instead}"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .._utils import deadline
+from .._utils import deadline, progress
 from .._utils.arrays import FloatArray
 from .._utils.checks import asks_to_stop
 from .._utils.device import to_host
@@ -17,6 +18,7 @@ from ..data.frame import Frame
 from ..results.status import Status
 from .options import Iterate, Options
 from .point import Point
+from .timing import SOLVE_MAPS
 
 
 class Stopped(Exception):
@@ -38,6 +40,7 @@ class Recorder:
 
     def __post_init__(self) -> None:
         options = self.options
+        self._began = time.monotonic()
         self._errors = np.geterr()  # settings of the caller, which hold in the callback
         self.reports = bool(options.progress or options.record or options.callback)
 
@@ -56,7 +59,7 @@ class Recorder:
         """Report a point in units of the data; raises `Stopped` if the callback returns a true value."""
         options, scale = self.options, self.frame.scale
         if options.progress:
-            self.bar.set_postfix_str(f"residual {point.residual * scale:.1e}", refresh=False)
+            self.bar.set_postfix_str(f"residual {point.residual * scale:.1e}{self._left()}", refresh=False)
         if not (options.record or options.callback):
             return
         decoder = self.frame.outward(to_host(point.psi))[index]
@@ -68,3 +71,11 @@ class Recorder:
                 stop = asks_to_stop(options.callback, iterate)
             if stop:
                 raise Stopped(Status.STOPPED)
+
+    def _left(self) -> str:
+        """The time that is left, as text: of as many maps as solutions take, or three times as many as have been."""
+        elapsed = time.monotonic() - self._began
+        if elapsed < progress.SHOWN_AFTER:
+            return ""
+        each, most = elapsed / self.n_maps, max(SOLVE_MAPS[1], 3 * self.n_maps)
+        return progress.left(max(SOLVE_MAPS[0] - self.n_maps, 0) * each, (most - self.n_maps) * each)
