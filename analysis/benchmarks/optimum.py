@@ -104,7 +104,7 @@ def timed(label: str, x: FloatArray, args: argparse.Namespace) -> None:
         figure, axes = plt.subplots(figsize=(5, 3.5), layout="constrained")
         axes.semilogy(rates, gaps, "o-")
         axes.axhline(args.gap, color="grey", linestyle=":")
-        axes.set(xlabel="rate, nats", ylabel="certified gap, nats", title=f"{label}, {len(x)} points, D = {x.shape[1]}")
+        axes.set(xlabel="rate, nats", ylabel="gap, nats", title=f"{label}, {len(x)} points, D = {x.shape[1]}")
         figure.savefig(args.picture, dpi=150)
 
 
