@@ -192,10 +192,12 @@ def _group_many(
     reach = tolerance * (1 + 1e-9) + np.finfo(np.float64).tiny
     some = decoder[np.ix_(rows, widest)]
     rows = rows[np.isfinite(cKDTree(some).query(some, k=2, distance_upper_bound=reach)[0][:, 1])]  # not alone
+    if not len(rows):
+        return
     some = decoder[np.ix_(rows, widest)]
-    tree, free = cKDTree(some) if len(rows) else None, np.ones(len(rows), dtype=bool)
+    tree, free = cKDTree(some), np.ones(len(rows), dtype=bool)
     for first in range(len(rows)):
-        if free[first] and tree is not None:
+        if free[first]:
             near = np.sort(tree.query_ball_point(some[first], reach))
             near = near[free[near]]
             near = near[np.square(decoder[rows[near]] - decoder[rows[first]]).sum(axis=1) <= tolerance**2]
