@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 from numba import njit, prange
 
+from constrained_vae._utils.chunks import FEW
 from constrained_vae.backends.arithmetic import exp
-from constrained_vae.backends.numba import _FEW
 
 from ._methods import wall_clock
 
@@ -35,7 +35,7 @@ _jit = functools.partial(njit, cache=True, error_model="numpy")
 def floor(N: int, K: int, D: int, dtype: str, threads: int) -> dict[str, Any]:
     """Seconds of the floor on the CPU, and the rates (per second) in it."""
     exp_rate = _exp_rate(np.dtype(dtype), threads)
-    if D <= _FEW:
+    if D <= FEW:
         kind, operations, rate = "multiply-adds", 3 * D + 1, _multiply_add_rate(np.dtype(dtype), threads)
     else:
         kind, operations = "flops of matrix products", 4 * D + 2
@@ -146,7 +146,7 @@ def gpu_floor(N: int, K: int, D: int, dtype: str) -> dict[str, Any]:
         return rate(256 * x.size, lambda: kernel(x))
 
     exp_rate = chain("exp(-z)")
-    if D <= _FEW:
+    if D <= FEW:
         kind, operations, operation_rate = "multiply-adds", 3 * D + 1, chain("fma(z, (T)0.5, (T)0.5)")
     else:
         kind, operations, n = "flops of matrix products", 4 * D + 2, min(N, 2**26 // K)

@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 import os
 
+from . import chunks
+
 BLOCK = 2**22  # entries (rows times columns) of a block of rows, and of an array with an entry per row and tile
 KEPT = 2**26  # entries of all arrays that a pass keeps for the next pass; more of them are computed anew
 LARGEST = 2**27  # entries of the largest array that is returned whole, 1 GiB
@@ -16,8 +18,7 @@ SITES = 4096  # reconstructions of the global optimum at most
 # What the kernels need, as `backends.numba` documents it:
 _IN_ORDER, _WORTH_SORTING = 4, 512  # most columns and fewest rows of data that are kept in another order, too
 _WORTH_LISTING = 2**20  # fewest pairs of a row and a tile for lists of near tiles
-_FEW = 8  # most columns for which a kernel needs no blocks of products
-_SCRATCH, _SHARED = 14_500_000, 2**23  # bytes of these blocks; of one block that all threads share
+_SCRATCH = 14_500_000  # bytes of the blocks in which the kernels multiply matrices, at most
 _OBJECTS = 12_000  # bytes of everything else
 _VECTORS = 50  # arrays (K, D) of the accelerators and of the error estimate
 
@@ -44,25 +45,13 @@ def of_map(n: int, k: int, d: int, itemsize: int = 8) -> int:
 
 def _scratch(n: int, k: int, d: int, itemsize: int) -> int:
     """Bytes of the accumulators of the CPU kernels and of the blocks in which they multiply matrices."""
-    room, work = _SCRATCH + 2 * k * (d - 1) * itemsize, n * k * (d + 8)
-    if d <= _FEW:
-        most = min(64, room // (k * (8 * (d + 1) + 4 * itemsize)), max(n // 64, min(4, n // 16)))
-        return _chunks(most, work) * 8 * k * (d + 1)
-    of_chunk, of_row = k * (d + 1) * (8 + itemsize), (k + d + 1) * itemsize
-    rows, enough = (96, 4) if k >= 512 else (32, 2)
-    most = min(64, room // (of_chunk + rows * of_row), n // 160)
-    if most < enough and k >= 64 and work >= 2**26:  # all threads share one accumulator
-        left = room - 8 * k * (d + 1) - itemsize * k * d
-        rows = min(512, n, max(1, min(64, left // (2 * k * itemsize)), _SHARED // (k * itemsize)))
-        return itemsize * k * (rows + 16 + min(d, 16 * 512 * d // k))
-    chunks = _chunks(most, work)
-    rows = min(512, max(96, 2**18 // k), -(-n // chunks), max(8, (room // chunks - of_chunk) // of_row))
-    return chunks * (of_chunk + rows * of_row)
-
-
-def _chunks(most: int, work: int) -> int:
-    """Number of parts of the rows that have accumulators of their own."""
-    return 1 if work < 2**19 else int(2 ** (max(1, most).bit_length() - 1))
+    if d <= chunks.FEW:
+        return chunks.of_few(n, k, d, itemsize) * 8 * k * (d + 1)
+    count, rows = chunks.of_many(n, k, d, itemsize)
+    if count:
+        return count * (k * (d + 1) * (8 + itemsize) + rows * (k + d + 1) * itemsize)
+    pieces, size, tasks, rows, teams = chunks.of_shared(n, k, d, itemsize)
+    return itemsize * (pieces * rows * size + teams * k + tasks * size * d) + 8 * k * (d + 1)
 
 
 def of_solve(n: int, k: int, d: int, itemsize: int = 8) -> int:

@@ -30,6 +30,7 @@ from numba import prange
 
 from .._utils.arrays import Array
 from .._utils.blas import single_threaded
+from .._utils.chunks import FEW, SMALL, of_few, of_many, of_shared
 from .._utils.device import check_on_host
 from ..equations import Expectations
 from . import descent, pruning
@@ -39,17 +40,8 @@ from .coverage import coverage as coverage, expansions as expansions
 from .dense_kernels import Arrays, encode, few, many
 from .neighbours import Neighbours
 
-_FEW = 8  # largest S of `few`; differences cost as much as matrix products at S = 5 and 1.1 times as much at S = 8
 _SORTED_STATISTICS = 4  # largest S for which rows are sorted; at S = 5 pruning gains only a factor 1.4 to 2
 _WORTH_SORTING = 512  # smallest number of rows that are sorted
-_SMALL = 2**19  # N K (S + 8) below which one thread computes, about 0.1 ms: starting the other threads takes as long
-_CHUNKS = 64  # largest number of chunks, and so of cores that can share the work
-_SHARE = 2**26  # N K (S + 8) from which a block is shared, about 10 ms: threads wait for each other twice per block
-_SHARED_BYTES = 2**23  # bytes of a shared block, so that it stays in the cache that the cores share
-_WIDE = 64  # smallest K of a shared block; with fewer tiles the rows would be read many times for little work
-_ROWS = 64, 512  # fewest and most rows of a shared block: below, products are slower; above, float32 sums less accurate
-_PIECE = 512  # tiles per piece of a shared block; products with half as many are 8 % slower
-_TASKS = 16  # largest number of tasks that share the pieces, and of teams that share the rows of a block
 
 
 def expectations(
@@ -90,7 +82,7 @@ def expectations(
     real = np.float32 if statistics.dtype == np.float32 else np.float64
     phi, s, rho = frozen(statistics, real), frozen(offset, real), frozen(weights, np.float64)
     b, log_pi = frozen(b, real), frozen(log_masses, real)
-    if phi.shape[1] <= _FEW and phi.size * len(b) < _SMALL - 8 * len(phi) * len(b):
+    if phi.shape[1] <= FEW and phi.size * len(b) < SMALL - 8 * len(phi) * len(b):
         mass, sums = np.empty(len(b), real), np.empty((len(b), phi.shape[1]), real)
         totals = _few_alone(phi, s, rho, frozen(v, real), b, log_pi, real(quadratic or 0), mass, sums)
         return Expectations(mass, sums, *totals)
@@ -100,7 +92,7 @@ def expectations(
     if near is not None:
         mass, sums, totals = near
         totals = totals[None]
-    elif phi.shape[1] <= _FEW:
+    elif phi.shape[1] <= FEW:
         mass, sums, totals = _with_few(phi, s, rho, v, b, log_pi, quadratic)
     else:
         mass, sums, totals = single_threaded(_with_many, phi, s, rho, v, b, log_pi)
@@ -110,13 +102,13 @@ def expectations(
 
 def are_quick(N: int, K: int, S: int) -> bool:
     """Whether a map is so small that `steps` saves time: one thread computes it."""
-    return N * K * (S + 8) < _SMALL
+    return N * K * (S + 8) < SMALL
 
 
 def steps(data: Arrays, lam: float, history: Arrays, *rest: Any) -> descent.Steps | None:
     """Accelerated steps in one call, see `descent`."""
     (N, S), K = data[0].shape, len(rest[1][0])
-    rows = 0 if S <= _FEW else _many_chunks(N, K, S, np.float64)[1]
+    rows = 0 if S <= FEW else of_many(N, K, S, 8)[1]
     return descent.steps(data, lam, rows, history, *rest)
 
 
@@ -140,7 +132,7 @@ def _with_few(phi: Array, s: Array, rho: Array, v: Array, b: Array, log_pi: Arra
     if multiplier > 0 and (pruned := pruning.expectations(phi, rho, tiles, log_pi, multiplier)) is not None:
         total, parts = pruned
         return total[S], total[:S].T, parts[None]
-    chunks = _few_chunks(N, K, S, real)
+    chunks = of_few(N, K, S, np.dtype(real).itemsize)
     sums, totals = np.zeros((chunks, S + 1, K)), np.zeros((chunks, 2))
     arguments = phi, s, rho, tiles, b, log_pi, multiplier
     if chunks == 1:
@@ -154,7 +146,7 @@ def _with_many(phi: Array, s: Array, rho: Array, v: Array, b: Array, log_pi: Arr
     """The same quantities as `_with_few`, always computed from the linear form."""
     (N, S), K, real = phi.shape, len(b), phi.dtype.type
     data = phi, s, rho
-    chunks, rows = _many_chunks(N, K, S, real)
+    chunks, rows = of_many(N, K, S, np.dtype(real).itemsize)
     if not chunks:
         scratch, mass, sums, totals = _shared_arrays(N, K, S, real)
         _shared(data, (frozen(v, real), b, log_pi), scratch, mass, sums, totals)
@@ -175,41 +167,6 @@ def _added(sums: Array, totals: Array) -> Arrays:
     return sums[0, -1], sums[0, :-1].T, totals
 
 
-def _few_chunks(N: int, K: int, S: int, real: type) -> int:
-    """Number of chunks of the rows; clearing and adding accumulators costs a few per cent of the work on 64 rows."""
-    if N * K * (S + 8) < _SMALL:
-        return 1
-    bytes_of_one = K * (8 * (S + 1) + 4 * np.dtype(real).itemsize)
-    return _power_of_two(min(_CHUNKS, _memory(K, S, real) // bytes_of_one, max(N // 64, min(4, N // 16))))
-
-
-def _many_chunks(N: int, K: int, S: int, real: type) -> tuple[int, int]:
-    """Number of chunks, and number of rows per matrix product; (0, 0) if the threads shall share one accumulator."""
-    itemsize, memory, work = np.dtype(real).itemsize, _memory(K, S, real), N * K * (S + 8)
-    fixed, row = K * (S + 1) * (8 + itemsize), (K + S + 1) * itemsize  # bytes per chunk, and per row of `_many_arrays`
-    fast = min(512, max(96, 2**18 // K))  # rows per product at which products are fastest
-    # Few tiles make narrow pieces, so that two chunks are already better than a shared block.
-    rows, enough = (96, 4) if K >= _PIECE else (32, 2)
-    chunks = min(_CHUNKS, memory // (fixed + rows * row), N // 160)
-    if chunks < enough and K >= _WIDE and work >= _SHARE:
-        return 0, 0
-    chunks = 1 if work < _SMALL else _power_of_two(chunks)
-    return chunks, min(fast, -(-N // chunks), max(8, (memory // chunks - fixed) // row))
-
-
-def _memory(K: int, S: int, real: type) -> int:
-    """Bytes for accumulators and scratch, such that all arrays of a map stay below 16 MB + 4 K S itemsize.
-
-    The rest is for BLAS (1.5 MB), the result (K (S + 1) numbers) and a copy of the tiles (as many numbers).
-    """
-    return 14_500_000 + 2 * K * (S - 1) * np.dtype(real).itemsize
-
-
-def _power_of_two(chunks: int) -> int:
-    """The largest power of two up to `chunks`, since most machines have a power of two cores."""
-    return 2 ** (max(1, chunks).bit_length() - 1)
-
-
 def _many_arrays(chunks: int, rows: int, K: int, S: int, real: type) -> tuple[Arrays, Array, Array]:
     """Scratch and accumulators of `many`, separate for every chunk."""
     shapes = (rows, K), (rows, S + 1), (S + 1, K)
@@ -219,16 +176,7 @@ def _many_arrays(chunks: int, rows: int, K: int, S: int, real: type) -> tuple[Ar
 
 def _shared_arrays(N: int, K: int, S: int, real: type) -> tuple[Arrays, Array, Array, Array]:
     """Scratch and accumulators of `_shared`."""
-    itemsize = np.dtype(real).itemsize
-    size = -(-K // max(4, -(-K // _PIECE)))
-    pieces = -(-K // size)
-    tasks = min(_TASKS, pieces)
-    # With very many tiles a block has the smallest number of rows that `_ROWS` allows, or fewer if the memory does not
-    # suffice. Half of the memory is for the teams.
-    left = _memory(K, S, real) - 8 * K * (S + 1) - itemsize * tasks * size * S
-    least, most = min(_ROWS[0], left // (2 * K * itemsize)), min(_ROWS[1], N)
-    rows = min(most, max(1, least, _SHARED_BYTES // (K * itemsize)))
-    teams = min(_TASKS, -(-rows // 4))
+    pieces, size, tasks, rows, teams = of_shared(N, K, S, np.dtype(real).itemsize)
     shapes = (pieces, rows * size), (teams, K), (tasks, size, S)
     return tuple(np.empty(shape, real) for shape in shapes), np.zeros(K), np.zeros((K, S)), np.zeros((teams, 2))
 

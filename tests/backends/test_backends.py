@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
+from constrained_vae._utils import chunks as chunking
 from constrained_vae.backends import BackendNotAvailableError, get_backend, numba as kernels
 from constrained_vae.testing import Naive, naive_bernoulli, naive_expectations, naive_jacobian
 from tests.helpers.linear_form import FORMS, assert_close, assert_identical, make
@@ -175,10 +176,10 @@ WAYS = [
 
 
 def way(N, K, S, real):
-    if S <= kernels._FEW:
-        chunks = kernels._few_chunks(N, K, S, real)
+    if S <= chunking.FEW:
+        chunks = chunking.of_few(N, K, S, np.dtype(real).itemsize)
     else:
-        chunks, _ = kernels._many_chunks(N, K, S, real)
+        chunks, _ = chunking.of_many(N, K, S, np.dtype(real).itemsize)
     return SHARED if not chunks else ONE if chunks == 1 else CHUNKS
 
 
@@ -240,7 +241,7 @@ def test_blocks_pieces_and_tasks_of_any_size(dtype, seed, N, K, S, piece, tasks,
     constants = {"_SHARE": 0, "_WIDE": 0, "_SHARED_BYTES": 1, "_PIECE": piece, "_TASKS": tasks, "_ROWS": (rows, rows)}
     with pytest.MonkeyPatch.context() as patch:
         for name, value in constants.items():
-            patch.setattr(kernels, name, value)
+            patch.setattr(chunking, name, value)
         assert way(N, K, S, dtype) == SHARED
         assert_close(problem.solve("numba"), problem.naive(), problem)
 
@@ -252,7 +253,7 @@ def claim(K, S, dtype):
 
 def held_by_rows_of_few(N, K, S, dtype):
     """Bytes of the four rows of q that each chunk has in compiled code."""
-    return kernels._few_chunks(N, K, S, dtype) * 4 * K * np.dtype(dtype).itemsize
+    return chunking.of_few(N, K, S, np.dtype(dtype).itemsize) * 4 * K * np.dtype(dtype).itemsize
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
@@ -265,11 +266,11 @@ def test_memory_is_bounded_at_any_size(K, S, dtype):
     itemsize = np.dtype(dtype).itemsize
     for N in (1, 10, 100, 300, 700, 2000, 10_000, 1_000_000):
         result = K * (S + 1) * itemsize
-        if S <= kernels._FEW:
-            accumulated = kernels._few_chunks(N, K, S, dtype) * 8 * K * (S + 1)
+        if S <= chunking.FEW:
+            accumulated = chunking.of_few(N, K, S, np.dtype(dtype).itemsize) * 8 * K * (S + 1)
             scratch = held_by_rows_of_few(N, K, S, dtype) + (S + S % 2) * K * itemsize
         else:
-            chunks, rows = kernels._many_chunks(N, K, S, dtype)
+            chunks, rows = chunking.of_many(N, K, S, np.dtype(dtype).itemsize)
             assert rows <= 512
             arrays, *accumulators = (
                 kernels._many_arrays(chunks, rows, K, S, dtype) if chunks else kernels._shared_arrays(N, K, S, dtype)
@@ -296,7 +297,7 @@ def test_memory_stays_within_the_bound(N, K, S, dtype):
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    hidden = held_by_rows_of_few(N, K, S, dtype) if S <= kernels._FEW else 0
+    hidden = held_by_rows_of_few(N, K, S, dtype) if S <= chunking.FEW else 0
     assert peak + hidden < claim(K, S, dtype)
 
 
