@@ -121,17 +121,21 @@ def problem_of_workers(problem: Problem, psi: Any) -> tuple[Any, ...]:
 
 def _kernel_seconds(known: tuple[Any, ...], dask_worker: Any) -> list[float]:
     """Processor time of the kernel over the blocks of a worker, without any task."""
+    from constrained_vae._utils.scratch import with_scratch
     from constrained_vae._utils.threads import with_kernel_threads
     from constrained_vae.backends import numba
 
     framed, v, b, log_masses = known
     run = next(value[0] for value in dask_worker.data.values() if isinstance(value, tuple) and value[0]._prepared)
-    blocks, found = list(run._prepared.values())[-1], []
+
+    def one_pass() -> None:
+        for x in list(run._prepared.values())[-1]:
+            numba.expectations(x.phi, x.offset(framed), x.rho, v, b, log_masses, framed.quadratic)
+
+    found = []
     for _ in range(5):
         began = time.process_time()
-        for x in blocks:
-            arrays = x.phi, x.offset(framed), x.rho, v, b, log_masses, framed.quadratic
-            with_kernel_threads(1, numba.expectations, *arrays)
+        with_kernel_threads(1, with_scratch, one_pass)
         found.append(time.process_time() - began)
     return found
 

@@ -271,7 +271,7 @@ def _blocks(leaves: bytes, held: list[Any]) -> Run:
     if held:
         found = [Leaf(leaf.number, leaf.start, leaf.shape, _Held(x)) for leaf, x in zip(found, held, strict=True)]
     limit = get_worker().memory_manager.memory_limit or memory.physical()
-    return Run(found, _SHARE * limit)
+    return Run(found, _SHARE * limit, ahead=not held)
 
 
 def _with_recipe(run: Run, recipe: bytes) -> tuple[Run, Recipe]:

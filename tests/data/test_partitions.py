@@ -1,5 +1,7 @@
 """Dask arrays as data: the same sums and solutions as in memory, and what cannot be data is told in one line."""
 
+import threading
+
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -168,6 +170,35 @@ def test_blocks_without_room_are_read_again_in_every_pass(rng, monkeypatch):
     assert few <= 4  # once
     assert len(reads) >= 4 * again.n_maps
     assert np.array_equal(kept.decoder, again.decoder)
+
+
+def test_a_run_reads_one_block_ahead(rng):
+    """In another thread, and never more than one; what reading raises is raised when the block is due."""
+    data, reads = rng.standard_normal((5, 30, 3)), []
+
+    def load(n):
+        def read():
+            reads.append((n, threading.current_thread() is threading.main_thread()))
+            if n == broken:
+                raise OSError("the disk is gone")
+            return data[n]
+
+        return read
+
+    leaves = [runs.Leaf(n, 30 * n, (30, 3), load(n)) for n in range(5)]
+    for ahead in (False, True):
+        broken, reads[:] = None, []
+        found = runs.Run(leaves, 0.0, ahead)._blocks()
+        for n, (leaf, x) in enumerate(found):
+            assert leaf is leaves[n]
+            assert np.array_equal(x, data[n])
+            assert n + 1 <= len(reads) <= n + 1 + ahead
+        assert reads == [(n, not ahead) for n in range(5)]
+        broken = 3
+        found = runs.Run(leaves, 0.0, ahead)._blocks()
+        assert [next(found)[0].number for _ in range(3)] == [0, 1, 2]
+        with pytest.raises(OSError, match="the disk is gone"):
+            next(found)
 
 
 def test_results_of_a_block_are_no_views_that_keep_it(rng):
