@@ -4,9 +4,9 @@
 
 `map`: two processes of one thread against one process of two threads, N = 10^6, D = 16, K = 256, turn by turn.
 `quiet`: the same while Dask looks at itself less often. `overhead`: passes over a few rows by the number of tasks, a
-line through the counts up to 32, and what it predicts at 100 tasks beside what they take; with the rate of the kernel it
-gives the size N K D per worker at which the overhead is a tenth of a pass. `disk`: a solution of 4 GB of rows of a Zarr
-array by two workers with 1 GB of memory each.
+line through the counts up to 32, and what it predicts at 100 tasks beside what they take; with the rate of the kernel
+it gives the size N K D per worker at which the overhead is a tenth of a pass. `disk`: a solution of 4 GB of rows of a
+Zarr array by two workers with 1 GB of memory each.
 """
 
 from __future__ import annotations
@@ -108,14 +108,14 @@ def maps(rows: int, settings: dict[str, Any] | None = None, rounds: int = 15) ->
         time.sleep(rest)
         idle = time.process_time() + sum(client.run(time.process_time).values()) - before
         idle /= time.perf_counter() - began
-        kernel = sum(float(np.median(times)) for times in client.run(_kernel_seconds, problem_of_workers(there, psi)).values())
+        kernels = client.run(_kernel_seconds, problem_of_workers(there, psi)).values()
     one, two, used, used_there = np.array(turns).T
     return {
         "size": [rows, K, D],
         "one process of two threads, s": np.sort(one).tolist(),
         "two processes of one thread, s": np.sort(two).tolist(),
         "processor time of these, s": [float(np.median(used)), float(np.median(used_there))],
-        "processor time of the kernel on the workers, s": kernel,
+        "processor time of the kernel on the workers, s": float(sum(np.median(times) for times in kernels)),
         "processor time of an idle cluster, s per second": idle,
         "load average of the machine": os.getloadavg()[0],
         "ratio": float(np.median(two / one)),

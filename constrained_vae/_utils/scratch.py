@@ -30,7 +30,7 @@ def with_scratch(function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs
 
 
 def empty(name: str, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    """An array of any content, whose memory the next call with this name may use again: results are copied out of it."""
+    """An array of any content, whose memory the next call with this name may use: results are copied out of it."""
     kept = _kept.get()
     if kept is None:
         return np.empty(shape, dtype)
