@@ -222,7 +222,7 @@ def disk(gigabytes: float, limit: float, dim: int, seconds: float, tiles: int = 
 
         x, began = da.from_zarr(os.path.join(folder, "x.zarr")), time.perf_counter()
         arguments: dict[str, Any] = {"tol": 1e-6, "start": "data", "on_failure": "return", "time_limit": seconds}
-        s = cv.solve(x, beta=8.0, n_tiles=tiles, callback=told, **arguments)
+        s = cv.solve(x, beta=4.0, n_tiles=tiles, callback=told, **arguments)
         taken = time.perf_counter() - began
         return {
             "gigabytes": gigabytes,

@@ -85,7 +85,7 @@ class Part:
 
 def task_spec() -> Any:
     """The module of Dask with the kinds of tasks, which has no public name."""
-    import dask
+    from importlib.metadata import version
 
     try:
         from dask import _task_spec as found
@@ -95,7 +95,7 @@ def task_spec() -> Any:
     except ImportError:
         pass
     raise ImportError(
-        f"the graphs of dask {dask.__version__} are not known: pip install 'dask{TESTED}' 'distributed{TESTED}'"
+        f"the graphs of dask {version('dask')} are not known: pip install 'dask{TESTED}' 'distributed{TESTED}'"
     )
 
 
