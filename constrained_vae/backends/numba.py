@@ -42,6 +42,7 @@ from .dense_kernels import Arrays, encode, few, many
 from .neighbours import Neighbours
 
 _SORTED_STATISTICS = 4  # largest S for which rows are sorted; at S = 5 pruning gains only a factor 1.4 to 2
+_QUICK = 4  # size in units of SMALL up to which one thread in `steps` is as fast as two threads and the Python code
 _WORTH_SORTING = 512  # smallest number of rows that are sorted
 
 
@@ -102,8 +103,8 @@ def expectations(
 
 
 def are_quick(N: int, K: int, S: int) -> bool:
-    """Whether a map is so small that `steps` saves time: one thread computes it."""
-    return N * K * (S + 8) < SMALL
+    """Whether a map is so small that `steps` saves time; one thread computes it."""
+    return N * K * (S + 8) < _QUICK * SMALL
 
 
 def steps(data: Arrays, lam: float, history: Arrays, *rest: Any) -> descent.Steps | None:
