@@ -25,7 +25,7 @@ from ..problems.problem import Problem
 from ..results.fixed_point import FixedPoint
 from ..results.status import NotConvergedWarning
 from ..solvers.convergence import Convergence
-from . import proof_files
+from . import proof_files, reconstructions
 from .coverage import MAX_CLIMBERS, Coverage, rounding_of_energies
 from .hierarchy import group_means
 
@@ -110,6 +110,35 @@ class Certificate:
         if self.solution is None:
             raise ValueError("only a certificate of certify(solution) knows its solution: save that one")
         proof_files.save(self.solution, self.gap, path, accuracy)
+
+    def reconstructions(self) -> tuple[int, int]:
+        """Bounds of the number of reconstructions of the optimum of data in one dimension, both proven.
+
+        At most so many, because c of the optimum, within a proven distance of c of the solution, can be 1 in some
+        intervals only, and so often in each. At least so many, because codes without reconstructions in an interval are
+        worse than the solution. The smaller the gap of the solution is, the closer are the bounds; near a transition
+        they differ. The error terms of float64 are included.
+
+        Returns
+        -------
+        tuple of int
+            The lower and the upper bound.
+
+        Raises
+        ------
+        ValueError
+            If the certificate is not one of `certify`, or the data have more dimensions, or another energy than a
+            squared error.
+
+        Examples
+        --------
+        >>> from constrained_vae import certify, global_solution
+        >>> certify(global_solution([[-1.0], [1.0]], beta=0.9)).reconstructions()  # they split at beta = 1
+        (2, 2)
+        """
+        if self.solution is None:
+            raise ValueError("only a certificate of certify(solution) knows its solution: ask that one")
+        return reconstructions.of_solution(self.solution)
 
     def __repr__(self) -> str:
         how = "rigorous" if self.rigorous else "heuristic supremum"
