@@ -35,7 +35,7 @@ _PROOF_TOL = 1e-8  # accuracy of that proof, in nats
 _ROUNDED = 64  # highest maxima of log c whose rounding is computed
 _QUICK = 256  # climbers of a quick look, besides the reconstructions themselves
 _MANY = 3000  # data of which a certificate takes longer than the compilation of its kernels
-_PAIRS = 2**31  # pairs of a start and a point in a look that is not quick, about 10 s of one thread
+_WORK = 10 * 2**31  # starts times rows times statistics in a look that is not quick, about 10 s of one thread
 _NEGLIGIBLE = 0.1  # share of a gap up to which maxima of log c are not sought
 _SLOPE = 0.03  # slope at which a climb ends, relative to the root of the gap
 _EPS = float(np.finfo(np.float64).eps)
@@ -314,7 +314,13 @@ class DataPasses:
         options: dict[str, Any] = {"climbers": min(_QUICK + len(psi), MAX_CLIMBERS) if quick else MAX_CLIMBERS}
         if gap > 0:
             options |= {"floor": _NEGLIGIBLE * gap, "slope": _SLOPE * gap**0.5}
-        tops, heights = coverage.maxima(self.starts(psi, found, coverage.log_shares, quick), **options)
+        starts = self.starts(psi, found, coverage.log_shares, quick)
+        if (sample := coverage.sampled()) is not None:
+            some, deviation = sample
+            rough, _ = some.maxima(starts, **options | {"floor": options.get("floor", -np.inf) - deviation})
+            best = starts[:0] if quick else starts[[coverage(starts).argmax()]]
+            starts = np.concatenate([psi, rough, best])
+        tops, heights = coverage.maxima(starts, **options)
         high = np.count_nonzero(heights >= heights[0] - 1)
         rounding = self.rounding(coverage, upper, tops[: min(high, _ROUNDED)])
         where = self.problem.data.frame.outward(tops[0])
@@ -361,7 +367,8 @@ class DataPasses:
         mass = found.mass
         alive = mass > 0
         means = found.sums[alive] / mass[alive, None]
-        some = self._some(log_shares, 2 * _QUICK if quick else max(MAX_CLIMBERS, _PAIRS // len(self.x)))
+        a_start = len(self.x) * (self.block.phi.shape[1] + 8)
+        some = self._some(log_shares, 2 * _QUICK if quick else max(MAX_CLIMBERS, _WORK // a_start))
         if quick:
             return np.concatenate([psi, some, self.group_means[-_QUICK:], means])
         return np.concatenate([psi, some, self.group_means, means, group_means(means, mass[alive])])
