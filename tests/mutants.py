@@ -296,9 +296,8 @@ def main() -> int:
     killed = sum(how in ("killed", "timeout") for how in done.values())
     share = f"{killed} of {len(done)} killed ({killed / max(len(done), 1):.0%})"
     print(
-        f"\n{share}; {drawn - len(mutants)} of {drawn} mutants change no result, {len(mutants) - len(done)} did not run."
+        f"\n{share}; {len(mutants) - len(done)} were not run, {drawn - len(mutants)} change no result. These survived:"
     )
-    print("These survived:")
     print("\n".join(f"  {how:9} {name}" for name, how in done.items() if how in ("survived", "uncovered")))
     return 0
 
