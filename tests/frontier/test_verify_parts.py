@@ -261,6 +261,17 @@ def test_claims_beyond_the_bounds_are_refused():
         verify(changed(made, "upper", to=F - 1e-9), X)
 
 
+@pytest.mark.parametrize("side", range(4))
+def test_boxes_of_the_code_alone_are_refused(side):
+    """The supremum is over the box of the data, which is wider than that of the code."""
+    made = proof()
+    boxes = np.array(made["cover"]["boxes"])
+    edge = np.concatenate([PSI.min(axis=0), PSI.max(axis=0) - 0.1])[side]
+    boxes[:, side] = np.maximum(boxes[:, side], edge) if side < 2 else np.minimum(boxes[:, side], edge)
+    with pytest.raises(NotProved, match="no box covers"):
+        verify(changed(made, "cover", "boxes", to=boxes.tolist()), X)
+
+
 def test_points_that_are_no_finite_rows_are_refused():
     for x in (X[0], np.zeros((0, 2)), [[0.0, math.inf]], X[None]):
         with pytest.raises(NotProved, match="must be finite points"):
