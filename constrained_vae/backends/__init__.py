@@ -118,6 +118,11 @@ def get_backend(name: str = "auto") -> ModuleType:
 def compiled() -> ModuleType:
     """The numba backend, or the reference where it cannot run.
 
+    Returns
+    -------
+    module
+        One of ``constrained_vae.backends``.
+
     Examples
     --------
     >>> compiled() in (get_backend("numba"), get_backend("reference"))
