@@ -27,6 +27,7 @@ EVERYDAY = {
         "rate_distortion",
         "RateDistortionCurve",
         "Excess",
+        "excess_parts",
         "global_solution",
         "certify",
         "Certificate",

@@ -1,7 +1,7 @@
 """Seconds of the certified optimum: the rate-distortion function of some data sets at 40 temperatures.
 
     python -m analysis.benchmarks.optimum [--data four_clusters|line|digits|...] [--count 40] [--gap 1e-6]
-    python -m analysis.benchmarks.optimum --data mnist --rows 5000 --seconds 600 --gap 1e-3 --picture gap.png
+    python -m analysis.benchmarks.optimum --data mnist --rows 5000 60000 --seconds 600 --gap 1e-3 --picture gap.png
     python -m analysis.benchmarks.optimum --points physics.npz:ppzee2 --lambdas 100 300 1000 3000 1e4 --gap 1e-5
 
 Prints the seconds, the largest certified gap, the number of temperatures that reached the requested gap, and the number
@@ -13,8 +13,10 @@ picture shows how far the time goes: the gap against the rate.
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -38,16 +40,22 @@ def main() -> None:
     parser.add_argument("--gap", type=float, default=1e-6, help="requested gap in nats")
     parser.add_argument("--coldest", type=float, help="last temperature, relative to the first critical one")
     parser.add_argument("--points", help="FILE.npz:ARRAY, an array of points or images")
-    parser.add_argument("--rows", type=int, help="number of rows, the first ones")
+    parser.add_argument("--rows", type=int, nargs="+", help="numbers of rows, the first ones; a data set of each")
     parser.add_argument("--lambdas", type=float, nargs="+", help="multipliers, in units of the points")
     parser.add_argument("--seconds", type=float, help="time for each data set")
     parser.add_argument("--picture", help="file of the picture")
+    parser.add_argument("--out", type=Path, help="JSON file of the rates, gaps and seconds")
     args = parser.parse_args()
     cv.global_solution([[-1.0], [1.0]], beta=0.5)  # compiles the kernels
     print(f"{args.count} temperatures, gap {args.gap:g}, version {cv.__version__}")
     if args.points or args.lambdas or args.seconds:
-        for label, x in points(args):
-            timed(label, x, args)
+        found = {f"{label}, N = {len(x)}, D = {x.shape[1]}": timed(label, x, args) for label, x in points(args)}
+        if args.out:
+            args.out.write_text(
+                json.dumps({"version": cv.__version__, "gap": args.gap, "solved": found}, indent=1) + "\n"
+            )
+        if args.picture:
+            draw(found, args)
         return
     for name in args.data or ("four_clusters", "line", "digits"):
         data = SETS[name]()
@@ -66,24 +74,25 @@ def main() -> None:
 
 def points(args: argparse.Namespace) -> Iterator[tuple[str, FloatArray]]:
     """The data sets that were asked for, with their names."""
-    if args.points:
-        file, _, name = args.points.rpartition(":")
-        with np.load(file) as arrays:
-            x = arrays[name][: args.rows]
-        yield name, x.reshape(len(x), -1) / (255.0 if x.dtype == np.uint8 else 1.0)
-    for name in args.data or (() if args.points else ("digits",)):
-        data = SETS[name]() if name in SETS else cv.datasets.load(name)
-        yield name, data.x[: args.rows]
+    for rows in args.rows or [None]:
+        if args.points:
+            file, _, name = args.points.rpartition(":")
+            with np.load(file) as arrays:
+                x = arrays[name][:rows]
+            yield name, x.reshape(len(x), -1) / (255.0 if x.dtype == np.uint8 else 1.0)
+        for name in args.data or (() if args.points else ("digits",)):
+            data = SETS[name]() if name in SETS else cv.datasets.load(name)
+            yield name, data.x[:rows]
 
 
-def timed(label: str, x: FloatArray, args: argparse.Namespace) -> None:
-    """Print every temperature as it is solved, and draw the gap against the rate."""
+def timed(label: str, x: FloatArray, args: argparse.Namespace) -> list[dict[str, float]]:
+    """Print every temperature as it is solved; lambda, rate, gap and processor seconds of each."""
     if args.lambdas:
         betas = 0.5 / np.array(args.lambdas)
     else:
         top = cv.first_critical_beta(x)
         betas = np.geomspace(top, (args.coldest or 0.05) * top, args.count)
-    found: list[tuple[float, float]] = []
+    found: list[dict[str, float]] = []
     clock = time.process_time()
 
     def show(s: cv.CertifiedFixedPoint) -> None:
@@ -95,17 +104,22 @@ def timed(label: str, x: FloatArray, args: argparse.Namespace) -> None:
             f"{len(s.decoder)} reconstructions, {s.ending}",
             flush=True,
         )
-        found.append((s.rate, c.gap))
+        found.append({"lambda": 0.5 / s.beta, "rate": s.rate, "gap": c.gap, "seconds": round(now - clock, 1)})
         clock = now
 
     cv.rate_distortion(x, betas, gap=args.gap, time_limit=args.seconds, callback=show, on_failure="return")
-    if args.picture:
-        rates, gaps = np.array(found).T
-        figure, axes = plt.subplots(figsize=(5, 3.5), layout="constrained")
-        axes.semilogy(rates, gaps, "o-")
-        axes.axhline(args.gap, color="grey", linestyle=":")
-        axes.set(xlabel="rate, nats", ylabel="gap, nats", title=f"{label}, {len(x)} points, D = {x.shape[1]}")
-        figure.savefig(args.picture, dpi=150)
+    return found
+
+
+def draw(found: dict[str, list[dict[str, float]]], args: argparse.Namespace) -> None:
+    """The picture of the gap against the rate, one line for each data set."""
+    figure, axes = plt.subplots(figsize=(5, 3.5), layout="constrained")
+    for (label, solved), marker in zip(found.items(), "osv^D", strict=False):
+        axes.semilogy([s["rate"] for s in solved], [s["gap"] for s in solved], f"{marker}-", label=label)
+    axes.axhline(args.gap, color="grey", linestyle=":", label="asked for")
+    axes.set(xlabel="rate, nats", ylabel="gap, nats")
+    axes.legend()
+    figure.savefig(args.picture, dpi=150)
 
 
 if __name__ == "__main__":

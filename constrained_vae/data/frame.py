@@ -60,7 +60,9 @@ class Frame:
         return cls(np.zeros(check_count(dim, "dim", most=memory.LARGEST)), 1.0)
 
     def inward(self, x: Array) -> Array:
-        return (x - array_namespace(x).asarray(self.centre)) / self.scale
+        moved = x - array_namespace(x).asarray(self.centre)
+        moved /= self.scale  # in place: a second array of all rows would have to be cleared first
+        return moved
 
     def outward(self, psi: Array) -> Array:
         return psi * self.scale + array_namespace(psi).asarray(self.centre)

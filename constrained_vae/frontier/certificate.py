@@ -25,7 +25,7 @@ from ..problems.problem import Problem
 from ..results.fixed_point import FixedPoint
 from ..results.status import NotConvergedWarning
 from ..solvers.convergence import Convergence
-from . import proof_files
+from . import proof_files, reconstructions
 from .coverage import MAX_CLIMBERS, Coverage, rounding_of_energies
 from .hierarchy import group_means
 
@@ -34,7 +34,7 @@ _PROOF_TOL = 1e-8  # accuracy of that proof, in nats
 _ROUNDED = 64  # highest maxima of log c whose rounding is computed
 _QUICK = 256  # climbers of a quick look, besides the reconstructions themselves
 _MANY = 3000  # data of which a certificate takes longer than the compilation of its kernels
-_PAIRS = 2**31  # pairs of a start and a point in a look that is not quick, about 10 s of one thread
+_WORK = 10 * 2**31  # starts times rows times statistics in a look that is not quick, about 10 s of one thread
 _NEGLIGIBLE = 0.1  # share of a gap up to which maxima of log c are not sought
 _SLOPE = 0.03  # slope at which a climb ends, relative to the root of the gap
 _EPS = float(np.finfo(np.float64).eps)
@@ -110,6 +110,35 @@ class Certificate:
         if self.solution is None:
             raise ValueError("only a certificate of certify(solution) knows its solution: save that one")
         proof_files.save(self.solution, self.gap, path, accuracy)
+
+    def reconstructions(self) -> tuple[int, int]:
+        """Bounds of the number of reconstructions of the optimum of data in one dimension, both proven.
+
+        At most so many, because c of the optimum, within a proven distance of c of the solution, can be 1 in some
+        intervals only, and so often in each. At least so many, because codes without reconstructions in an interval are
+        worse than the solution. The smaller the gap of the solution is, the closer are the bounds; near a transition
+        they differ. The error terms of float64 are included.
+
+        Returns
+        -------
+        tuple of int
+            The lower and the upper bound.
+
+        Raises
+        ------
+        ValueError
+            If the certificate is not one of `certify`, or the data have more dimensions, or another energy than a
+            squared error.
+
+        Examples
+        --------
+        >>> from constrained_vae import certify, global_solution
+        >>> certify(global_solution([[-1.0], [1.0]], beta=0.9)).reconstructions()  # they split at beta = 1
+        (2, 2)
+        """
+        if self.solution is None:
+            raise ValueError("only a certificate of certify(solution) knows its solution: ask that one")
+        return reconstructions.of_solution(self.solution)
 
     def __repr__(self) -> str:
         how = "rigorous" if self.rigorous else "heuristic supremum"
@@ -262,7 +291,13 @@ class DataPasses:
         options: dict[str, Any] = {"climbers": min(_QUICK + len(psi), MAX_CLIMBERS) if quick else MAX_CLIMBERS}
         if gap > 0:
             options |= {"floor": _NEGLIGIBLE * gap, "slope": _SLOPE * gap**0.5}
-        tops, heights = coverage.maxima(self.starts(psi, found.q, coverage.log_shares, quick), **options)
+        starts = self.starts(psi, found.q, coverage.log_shares, quick)
+        if (sample := coverage.sampled()) is not None:
+            some, deviation = sample
+            rough, _ = some.maxima(starts, **options | {"floor": options.get("floor", -np.inf) - deviation})
+            best = starts[:0] if quick else starts[[coverage(starts).argmax()]]
+            starts = np.concatenate([psi, rough, best])
+        tops, heights = coverage.maxima(starts, **options)
         high = np.count_nonzero(heights >= heights[0] - 1)
         rounding = self.rounding(coverage, upper, tops[: min(high, _ROUNDED)])
         where = self.problem.data.frame.outward(tops[0])
@@ -309,7 +344,8 @@ class DataPasses:
         mass = self.rho @ q
         alive = mass > 0
         means = ((self.rho[:, None] * q).T @ self.x)[alive] / mass[alive, None]
-        some = self._some(log_shares, 2 * _QUICK if quick else max(MAX_CLIMBERS, _PAIRS // len(self.x)))
+        a_start = len(self.x) * (self.block.phi.shape[1] + 8)
+        some = self._some(log_shares, 2 * _QUICK if quick else max(MAX_CLIMBERS, _WORK // a_start))
         if quick:
             return np.concatenate([psi, some, self.group_means[-_QUICK:], means])
         return np.concatenate([psi, some, self.group_means, means, group_means(means, mass[alive])])

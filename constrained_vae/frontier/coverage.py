@@ -6,7 +6,7 @@ p of reconstructions has F(p) - F(p*) <= log sup c, because log Z is concave in 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import ModuleType
 
 import numpy as np
@@ -42,6 +42,7 @@ _MARGIN = 5.0  # factor of the expected rise of a climber
 _LEAST_BEND = 0.02  # least curvature, in units of that of the energy, that is expected near a maximum
 _COORDINATE_STEP = 1e-6  # step of differences of coordinates
 _WORK = 2**30  # points times rows times statistics between two looks at the deadline, about 0.5 s
+_SAMPLE, _PER_SHARE = 2**12, 4  # rows from which starts climb first: at least so many, and so many for each unit of c
 _EPS = float(np.finfo(np.float64).eps)
 
 
@@ -152,6 +153,26 @@ class Coverage:
             psi, heights = psi[:-1], heights[:-1]
         order = np.argsort(-heights, kind="stable")
         return psi[order], heights[order]
+
+    def sampled(self) -> tuple[Coverage, float] | None:
+        """The coverage of some of very many rows, with the standard deviation of its logarithm, or None if of no use.
+
+        Rows are taken at even distances along the sum of their shares. With n rows c has a variance of at most c S / n,
+        where S is the sum of the shares. It is of no use unless `_PER_SHARE` times S are less than half of the rows.
+        """
+        top = float(self.log_shares.max())
+        ends = np.cumsum(np.exp(self.log_shares - top))
+        log_total = top + float(np.log(ends[-1]))
+        if not max(np.log(2 * _SAMPLE), np.log(2 * _PER_SHARE) + log_total) < np.log(len(ends)):
+            return None
+        total = float(np.exp(log_total))
+        count = int(max(_SAMPLE, _PER_SHARE * total))
+        rows = np.searchsorted(ends, (np.arange(count) + 0.5) * (ends[-1] / count))
+        rows, counts = np.unique(np.minimum(rows, len(ends) - 1), return_counts=True)
+        b = self.block
+        block = Block(b.x[rows], b.phi[rows], b.s[rows], b.rho[rows], None)
+        some = replace(self, block=block, log_shares=np.log(counts * (total / count)), rounding_of_shares=0.0)
+        return some, (total / count) ** 0.5
 
     def _climbed(self, psi: FloatArray, floor: float, slope: float) -> FloatArray:
         """Maxima (n, D) by Newton's method from points (m, D), but for those that are not expected above a floor."""

@@ -8,7 +8,7 @@ depend on the temperatures at which it is computed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -17,6 +17,7 @@ from scipy.interpolate import KroghInterpolator
 from scipy.optimize import brentq
 
 from .._utils import deadline
+from .._utils.arrays import FloatArray
 from .._utils.lost import LostError
 from ..latent.sites import Sites
 from ..latent.tiling import Tiling
@@ -180,6 +181,24 @@ class Continuation:
         if self.options.free:
             log_masses = normalised(sites.log_masses + length * along.log_marginal[number])
             predicted = predicted.with_masses(np.exp(log_masses))
+        return predicted
+
+    def extrapolated(self, path: Sequence[State], log_beta: float) -> Sites | None:
+        """The sites on the polynomial through a path of states; None for a single site, which stays at the mean."""
+        sites, objective = path[-1].sites, self.problem.framed  # coordinates are the same at every beta
+        if len(sites) == 1:
+            return None
+        places = np.array([state.log_beta for state in path])
+        apart = places[:, None] - places + np.diag(np.full(len(places), np.inf))
+        weights = [np.prod(np.delete((log_beta - places) / row, n)) for n, row in enumerate(apart)]  # of Lagrange
+
+        def at(values: list[FloatArray]) -> FloatArray:
+            return np.asarray(np.tensordot(weights, values, axes=1))
+
+        found = at([objective.coordinates(state.sites.decoder) for state in path])
+        predicted = replace(sites, decoder=objective.reconstructions(found))
+        if self.options.free:
+            predicted = predicted.with_masses(np.exp(normalised(at([state.sites.log_masses for state in path]))))
         return predicted
 
     def cool(self, state: State, beta: float) -> Iterator[Split | State]:

@@ -155,7 +155,8 @@ class Iteration:
         """Make a point the current one, with the history that ends there."""
         self.point, self.error, self.condition, self.history = point, np.inf, None, history
         if self.recorder.reports:
-            self.recorder.accepted(point, self.sites.index, lambda: self.convergence.estimate(point, self.history))
+            measured, factor = self.convergence.measured, self.convergence.factor
+            self.recorder.accepted(point, self.sites.index, lambda: measured(point, history, factor)[1])
 
     # --- steps
 

@@ -17,7 +17,7 @@ from .._utils.arrays import Array, FloatArray
 from .._utils.blas import single_threaded
 from .._utils.device import to_host
 from ..results.status import Status
-from . import saddles
+from . import extended, saddles
 from .iteration import Iteration
 from .masses import growing
 from .point import Point
@@ -42,6 +42,9 @@ _RMS_ROUNDING = 0.25  # root-mean-square rounding of the residual, in units of `
 _NEARLY_AT_REST = 1e3  # in units of `Convergence.floor`: residual at which coincident sites with free masses are tied
 _FLAT = 1e-13  # curvatures up to this size are rounding: the mode is flat, and its coordinate arbitrary
 _FIRST_RADIUS = 0.1  # of the trust region, in units of the spread of the sites
+_MERGED = (0.5, 0.25, 0.1, 0.03)  # in units of the resolution stiffness^-1/2: distances of sites that may be one
+_SAME_HESSIAN = 0.01  # of the least curvature: length of a Newton step, in the metric, that hardly changes it
+_REFINEMENTS = 4  # Newton steps in extended precision
 
 
 def wait(it: Iteration) -> None:
@@ -186,10 +189,14 @@ def approach(it: Iteration, tol: float) -> Status | None:
     if same and not it.options.free:  # an exchange of free masses is flat only until coincident sites are tied
         it.error = it.soft.last_error
         return Status.CRITICAL
+    quadratic = None
     for _ in range(_MOST_HESSIANS):
-        quadratic, rounding = Quadratic.at(it), _ROUNDING * it.slack()
+        if merge(it) or quadratic is None or not same_hessian:
+            quadratic = Quadratic.at(it)
+        rounding = _ROUNDING * it.slack()
         components = quadratic.along(it.here.vectors[1])
         error = quadratic.error(components, floor) / unit
+        same_hessian = error * unit <= _SAME_HESSIAN * quadratic.values[0]
         it.soft.record(error, it.here.free_energy, rounding, len(components))
         spent = quadratic.gain(components, first) <= rounding
         flat = spent and quadratic.error(0 * components, floor) / unit > tol
@@ -206,6 +213,8 @@ def approach(it: Iteration, tol: float) -> Status | None:
         # The way down from a saddle may begin with falls of F below its rounding, which the other schemes follow.
         if quadratic.values[0] < -_FLAT and it.recorder.n_maps - it.soft.began < _SADDLE_MAPS:
             break
+        if error > tol and it.here.residual <= it.convergence.floor and extended.possible(it):
+            error = min(error, _refined(it, quadratic, tol, floor))
         it.error = it.soft.last_error = error
         if error <= tol and not growing(it):
             return Status.CONVERGED
@@ -213,6 +222,38 @@ def approach(it: Iteration, tol: float) -> Status | None:
         return Status.CRITICAL
     _wait(it, _patience(it))
     return None
+
+
+def merge(it: Iteration) -> bool:
+    """Tie near sites of free mass if F does not rise; return whether it did.
+
+    A pair whose common site is stable (T9) costs F, and approaches it ever more slowly, since F is quartic in its
+    distance where the split condition is nearly met.
+    """
+    tried = len(it.here.psi)
+    if it.options.free and it.options.split:
+        for distance in _MERGED:
+            merged = it.current_sites().merged(distance * it.problem.framed.stiffness**-0.5)
+            if len(merged) == len(it.here.psi):
+                break
+            if len(merged) != tried and it.move_to(merged, strictly=True):
+                return True
+            tried = len(merged)
+    return False
+
+
+def _refined(it: Iteration, quadratic: Quadratic, tol: float, floor: float) -> float:
+    """Newton steps from residuals in extended precision, as long as they shorten; the error after them."""
+    unit, move, least = np.sqrt(it.here.coordinates.stiffness), it.problem.data.to_device, np.inf
+    for _ in range(_REFINEMENTS):
+        components = quadratic.along(extended.residual(it))
+        error = quadratic.error(components, floor * extended.RATIO) / unit
+        if error <= tol or error > 0.5 * least:
+            return error
+        least = error
+        step = move(quadratic.displacement(components / quadratic.values))
+        it.reach(it.evaluate_vector(it.here.vectors[0] + step), [])
+    return least
 
 
 def _spread(point: Point) -> float:

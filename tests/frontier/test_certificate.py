@@ -5,12 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
+from scipy.special import logsumexp
 
 import constrained_vae as cv
 from constrained_vae.backends import numba, reference
-from constrained_vae.frontier import certificate
+from constrained_vae.frontier import certificate, coverage as coverage_module
+from constrained_vae.frontier.certificate import DataPasses
 from constrained_vae.frontier.hierarchy import group_means
 from constrained_vae.frontier.masses import best_masses
+from constrained_vae.problems.problem import Problem
 from tests.helpers.attacks import best_attack, data_sets, free_energy, improved
 
 _ROUNDING = 1e-12  # of the attacks' own F, and what a climb leaves: 1e-14 in 1200 problems
@@ -118,17 +121,41 @@ def test_many_data_take_the_compiled_backend_and_some_of_them_as_starts(dim, rng
     """Both change the time only: the bounds are those of the plain backend from all starts, to rounding."""
     x = rng.normal(size=(3000, dim)) + 3 * rng.integers(0, 2, size=(3000, 1))
     solution = cv.solve(x, beta=0.4, n_tiles=4)
-    monkeypatch.setattr(certificate, "_PAIRS", 900 * 3000)
+    monkeypatch.setattr(certificate, "_WORK", 900 * 3000 * (dim + 8))
     monkeypatch.setattr(certificate, "MAX_CLIMBERS", 300)
     seen = []
     monkeypatch.setattr(numba, "coverage", lambda *a, **k: seen.append(len(a[3])) or reference.coverage(*a, **k))
     some = cv.certify(solution)
     assert 1000 < max(seen) < len(x) + 200  # means of groups are as many
     monkeypatch.setattr(certificate, "_MANY", 10**9)
-    monkeypatch.setattr(certificate, "_PAIRS", 2**31)
+    monkeypatch.setattr(certificate, "_WORK", 2**31)
     every = cv.certify(solution)
     assert some.rigorous is every.rigorous is (dim == 2)
     assert (some.upper, some.lower) == pytest.approx((every.upper, every.lower), abs=2e-8)
+
+
+@pytest.mark.parametrize("dim", [2, 4])
+def test_starts_that_climb_from_some_of_the_rows_first_find_the_same_maxima(dim, rng, monkeypatch):
+    x = rng.normal(size=(3000, dim)) + 3 * rng.integers(0, 2, size=(3000, 1))
+    weights = rng.uniform(0.1, 1.0, 3000)
+    problem = Problem.make(x, cv.ELBO(beta=2.0 * dim), weights / weights.sum(), "numba")
+    data, psi, masses = DataPasses(problem), problem.data.frame.inward(np.zeros((1, dim))), np.ones(1)
+    for gap, quick in ((0.0, False), (1e-3, True), (1e-3, False)):
+        of_all, coverage, *_ = data.look(psi, masses, gap, quick)
+        with monkeypatch.context() as patch:
+            patch.setattr(coverage_module, "_SAMPLE", 500)
+            some, deviation = coverage.sampled()
+            assert len(some.log_shares) <= max(500, coverage_module._PER_SHARE * np.exp(coverage.log_shares).sum())
+            assert logsumexp(some.log_shares) == pytest.approx(logsumexp(coverage.log_shares), abs=1e-12)
+            points = data.x[::100]
+            c, about = np.exp(coverage(points)), np.exp(some(points))
+            assert np.sqrt(np.mean((about - c) ** 2 / c)) < deviation  # the variance is c S / n at most
+            of_some = data.look(psi, masses, gap, quick)[0]
+        assert of_some.lower == pytest.approx(of_all.lower, abs=1e-9 if gap == 0 else 0.1 * gap)
+        assert np.abs(of_some.where - of_all.where).max() < 1e-3
+    with monkeypatch.context() as patch:
+        patch.setattr(coverage_module, "_PER_SHARE", 1000)
+        assert coverage.sampled() is None
 
 
 def test_bounds_of_float32_are_those_of_the_recomputed_free_energy(rng):
