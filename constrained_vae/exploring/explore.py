@@ -103,7 +103,13 @@ class Explorer:
         return self.branch.plot(ax=ax)
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write the page to a file, which a browser opens without a server, a kernel or the network."""
+        """Write the page to a file, which a browser opens without a server, a kernel or the network.
+
+        Raises
+        ------
+        ValueError
+            If the path is no name of a file.
+        """
         write_text(check_path(path), self.page)
 
 
