@@ -294,7 +294,8 @@ def _deviation_moments(block: Block, tiles: Tiles, centres: Array, some: Array) 
     memory = xp.empty((min(group, len(centres)), *points.shape))  # new memory for every group takes longer than its use
     for first in range(0, len(centres), group):
         scaled = memory[: len(centres) - first]
-        xp.subtract(points, origins[first : first + group], out=scaled)
+        scaled[...] = points
+        scaled -= origins[first : first + group]
         scaled *= weights[first : first + group]
         found.append(xp.matmul(scaled.transpose(0, 2, 1), scaled))
     return xp.concat(found)
