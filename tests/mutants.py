@@ -77,7 +77,7 @@ def mutants_of(path: str) -> list[Mutant]:
     """All mutants of a file of the package."""
     seen: Counter[tuple[int, str, str]] = Counter()
     found = []
-    for mutant in _changes(path):
+    for mutant in sorted(_changes(path), key=lambda mutant: mutant.start):
         key = mutant.line, mutant.old, mutant.new
         seen[key] += 1
         found.append(replace(mutant, number=seen[key]))
