@@ -7,8 +7,9 @@
 First all tests of the folders below run once, to see which test runs which line. The files have no compiled kernels.
 Then one number, operator or condition is changed at a time in a copy of the package, and the fastest tests that run
 its line are run. A mutant is killed if one of them fails, or does not end. Survivors are printed with their line: a new
-test must kill them, or somebody writes down why they change nothing. Results are in build/mutants; remove the folder
-after the code has changed. The package `pytest-cov` is needed.
+test must kill them, or `mutants_triaged.txt` says why they change no result. Such mutants are not run, and the share of
+killed mutants is of the others. Results are in build/mutants; remove the folder after the code has changed. The package
+`pytest-cov` is needed.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ET
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -33,6 +35,7 @@ CODE = [
     "solvers/loop.py", "solvers/convergence.py", "solvers/split_condition.py", "phases/transitions.py",
     "frontier/optimum.py", "frontier/coverage.py", "frontier/proof.py", "frontier/verify.py", "geco/multiplier.py",
 ]  # fmt: skip
+TRIAGED = Path(__file__).with_name("mutants_triaged.txt")
 TESTS = ["tests/solvers", "tests/phases", "tests/frontier", "tests/geco/test_multiplier.py", "tests/latent"]
 _SLOWEST = 60.0  # seconds of the tests that a mutant is given
 _MOST_TESTS = 40
@@ -55,15 +58,39 @@ class Mutant:
     end: int
     old: str
     new: str
+    source: str  # the line, without its indentation
+    number: int = 1  # among the same changes of this line
 
     @property
     def name(self) -> str:
         """The same as long as the file is."""
         return f"{self.path}:{self.line}:{self.start}: {self.old} -> {self.new}"
 
+    @property
+    def lasting_name(self) -> str:
+        """The same as long as the line is."""
+        again = f" #{self.number}" if self.number > 1 else ""
+        return f"{self.path} | {self.source} | {self.old} -> {self.new}{again}"
 
-def mutants_of(path: str) -> Iterator[Mutant]:
+
+def mutants_of(path: str) -> list[Mutant]:
     """All mutants of a file of the package."""
+    seen: Counter[tuple[int, str, str]] = Counter()
+    found = []
+    for mutant in _changes(path):
+        key = mutant.line, mutant.old, mutant.new
+        seen[key] += 1
+        found.append(replace(mutant, number=seen[key]))
+    return found
+
+
+def triaged() -> dict[str, str]:
+    """Why mutants change no result, by their lasting names."""
+    lines = [line for line in TRIAGED.read_text().splitlines() if line and not line.startswith("#")]
+    return dict(line.rsplit(" | ", 1) for line in lines)
+
+
+def _changes(path: str) -> Iterator[Mutant]:
     text = (ROOT / "constrained_vae" / path).read_text()
     starts = [0]
     for line in text.splitlines(keepends=True):
@@ -79,7 +106,7 @@ def mutants_of(path: str) -> Iterator[Mutant]:
         return offset(node.lineno, node.col_offset), offset(node.end_lineno, node.end_col_offset)
 
     def change(node: ast.expr, start: int, end: int, new: str) -> Mutant:
-        return Mutant(path, node.lineno, start, end, text[start:end], new)
+        return Mutant(path, node.lineno, start, end, text[start:end], new, lines[node.lineno - 1].strip())
 
     def between(left: ast.expr, right: ast.expr, new: str) -> Mutant:
         """The operator between two operands; brackets and spaces beside it stay."""
@@ -101,11 +128,7 @@ def mutants_of(path: str) -> Iterator[Mutant]:
             start = span(node)[0]
             yield change(node, start, start + (4 if isinstance(node.op, ast.Not) else 1), "")
         elif isinstance(node, ast.Constant) and isinstance(node.value, (bool, int, float)):
-            value = node.value
-            new = (
-                repr(not value) if isinstance(value, bool) else repr(value + 1 if isinstance(value, int) else 2 * value)
-            )
-            yield change(node, *span(node), new)
+            yield change(node, *span(node), repr(_other(node.value)))
         elif isinstance(node, ast.Call):
             called = node.func
             name = called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
@@ -116,13 +139,22 @@ def mutants_of(path: str) -> Iterator[Mutant]:
             yield change(node, *span(node.test), f"not ({text[slice(*span(node.test))]})")
 
 
+def _other(value: bool | int | float) -> bool | int | float:
+    """Another constant: the other truth value, the next integer, twice the number, 1 for 0.0."""
+    if isinstance(value, bool):
+        return not value
+    return value + 1 if isinstance(value, int) else 2 * value or 1.0
+
+
 def _changeable(tree: ast.AST) -> Iterator[ast.expr]:
-    """Expressions of a file in their order, without annotations, f-strings and what is imported for types only."""
+    """Expressions of a file in their order, without annotations, decorators, f-strings and the raising of errors."""
     left_out: set[int] = set()
     for node in ast.walk(tree):
         hidden: list[ast.AST | None] = []
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             hidden = [node.returns, *node.decorator_list]
+        elif isinstance(node, ast.ClassDef):
+            hidden = [*node.decorator_list]
         elif isinstance(node, (ast.AnnAssign, ast.arg)):
             hidden = [node.annotation]
         elif isinstance(node, (ast.JoinedStr, ast.Raise)):
@@ -230,8 +262,14 @@ def main() -> int:
     parser.add_argument("--list", action="store_true", help="print the mutants, and run none")
     args = parser.parse_args()
     mutants = [mutant for path in args.code for mutant in mutants_of(path)]
+    reasons = triaged()
+    for name in sorted(reasons.keys() - {mutant.lasting_name for mutant in mutants}):
+        if name.partition(" | ")[0] in args.code:
+            print(f"no such mutant any more, see {TRIAGED.name}: {name}", flush=True)
     random.Random(args.seed).shuffle(mutants)  # a larger sample holds a smaller one
     mutants = mutants if args.all else mutants[: args.count]
+    drawn = len(mutants)
+    mutants = [mutant for mutant in mutants if mutant.lasting_name not in reasons]
     if args.list:
         print("\n".join(mutant.name for mutant in mutants))
         return 0
@@ -256,7 +294,10 @@ def main() -> int:
         print(f"{known[mutant.name]:9} {mutant.name}", flush=True)
     done = {mutant.name: known[mutant.name] for mutant in mutants if mutant.name in known}
     killed = sum(how in ("killed", "timeout") for how in done.values())
-    print(f"\n{killed} of {len(done)} killed; of {len(mutants)} mutants. These survived:")
+    share = f"{killed} of {len(done)} killed ({killed / max(len(done), 1):.0%})"
+    print(
+        f"\n{share}; {len(mutants) - len(done)} were not run, {drawn - len(mutants)} change no result. These survived:"
+    )
     print("\n".join(f"  {how:9} {name}" for name, how in done.items() if how in ("survived", "uncovered")))
     return 0
 

@@ -15,6 +15,7 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from sklearn.cluster import KMeans
@@ -72,7 +73,7 @@ def measured(x: FloatArray, gap: float, seconds: float | None) -> dict[str, obje
     """Ratios by K, and how the curve was."""
     betas = cv.nucleation_beta(x) * _FACTOR ** np.arange(_MOST)
     began, enough = time.process_time(), np.log(max(WORDS))
-    options = {"gap": gap, "time_limit": seconds, "on_failure": "return"}
+    options: dict[str, Any] = {"gap": gap, "time_limit": seconds, "on_failure": "return"}
     curve = cv.rate_distortion(x, betas, callback=lambda s: s.rate > enough, **options)
     took = time.process_time() - began
     bound = curve.kmeans_bound(WORDS)

@@ -39,6 +39,7 @@ from .arithmetic import frozen
 from .compilation import ParallelKernel, jit
 from .coverage import coverage as coverage, expansions as expansions
 from .dense_kernels import Arrays, encode, few, many
+from .moments import are_few as are_few, deviation_moments as deviation_moments
 from .neighbours import Neighbours
 
 _SORTED_STATISTICS = 4  # largest S for which rows are sorted; at S = 5 pruning gains only a factor 1.4 to 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -130,10 +131,10 @@ def excess_parts(
     amortisation = 0.0 if encoder is None else _amortisation(solution, encoder)
     data = DataPasses(solution.problem)
     psi, masses = solution.code[0], solution.tiling.masses
-    best = best_masses(data.energies(psi), data.rho, masses, 0.1 * gap)
+    best = best_masses(data.energies_in_blocks(psi), data.rho, masses, 0.1 * gap)
     F = data.free_energy(psi, masses)
     weighed = min(data.free_energy(psi[best > 0], best[best > 0]), F)
-    options = {"weights": solution.weights, "time_limit": time_limit, "on_failure": "return"}
+    options: dict[str, Any] = {"weights": solution.weights, "time_limit": time_limit, "on_failure": "return"}
     optimum = global_solution(solution.x, solution.objective, gap=gap, **options)
     few = optimum.free_energy
     if len(optimum.decoder) > len(masses):

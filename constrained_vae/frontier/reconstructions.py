@@ -288,7 +288,7 @@ def _zeros(signs: FloatArray, slopes: FloatArray) -> float:
             if slopes[part[0]] == 0 or (slopes[part] != slopes[part[0]]).any():
                 return np.inf
             number += 1
-    return number + np.count_nonzero(signs[1:] * signs[:-1] < 0)
+    return float(number + np.count_nonzero(signs[1:] * signs[:-1] < 0))
 
 
 def of_solution(solution: FixedPoint) -> tuple[int, int]:

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from .._utils.blas import single_threaded
+from ..solvers.split_condition import is_small
 from ..solvers.splits import kicks
 from .continuation import Continuation, State, with_spare_tiles
 
@@ -52,6 +54,11 @@ class Annealing:
 
     def cool(self, state: State, beta: float) -> State:
         """The state at a colder temperature, after all splits on the way."""
+        if is_small(self.branch.problem):  # the threads of BLAS are limited once for all solutions
+            return single_threaded(self._cool, state, beta)
+        return self._cool(state, beta)
+
+    def _cool(self, state: State, beta: float) -> State:
         if not self.path or self.path[-1] is not state:
             self.path = [state]
         end = float(np.log(beta))

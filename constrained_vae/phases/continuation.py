@@ -130,10 +130,10 @@ class Continuation:
         its error is not estimated. Raises `TimeUp` if the deadline passes before the solution has converged, and
         `LostError` if the cluster with the data is lost.
         """
-        problem, options = self.problem_at(beta), replace(self.options, split=split)
+        problem, options = self.problem_at(beta), self.options.varied(split=split)
         if rough is not None:
             resolved = min(1.0, problem.framed.stiffness**-0.5 / problem.data.radius)
-            options = replace(options, rough=True, tol=rough * resolved)
+            options = options.varied(rough=True, tol=rough * resolved)
         solution, sites, condition = iterate(problem, self.tiling, sites, options, predicted)
         if solution.status is Status.INTERRUPTED:
             raise KeyboardInterrupt
@@ -145,7 +145,7 @@ class Continuation:
 
     def unfinished(self, beta: float, sites: Sites) -> FixedPoint:
         """What there is at a temperature when the time is up: the point after one map from given sites."""
-        options = replace(self.options, max_maps=1, split=False)
+        options = self.options.varied(max_maps=1, split=False)
         with deadline.finishing():
             solution, *_ = iterate(self.problem_at(beta), self.tiling, sites, options)
         return replace(solution, status=Status.BUDGET_USED)

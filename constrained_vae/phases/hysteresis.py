@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -90,7 +89,7 @@ class _Pair(NamedTuple):
         return pair if pair.apart and not branch.options.free else pair.level(branch)
 
     def level(self, branch: Continuation, whole: State | None = None) -> _Pair:
-        """Both branches at the temperature of the split one, unless it is colder; the unsplit one from a given state."""
+        """Both branches at the temperature of the split one, unless it is colder; the other starts from `whole`."""
         whole = whole or self.whole
         return _Pair(self.split, whole if self.beta <= whole.beta else branch.step(whole, self.beta))
 
@@ -186,7 +185,7 @@ def _cautious(states: list[State], step: float, failed: float) -> float:
     is short enough for tiles to change hands. Where a step has failed nearer than a predicted end, the end is sought
     below that.
     """
-    last, gap = states[-1], failed / states[-1].beta - 1
+    gap = failed / states[-1].beta - 1
     unstable, fold = _to_instability(states), _to_fold(states)
     if unstable < fold and 2 * unstable < _EXCHANGE_STEP:
         return min(step, _EXCHANGE_STEP)
@@ -257,13 +256,17 @@ def _crossing(branch: Continuation, pairs: list[_Pair], end: float) -> float:
     for pair in pairs[1:]:
         high = pair.level(branch, low.whole)
         if low.excess < 0 <= high.excess:
-            known, colder = {float(np.log(one.beta)): one.excess for one in (low, high)}, low
-
-            def excess(log_beta: float) -> float:
-                there = known.get(log_beta)
-                return colder.heated(branch, float(np.exp(log_beta))).level(branch).excess if there is None else there
-
-            return float(np.exp(brentq(excess, *known, xtol=1e-10)))
+            return _between(branch, low, high)
         low = high
-    last = low
-    return end if 0 < -last.excess <= _EQUAL * (1 + abs(last.whole.solution.free_energy)) else np.nan
+    return end if 0 < -low.excess <= _EQUAL * (1 + abs(low.whole.solution.free_energy)) else np.nan
+
+
+def _between(branch: Continuation, low: _Pair, high: _Pair) -> float:
+    """Where the free energies are equal between two pairs of which one has an excess below zero."""
+    known = {float(np.log(pair.beta)): pair.excess for pair in (low, high)}
+
+    def excess(log_beta: float) -> float:
+        there = known.get(log_beta)
+        return low.heated(branch, float(np.exp(log_beta))).level(branch).excess if there is None else there
+
+    return float(np.exp(brentq(excess, *known, xtol=1e-10)))

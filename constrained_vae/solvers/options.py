@@ -77,3 +77,9 @@ class Options:
         for name, value in checked.items():
             object.__setattr__(self, name, value)
         check_callable(self.callback, "callback")
+
+    def varied(self, **values: Any) -> Options:
+        """The options with some other values, which are known to be good, so that nothing is checked again."""
+        found = object.__new__(Options)
+        found.__dict__.update(self.__dict__, **values)
+        return found

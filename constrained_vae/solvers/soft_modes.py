@@ -189,7 +189,7 @@ def approach(it: Iteration, tol: float) -> Status | None:
     if same and not it.options.free:  # an exchange of free masses is flat only until coincident sites are tied
         it.error = it.soft.last_error
         return Status.CRITICAL
-    quadratic = None
+    quadratic, same_hessian = None, False
     for _ in range(_MOST_HESSIANS):
         if merge(it) or quadratic is None or not same_hessian:
             quadratic = Quadratic.at(it)

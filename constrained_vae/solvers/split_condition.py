@@ -258,12 +258,30 @@ def _covariances(problem: Problem, psi: FloatArray, log_masses: FloatArray, some
 
     Differences from psi_a are squared, so that a narrow site far from the origin loses no digits.
     """
-    sums = to_host(problem.total(_deviation_moments, psi, log_masses, psi[some], some))
+    sums = _moments_of_few(problem, psi, log_masses, some)
+    if sums is None:
+        sums = to_host(problem.total(_deviation_moments, psi, log_masses, psi[some], some))
     mass = sums[:, -1:, -1:]
     sums = sums / np.where(mass > 0, mass, 1.0)
     shift = sums[:, -1, :-1]  # deviation of the mean from psi_a, zero at a fixed point
     covariances: FloatArray = sums[:, :-1, :-1] - shift[:, :, None] * shift[:, None, :]
     return covariances
+
+
+def _moments_of_few(
+    problem: Problem, psi: FloatArray, log_masses: FloatArray, some: npt.NDArray[np.intp]
+) -> FloatArray | None:
+    """What `_deviation_moments` gives, from compiled code; None unless the problem is a small squared distance."""
+    data, lam = problem.data, problem.framed.quadratic
+    moments = getattr(data.backend, "deviation_moments", None)
+    if moments is None or not lam or not data.backend.are_few(len(data), *psi.shape):
+        return None
+    block = data.resident
+    if block is None or block.phi is not block.x or block.phi.dtype != np.float64:
+        return None
+    deadline.check()
+    found: FloatArray = moments(block.phi, block.rho, psi, log_masses, lam, some)
+    return found
 
 
 def _deviation_moments(block: Block, tiles: Tiles, centres: Array, some: Array) -> Array:
@@ -276,7 +294,8 @@ def _deviation_moments(block: Block, tiles: Tiles, centres: Array, some: Array) 
     memory = xp.empty((min(group, len(centres)), *points.shape))  # new memory for every group takes longer than its use
     for first in range(0, len(centres), group):
         scaled = memory[: len(centres) - first]
-        xp.subtract(points, origins[first : first + group], out=scaled)
+        scaled[...] = points
+        scaled -= origins[first : first + group]
         scaled *= weights[first : first + group]
         found.append(xp.matmul(scaled.transpose(0, 2, 1), scaled))
     return xp.concat(found)

@@ -40,10 +40,11 @@ def test_the_condition_does_not_depend_on_how_it_is_found() -> None:
     problem, psi = _problem(0.05, 20)
     log_masses, eligible = np.full(len(psi), -np.log(len(psi))), np.arange(len(psi)) % 3 == 0
     found = split_condition(problem, psi, log_masses, eligible, others=False)
-    with mock.patch.object(conditions, "local_axes", lambda *_: None):
+    with mock.patch.object(conditions, "local_axes", return_value=None):
         other = split_condition(problem, psi, log_masses, eligible)
         rest = split_condition(problem, psi, log_masses, eligible, others=False)
-    assert found.of_all and found.local is not None
+    assert found.of_all
+    assert found.local is not None
     assert not rest.of_all
     assert (found.site, rest.site) == (other.site, other.site)
     assert (found.top, found.eigenvalue) == pytest.approx((other.top, other.eigenvalue), rel=1e-10)
@@ -78,7 +79,8 @@ def test_sites_far_past_their_condition_split_together() -> None:
     start = np.repeat(centres, 2, axis=0)
     with mock.patch.object(splits, "split_condition", side_effect=split_condition) as condition:
         solution = cv.solve(x, beta=0.1, n_tiles=10, start=start)
-    assert solution.converged and len(solution.distinct.decoder) == 10
+    assert solution.converged
+    assert len(solution.distinct.decoder) == 10
     assert (
         condition.call_count <= 4
     )  # once for the five sites together; the end is tested to a loose and a tight tolerance
