@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from .._utils.checks import check_instance, check_number, check_time_limit, fini
 from .._utils.ward import ward_tree
 from ..latent.tiling import Tiling
 from ..results.fixed_point import FixedPoint
+from ..results.status import NotConvergedWarning
 from ..solvers.solve import solve
 from .certificate import DataPasses
 from .masses import best_masses
@@ -110,6 +112,11 @@ def excess_parts(
     ExcessParts
         The parts, in nats.
 
+    Warns
+    -----
+    NotConvergedWarning
+        If the gap of the optimum is not met in time.
+
     Raises
     ------
     ValueError
@@ -150,6 +157,11 @@ def excess_parts(
             ).free_energy
             for start, mass in starts
         )
+    if not optimum.converged:
+        text = (
+            f"the parts hold to a gap of {optimum.certificate.gap:.1e} nats, {gap:g} were asked for: raise time_limit"
+        )
+        warnings.warn(text, NotConvergedWarning, stacklevel=2)
     few = min(few, weighed)
     least = min(optimum.free_energy, few)
     certificate = optimum.certificate
