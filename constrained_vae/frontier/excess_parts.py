@@ -159,7 +159,7 @@ def excess_parts(
         )
     if not optimum.converged:
         text = (
-            f"the parts hold to a gap of {optimum.certificate.gap:.1e} nats, {gap:g} were asked for: raise time_limit"
+            f"the parts hold to a gap of {optimum.certificate.gap:.1e} nats, not {gap:g} as asked: raise time_limit"
         )
         warnings.warn(text, NotConvergedWarning, stacklevel=2)
     few = min(few, weighed)

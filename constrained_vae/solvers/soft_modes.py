@@ -17,7 +17,8 @@ from .._utils.arrays import Array, FloatArray
 from .._utils.blas import single_threaded
 from .._utils.device import to_host
 from ..results.status import Status
-from . import extended, saddles
+from . import extended_precision, saddles
+from .acceleration import extended
 from .iteration import Iteration
 from .masses import growing
 from .point import Point
@@ -189,14 +190,14 @@ def approach(it: Iteration, tol: float) -> Status | None:
     if same and not it.options.free:  # an exchange of free masses is flat only until coincident sites are tied
         it.error = it.soft.last_error
         return Status.CRITICAL
-    quadratic, same_hessian = None, False
+    unchanged = False
     for _ in range(_MOST_HESSIANS):
-        if merge(it) or quadratic is None or not same_hessian:
-            quadratic = Quadratic.at(it)
+        merge(it)
+        quadratic = _quadratic(it, unchanged)
         rounding = _ROUNDING * it.slack()
         components = quadratic.along(it.here.vectors[1])
         error = quadratic.error(components, floor) / unit
-        same_hessian = error * unit <= _SAME_HESSIAN * quadratic.values[0]
+        unchanged = error * unit <= _SAME_HESSIAN * quadratic.values[0]
         it.soft.record(error, it.here.free_energy, rounding, len(components))
         spent = quadratic.gain(components, first) <= rounding
         flat = spent and quadratic.error(0 * components, floor) / unit > tol
@@ -213,8 +214,9 @@ def approach(it: Iteration, tol: float) -> Status | None:
         # The way down from a saddle may begin with falls of F below its rounding, which the other schemes follow.
         if quadratic.values[0] < -_FLAT and it.recorder.n_maps - it.soft.began < _SADDLE_MAPS:
             break
-        if error > tol and it.here.residual <= it.convergence.floor and extended.possible(it):
-            error = min(error, _refined(it, quadratic, tol, floor))
+        at_rest = it.here.residual <= it.convergence.floor
+        if tol < error < np.inf and at_rest and extended_precision.possible(it):
+            error = _refined(it, quadratic, tol, floor)
         it.error = it.soft.last_error = error
         if error <= tol and not growing(it):
             return Status.CONVERGED
@@ -224,11 +226,20 @@ def approach(it: Iteration, tol: float) -> Status | None:
     return None
 
 
+def _quadratic(it: Iteration, unchanged: bool) -> Quadratic:
+    """The quadratic here: the last one if it is of this point, or if neither the Hessian nor the sites have changed."""
+    known = it.soft.quadratic
+    if known is None or not (known[0] is it.here or (unchanged and len(known[1].root) == len(it.here.vectors[0]))):
+        known = it.soft.quadratic = it.here, Quadratic.at(it)
+    quadratic: Quadratic = known[1]
+    return quadratic
+
+
 def merge(it: Iteration) -> bool:
     """Tie near sites of free mass if F does not rise; return whether it did.
 
-    A pair whose common site is stable (T9) costs F, and approaches it ever more slowly, since F is quartic in its
-    distance where the split condition is nearly met.
+    A pair approaches a common site ever more slowly where that nearly meets its split condition (T9), since F is
+    quartic in the distance. Without the pair the Hessian has fewer unknowns.
     """
     tried = len(it.here.psi)
     if it.options.free and it.options.split:
@@ -243,17 +254,26 @@ def merge(it: Iteration) -> bool:
 
 
 def _refined(it: Iteration, quadratic: Quadratic, tol: float, floor: float) -> float:
-    """Newton steps from residuals in extended precision, as long as they shorten; the error after them."""
-    unit, move, least = np.sqrt(it.here.coordinates.stiffness), it.problem.data.to_device, np.inf
-    for _ in range(_REFINEMENTS):
-        components = quadratic.along(extended.residual(it))
-        error = quadratic.error(components, floor * extended.RATIO) / unit
-        if error <= tol or error > 0.5 * least:
-            return error
-        least = error
+    """Newton steps from residuals in extended precision, as long as they help; the error after them."""
+    unit, move = np.sqrt(it.here.coordinates.stiffness), it.problem.data.to_device
+    least, best = np.inf, it.here
+    for left in reversed(range(_REFINEMENTS)):
+        components = quadratic.along(extended_precision.residual(it))
+        error = quadratic.error(components, floor * extended_precision.RATIO) / unit
+        if error >= least:
+            _reach(it, best)
+            break
+        slow, least, best = error > 0.5 * least, error, it.here
+        if error <= tol or slow or not left:
+            break
         step = move(quadratic.displacement(components / quadratic.values))
-        it.reach(it.evaluate_vector(it.here.vectors[0] + step), [])
-    return least
+        _reach(it, it.evaluate_vector(it.here.vectors[0] + step))
+    it.soft.quadratic = it.here, quadratic
+    return float(least)
+
+
+def _reach(it: Iteration, point: Point) -> None:
+    it.reach(point, extended([], *point.vectors[:2], plain=False))
 
 
 def _spread(point: Point) -> float:
