@@ -186,7 +186,7 @@ def optimum(
                 few = coarse(search.data, side)
                 if few is None:
                     break
-                rough = _Search(few, gap, max_maps, False, bar).begun(first)
+                rough = _Search(few, gap, max_maps, prove, bar).begun(first)
                 first = rough.decoder, rough.tiling.masses
         return search.begun(first)
     narrow = replace(search, problem=replace(problem, data=span.data))
