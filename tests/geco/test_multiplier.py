@@ -401,3 +401,29 @@ def test_the_temperatures_of_gqn():
 def test_bad_ramps(arguments, name):
     with pytest.raises(ValueError, match=name):
         Ramp(*arguments)
+
+
+# --- parts ------------------------------------------------------------------------------------------------------------
+
+
+def test_no_energy_and_no_threshold_have_no_unit():
+    multiplier = Multiplier(0.0, initial=1.0, burn_in=0)
+    for _ in range(3):
+        assert multiplier.penalty(0.0) == 0.0
+        multiplier.step()
+    assert multiplier.value == 1.0
+
+
+def test_states_have_the_version_two_and_the_threshold_of_the_first_step():
+    multiplier = Multiplier(lambda step: 2.0 + step, burn_in=0)
+    drive(multiplier, [3.0, 4.0, 5.0])
+    state = multiplier.state_dict()
+    assert (state["version"], state["settings"]["threshold"]) == (2, 2.0)
+
+
+def test_freezing_is_what_freeze_does_by_default():
+    multiplier = Multiplier(1.0)
+    multiplier.freeze()
+    assert multiplier.frozen
+    multiplier.freeze(False)
+    assert not multiplier.frozen

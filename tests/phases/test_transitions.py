@@ -1,7 +1,9 @@
 """Exact transitions against closed forms, against a Jacobian written out here, and on data whose kinds are known."""
 
+import importlib
 import itertools
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,10 +11,14 @@ from hypothesis import given, settings, strategies as st
 from scipy.optimize import minimize_scalar
 
 import constrained_vae as cv
+from constrained_vae.phases.criticality import critical_beta
 from constrained_vae.phases.expansion import predicted_kind
+from constrained_vae.phases.sweep import default_grid
+from constrained_vae.solvers.pose import pose
 from tests.helpers.marks import slow
 
 transitions = cv.transitions
+transition_search = importlib.import_module("constrained_vae.phases.transitions")
 TWO = cv.Tiling.uniform(2)
 
 
@@ -323,3 +329,37 @@ def test_the_highest_peaks_are_the_transitions_to_a_step_of_the_grid():
     for i, j in matches:
         low, high = peaks[i].bracket
         assert low < found[j].beta < high
+
+
+# --- parts ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_range_by_default_is_that_of_the_default_grid(rng, monkeypatch):
+    called = []
+    monkeypatch.setattr(transition_search, "_list", lambda *arguments: called.append(arguments))
+    x = rng.normal(size=(20, 2))
+    found = cv.transitions(x, n_tiles=2)
+    problem = pose(x, None, n_tiles=2).problem
+    grid = default_grid(problem, critical_beta(problem))
+    start, beta_range = called[0][1:3]
+    assert beta_range == (grid[0], grid[-1])
+    assert beta_range[0] == found.complete_to < 0.1 * beta_range[1]
+    assert start > cv.first_critical_beta(x)
+
+
+def test_points_that_coincide_have_no_transitions(monkeypatch):
+    monkeypatch.setattr(transition_search, "_list", lambda *_: pytest.fail("nothing is to be listed"))
+    assert list(cv.transitions(np.ones((4, 2)), beta_range=(0.1, 1.0), n_tiles=2)) == []
+
+
+def test_the_site_that_moves_farthest_in_a_jump_and_its_direction():
+    index = np.array([0, 0, 1])
+    before = SimpleNamespace(decoder=np.array([[0.0, 0.0], [5.0, 5.0]]), index=index)
+    after = SimpleNamespace(decoder=np.array([[0.0, 1.0], [5.0, 5.0], [3.0, -4.0]]), index=np.array([0, 2, 1]))
+    branch = SimpleNamespace(problem=SimpleNamespace(framed=SimpleNamespace(coordinates=lambda psi: psi)))
+    event = SimpleNamespace(at=SimpleNamespace(sites=before), after=SimpleNamespace(sites=after))
+    site, direction = transition_search._moved(branch, event)
+    assert site == 0
+    assert direction == pytest.approx([0.6, -0.8])
+    event.after.sites = before
+    assert transition_search._moved(branch, event)[1].tolist() == [0.0, 0.0]

@@ -234,3 +234,53 @@ def test_nearest_split_of_single_tiles_and_of_no_solution():
     assert cv.nearest_split(s).beta == pytest.approx(0.25, rel=1e-3)
     with pytest.raises(ValueError, match="solution must be an instance of FixedPoint"):
         cv.nearest_split(s.decoder)
+
+
+# --- parts ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_sign_of_an_axis_is_that_of_its_largest_component():
+    assert module._sign(np.array([1.0, -3.0])) == -1.0
+    assert module._sign(np.array([3.0, -1.0])) == 1.0
+
+
+def test_a_site_at_the_critical_temperature_has_the_direction_of_one_standard_deviation():
+    """lambda grad^2 f is 1 there, in the frame; two points at -1 and 1 have the covariance 1."""
+    condition, _ = found(np.array([[-1.0], [1.0]]), None, np.zeros((1, 1)), np.ones(1), cv.ELBO(1.0, 1.0))
+    assert condition.eigenvalue == pytest.approx(1.0)
+    assert condition.direction == pytest.approx([1.0])
+    assert condition.deviation == pytest.approx([1.0])
+
+
+@pytest.mark.parametrize("unit", [1e-3, 1.0, 1e3])
+def test_few_matrices_are_decomposed_and_the_largest_are_among_them(unit):
+    """A sphere has a larger bound than an axis that is a little longer."""
+    matrices = unit * 0.01 * np.array([np.eye(3)] * 200)
+    matrices[50] = unit * 0.95 * np.eye(3)
+    matrices[70] = unit * np.outer([0.0, 1.0, 0.0], [0.0, 1.0, 0.0])
+    eligible = np.ones(200, dtype=bool)
+    assert matrices.size > module._BATCHED_ENTRIES
+    for among, largest in ((eligible, 70), (eligible & (np.arange(200) != 70), 50)):
+        top, axes = np.zeros(200), np.zeros((200, 3))
+        module._decompose(matrices, np.arange(200), among, top, axes)
+        assert top[70] == pytest.approx(unit)
+        assert np.where(among, top, 0.0).argmax() == largest
+        assert top[largest] == pytest.approx(np.linalg.eigvalsh(matrices[largest])[-1])
+        assert np.count_nonzero(top) <= 3
+    np.testing.assert_allclose(np.abs(axes[70]), [0.0, 1.0, 0.0])
+
+
+def test_an_eligible_site_has_its_eigenvalue_beside_a_larger_one_that_is_not():
+    matrices = 0.01 * np.array([np.eye(3)] * 200)
+    matrices[10], matrices[20] = np.diag([0.0, 0.0, 9.0]), np.diag([0.0, 2.0, 0.0])
+    eligible, top, axes = np.arange(200) == 20, np.zeros(200), np.zeros((200, 3))
+    module._decompose(matrices, np.arange(200), eligible, top, axes)
+    assert top[[10, 20]] == pytest.approx([9.0, 2.0])
+    np.testing.assert_allclose(np.abs(axes[20]), [0.0, 1.0, 0.0])
+
+
+def test_axes_of_all_sites_are_known_in_few_dimensions_only(rng, monkeypatch):
+    problem = Problem.make(rng.normal(size=(9, 3)), cv.ELBO(), None, "reference")
+    assert module.has_axes(problem)
+    monkeypatch.setattr(module, "_MAX_DENSE_DIM", 2)
+    assert not module.has_axes(problem)
