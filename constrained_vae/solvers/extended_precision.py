@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from .._utils import deadline, memory
 from .._utils.arrays import Array, FloatArray
-from .._utils.device import on_host, to_host
+from .._utils.device import to_host
 from ..data.prepared import Block, tree_sum
 from ..problems.posterior import Tiles
 from .iteration import Iteration
@@ -31,7 +31,7 @@ def possible(it: Iteration) -> bool:
     """Whether there are more digits, the map is that of a squared distance, and a pass is short."""
     point, rows = it.here, it.problem.data.rows
     short = len(rows) * len(point.psi) <= _MOST_ENTRIES
-    return RATIO < 0.1 and it.quadratic and short and not rows.streamed and on_host(point.psi)
+    return RATIO < 0.1 and it.quadratic and short and not rows.streamed
 
 
 def residual(it: Iteration) -> FloatArray:
