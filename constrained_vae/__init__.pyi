@@ -22,6 +22,7 @@ from .estimator import FixedPointVAE as FixedPointVAE
 from .exploring.explore import Explorer as Explorer, explore as explore
 from .frontier.certificate import Certificate as Certificate, certify as certify
 from .frontier.curve import Excess as Excess, RateDistortionCurve as RateDistortionCurve
+from .frontier.excess_parts import ExcessParts as ExcessParts, excess_parts as excess_parts
 from .frontier.kmeans import KMeansBound as KMeansBound
 from .frontier.nucleation import hysteresis_interval as hysteresis_interval, nucleation_beta as nucleation_beta
 from .frontier.optimum import CertifiedFixedPoint as CertifiedFixedPoint, global_solution as global_solution

@@ -41,6 +41,16 @@ def marginal_kl(solution: FixedPoint) -> float:
     solution : FixedPoint
         A solution of any objective.
 
+    Returns
+    -------
+    float
+        Nats, at least 0.
+
+    Raises
+    ------
+    ValueError
+        If `solution` is not a FixedPoint.
+
     Examples
     --------
     >>> from constrained_vae import solve
@@ -57,6 +67,16 @@ def coverage(solution: FixedPoint) -> FloatArray:
     ----------
     solution : FixedPoint
         A solution of any objective.
+
+    Returns
+    -------
+    (K,) array
+        Ratios, at least 0.
+
+    Raises
+    ------
+    ValueError
+        If `solution` is not a FixedPoint.
 
     Examples
     --------
@@ -77,6 +97,11 @@ def holes(solution: FixedPoint, threshold: float = _HOLE_COVERAGE) -> npt.NDArra
         A solution of any objective.
     threshold : float
         Share of the prior mass, positive.
+
+    Returns
+    -------
+    (n,) array of int
+        Indices of tiles.
 
     Raises
     ------
@@ -102,6 +127,11 @@ def active_tiles(solution: FixedPoint, threshold: float = _HOLE_COVERAGE) -> npt
         A solution of any objective.
     threshold : float
         Share of the prior mass, positive.
+
+    Returns
+    -------
+    (n,) array of int
+        Indices of tiles.
 
     Raises
     ------

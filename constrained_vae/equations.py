@@ -45,6 +45,11 @@ def bits(nats: Array) -> Array:
     float or array
         Information in bits, of the same shape.
 
+    Raises
+    ------
+    ValueError
+        If `nats` holds anything but real numbers.
+
     Examples
     --------
     >>> bits(math.log(8))
@@ -113,6 +118,11 @@ def energies(statistics: Array, offset: Array, v: Array, b: Array, quadratic: fl
     quadratic : float, optional
         Multiplier lambda of a squared error.
 
+    Returns
+    -------
+    (N, K) array
+        Energies in nats.
+
     Examples
     --------
     >>> import numpy as np
@@ -134,6 +144,11 @@ def is_steep(offset: Array, quadratic: float | None) -> bool:
     quadratic : float, optional
         Multiplier lambda of a squared error; None for any other energy.
 
+    Returns
+    -------
+    bool
+        False for any energy but a squared distance.
+
     Examples
     --------
     >>> import numpy as np
@@ -154,6 +169,13 @@ def encoder(energies: Array, log_masses: Array) -> tuple[Array, Array]:
         Energies H in nats.
     log_masses : (K,) array
         Logarithms of the prior masses.
+
+    Returns
+    -------
+    q : (N, K) array
+        Posterior masses; every row sums to 1.
+    log_Z : (N,) array
+        Log partition sums.
 
     Examples
     --------
@@ -183,6 +205,13 @@ def coverage(energies: Array, log_shares: Array) -> tuple[Array, Array]:
     log_shares : (N,) array
         log rho_i - log Z_i.
 
+    Returns
+    -------
+    log_c : (n,) array
+        Logarithms of the coverage.
+    shares : (n, N) array
+        Rows that sum to 1.
+
     Examples
     --------
     >>> import numpy as np
@@ -201,6 +230,11 @@ def log_masses(masses: Array) -> Array:
     ----------
     masses : (K,) array
         Masses, at least 0.
+
+    Returns
+    -------
+    (K,) array
+        Logarithms, at most 0 for masses that sum to 1.
 
     Examples
     --------
@@ -221,6 +255,11 @@ def marginal(q: Array, weights: Array) -> Array:
         Encoder.
     weights : (N,) array
         Weights rho of the data.
+
+    Returns
+    -------
+    (K,) array
+        Masses, which sum to 1.
 
     Examples
     --------
@@ -244,6 +283,11 @@ def decoder(sums: Array, mass: Array, previous: Array) -> Array:
         Marginal posterior.
     previous : (K, S) array
         Reconstructions before the update.
+
+    Returns
+    -------
+    (K, S) array
+        New reconstructions.
 
     Examples
     --------
@@ -272,6 +316,11 @@ def free_energy(log_partition: Array, weights: Array) -> Array:
     weights : (N,) array
         Weights rho of the data.
 
+    Returns
+    -------
+    scalar array
+        Nats.
+
     Examples
     --------
     >>> import numpy as np
@@ -292,6 +341,11 @@ def rate(q: Array, log_masses: Array, weights: Array) -> Array:
         Logarithms of the prior masses.
     weights : (N,) array
         Weights rho of the data.
+
+    Returns
+    -------
+    scalar array
+        Nats, at least 0.
 
     Examples
     --------
@@ -323,6 +377,11 @@ def distortion(q: Array, weights: Array, x: Array, psi: Array) -> Array:
     psi : (K, D) array
         Reconstructions.
 
+    Returns
+    -------
+    scalar array
+        At least 0, with the unit of x squared.
+
     Examples
     --------
     >>> import numpy as np
@@ -345,6 +404,11 @@ def marginal_kl(mass: Array, masses: Array) -> Array:
         Marginal posterior m.
     masses : (K,) array
         Prior masses pi.
+
+    Returns
+    -------
+    scalar array
+        Nats, at least 0.
 
     Examples
     --------
@@ -384,6 +448,11 @@ def expectations(
         Logarithms of the prior masses.
     quadratic : float, optional
         As in `energies`.
+
+    Returns
+    -------
+    Expectations
+        Of this block; those of other blocks can be added.
 
     Examples
     --------

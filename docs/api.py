@@ -27,6 +27,7 @@ EVERYDAY = {
         "rate_distortion",
         "RateDistortionCurve",
         "Excess",
+        "excess_parts",
         "global_solution",
         "certify",
         "Certificate",
@@ -71,6 +72,15 @@ _TOPICS = {
     "spectral": "Spectral clustering",
     "testing": "Tests for your own solver",
     "_utils": "Errors",
+}
+# What has no docstring: a number says what it is here.
+CONSTANTS = {
+    "testing.EPS": """Relative rounding of float64, the distance of 1 from the next number.
+
+>>> import constrained_vae as cv
+>>> cv.testing.EPS
+2.220446049250313e-16
+"""
 }
 _HEAD = """API
 ===
@@ -149,15 +159,15 @@ def pages(everything: dict[str, Any]) -> dict[str, str]:
             there = [name for name in members if name in everything]
             lines += [topic, "~" * len(topic), "", ".. list-table::", "   :widths: 30 70", "   :class: names", ""]
             for name in there:
-                lines += [f"   * - :doc:`{name} <{name}>`", f"     - {_summary(everything[name])}"]
+                lines += [f"   * - :doc:`{name} <{name}>`", f"     - {_summary(name, everything[name])}"]
             lines += ["", ".. toctree::", "   :hidden:", "", *(f"   {name}" for name in there), ""]
     return {"index.rst": "\n".join(lines)} | {f"{name}.rst": _page(name, value) for name, value in everything.items()}
 
 
-def _summary(value: Any) -> str:
+def _summary(name: str, value: Any) -> str:
     """The first sentence of a docstring, in reStructuredText."""
-    text = inspect.getdoc(value) if callable(value) else ""
-    first = " ".join((text or "A constant.").split("\n\n")[0].split())
+    text = inspect.getdoc(value) if callable(value) else CONSTANTS[name]
+    first = " ".join((text or "").split("\n\n")[0].split())
     return re.sub(r"(?<!`)`([^`]+)`(?!`)", r"``\1``", first).replace("|", r"\|").replace("*", r"\*")
 
 
@@ -168,6 +178,6 @@ def _page(name: str, value: Any) -> str:
     elif inspect.isfunction(value):
         directive = f".. autofunction:: {module}::{short}"
     else:
-        directive = f".. autodata:: {module}::{short}\n   :no-value:"
+        directive = f".. autodata:: {module}::{short}\n   :no-value:\n\n{CONSTANTS[name]}"
     uses = f"\n.. minigallery:: constrained_vae.{name}\n   :add-heading: Examples in the gallery\n"
     return f"{name}\n{'=' * len(name)}\n\n{directive}\n{uses}"

@@ -14,6 +14,7 @@ from numpydoc.docscrape import NumpyDocString
 from numpydoc.validate import validate
 
 import constrained_vae as cv
+from tests.helpers.raising import raises
 
 PYPROJECT = Path(cv.__file__).parents[1] / "pyproject.toml"
 METHODS = (FunctionType, property, cached_property, classmethod, staticmethod)
@@ -71,3 +72,51 @@ EXTRA = ["image_models"] if find_spec("torch") else []
 def test_docstring(path):
     found = [error for error in validate(f"constrained_vae.{path}")["errors"] if error[0] in CHECKS]
     assert [error for error in found if error[0] not in answered_otherwise(path)] == []
+
+
+# Methods of protocols, which solvers call: what they raise is told once, by the protocol.
+INNER = {"check", "in_frame", "statistics", "offset", "readout", "pullback", "decoder", "reconstructions", "curvature"}
+# The first handles the error of a backend that cannot run, the second asks a check of data that have passed it.
+WITHOUT_ERRORS = {"backends.compiled", "FixedPoint.labels"}
+PATHS = [*public_names([*cv.__all__, *EXTRA])]
+
+
+def defined(path):
+    """A public name as its class or module holds it: a property is not computed, a class method is not bound."""
+    holder, _, last = path.rpartition(".")
+    place = attrgetter(holder)(cv) if holder else cv
+    return vars(place)[last] if inspect.isclass(place) else getattr(place, last)
+
+
+def is_member(path):
+    """Whether a name is that of a method or a property."""
+    holder = path.rpartition(".")[0]
+    return bool(holder) and inspect.isclass(attrgetter(holder)(cv))
+
+
+FUNCTIONS = [path for path in PATHS if inspect.isfunction(attrgetter(path)(cv)) and not is_member(path)]
+
+
+@pytest.mark.docstrings
+@pytest.mark.parametrize("path", FUNCTIONS)
+def test_a_function_has_its_sections(path):
+    """What it takes, what it returns, and an example. Of methods a sentence may tell this."""
+    function = attrgetter(path)(cv)
+    sections = NumpyDocString(inspect.getdoc(function))
+    signature = inspect.signature(function)
+    if signature.parameters:
+        assert sections["Parameters"]
+    if signature.return_annotation not in (None, "None", signature.empty):
+        assert sections["Returns"] or sections["Yields"]
+    assert sections["Examples"]
+
+
+@pytest.mark.docstrings
+@pytest.mark.parametrize("path", PATHS)
+def test_what_is_raised_is_told(path):
+    """Of methods and properties: what they raise themselves, or by a check that they call."""
+    member = is_member(path)
+    if path in WITHOUT_ERRORS or (member and path.rpartition(".")[2] in INNER):
+        return
+    if raises(defined(path), depth=1 if member else 2):
+        assert NumpyDocString(inspect.getdoc(attrgetter(path)(cv)) or "")["Raises"]

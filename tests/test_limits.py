@@ -131,7 +131,7 @@ CALLS = {
     ),
     "nucleation_beta, streamed": (
         lambda t: cv.nucleation_beta(STREAM, time_limit=t),
-        lambda beta: beta >= cv.first_critical_beta(WIDE),
+        lambda beta: beta >= cv.first_critical_beta(STREAM),
     ),
     "solve, inner minimisation": (lambda t: cv.solve(IMAGES, CLOSE, n_tiles=32, time_limit=t), is_solution),
     "sweep": (lambda t: cv.sweep(WIDE, time_limit=t), is_branch),
@@ -153,6 +153,10 @@ CALLS = {
     ),
     "explore": (lambda t: cv.explore(WIDE, time_limit=t), lambda found: not found.branch.complete),
     "certify": (lambda t: cv.certify(point(), time_limit=t), lambda c: is_certificate(c, PLANE, 0.01)),
+    "excess_parts": (
+        lambda t: cv.excess_parts(point(), time_limit=t),
+        lambda parts: parts.local_optimum >= 0 and parts.finite_tiles >= 0,
+    ),
     "rate_distortion": (lambda t: cv.rate_distortion(PLANE, time_limit=t), lambda c: is_curve(c, PLANE)),
     "rate_distortion at betas": (
         lambda t: cv.rate_distortion(PLANE, [0.5, 0.1, 0.01], locate=1e-3, time_limit=t),

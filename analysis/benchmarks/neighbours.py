@@ -1,11 +1,15 @@
 """Times maps at low temperature in many dimensions: all tiles, lists of near tiles, and steps of k-means.
 
-    python -m analysis.benchmarks.neighbours [--data IMAGES] [--sizes N,K,D ...] [--ratios R ...] [--out FILE]
+    python -m analysis.benchmarks.neighbours [--data IMAGES] [--sizes N,K,D ...] [--ratios R ...] [--solve]
+                                             [--out FILE]
 
 The data are images, MNIST-5k without --data, made smaller to D = 64 pixels if asked. Tiles begin at some of the points
 and take plain maps. lambda is in units of lambda_c = 1 / (2 l_1), the first transition. All times are processor time of
 one thread, and the last maps of both kernels are compared. Steps of k-means begin at the same points;
 the time is the average of the first ones, without the very first, in which Elkan's algorithm computes all distances.
+
+`--solve` measures `solve` from random points of the data to a tolerance of 1e-4, with lists and with all tiles in every
+map.
 """
 
 from __future__ import annotations
@@ -17,10 +21,12 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 from sklearn.cluster import KMeans
 
+import constrained_vae as cv
 from constrained_vae import datasets
 from constrained_vae._utils.writing import write_text
 from constrained_vae.backends import numba
@@ -34,6 +40,7 @@ _COMPARED = ("mass", "sums", "free_energy", "energy")
 _MAPS = 40  # plain maps from the start
 _LAST = 8  # of these, at whose end tiles move little
 _DENSE, _STEPS = 3, 20  # maps of all tiles, and steps of k-means
+_TOL, _MOST_MAPS = 1e-4, 2000  # of a whole solve
 
 
 def seconds(call: Callable[[], Any]) -> tuple[float, Any]:
@@ -90,6 +97,25 @@ def measure(x: np.ndarray, K: int, ratio: float, steps: bool = True) -> dict[str
     return record
 
 
+def measure_solve(x: np.ndarray, K: int, ratio: float) -> dict[str, Any]:
+    """Seconds, maps and free energy of a whole solve with lists, and of the same one with all tiles in every map."""
+    beta = float(np.linalg.eigvalsh(np.cov(x.T, ddof=0))[-1]) / ratio
+    record: dict[str, Any] = {}
+
+    def solved(most: int) -> cv.FixedPoint:
+        return cv.solve(x, beta=beta, n_tiles=K, start="data", tol=_TOL, max_maps=most, on_failure="return")
+
+    for name, keep in (("lists", numba.keep), ("all_tiles", lambda phi: None)):
+        with mock.patch.object(numba, "keep", keep):
+            solved(3)  # compiles the kernels
+            duration, found = seconds(lambda: solved(_MOST_MAPS))
+        record[f"solve_{name}"] = duration
+        record[f"maps_{name}"] = found.n_maps
+        record[f"free_energy_{name}"] = found.free_energy
+        record[f"converged_{name}"] = found.converged
+    return record | {"speed_up_of_a_solve": record["solve_all_tiles"] / record["solve_lists"]}
+
+
 def difference(one: Any, other: Any) -> float:
     """Largest difference, relative to the largest entry."""
     return float(np.max(np.abs(one - other)) / np.max(np.abs(other)))
@@ -109,28 +135,40 @@ def step_of_kmeans(x: np.ndarray, centres: np.ndarray, algorithm: str) -> float:
     return (last - first) / max(many - one, 1)
 
 
+def solve_of(record: dict[str, Any]) -> str:
+    """The columns of a whole solve: seconds and maps with all tiles, and with lists, and the ratio of the seconds."""
+    if "solve_lists" not in record:
+        return ""
+    both = "".join(f"{record['solve_' + name]:>9.1f}{record['maps_' + name]:>6}" for name in ("all_tiles", "lists"))
+    return f"{both}{record['speed_up_of_a_solve']:>7.1f}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", metavar="IMAGES", help="file or folder of images; MNIST-5k without it")
     parser.add_argument("--sizes", type=parse_size, nargs="+", default=SIZES, metavar="N,K,D")
     parser.add_argument("--ratios", type=float, nargs="+", default=RATIOS, help="lambda / lambda_c")
     parser.add_argument("--no-kmeans", action="store_true", help="without the steps of scikit-learn")
+    parser.add_argument("--solve", action="store_true", help="whole solves too")
     parser.add_argument("--out", type=Path, help="JSON file of the results")
     args = parser.parse_args()
     head = "all, ms   lists  times  in a run  Lloyd  Elkan  differ by"
+    head += "  solve: s  maps lists: s  maps  times" if args.solve else ""
     print(f"{'N, K, D':>16}{'lambda/lambda_c':>16}  {head}")
     records = []
     for N, K, D in args.sizes:
         x = points(args.data, N, D)
         for ratio in args.ratios:
             record = measure(x, K, ratio, not args.no_kmeans)
+            if args.solve:
+                record |= measure_solve(x, K, ratio)
             records.append(record)
             peers = "".join(f"{record.get(name, np.nan):>7.2f}" for name in ("lloyd", "elkan"))
             print(
                 f"{f'{len(x)}, {K}, {D}':>16}{ratio:>16g}{1e3 * record['all_tiles']:>9.0f}"
                 f"{1e3 * record['last_maps']:>8.1f}"
                 f"{record['speed_up']:>7.1f}{record['speed_up_of_a_run']:>10.1f}{peers}"
-                f"  {max(record['differences'].values()):.1e}",
+                f"  {max(record['differences'].values()):.1e}" + solve_of(record),
                 flush=True,
             )
     if args.out:

@@ -30,7 +30,7 @@ the rounding of energies and log shares, log c must be good to (512 + N / 64) ep
 `expansions` describes log c in boxes with centres `points` (n, D) and half sides `half` (D,), of an energy lambda
 ||x - y||^2 in up to three dimensions; the result is documented in `constrained_vae.backends.expansions`.
 
-A backend may have six more functions:
+A backend may have eight more functions:
 
     to_device(array) -> array           moves an array to the device; without it the backend computes on the host
     free_memory() -> int                free bytes on the device; data are streamed in row blocks if they need more
@@ -39,6 +39,8 @@ A backend may have six more functions:
                                         `expectations`; a result must not depend on what it has been through
     are_quick(N, K, S) -> bool          whether a map is so small that the function `steps` saves time
     steps(data, lam, ...) -> Steps      several accelerated steps in one call, see `constrained_vae.backends.descent`
+    are_few(N, K, S) -> bool            whether a map is so small that the function `deviation_moments` saves time
+    deviation_moments(phi, ...)         covariances of tiles, see `constrained_vae.backends.moments`
 
 Results lie on the device, like the arrays that `to_device` returns. Such arrays have a method `get`, which returns a
 copy on the host, and `array_api_compat.array_namespace` finds their namespace, which has the functions of NumPy.
@@ -115,6 +117,11 @@ def get_backend(name: str = "auto") -> ModuleType:
 
 def compiled() -> ModuleType:
     """The numba backend, or the reference where it cannot run.
+
+    Returns
+    -------
+    module
+        One of ``constrained_vae.backends``.
 
     Examples
     --------

@@ -64,7 +64,7 @@ def steps(
     limits: tuple[float, float, float, float],
     count: int,
 ) -> Steps | None:
-    """Steps of L-BFGS, of which each proposal is accepted; None if there is no proposal.
+    """Steps of L-BFGS, of which each proposal is accepted; None if there is no proposal. The first of all is plain.
 
     Parameters
     ----------
@@ -129,7 +129,10 @@ def _steps(
     for count in range(len(residuals)):
         last = h + count - 1
         first = max(0, last - _PAIRS) + 1
-        if not _propose(du[first : last + 1], dr[first : last + 1], metric, r[last], proposed):
+        plain = last == 0  # the plain step, which descends, gives the first pair
+        if plain:
+            proposed[:] = r[0]
+        elif not _propose(du[first : last + 1], dr[first : last + 1], metric, r[last], proposed):
             return count, here, _NO_PROPOSAL
         there = 1 - here
         for i in range(n):
@@ -166,7 +169,7 @@ def _steps(
             rise = 0.0
             for i in range(n):
                 rise -= (metric[i] * r[last, i] + metric_after[i] * after[i]) * (proposed[i] - u[last, i])
-        if not (rise <= 0 and math.isfinite(residual_after)):
+        if not ((rise <= 0 or plain) and math.isfinite(residual_after) and math.isfinite(totals[there, 0])):
             return count, here, _REJECTED
         here, free_energy, residuals[count] = there, totals[there, 0], residual_after
         for i in range(n):

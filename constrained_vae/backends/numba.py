@@ -32,15 +32,18 @@ from .._utils.arrays import Array
 from .._utils.blas import single_threaded
 from .._utils.chunks import FEW, SMALL, of_few, of_many, of_shared
 from .._utils.device import check_on_host
+from .._utils.scratch import empty
 from ..equations import Expectations
 from . import descent, pruning
 from .arithmetic import frozen
 from .compilation import ParallelKernel, jit
 from .coverage import coverage as coverage, expansions as expansions
 from .dense_kernels import Arrays, encode, few, many
+from .moments import are_few as are_few, deviation_moments as deviation_moments
 from .neighbours import Neighbours
 
 _SORTED_STATISTICS = 4  # largest S for which rows are sorted; at S = 5 pruning gains only a factor 1.4 to 2
+_QUICK = 4  # size in units of SMALL up to which one thread in `steps` is as fast as two threads and the Python code
 _WORTH_SORTING = 512  # smallest number of rows that are sorted
 
 
@@ -97,12 +100,12 @@ def expectations(
     else:
         mass, sums, totals = single_threaded(_with_many, phi, s, rho, v, b, log_pi)
     free_energy, energy = totals[0].tolist() if len(totals) == 1 else totals.sum(axis=0).tolist()
-    return Expectations(mass.astype(real), sums.astype(real, order="C", copy=False), free_energy, energy)
+    return Expectations(mass.astype(real), sums.astype(real, order="C"), free_energy, energy)
 
 
 def are_quick(N: int, K: int, S: int) -> bool:
-    """Whether a map is so small that `steps` saves time: one thread computes it."""
-    return N * K * (S + 8) < SMALL
+    """Whether a map is so small that `steps` saves time; one thread computes it."""
+    return N * K * (S + 8) < _QUICK * SMALL
 
 
 def steps(data: Arrays, lam: float, history: Arrays, *rest: Any) -> descent.Steps | None:
@@ -169,9 +172,11 @@ def _added(sums: Array, totals: Array) -> Arrays:
 
 def _many_arrays(chunks: int, rows: int, K: int, S: int, real: type) -> tuple[Arrays, Array, Array]:
     """Scratch and accumulators of `many`, separate for every chunk."""
-    shapes = (rows, K), (rows, S + 1), (S + 1, K)
-    scratch: Arrays = tuple(np.empty((chunks, *shape), real) for shape in shapes)
-    return scratch, np.zeros((chunks, S + 1, K)), np.zeros((chunks, 2))
+    shapes = {"encoder": (rows, K), "scaled": (rows, S + 1), "product": (S + 1, K)}
+    scratch: Arrays = tuple(empty(name, (chunks, *shape), real) for name, shape in shapes.items())
+    sums = empty("sums", (chunks, S + 1, K), np.float64)
+    sums[:] = 0
+    return scratch, sums, np.zeros((chunks, 2))
 
 
 def _shared_arrays(N: int, K: int, S: int, real: type) -> tuple[Arrays, Array, Array, Array]:

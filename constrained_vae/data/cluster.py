@@ -133,7 +133,6 @@ class Cluster:
 
     def _submitted(self, numbers: Sequence[int], recipe: Recipe, call: Any) -> dict[int, Any]:
         """The futures of the results of some workers, by their numbers; they go to the scheduler in one message."""
-        from dask._task_spec import Task
         from dask.base import annotate
 
         bound = {n: self._bound(self._owned[n], recipe) for n in numbers}
@@ -141,7 +140,8 @@ class Cluster:
             return {}
         keys = {n: f"constrained_vae_pass-{uuid.uuid4().hex}" for n in numbers}
         places = {keys[n]: [self._owned[n].worker] for n in numbers}
-        graph = {keys[n]: Task(keys[n], _pass, bound[n], call) for n in numbers}
+        task = graphs.task_spec().Task
+        graph = {keys[n]: task(keys[n], _pass, bound[n], call) for n in numbers}
         with annotate(workers=places.get):  # which the scheduler calls for every key
             futures = self.client.get(graph, list(keys.values()), sync=False)
         return dict(zip(keys, futures, strict=True))
@@ -242,7 +242,11 @@ class _Watch:
 
     def fetched(self, tasks: list[Any]) -> list[Any]:
         """The results of finished tasks; an error if a worker does not give them."""
-        return list(self.client.sync(self.client._gather, tasks, callback_timeout=self.timeout))
+
+        async def gathered() -> Any:
+            return await self.client.gather(tasks, asynchronous=True)
+
+        return list(self.client.sync(gathered, callback_timeout=self.timeout))
 
     def wait(self, tasks: list[Any]) -> set[str]:
         """Wait until tasks have ended, or for a short time; the workers that are there if some have not ended."""
@@ -271,7 +275,7 @@ def _blocks(leaves: bytes, held: list[Any]) -> Run:
     if held:
         found = [Leaf(leaf.number, leaf.start, leaf.shape, _Held(x)) for leaf, x in zip(found, held, strict=True)]
     limit = get_worker().memory_manager.memory_limit or memory.physical()
-    return Run(found, _SHARE * limit)
+    return Run(found, _SHARE * limit, ahead=not held)
 
 
 def _with_recipe(run: Run, recipe: bytes) -> tuple[Run, Recipe]:

@@ -23,6 +23,11 @@ class Frame:
     scale : float
         Unit of the frame, in units of x.
 
+    Raises
+    ------
+    ValueError
+        If the centre is no finite vector, or the scale is not positive.
+
     Examples
     --------
     >>> import numpy as np
@@ -45,11 +50,19 @@ class Frame:
 
     @classmethod
     def identity(cls, dim: int) -> Frame:
-        """The frame in which points keep their coordinates."""
+        """The frame in which points keep their coordinates.
+
+        Raises
+        ------
+        ValueError
+            If `dim` is no whole number of at least 1.
+        """
         return cls(np.zeros(check_count(dim, "dim", most=memory.LARGEST)), 1.0)
 
     def inward(self, x: Array) -> Array:
-        return (x - array_namespace(x).asarray(self.centre)) / self.scale
+        moved = x - array_namespace(x).asarray(self.centre)
+        moved /= self.scale  # in place: a second array of all rows would have to be cleared first
+        return moved
 
     def outward(self, psi: Array) -> Array:
         return psi * self.scale + array_namespace(psi).asarray(self.centre)

@@ -18,6 +18,7 @@ from .._utils.arrays import is_lazy as is_lazy
 from .._utils.checks import check_shape, shown
 
 _SHARED = 2**26  # bytes of what several blocks need, at most; more is read again with every block
+TESTED = ">=2025.4,<=2026.8"  # versions of Dask with which this was tested
 _FEW = 16  # results that several blocks need, at least so many are computed at once
 
 
@@ -33,7 +34,7 @@ def array_of(x: Any, name: str = "x") -> tuple[Any, tuple[str, ...] | None]:
             if getattr(kind, "kind", "O") not in "iuf":
                 raise ValueError(f"{name} must hold numbers, got {kind} in column {column!r}: drop or encode it")
         names = tuple(kinds) if kinds and all(isinstance(column, str) for column in kinds) else None
-        x = (x.map_partitions(_in_order, list(kinds), meta=x._meta) if kinds else x).to_dask_array()
+        x = (x.map_partitions(_in_order, list(kinds), meta=kinds) if kinds else x).to_dask_array()
     if not hasattr(x, "chunks"):
         raise ValueError(f"{name} must be an array or a dataframe of Dask, got {shown(x)}: compute it first")
     if x.ndim != 2:
@@ -82,22 +83,38 @@ class Part:
         return (self.get or get_sync)(self.graph, self.key)
 
 
+def task_spec() -> Any:
+    """The module of Dask with the kinds of tasks, which has no public name."""
+    from importlib.metadata import version
+
+    try:
+        from dask import _task_spec as found
+
+        if all(hasattr(found, name) for name in ("Task", "DataNode", "convert_legacy_graph")):
+            return found
+    except ImportError:
+        pass
+    raise ImportError(
+        f"the graphs of dask {version('dask')} are not known: pip install 'dask{TESTED}' 'distributed{TESTED}'"
+    )
+
+
 def parts_of(x: Any, get: Callable[..., Any]) -> list[Part]:
     """The parts of the graph that make the blocks, for a Dask array without data that lie on workers.
 
     `get` is the scheduler that computes what several blocks need.
     """
-    from dask._task_spec import DataNode, convert_legacy_graph
     from dask.base import optimize
 
+    spec = task_spec()
     (lean,) = optimize(x)
-    graph = convert_legacy_graph(dict(lean.__dask_graph__()))
+    graph = spec.convert_legacy_graph(dict(lean.__dask_graph__()))
     keys = [row[0] for row in lean.__dask_keys__()]
     shared = _shared(graph, keys)
     if shared and len(shared) <= _FEW + len(keys) // 8:
         values = get({key: graph[key] for key in _reached(graph, shared)}, shared)
         if sum(getattr(value, "nbytes", 0) for value in values) <= _SHARED:
-            graph |= {key: DataNode(key, value) for key, value in zip(shared, values, strict=True)}
+            graph |= {key: spec.DataNode(key, value) for key, value in zip(shared, values, strict=True)}
     return [Part({k: graph[k] for k in _reached(graph, [key])}, key) for key in keys]
 
 

@@ -41,12 +41,15 @@ def _hashes(x: FloatArray) -> npt.NDArray[np.uint64]:
     """Hashes (N,) of the rows: sums of the mixed bits of their numbers, each column with its own odd factor."""
     factors = np.random.default_rng(0).integers(2**63, size=x.shape[1], dtype=np.uint64) * np.uint64(2) + np.uint64(1)
     keys, count = np.empty(len(x), dtype=np.uint64), max(1, _HASHED // x.shape[1])
+    space = np.empty((2, min(count, len(x)), x.shape[1]), dtype=np.uint64)  # one for all parts: clearing takes time
     for start in range(0, len(x), count):
-        bits = (np.asarray(x[start : start + count], dtype=np.float64, order="C") + 0.0).view(np.uint64)  # no -0
-        bits ^= bits >> _HALF  # the low bits of round numbers are zero
+        part = x[start : start + count]
+        bits, high = space[:, : len(part)]
+        np.add(part, 0.0, out=bits.view(np.float64))  # no -0
+        bits ^= np.right_shift(bits, _HALF, out=high)  # the low bits of round numbers are zero
         bits *= factors
-        bits ^= bits >> _HALF
-        keys[start : start + count] = bits.sum(axis=1)
+        bits ^= np.right_shift(bits, _HALF, out=high)
+        np.sum(bits, axis=1, out=keys[start : start + count])
     return keys
 
 

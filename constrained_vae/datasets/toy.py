@@ -38,6 +38,16 @@ def two_points(half_distance: float = 1.0, weight: float = 0.5, dim: int = 1) ->
     dim : int
         Dimension D >= 1 of the space.
 
+    Returns
+    -------
+    DataSet
+        Points ``x`` (2, dim) with their ``weights``, and ``critical_beta``.
+
+    Raises
+    ------
+    ValueError
+        If the weight is not between 0 and 1, or the distance or `dim` is not positive.
+
     Examples
     --------
     >>> two_points(half_distance=3.0).critical_beta
@@ -61,6 +71,16 @@ def simplex(n_corners: int = 3, scale: float = 1.0) -> DataSet:
         Number of corners N >= 2, in N - 1 dimensions.
     scale : float
         Distance > 0 of every corner from the origin.
+
+    Returns
+    -------
+    DataSet
+        Points ``x`` (n_corners, D) with a label each, and ``critical_beta``.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two corners, or the scale is not positive.
 
     Examples
     --------
@@ -92,6 +112,16 @@ def four_clusters(n_per_cluster: int = 50, spread: float = 0.125, seed: int = 0)
     seed : int
         Seed of the noise.
 
+    Returns
+    -------
+    DataSet
+        Points ``x`` (4 n_per_cluster, 2) and ``labels``, the clusters.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than 4 points per cluster, or the spread is negative.
+
     Examples
     --------
     >>> four_clusters(spread=0.0).critical_beta
@@ -120,6 +150,16 @@ def gaussian(eigenvalues: Sequence[float] = (1.0,), n: int | None = None, seed: 
         Number of bins if D = 1 (default 400), else of base points, which give n 2^D points (default 500); at least 2.
     seed : int
         Seed of the scrambling; ignored in one dimension.
+
+    Returns
+    -------
+    DataSet
+        Points ``x`` (N, D), a column per eigenvalue, and ``critical_beta``.
+
+    Raises
+    ------
+    ValueError
+        If the variances are not 1 to 8 positive numbers, or n is below 2.
 
     Examples
     --------
@@ -165,6 +205,16 @@ def exponential(n: int = 400) -> DataSet:
     n : int
         Number of bins, at least 2.
 
+    Returns
+    -------
+    DataSet
+        Points ``x`` (n, 1) of equal weight, without labels.
+
+    Raises
+    ------
+    ValueError
+        If n is no whole number of at least 2.
+
     Examples
     --------
     >>> exponential(100)
@@ -191,6 +241,16 @@ def rings(n: int = 300, radii: Sequence[float] = (1.0, 2.0), noise: float = 0.05
         Standard deviation >= 0 of the noise along each axis.
     seed : int
         Seed of the noise.
+
+    Returns
+    -------
+    DataSet
+        Points ``x`` (n, 2) and ``labels``, the rings.
+
+    Raises
+    ------
+    ValueError
+        If a radius is not positive, the noise is negative, or there are fewer points than rings.
 
     Examples
     --------
@@ -219,6 +279,16 @@ def moons(n: int = 300, noise: float = 0.05, seed: int = 0) -> DataSet:
         Standard deviation >= 0 of the noise along each axis.
     seed : int
         Seed of the noise.
+
+    Returns
+    -------
+    DataSet
+        Points ``x`` (n, 2) and ``labels``, the half circles.
+
+    Raises
+    ------
+    ValueError
+        If n is no whole number of at least 2, or the noise is negative.
 
     Examples
     --------

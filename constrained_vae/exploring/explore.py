@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .._utils.checks import check_flag, check_image_shape, check_path, check_text
+from .._utils.checks import check_flag, check_image_shape, check_path, check_text, shown
 from .._utils.frames import column_names, is_data_set
 from .._utils.interrupts import deferred_interrupts
 from .._utils.writing import write_text
@@ -103,7 +103,13 @@ class Explorer:
         return self.branch.plot(ax=ax)
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write the page to a file, which a browser opens without a server, a kernel or the network."""
+        """Write the page to a file, which a browser opens without a server, a kernel or the network.
+
+        Raises
+        ------
+        ValueError
+            If the path is no name of a file.
+        """
         write_text(check_path(path), self.page)
 
 
@@ -177,7 +183,10 @@ def explore(
     if image_shape is not None:
         image_shape = check_image_shape(image_shape, np.shape(branch[0].x)[1])
     own = branch[0].names if isinstance(x, Branch) else column_names(x)
-    columns = own if names is None else tuple(map(str, names))
+    try:
+        columns = own if names is None else tuple(map(str, names))
+    except TypeError:
+        raise ValueError(f"names must be a sequence, the name of every column, got {shown(names)}") from None
     return Explorer(branch, plateaus, title, _about(branch, found), image_shape, columns, spectral)
 
 

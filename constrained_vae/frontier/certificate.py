@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from os import PathLike
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.special import logsumexp
 
 from .. import equations
-from .._utils import deadline
+from .._utils import deadline, memory
 from .._utils.arrays import FloatArray
 from .._utils.checks import check_instance, check_time_limit
 from ..backends import BackendNotAvailableError, get_backend
 from ..data.prepared import Block
 from ..latent.sites import Sites
 from ..objectives.base import FramedObjective
-from ..problems.posterior import Posterior, Tiles, energies, posterior
+from ..problems.posterior import Tiles, energies, posterior
 from ..problems.problem import Problem
 from ..results.fixed_point import FixedPoint
 from ..results.status import NotConvergedWarning
 from ..solvers.convergence import Convergence
-from . import proof_files
+from . import proof_files, reconstructions
 from .coverage import MAX_CLIMBERS, Coverage, rounding_of_energies
 from .hierarchy import group_means
 
@@ -111,6 +112,35 @@ class Certificate:
             raise ValueError("only a certificate of certify(solution) knows its solution: save that one")
         proof_files.save(self.solution, self.gap, path, accuracy)
 
+    def reconstructions(self) -> tuple[int, int]:
+        """Bounds of the number of reconstructions of the optimum of data in one dimension, both proven.
+
+        At most so many, because c of the optimum, within a proven distance of c of the solution, can be 1 in some
+        intervals only, and so often in each. At least so many, because codes without reconstructions in an interval are
+        worse than the solution. The smaller the gap of the solution is, the closer are the bounds; near a transition
+        they differ. The error terms of float64 are included.
+
+        Returns
+        -------
+        tuple of int
+            The lower and the upper bound.
+
+        Raises
+        ------
+        ValueError
+            If the certificate is not one of `certify`, or the data have more dimensions, or another energy than a
+            squared error.
+
+        Examples
+        --------
+        >>> from constrained_vae import certify, global_solution
+        >>> certify(global_solution([[-1.0], [1.0]], beta=0.9)).reconstructions()  # they split at beta = 1
+        (2, 2)
+        """
+        if self.solution is None:
+            raise ValueError("only a certificate of certify(solution) knows its solution: ask that one")
+        return reconstructions.of_solution(self.solution)
+
     def __repr__(self) -> str:
         how = "rigorous" if self.rigorous else "heuristic supremum"
         return f"Certificate(F={self.upper:.9g}, gap={self.gap:.2e} nats, {how})"
@@ -187,6 +217,15 @@ def _compiled(problem: Problem) -> Problem:
     return problem
 
 
+class Passed(NamedTuple):
+    """log Z (N,), mean energies (N,) of the points, masses (k,) and weighted sums (k, D) of the reconstructions."""
+
+    log_partition: FloatArray
+    energies: FloatArray
+    mass: FloatArray
+    sums: FloatArray
+
+
 @dataclass(frozen=True, eq=False)
 class DataPasses:
     """All points of positive weight of a problem, on the host and in the frame, for the passes of a search."""
@@ -218,16 +257,29 @@ class DataPasses:
         objective = self.problem.framed
         return energies(self.block, objective, *objective.readout(psi))
 
-    def posterior(self, psi: FloatArray, masses: FloatArray) -> Posterior:
-        """The E-step of all points."""
-        objective = self.problem.framed
-        return posterior(self.block, Tiles(objective, *objective.readout(psi), equations.log_masses(masses)))
+    def energies_in_blocks(self, psi: FloatArray) -> Callable[[], Iterator[FloatArray]]:
+        """The same in blocks of rows, anew at every call."""
+        objective, rows = self.problem.framed, memory.rows_of_block(len(psi))
+        v, b = objective.readout(psi)
+        return lambda: (energies(block, objective, v, b) for block in self.block.pieces(rows))
+
+    def passed(self, psi: FloatArray, masses: FloatArray) -> Passed:
+        """What the E-step of all points gives for every point and for every reconstruction."""
+        objective, parts = self.problem.framed, []
+        tiles = Tiles(objective, *objective.readout(psi), equations.log_masses(masses))
+        for block in self.block.pieces(memory.rows_of_block(len(psi))):
+            q, log_Z, H = posterior(block, tiles)
+            joint = block.rho[:, None] * q
+            parts.append((log_Z, (q * np.where(q > 0, H, 0.0)).sum(axis=1), block.rho @ q, joint.T @ block.x))
+        of_log_Z, means, masses_of, sums = zip(*parts, strict=True)
+        mass, total = sum(masses_of[1:], masses_of[0]), sum(sums[1:], sums[0])
+        return Passed(np.concatenate(of_log_Z), np.concatenate(means), mass, total)
 
     def evaluated(self, psi: FloatArray, masses: FloatArray, scale: float) -> dict[str, float]:
         """F, E[H] and, of a squared error, the distortion, in the arithmetic of the certificate."""
-        q, log_Z, H = self.posterior(psi, masses)
-        energy = float(self.rho @ (q * np.where(q > 0, H, 0.0)).sum(axis=1))
-        found = {"free_energy": float(equations.free_energy(log_Z, self.rho)), "energy": energy}
+        known = self.passed(psi, masses)
+        energy = float(self.rho @ known.energies)
+        found = {"free_energy": float(equations.free_energy(known.log_partition, self.rho)), "energy": energy}
         quadratic = self.problem.framed.quadratic
         if not quadratic:  # none, or of multiplier zero
             return found
@@ -236,13 +288,13 @@ class DataPasses:
 
     def free_energy(self, psi: FloatArray, masses: FloatArray) -> float:
         """F of reconstructions with masses."""
-        return float(equations.free_energy(self.posterior(psi, masses).log_partition, self.rho))
+        return float(equations.free_energy(self.passed(psi, masses).log_partition, self.rho))
 
     def coverage(self, psi: FloatArray, masses: FloatArray) -> tuple[Coverage, float]:
         """The coverage of reconstructions with masses, and their F."""
-        return self._coverage(self.posterior(psi, masses))
+        return self._coverage(self.passed(psi, masses))
 
-    def _coverage(self, found: Posterior) -> tuple[Coverage, float]:
+    def _coverage(self, found: Passed) -> tuple[Coverage, float]:
         log_Z = found.log_partition
         shares = np.log(self.rho) - log_Z
         rounding = self.rounding_of_log_partition(found)
@@ -257,12 +309,12 @@ class DataPasses:
         If a gap is asked for, maxima below a tenth of it are not sought, and the certificate counts with this tenth. A
         quick look climbs from fewer points, to find where reconstructions are missing.
         """
-        found = self.posterior(psi, masses)
+        found = self.passed(psi, masses)
         coverage, upper = self._coverage(found)
         options: dict[str, Any] = {"climbers": min(_QUICK + len(psi), MAX_CLIMBERS) if quick else MAX_CLIMBERS}
         if gap > 0:
             options |= {"floor": _NEGLIGIBLE * gap, "slope": _SLOPE * gap**0.5}
-        starts = self.starts(psi, found.q, coverage.log_shares, quick)
+        starts = self.starts(psi, found, coverage.log_shares, quick)
         if (sample := coverage.sampled()) is not None:
             some, deviation = sample
             rough, _ = some.maxima(starts, **options | {"floor": options.get("floor", -np.inf) - deviation})
@@ -281,7 +333,7 @@ class DataPasses:
         `where` is the point of largest share in this sum. An energy that is not a Bregman divergence has no known
         minimum, so that the lower bound is minus infinity.
         """
-        found = self.posterior(psi, masses)
+        found = self.passed(psi, masses)
         coverage, upper = self._coverage(found)
         highest = coverage.log_shares - self.least_energies
         bound, place = self.trivial_bound(coverage), self.x[highest.argmax()]
@@ -305,16 +357,16 @@ class DataPasses:
         v, b = objective.readout(block.x)
         return np.asarray(block.offset(objective) - b - (block.phi * v).sum(axis=1))
 
-    def starts(self, psi: FloatArray, q: FloatArray, log_shares: FloatArray, quick: bool = False) -> FloatArray:
+    def starts(self, psi: FloatArray, found: Passed, log_shares: FloatArray, quick: bool = False) -> FloatArray:
         """Points (m, D) from which maxima of c are sought: reconstructions, data, and means of groups of both.
 
         No code of these points is better than the bound: if p has the masses p_a at points y_a, then
         F(p) >= F - log sum_a p_a c(y_a) (T14), so that a bound below the largest c(y_a) holds for it. A quick look, and
         one at very many data, take some of the data only, among them those that the code serves worst.
         """
-        mass = self.rho @ q
+        mass = found.mass
         alive = mass > 0
-        means = ((self.rho[:, None] * q).T @ self.x)[alive] / mass[alive, None]
+        means = found.sums[alive] / mass[alive, None]
         a_start = len(self.x) * (self.block.phi.shape[1] + 8)
         some = self._some(log_shares, 2 * _QUICK if quick else max(MAX_CLIMBERS, _WORK // a_start))
         if quick:
@@ -333,10 +385,9 @@ class DataPasses:
         of_F = self.rho @ coverage.rounding_of_shares + 8 * _EPS * (1 + abs(upper))
         return float(of_F + coverage.rounding(points).max())
 
-    def rounding_of_log_partition(self, found: Posterior) -> FloatArray:
+    def rounding_of_log_partition(self, found: Passed) -> FloatArray:
         """Rounding errors of log Z (N,), in nats."""
-        energies = (found.q * np.where(found.q > 0, found.energies, 0.0)).sum(axis=1)
-        of_energies = rounding_of_energies(self.block, self.problem.framed, energies[:, None])[:, 0]
+        of_energies = rounding_of_energies(self.block, self.problem.framed, found.energies[:, None])[:, 0]
         return np.asarray(of_energies + 8 * _EPS * (1 + np.abs(found.log_partition)))
 
     def proven(self, certificate: Certificate, coverage: Coverage, peaks: FloatArray, accuracy: float) -> Certificate:

@@ -236,7 +236,13 @@ class RateDistortionCurve:
         return np.asarray(self._lines(distortion).argmax(axis=-1))
 
     def bound_above(self, distortion: npt.ArrayLike) -> FloatArray:
-        """Upper bound of R(D), in nats: the convex hull of solutions and both ends; infinite below the least D."""
+        """Upper bound of R(D), in nats: the convex hull of solutions and both ends; infinite below the least D.
+
+        Raises
+        ------
+        ValueError
+            If a distortion is NaN or not a number.
+        """
         codes = np.concatenate([np.stack([self.distortion, self.rate + self.rounding], axis=1), self.ends])
         return time_sharing(codes, finite_array(distortion, "distortion"))
 
@@ -371,7 +377,13 @@ class RateDistortionCurve:
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> RateDistortionCurve:
-        """Read a curve that `save` wrote; raises ValueError for any other file, and if it is damaged."""
+        """Read a curve that `save` wrote.
+
+        Raises
+        ------
+        ValueError
+            If the file is no curve that `save` wrote, or is damaged.
+        """
         header, arrays = read_npz(path, _KIND, (*_ARRAYS, *_BOUNDS), _OF_POPULATION)
         with naming(f"{path} does not hold a saved {_KIND}"):
             text = {name: entry(header, name, kind) for name, kind in zip(_TEXTS, (bool, list, str), strict=True)}

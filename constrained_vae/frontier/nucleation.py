@@ -144,7 +144,7 @@ def hysteresis_interval(
     Examples
     --------
     >>> hysteresis_interval([[-1.0], [1.0]], weights=[0.1, 0.9])
-    (0.36, 0.728191...)
+    (0.36..., 0.728191...)
     """
     problem = Problem.make(x, objective, weights, backend, sigma=sigma, kind=ELBO)
     return _limited(problem, time_limit)

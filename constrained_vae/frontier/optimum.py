@@ -7,6 +7,7 @@ distribution of reconstructions, so that its minimum has a certificate.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -29,6 +30,7 @@ from ..solvers.options import Options
 from ..solvers.pose import check_on_failure
 from ..solvers.solve import report_failure
 from .certificate import Certificate, DataPasses
+from .coarse import SIDES, coarse
 from .coverage import Coverage
 from .masses import best_masses
 from .span import Span, span_of
@@ -179,6 +181,13 @@ def optimum(
     search = _Search(problem, gap, max_maps, prove, bar)
     span = span_of(problem, 0.01 * gap)
     if span is None:
+        with contextlib.suppress(deadline.TimeUp):
+            for side in SIDES:
+                few = coarse(search.data, side)
+                if few is None:
+                    break
+                rough = _Search(few, gap, max_maps, prove, bar).begun(first)
+                first = rough.decoder, rough.tiling.masses
         return search.begun(first)
     narrow = replace(search, problem=replace(problem, data=span.data))
     found = narrow.begun(None if first is None else (span.inward(first[0]), first[1]))
@@ -329,7 +338,7 @@ class _Search:
 
     def weighed(self, psi: FloatArray, masses: FloatArray) -> tuple[FloatArray, FloatArray]:
         """The best masses at these reconstructions, to a tenth of the gap; reconstructions without mass are dropped."""
-        masses = best_masses(self.data.energies(psi), self.data.rho, masses, 0.1 * self.gap)
+        masses = best_masses(self.data.energies_in_blocks(psi), self.data.rho, masses, 0.1 * self.gap)
         return psi[masses > 0], masses[masses > 0]
 
     def merged(self, psi: FloatArray, masses: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -77,7 +77,13 @@ class History(PickledByFields):
         return self[len(self) - max(1, round(min(check_positive(share, "share"), 1.0) * len(self))) :]
 
     def column(self, name: str) -> FloatArray:
-        """A column (T,) by its name; raises ValueError if there is none of that name."""
+        """A column (T,) by its name; raises ValueError if there is none of that name.
+
+        Raises
+        ------
+        ValueError
+            If there is no such column.
+        """
         check_choice(name, "name", self.columns)
         return self.table[:, self.columns.index(name)]
 

@@ -147,7 +147,13 @@ class Multiplier:
         return {f.name: getattr(self, f.name) for f in fields(self) if f.init}
 
     def threshold_at(self, step: int) -> float:
-        """The threshold at a step."""
+        """The threshold at a step.
+
+        Raises
+        ------
+        ValueError
+            If `step` is no whole number of at least 0.
+        """
         step = check_count(step, "step", 0)
         return self._checked_threshold(self.threshold(step)) if callable(self.threshold) else self.threshold
 
@@ -178,7 +184,13 @@ class Multiplier:
         return self._state.frozen
 
     def freeze(self, frozen: bool = True) -> None:
-        """Keep lambda constant from now on, or let it change again; the average is updated in both cases."""
+        """Keep lambda constant from now on, or let it change again; the average is updated in both cases.
+
+        Raises
+        ------
+        ValueError
+            If `frozen` is neither True nor False.
+        """
         self._state.frozen = check_flag(frozen, "frozen")
 
     def penalty(self, energy: Array, weight: float = 1.0) -> Array:
@@ -222,6 +234,11 @@ class Multiplier:
         weight : float
             Share of the batch, above 0. Averages move once the shares of the micro-batches make up 1, with the mean of
             the whole batch, and before that `step` leaves lambda alone.
+
+        Raises
+        ------
+        ValueError
+            If the energy is not finite, or the weight not above 0 or more than what remains of the batch.
         """
         state, energy = self._state, self._checked_energy(energy)
         open_share = 1 - state.share

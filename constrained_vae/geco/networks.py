@@ -94,6 +94,12 @@ class VAE(PickledByFields):
     parameters : (P,) array
         All weights and biases, layer by layer.
 
+    Raises
+    ------
+    ValueError
+        If `latent_dim` or a width is no whole number of at least 1; TooLargeError if the network would have
+        too many parameters.
+
     Examples
     --------
     >>> from constrained_vae import RE, geco
@@ -171,7 +177,13 @@ class VAE(PickledByFields):
         return empty.with_parameters(np.concatenate(parts).astype(check_dtype(dtype)))
 
     def with_parameters(self, parameters: Array) -> VAE:
-        """A model of the same architecture with other parameters (P,), which are not copied."""
+        """A model of the same architecture with other parameters (P,), which are not copied.
+
+        Raises
+        ------
+        ValueError
+            As for a new `VAE`.
+        """
         return VAE(self.dim, self.latent_dim, self.hidden, self.activation, self.likelihood, self.frame, parameters)
 
     @cached_property
@@ -328,7 +340,13 @@ class VAE(PickledByFields):
         return self.decode(self.encode(x)[0])
 
     def sample(self, n: int, seed: int = 0) -> FloatArray:
-        """Reconstructions (n, D) of n codes from the prior."""
+        """Reconstructions (n, D) of n codes from the prior.
+
+        Raises
+        ------
+        ValueError
+            If n or the seed is no whole number.
+        """
         rng = np.random.default_rng(check_seed(seed))
         n = check_count(n, "n", most=memory.LARGEST // max(self.latent_dim, self.dim))
         return self.decode(rng.standard_normal((n, self.latent_dim)))

@@ -59,6 +59,11 @@ class Ramp:
         """The temperatures of GQN in a training of so many steps: from 8.2 to 1 over the first tenth of them.
 
         The standard deviation of a pixel falls linearly from 2.0 to 0.7, in GQN's unit.
+
+        Raises
+        ------
+        ValueError
+            If `steps` is no whole number of at least 1.
         """
         return cls(*_GQN, steps=max(1, check_count(steps, "steps") // 10), linear_in="root")
 

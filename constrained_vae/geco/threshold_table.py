@@ -73,7 +73,13 @@ class Thresholds(PickledByFields):
         return tables.as_html(self._title, self._columns)
 
     def to_frame(self) -> Any:
-        """The table as a pandas data frame, a row per code; ImportError where pandas is not installed."""
+        """The table as a pandas data frame, a row per code; ImportError where pandas is not installed.
+
+        Raises
+        ------
+        ImportError
+            If pandas is not installed.
+        """
         return tables.as_frame(self._columns)
 
     @property

@@ -188,6 +188,11 @@ def make_model(config: dict[str, Any], seed: int = 0) -> Model:
     seed : int
         Seed of the first weights.
 
+    Returns
+    -------
+    Model
+        With new parameters.
+
     Raises
     ------
     ValueError

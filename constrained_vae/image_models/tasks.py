@@ -69,6 +69,11 @@ class Task(ABC):
     augmented : bool
         Whether the images are drawn anew at each step. Then there is no empirical rate-distortion function.
 
+    Raises
+    ------
+    ValueError
+        If the data are no images, or are weighted.
+
     Examples
     --------
     >>> from constrained_vae import datasets
@@ -158,6 +163,11 @@ class MnistRotate(Task):
     data : DataSet
         Square images, 0 at their borders: what turns in from outside is 0.
 
+    Raises
+    ------
+    ValueError
+        If the images are not square, or as for `PlainImages`.
+
     Examples
     --------
     >>> from constrained_vae import datasets
@@ -194,6 +204,11 @@ class ColourMnist(Task):
     ----------
     data : DataSet
         Grey images.
+
+    Raises
+    ------
+    ValueError
+        If the images have colours already, or as for `PlainImages`.
 
     Examples
     --------

@@ -60,7 +60,13 @@ class Tiling(PickledByFields):
 
     @classmethod
     def uniform(cls, n_tiles: int = N_TILES) -> Tiling:
-        """K tiles of equal prior mass 1/K."""
+        """K tiles of equal prior mass 1/K.
+
+        Raises
+        ------
+        ValueError
+            If `n_tiles` is no whole number of at least 1.
+        """
         n_tiles = check_count(n_tiles, "n_tiles", most=memory.LARGEST)
         return cls(np.full(n_tiles, 1.0 / n_tiles))
 
@@ -71,6 +77,11 @@ class Tiling(PickledByFields):
         In one dimension the positions are the medians of K bins of equal probability. In two dimensions they form a
         spiral with the golden angle, whose radii are the Rayleigh quantiles. In more dimensions they are a scrambled
         quasi-random (Sobol) set, mapped by the normal quantile function.
+
+        Raises
+        ------
+        ValueError
+            If `n_tiles`, `dim` or the seed is no whole number, or there are too many tiles.
         """
         dim, seed = check_count(dim, "dim"), check_seed(seed)
         n_tiles = check_count(n_tiles, "n_tiles")

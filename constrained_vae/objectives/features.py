@@ -77,6 +77,11 @@ class Features:
     product : callable
         Maps x (n, D) and df (n, S) to an array (n, D) with the rows df_i . f'(x_i).
 
+    Raises
+    ------
+    MissingProductError
+        If one of the two functions is not callable.
+
     Examples
     --------
     >>> squares = Features(lambda x: x**2, lambda x, df: 2 * x * df)
@@ -109,6 +114,11 @@ class LinearFeatures:
     ----------
     matrix : (S, D) array_like
         The matrix A, in units of the features per unit of x.
+
+    Raises
+    ------
+    ValueError
+        If the matrix is not two-dimensional and finite.
 
     Examples
     --------
@@ -148,6 +158,11 @@ class FourierFeatures:
         The frequencies W, in inverse units of x.
     phases : (S,) array_like
         The phases c.
+
+    Raises
+    ------
+    ValueError
+        If there is not one phase per row of finite frequencies.
 
     Examples
     --------
@@ -227,6 +242,11 @@ class ClassProbabilities:
         The intercepts a.
     classes : (S,) array_like, optional
         Names of the classes; by default their numbers, from 0.
+
+    Raises
+    ------
+    ValueError
+        If there is not one intercept, and one class, per row of finite coefficients.
 
     Examples
     --------
@@ -322,6 +342,11 @@ class NormalisedPatches:
     stride : int, optional
         Distance of neighbouring patches, by default the size of a patch, so that patches tile the image. If patches do
         not end at the border of the image, one more row or column of patches is added there.
+
+    Raises
+    ------
+    ValueError
+        If the patch does not fit into the image, or holds a single value.
 
     Examples
     --------

@@ -133,7 +133,13 @@ class Lagrangian:
 
     @cached_property
     def labelled(self) -> int | None:
-        """The number of data points if a constraint knows their labels, else None."""
+        """The number of data points if a constraint knows their labels, else None.
+
+        Raises
+        ------
+        ValueError
+            If constraints have labels of different numbers of points.
+        """
         counts = {c.labelled for c in self.constraints} - {None}
         if len(counts) > 1:
             raise ValueError(f"constraints must know the same data points, got labels of {sorted(counts)} of them")

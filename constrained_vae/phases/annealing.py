@@ -9,12 +9,12 @@ condition is split, so that splits within one resolution are taken together.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..latent.sites import Sites
-from ..solvers.point import normalised
+from .._utils.blas import single_threaded
+from ..solvers.split_condition import is_small
 from ..solvers.splits import kicks
 from .continuation import Continuation, State, with_spare_tiles
 
@@ -54,6 +54,11 @@ class Annealing:
 
     def cool(self, state: State, beta: float) -> State:
         """The state at a colder temperature, after all splits on the way."""
+        if is_small(self.branch.problem):  # the threads of BLAS are limited once for all solutions
+            return single_threaded(self._cool, state, beta)
+        return self._cool(state, beta)
+
+    def _cool(self, state: State, beta: float) -> State:
         if not self.path or self.path[-1] is not state:
             self.path = [state]
         end = float(np.log(beta))
@@ -127,29 +132,14 @@ class Annealing:
         """The state at a temperature, from the extrapolated path or from the nearest state on it."""
         log_beta = float(np.log(beta))
         nearest = min(self.path, key=lambda state: abs(state.log_beta - log_beta))
-        predicted = self.extrapolated(log_beta) if len(self.path) > 1 else self.branch.predicted(nearest, beta)
+        predicted = (
+            self.branch.extrapolated(self.path, log_beta)
+            if len(self.path) > 1
+            else self.branch.predicted(nearest, beta)
+        )
         state = self.branch.solve(beta, nearest.sites, predicted, rough=_HELD * self.resolution if rough else None)
         if not np.array_equal(state.sites.index, nearest.sites.index):
             self.path = []
         self.path = [*self.path[1 - _POINTS :], state]
         self.report(state)
         return state
-
-    def extrapolated(self, log_beta: float) -> Sites | None:
-        """The sites on the polynomial through the path; None for a single site, which stays at the mean."""
-        sites, objective = self.path[-1].sites, self.branch.problem.framed  # coordinates are the same at every beta
-        if len(sites) == 1:
-            return None
-
-        places = np.array([state.log_beta for state in self.path])
-        apart = places[:, None] - places + np.diag(np.full(len(places), np.inf))
-        weights = [np.prod(np.delete((log_beta - places) / row, n)) for n, row in enumerate(apart)]  # of Lagrange
-
-        def at(values: list[np.ndarray]) -> np.ndarray:
-            return np.tensordot(weights, values, axes=1)
-
-        found = at([objective.coordinates(state.sites.decoder) for state in self.path])
-        predicted = replace(sites, decoder=objective.reconstructions(found))
-        if self.branch.options.free:
-            predicted = predicted.with_masses(np.exp(normalised(at([state.sites.log_masses for state in self.path]))))
-        return predicted

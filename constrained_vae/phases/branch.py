@@ -179,6 +179,11 @@ class Branch:
             Number of peaks, highest first; all if None.
         variable : {"beta", "log_beta"}
             The variable of the derivative.
+
+        Raises
+        ------
+        ValueError
+            If k is no whole number of at least 1, or `variable` is unknown.
         """
         order = np.argsort(self.betas)
         return find_kinks(self.betas[order], self.distortion[order], k=k, variable=variable)
@@ -201,7 +206,13 @@ class Branch:
         return picture("phases", self, critical, ax)
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write the branch, including the data, to a .npz file, which `Branch.load` reads."""
+        """Write the branch, including the data, to a .npz file, which `Branch.load` reads.
+
+        Raises
+        ------
+        ValueError
+            If the branch is empty, or the path cannot be written to.
+        """
         if not len(self):
             raise ValueError("an empty branch has nothing to save")
         stacked = {name: np.stack([getattr(s, name) for s in self.solutions]) for name in ("decoder", "marginal")}
@@ -212,7 +223,13 @@ class Branch:
 
     @classmethod
     def load(cls, path: str | PathLike[str], objective: Objective | None = None) -> Branch:
-        """Read a file written by `save`; `FixedPoint.load` explains `objective`."""
+        """Read a file written by `save`; `FixedPoint.load` explains `objective`.
+
+        Raises
+        ------
+        ValueError
+            If the file is no branch that `save` wrote, or is damaged.
+        """
         solutions, header = storage.load(path, "Branch", FixedPoint, objective, several=True)
         with naming(f"{path} does not hold a saved Branch"):
             direction = check_choice(header.get("direction"), "direction", ("down", "up"))

@@ -8,7 +8,7 @@ depend on the temperatures at which it is computed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -17,6 +17,7 @@ from scipy.interpolate import KroghInterpolator
 from scipy.optimize import brentq
 
 from .._utils import deadline
+from .._utils.arrays import FloatArray
 from .._utils.lost import LostError
 from ..latent.sites import Sites
 from ..latent.tiling import Tiling
@@ -129,10 +130,10 @@ class Continuation:
         its error is not estimated. Raises `TimeUp` if the deadline passes before the solution has converged, and
         `LostError` if the cluster with the data is lost.
         """
-        problem, options = self.problem_at(beta), replace(self.options, split=split)
+        problem, options = self.problem_at(beta), self.options.varied(split=split)
         if rough is not None:
             resolved = min(1.0, problem.framed.stiffness**-0.5 / problem.data.radius)
-            options = replace(options, rough=True, tol=rough * resolved)
+            options = options.varied(rough=True, tol=rough * resolved)
         solution, sites, condition = iterate(problem, self.tiling, sites, options, predicted)
         if solution.status is Status.INTERRUPTED:
             raise KeyboardInterrupt
@@ -144,7 +145,7 @@ class Continuation:
 
     def unfinished(self, beta: float, sites: Sites) -> FixedPoint:
         """What there is at a temperature when the time is up: the point after one map from given sites."""
-        options = replace(self.options, max_maps=1, split=False)
+        options = self.options.varied(max_maps=1, split=False)
         with deadline.finishing():
             solution, *_ = iterate(self.problem_at(beta), self.tiling, sites, options)
         return replace(solution, status=Status.BUDGET_USED)
@@ -180,6 +181,24 @@ class Continuation:
         if self.options.free:
             log_masses = normalised(sites.log_masses + length * along.log_marginal[number])
             predicted = predicted.with_masses(np.exp(log_masses))
+        return predicted
+
+    def extrapolated(self, path: Sequence[State], log_beta: float) -> Sites | None:
+        """The sites on the polynomial through a path of states; None for a single site, which stays at the mean."""
+        sites, objective = path[-1].sites, self.problem.framed  # coordinates are the same at every beta
+        if len(sites) == 1:
+            return None
+        places = np.array([state.log_beta for state in path])
+        apart = places[:, None] - places + np.diag(np.full(len(places), np.inf))
+        weights = [np.prod(np.delete((log_beta - places) / row, n)) for n, row in enumerate(apart)]  # of Lagrange
+
+        def at(values: list[FloatArray]) -> FloatArray:
+            return np.asarray(np.tensordot(weights, values, axes=1))
+
+        found = at([objective.coordinates(state.sites.decoder) for state in path])
+        predicted = replace(sites, decoder=objective.reconstructions(found))
+        if self.options.free:
+            predicted = predicted.with_masses(np.exp(normalised(at([state.sites.log_masses for state in path]))))
         return predicted
 
     def cool(self, state: State, beta: float) -> Iterator[Split | State]:

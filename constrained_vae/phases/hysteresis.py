@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +16,9 @@ _LOCAL = 1e-4  # relative width up to which the expansion (T13) decides the kind
 _CLOSE = 1e-2  # such parts explain at most this share of the variance of their site along the unstable axis
 _EXTRAPOLATED = 4  # number of states from which the loss of a mass is extrapolated
 _EQUAL = 1e-9  # relative difference of free energies that is nothing at the resolution
+_GROWTH = 4  # factor of a step after one that has succeeded
+_APPROACH = 0.9  # share of the distance to the end, as the branch predicts it, of the longest step
+_SMOOTH = 3  # states from which the branch is extrapolated
 _MAX_STEP = 0.2  # longest relative step of heating
 _MAX_RATIO = 100.0  # a branch that exists at this multiple of its transition counts as endless
 _LOST = 1e-10  # mass of a part that is gone: far less than it has at one resolution below its end
@@ -43,7 +46,7 @@ class Hysteresis(NamedTuple):
 
 
 class _Pair(NamedTuple):
-    """The split and the unsplit branch at one temperature."""
+    """The split and the unsplit branch at one temperature, or the unsplit one at a colder temperature."""
 
     split: State
     whole: State
@@ -54,7 +57,11 @@ class _Pair(NamedTuple):
 
     @property
     def apart(self) -> bool:
-        """Whether the split branch still has more reconstructions; a part that has lost its mass is none."""
+        """Whether the split branch still has more reconstructions; a part that has lost its mass is none.
+
+        Where it has more than the unsplit branch has at a colder temperature, it also has more than at its own: tiles
+        of the unsplit branch are held together, so that its reconstructions become fewer on heating, if anything.
+        """
         return len(self.split.sites.with_mass(_LOST)) > len(self.whole.sites.with_mass(_LOST))
 
     @property
@@ -64,13 +71,27 @@ class _Pair(NamedTuple):
 
     @property
     def excess(self) -> float:
-        """F of the split branch minus F of the unsplit branch, in nats."""
+        """F of the split branch minus F of the unsplit branch at the same temperature, in nats."""
         return self.split.solution.free_energy - self.whole.solution.free_energy
 
-    def heated(self, branch: Continuation, beta: float) -> _Pair:
-        """Both branches at another temperature; tiles of an unstable site may change hands, as in a sweep."""
-        whole = self.whole if beta < self.whole.beta else branch.step(self.whole, beta)
-        return _Pair(branch.step(self.split, beta, split=True), whole)
+    def heated(self, branch: Continuation, beta: float, path: Sequence[State] = ()) -> _Pair:
+        """The split branch at another temperature; tiles of an unstable site may change hands, as in a sweep.
+
+        It starts from the extrapolation of a path of states that ends there, if there are several. The unsplit branch
+        follows if masses are free, which may vanish, or if it takes its reconstructions to tell whether both are apart.
+        """
+        predicted = branch.extrapolated(path, float(np.log(beta))) if len(path) > 1 else None
+        if predicted is None:
+            split = branch.step(self.split, beta, split=True)
+        else:
+            split = branch.solve(beta, self.split.sites, predicted, split=True)
+        pair = _Pair(split, self.whole)
+        return pair if pair.apart and not branch.options.free else pair.level(branch)
+
+    def level(self, branch: Continuation, whole: State | None = None) -> _Pair:
+        """Both branches at the temperature of the split one, unless it is colder; the other starts from `whole`."""
+        whole = whole or self.whole
+        return _Pair(self.split, whole if self.beta <= whole.beta else branch.step(whole, self.beta))
 
 
 def hysteresis(branch: Continuation, split: Split, predicted: str | None, width: float) -> Hysteresis:
@@ -133,21 +154,78 @@ def _followed(branch: Continuation, start: _Pair, beta: float) -> tuple[list[_Pa
     """
     pairs, step, found = [start], beta * (1 + RESOLUTION) / start.beta - 1, True
     endless = branch.problem.framed.quadratic is None  # under a squared error the data have one centre if they are hot
+    smooth, failed = [start.split], np.inf  # states since tiles last changed hands, and where a step failed
     while step >= RESOLUTION:
         last = pairs[-1]
         if endless and last.beta > _MAX_RATIO * beta:
             return pairs, np.inf
-        heated = last.heated(branch, last.beta * (1 + step))
+        heated = last.heated(branch, last.beta * (1 + step), smooth)
         found = heated.usable
         exchanged = not branch.options.free and _shares(heated) != _shares(last)
         if found and heated.apart and not (exchanged and step > _EXCHANGE_STEP):
             pairs.append(heated)
-            step = min(2 * step, _MAX_STEP)
+            same = np.array_equal(heated.split.sites.index, last.split.sites.index)
+            smooth = [*smooth[1 - _SMOOTH :], heated.split] if same else [heated.split]
+            step = min((2 if branch.options.free else _GROWTH) * step, _MAX_STEP)
+            failed = np.inf if exchanged or heated.beta >= failed else failed
         else:
+            failed = heated.beta
             step /= 4
+        if not branch.options.free:
+            step = _cautious(smooth, step, failed)
     if not found:
         return pairs, _loss_of_mass(pairs) if branch.options.free else np.nan
     return pairs, max(pairs[-1].beta, beta)
+
+
+def _cautious(states: list[State], step: float, failed: float) -> float:
+    """A step that ends short of where the smooth branch is about to end, as its last states tell it.
+
+    Parts become unstable where the growth, nearly a straight line in log beta, is zero; the step that passes this place
+    is short enough for tiles to change hands. Where a step has failed nearer than a predicted end, the end is sought
+    below that.
+    """
+    gap = failed / states[-1].beta - 1
+    unstable, fold = _to_instability(states), _to_fold(states)
+    if unstable < fold and 2 * unstable < _EXCHANGE_STEP:
+        return min(step, _EXCHANGE_STEP)
+    nearest = min(unstable, fold)
+    if nearest < gap:
+        return min(step, max(_APPROACH * nearest, 2 * RESOLUTION))
+    return step if step < gap else gap / 2
+
+
+def _to_instability(states: list[State]) -> float:
+    """Distance in log beta to where the growth is zero, from up to three states; infinite if it does not rise."""
+    growth = np.array([state.growth for state in states[-3:]])
+    if len(growth) < 2 or not growth[-1] > growth[-2] > -np.inf:
+        return np.inf
+    places = np.array([state.log_beta for state in states[-3:]]) - states[-1].log_beta
+    straight = max(float(growth[-1] * places[-2] / (growth[-1] - growth[-2])), 0.0)
+    if len(growth) == 3 and growth[1] > growth[0] > -np.inf:
+        curved = float(KroghInterpolator(growth, places)(0.0))
+        if straight / 2 < curved < 2 * straight:
+            return curved
+    return straight
+
+
+def _to_fold(states: list[State]) -> float:
+    """Distance in log beta to a fold, from three states; infinite if they show none ahead.
+
+    Near a fold the reconstructions are psi* - c sqrt(log beta* - log beta). So their mean velocities between the states
+    are as 1 / (sqrt(d_1) + sqrt(d_2)) to 1 / (sqrt(d_2) + sqrt(d_3)), where d_i are the distances of the states.
+    """
+    if len(states) < 3:
+        return np.inf
+    first, middle, last = states[-3:]
+    a, b = last.log_beta - first.log_beta, last.log_beta - middle.log_beta
+    early = float(np.linalg.norm(middle.sites.decoder - first.sites.decoder)) / (a - b)
+    late = float(np.linalg.norm(last.sites.decoder - middle.sites.decoder)) / b
+
+    def excess(d: float) -> float:
+        return early * (np.sqrt(a + d) + np.sqrt(b + d)) - late * (np.sqrt(b + d) + np.sqrt(d))
+
+    return float(brentq(excess, 0.0, 1.0)) if excess(0.0) > 0 > excess(1.0) else np.inf
 
 
 def _loss_of_mass(pairs: list[_Pair]) -> float:
@@ -174,14 +252,21 @@ def _crossing(branch: Continuation, pairs: list[_Pair], end: float) -> float:
 
     A free mass that vanishes at the end leaves a difference of F of second order in the distance to it.
     """
-    for low, high in pairwise(pairs):
+    low = pairs[0]
+    for pair in pairs[1:]:
+        high = pair.level(branch, low.whole)
         if low.excess < 0 <= high.excess:
-            known = {float(np.log(pair.beta)): pair.excess for pair in (low, high)}
+            return _between(branch, low, high)
+        low = high
+    return end if 0 < -low.excess <= _EQUAL * (1 + abs(low.whole.solution.free_energy)) else np.nan
 
-            def excess(log_beta: float, low: _Pair = low, known: dict[float, float] = known) -> float:
-                there = known.get(log_beta)
-                return low.heated(branch, float(np.exp(log_beta))).excess if there is None else there
 
-            return float(np.exp(brentq(excess, *known, xtol=1e-10)))
-    last = pairs[-1]
-    return end if 0 < -last.excess <= _EQUAL * (1 + abs(last.whole.solution.free_energy)) else np.nan
+def _between(branch: Continuation, low: _Pair, high: _Pair) -> float:
+    """Where the free energies are equal between two pairs of which one has an excess below zero."""
+    known = {float(np.log(pair.beta)): pair.excess for pair in (low, high)}
+
+    def excess(log_beta: float) -> float:
+        there = known.get(log_beta)
+        return low.heated(branch, float(np.exp(log_beta))).level(branch).excess if there is None else there
+
+    return float(np.exp(brentq(excess, *known, xtol=1e-10)))

@@ -189,7 +189,12 @@ class Jacobian:
         """J times a displacement of the sites (k, D), in units of x, and of their log masses (k,), zero by default.
 
         Returns the displacement of the next reconstructions, in units of x, and of the log marginal posterior, which is
-        the next log mass if masses are free. Raises ValueError for displacements of another shape.
+        the next log mass if masses are free.
+
+        Raises
+        ------
+        ValueError
+            If a displacement has another shape, or numbers too large for float64.
         """
         k, dim = self.psi.shape
         u = check_moderate(check_array(decoder, "decoder", (k, dim)), "decoder")
@@ -203,7 +208,13 @@ class Jacobian:
         return LinearOperator(self.shape, matvec=self._matvec, rmatvec=self._matvec, dtype=np.float64)
 
     def dense(self) -> FloatArray:
-        """The symmetrised form as an (n, n) array; raises TooLargeError above 2^26 entries."""
+        """The symmetrised form as an (n, n) array; raises TooLargeError above 2^26 entries.
+
+        Raises
+        ------
+        TooLargeError
+            If the matrix would be too large; `eigenpairs` needs none.
+        """
         n, _ = self.shape
         if n * n > memory.LARGEST // 2:
             raise TooLargeError(
@@ -220,6 +231,11 @@ class Jacobian:
         eigenvalue is below 1 (T8). This eigenvalue is the contraction factor of the plain map with coincident tiles
         tied (T10). The sign of an eigenvector makes its largest symmetrised component positive. Lanczos starts from a
         fixed vector.
+
+        Raises
+        ------
+        ValueError
+            If `count` is no whole number of at least 1.
         """
         values, vectors = self._leading(min(check_count(count, "count"), self.shape[0]))
         vectors = vectors * np.where(vectors[np.abs(vectors).argmax(axis=0), np.arange(len(values))] < 0, -1.0, 1.0)

@@ -246,7 +246,7 @@ def suggest(
     backend : {"auto", "numba", "cupy", "reference"}
         Backend that computes.
     seed : int
-        As for `sweep`; of no effect, since cooling begins at the mean of the data.
+        Of no effect, since cooling begins at the mean of the data.
     progress : bool
         Show a progress bar.
     on_failure : {"warn", "raise", "return"}

@@ -213,6 +213,11 @@ def match_peaks(peaks: Sequence[Peak], found: Sequence[Transition]) -> npt.NDArr
     (n, 2) array of int
         Numbers of the peak and of the transition, hottest first; -1 for a peak or a transition without a match.
 
+    Raises
+    ------
+    ValueError
+        If `peaks` or `found` is no sequence of such results.
+
     Examples
     --------
     >>> import constrained_vae as cv

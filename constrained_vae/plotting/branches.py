@@ -55,6 +55,16 @@ def phases(branch: Branch, critical: Any = None, ax: Axes | None = None) -> Axes
     ax : Axes, optional
         Axes to draw on; new Axes by default.
 
+    Returns
+    -------
+    Axes
+        The one that was given, or a new one.
+
+    Raises
+    ------
+    ValueError
+        If `branch` is not a Branch or is empty, or a temperature is not positive.
+
     Examples
     --------
     >>> from constrained_vae import sweep
@@ -90,6 +100,11 @@ def staircase(found: Sequence[Transition], ax: Axes | None = None) -> Axes:
         Result of `transitions`. Grey lines mark the temperatures; the hysteresis of first-order transitions is shaded.
     ax : Axes, optional
         Axes to draw on; new Axes by default.
+
+    Returns
+    -------
+    Axes
+        The one that was given, or a new one.
 
     Raises
     ------
@@ -141,6 +156,16 @@ def distortion(
     ax : Axes, optional
         Axes to draw on; new Axes by default.
 
+    Returns
+    -------
+    Axes
+        The one that was given, or a new one.
+
+    Raises
+    ------
+    ValueError
+        If there is not one value per temperature, or a temperature is not positive.
+
     Examples
     --------
     >>> distortion(np.array([0.5, 1.0, 2.0]), np.array([0.1, 1.0, 1.0]), critical=[1.0]).get_xscale()
@@ -167,6 +192,16 @@ def suggestions(found: Suggestions, ax: Axes | None = None) -> Axes:
         Result of `suggest`. A dot marks the suggested temperature of every plateau.
     ax : Axes, optional
         Axes to draw on; new Axes by default.
+
+    Returns
+    -------
+    Axes
+        The one that was given, or a new one.
+
+    Raises
+    ------
+    ValueError
+        If `found` does not come from `suggest`.
 
     Examples
     --------
@@ -209,6 +244,16 @@ def second_derivative(
         Exact critical temperatures, drawn as grey lines.
     ax : Axes, optional
         Axes to draw on; new Axes by default.
+
+    Returns
+    -------
+    Axes
+        The one that was given, or a new one.
+
+    Raises
+    ------
+    ValueError
+        If there is not one value per temperature, or a temperature is not positive.
 
     Examples
     --------
@@ -256,6 +301,16 @@ def bifurcation(
     ax : Axes, optional
         Axes to draw on; new Axes by default.
 
+    Returns
+    -------
+    Axes
+        The one that was given, or a new one.
+
+    Raises
+    ------
+    ValueError
+        If the points do not have shape (n, 2), or a temperature is not positive.
+
     Examples
     --------
     >>> bifurcation(np.array([[0.5, -0.96], [1.0, 0.0]]), np.array([[0.5, 0.0], [1.0, 0.0]])).get_xscale()
@@ -291,6 +346,16 @@ def split_condition(
         Critical temperatures, drawn as grey lines.
     ax : Axes, optional
         Axes to draw on; new Axes by default.
+
+    Returns
+    -------
+    Axes
+        The one that was given, or a new one.
+
+    Raises
+    ------
+    ValueError
+        If the points do not have shape (n, 2), or the branch is empty.
 
     Examples
     --------
@@ -351,6 +416,16 @@ def hysteresis(
         Computed temperature at which the heating branch ends, drawn as a triangle on the axis unless it is infinite.
     ax : Axes, optional
         Axes to draw on; new Axes by default.
+
+    Returns
+    -------
+    Axes
+        The one that was given, or a new one.
+
+    Raises
+    ------
+    ValueError
+        If the points do not have shape (n, 2), or a temperature is not positive.
 
     Examples
     --------

@@ -31,6 +31,16 @@ def images(
     ax : Axes, optional
         Axes to draw on; new Axes by default.
 
+    Returns
+    -------
+    Axes
+        The one that was given, or a new one.
+
+    Raises
+    ------
+    ValueError
+        If a row does not have as many numbers as an image has values, or `columns` is no whole number.
+
     Examples
     --------
     >>> import constrained_vae as cv

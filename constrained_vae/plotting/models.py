@@ -42,6 +42,16 @@ def training(run: Any, ax: Axes | None = None) -> Axes:
     ax : Axes, optional
         Axes to draw on; new Axes by default.
 
+    Returns
+    -------
+    Axes
+        The one that was given, or a new one.
+
+    Raises
+    ------
+    ValueError
+        If `run` is neither a run nor its history.
+
     Examples
     --------
     >>> from constrained_vae import RE, geco
@@ -84,6 +94,17 @@ def rate_distortion(
         Unit of the distortion, for the label of the axis; with a Bernoulli decoder it is nats.
     ax : Axes, optional
         Axes to draw on; new Axes by default.
+
+    Returns
+    -------
+    Axes
+        The one that was given, or a new one.
+
+    Raises
+    ------
+    ValueError
+        If `curve` is no curve, `models` is no dict of names and points (distortion, rate), or the unit is
+        unknown.
 
     Examples
     --------

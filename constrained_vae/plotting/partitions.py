@@ -35,6 +35,16 @@ def partitions(comparison: SpectralComparison, ax: Axes | None = None) -> Axes:
     ax : Axes, optional
         Axes to draw on; new Axes by default.
 
+    Returns
+    -------
+    Axes
+        The one that was given, or a new one.
+
+    Raises
+    ------
+    ValueError
+        If `comparison` is something else, or `ax` no Axes.
+
     Examples
     --------
     >>> import constrained_vae as cv
@@ -86,6 +96,16 @@ def agreement(comparison: BranchComparison, ax: Axes | None = None) -> Axes:
         Result of `compare_spectral` for a branch.
     ax : Axes, optional
         Axes to draw on; new Axes by default.
+
+    Returns
+    -------
+    Axes
+        The one that was given, or a new one.
+
+    Raises
+    ------
+    ValueError
+        If `comparison` is something else, or `ax` no Axes.
 
     Examples
     --------

@@ -45,6 +45,16 @@ def flow(points: FloatArray, paths: FloatArray, fixed_points: FloatArray, ax: Ax
     ax : Axes, optional
         Axes to draw on; new Axes by default.
 
+    Returns
+    -------
+    Axes
+        The one that was given, or a new one.
+
+    Raises
+    ------
+    ValueError
+        If the points or the paths do not have these shapes.
+
     Examples
     --------
     >>> points = np.array([[0.0, 0.0], [2.0, 1.0]])
@@ -78,6 +88,16 @@ def reconstructions(solution: FixedPoint, ax: Axes | None = None) -> Axes:
         Solution of `solve`; the trajectories are recorded with `record=True`.
     ax : Axes, optional
         Axes to draw on; new Axes by default.
+
+    Returns
+    -------
+    Axes
+        The one that was given, or a new one.
+
+    Raises
+    ------
+    ValueError
+        If `solution` is not a FixedPoint.
 
     Examples
     --------
@@ -121,6 +141,18 @@ def principal_axes(x: FloatArray, weights: FloatArray | None = None, count: int 
         Weights of the data; uniform by default.
     count : int
         Number of axes.
+
+    Returns
+    -------
+    mean : (D,) array
+        Weighted mean.
+    axes : (count, D) array
+        Orthonormal rows, of the largest variance first.
+
+    Raises
+    ------
+    ValueError
+        If x is no finite (N, D) array, or `count` is no whole number from 1 to D.
 
     Examples
     --------

@@ -34,6 +34,11 @@ def merging_tree(tree: Branch | Lineages, critical: Iterable[float] = (), ax: Ax
     ax : Axes, optional
         Axes to draw on; new Axes by default.
 
+    Returns
+    -------
+    Axes
+        The one that was given, or a new one.
+
     Raises
     ------
     ValueError

@@ -301,7 +301,13 @@ class FixedPoint(PickledByFields):
         return np.concatenate([q for q, *_ in self._posteriors(problem)])
 
     def reconstruct(self, x: npt.ArrayLike | RowBlocks) -> FloatArray:
-        """Expected reconstructions E_q[psi | x] of new points, (n, D), in units of x."""
+        """Expected reconstructions E_q[psi | x] of new points, (n, D), in units of x.
+
+        Raises
+        ------
+        ValueError
+            If the points have another dimension, or are not finite.
+        """
         if is_lazy(x):
             decoder = self.decoder
             means: Any = per_row.per_row(self, x, per_row.reconstructed, decoder, columns=decoder.shape[1])
@@ -352,7 +358,13 @@ class FixedPoint(PickledByFields):
         return picture("reconstructions", self, ax)
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write the solution and its data to a .npz file; `FixedPoint.load` reads it."""
+        """Write the solution and its data to a .npz file; `FixedPoint.load` reads it.
+
+        Raises
+        ------
+        TooLargeError
+            If the solution does not fit into a file.
+        """
         arrays = {name: getattr(self, name) for name in ("x", "weights", "decoder", "marginal", "trajectory")}
         storage.save(path, "FixedPoint", [vars(self)], arrays)
 

@@ -121,9 +121,15 @@ class Convergence:
 
     def estimate(self, point: Point, history: list[Past]) -> float:
         """Estimated error from the history alone, residual / (1 - contraction factor) (T10)."""
-        if point.residual > 10 * self.floor or np.isnan(self.factor):  # ratios of smaller residuals are rounding
-            self.factor = contraction_factor(history, point.vectors[2], self.symmetric)
-        return max(point.residual, self.floor) / (1 - self.factor) if self.factor < 1 else np.inf
+        self.factor, error = self.measured(point, history, self.factor)
+        return error
+
+    def measured(self, point: Point, history: list[Past], known: float) -> tuple[float, float]:
+        """The contraction factor, and the estimated error that follows from it, if another one was known before."""
+        factor = known
+        if point.residual > 10 * self.floor or np.isnan(known):  # ratios of smaller residuals are rounding
+            factor = contraction_factor(history, point.vectors[2], self.symmetric)
+        return factor, max(point.residual, self.floor) / (1 - factor) if factor < 1 else np.inf
 
     def newton_step(
         self, point: Point, history: list[Past], evaluate: Callable[[Array], Point], whitened: bool

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -46,6 +47,8 @@ class SoftModes:
         Number of Hessians in a row that neither reduced the error tenfold nor lowered F.
     unknowns, last_error, spent : int, float, bool
         Number of unknowns and the error at the end of the method, and whether it ended at the accuracy of arithmetic.
+    quadratic : (Point, soft_modes.Quadratic) or None
+        The last Hessian, with its point.
     """
 
     began: int = 0
@@ -58,6 +61,7 @@ class SoftModes:
     unknowns: int = 0
     last_error: float = np.inf
     spent: bool = False
+    quadratic: tuple[Point, Any] | None = None
 
     def exhausted(self, free_energy: float, rounding: float, unknowns: int) -> bool:
         """Whether the method has ended at the same F, and not many unknowns have been tied since."""
@@ -155,7 +159,8 @@ class Iteration:
         """Make a point the current one, with the history that ends there."""
         self.point, self.error, self.condition, self.history = point, np.inf, None, history
         if self.recorder.reports:
-            self.recorder.accepted(point, self.sites.index, lambda: self.convergence.estimate(point, self.history))
+            measured, factor = self.convergence.measured, self.convergence.factor
+            self.recorder.accepted(point, self.sites.index, lambda: measured(point, history, factor)[1])
 
     # --- steps
 

@@ -116,6 +116,8 @@ def run(it: Iteration, predicted: Sites | None) -> Status:
             elif tol > it.convergence.tol:
                 tol = it.convergence.tol
             else:
+                if not it.options.rough:
+                    splits.complete(it)
                 break
     except Stopped as stop:
         return stop.status

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from .._utils.arrays import FloatArray
@@ -23,10 +24,11 @@ class Iterate:
         Free energy in nats. It never increases from one iterate to the next, apart from rounding.
     residual : float
         Root-mean-square step of the plain map, in units of x.
-    error_estimate : float
-        Estimated distance to the fixed point, in units of x; infinite as long as the contraction factor is unknown.
     decoder : (K, D) array
         Reconstructions.
+    error_estimate : float
+        Estimated distance to the fixed point, in units of x; infinite as long as the contraction factor is unknown. It
+        is computed when it is asked for, which takes longer than a map of a small problem.
 
     Examples
     --------
@@ -40,8 +42,13 @@ class Iterate:
     n_maps: int
     free_energy: float
     residual: float
-    error_estimate: float
     decoder: FloatArray
+    _error: Callable[[], float] = field(repr=False)
+
+    @cached_property
+    def error_estimate(self) -> float:
+        """Estimated distance to the fixed point, in units of x."""
+        return self._error()
 
 
 @dataclass(frozen=True)
@@ -70,3 +77,9 @@ class Options:
         for name, value in checked.items():
             object.__setattr__(self, name, value)
         check_callable(self.callback, "callback")
+
+    def varied(self, **values: Any) -> Options:
+        """The options with some other values, which are known to be good, so that nothing is checked again."""
+        found = object.__new__(Options)
+        found.__dict__.update(self.__dict__, **values)
+        return found

@@ -26,7 +26,7 @@ def take(it: Iteration, tol: float) -> tuple[int, Point | None]:
     """
     point, options, convergence = it.here, it.options, it.convergence
     most = min(_MOST, options.max_maps - it.recorder.n_maps, max(1, soft_modes.maps_until_due(it)))
-    if most < 1 or len(it.history) < 2 or not _possible(it):
+    if most < 1 or not it.history or not _possible(it):
         return 0, None
     data, objective = it.problem.data, it.problem.framed
     block = data.total(_itself)
@@ -52,7 +52,7 @@ def take(it: Iteration, tol: float) -> tuple[int, Point | None]:
     rejected = None if found.rejected is None else of(found.rejected)
     it.recorder.count(found.maps)
     if found.accepted:
-        plain += (False,) * found.accepted
+        plain += (len(plain) == 1,) + (False,) * (found.accepted - 1)
         it.reach(of(found.last), list(map(Past, found.u, found.r, plain, found.du, found.dr))[-MAX_PAST:])
         for residual in found.residuals[: found.accepted - (rejected is None)].tolist():
             convergence.closing(residual)

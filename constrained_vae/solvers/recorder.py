@@ -66,7 +66,8 @@ class Recorder:
         if options.record:
             self.trajectory.append(decoder)
         if options.callback:
-            iterate = Iterate(self.n_maps, point.free_energy, point.residual * scale, error() * scale, decoder)
+            residual = point.residual * scale
+            iterate = Iterate(self.n_maps, point.free_energy, residual, decoder, lambda: error() * scale)
             with np.errstate(**self._errors):
                 stop = asks_to_stop(options.callback, iterate)
             if stop:

@@ -17,7 +17,8 @@ from .._utils.arrays import Array, FloatArray
 from .._utils.blas import single_threaded
 from .._utils.device import to_host
 from ..results.status import Status
-from . import saddles
+from . import extended_precision, saddles
+from .acceleration import extended
 from .iteration import Iteration
 from .masses import growing
 from .point import Point
@@ -42,6 +43,9 @@ _RMS_ROUNDING = 0.25  # root-mean-square rounding of the residual, in units of `
 _NEARLY_AT_REST = 1e3  # in units of `Convergence.floor`: residual at which coincident sites with free masses are tied
 _FLAT = 1e-13  # curvatures up to this size are rounding: the mode is flat, and its coordinate arbitrary
 _FIRST_RADIUS = 0.1  # of the trust region, in units of the spread of the sites
+_MERGED = (0.5, 0.25, 0.1, 0.03)  # in units of the resolution stiffness^-1/2: distances of sites that may be one
+_SAME_HESSIAN = 0.01  # of the least curvature: length of a Newton step, in the metric, that hardly changes it
+_REFINEMENTS = 4  # Newton steps in extended precision
 
 
 def wait(it: Iteration) -> None:
@@ -186,10 +190,14 @@ def approach(it: Iteration, tol: float) -> Status | None:
     if same and not it.options.free:  # an exchange of free masses is flat only until coincident sites are tied
         it.error = it.soft.last_error
         return Status.CRITICAL
+    unchanged = False
     for _ in range(_MOST_HESSIANS):
-        quadratic, rounding = Quadratic.at(it), _ROUNDING * it.slack()
+        merge(it)
+        quadratic = _quadratic(it, unchanged)
+        rounding = _ROUNDING * it.slack()
         components = quadratic.along(it.here.vectors[1])
         error = quadratic.error(components, floor) / unit
+        unchanged = error * unit <= _SAME_HESSIAN * quadratic.values[0]
         it.soft.record(error, it.here.free_energy, rounding, len(components))
         spent = quadratic.gain(components, first) <= rounding
         flat = spent and quadratic.error(0 * components, floor) / unit > tol
@@ -206,6 +214,9 @@ def approach(it: Iteration, tol: float) -> Status | None:
         # The way down from a saddle may begin with falls of F below its rounding, which the other schemes follow.
         if quadratic.values[0] < -_FLAT and it.recorder.n_maps - it.soft.began < _SADDLE_MAPS:
             break
+        at_rest = it.here.residual <= it.convergence.floor
+        if tol < error < np.inf and at_rest and extended_precision.possible(it):
+            error = _refined(it, quadratic, tol, floor)
         it.error = it.soft.last_error = error
         if error <= tol and not growing(it):
             return Status.CONVERGED
@@ -213,6 +224,56 @@ def approach(it: Iteration, tol: float) -> Status | None:
         return Status.CRITICAL
     _wait(it, _patience(it))
     return None
+
+
+def _quadratic(it: Iteration, unchanged: bool) -> Quadratic:
+    """The quadratic here: the last one if it is of this point, or if neither the Hessian nor the sites have changed."""
+    known = it.soft.quadratic
+    if known is None or not (known[0] is it.here or (unchanged and len(known[1].root) == len(it.here.vectors[0]))):
+        known = it.soft.quadratic = it.here, Quadratic.at(it)
+    quadratic: Quadratic = known[1]
+    return quadratic
+
+
+def merge(it: Iteration) -> bool:
+    """Tie near sites of free mass if F does not rise; return whether it did.
+
+    A pair approaches a common site ever more slowly where that nearly meets its split condition (T9), since F is
+    quartic in the distance. Without the pair the Hessian has fewer unknowns.
+    """
+    tried = len(it.here.psi)
+    if it.options.free and it.options.split:
+        for distance in _MERGED:
+            merged = it.current_sites().merged(distance * it.problem.framed.stiffness**-0.5)
+            if len(merged) == len(it.here.psi):
+                break
+            if len(merged) != tried and it.move_to(merged, strictly=True):
+                return True
+            tried = len(merged)
+    return False
+
+
+def _refined(it: Iteration, quadratic: Quadratic, tol: float, floor: float) -> float:
+    """Newton steps from residuals in extended precision, as long as they help; the error after them."""
+    unit, move = np.sqrt(it.here.coordinates.stiffness), it.problem.data.to_device
+    least, best = np.inf, it.here
+    for left in reversed(range(_REFINEMENTS)):
+        components = quadratic.along(extended_precision.residual(it))
+        error = quadratic.error(components, floor * extended_precision.RATIO) / unit
+        if error >= least:
+            _reach(it, best)
+            break
+        slow, least, best = error > 0.5 * least, error, it.here
+        if error <= tol or slow or not left:
+            break
+        step = move(quadratic.displacement(components / quadratic.values))
+        _reach(it, it.evaluate_vector(it.here.vectors[0] + step))
+    it.soft.quadratic = it.here, quadratic
+    return float(least)
+
+
+def _reach(it: Iteration, point: Point) -> None:
+    it.reach(point, extended([], *point.vectors[:2], plain=False))
 
 
 def _spread(point: Point) -> float:

@@ -23,6 +23,7 @@ from ..objectives.decoder_update import readout_slopes
 from ..problems.posterior import Tiles, responsibilities
 from ..problems.problem import Problem
 from .coordinates import roots
+from .local_axes import local_axes
 
 _MAX_DENSE_DIM = 128  # dimensions up to which covariances are formed; above, Lanczos applies them without forming them
 _COVARIANCE_ENTRIES = 2**23  # entries of a batch of covariances
@@ -52,6 +53,10 @@ class SplitCondition:
         The axis as a unit eigenvector, in the coordinates of the objective.
     deviation : (D,) array
         One standard deviation of the site's data along the axis, in the coordinates of the objective.
+    of_all : bool
+        Whether `top` is that of all sites; else it is that of the sites that may split.
+    local : (k,), (k, D) arrays, or None
+        Eigenvalues and unit eigenvectors of all sites, where `local_axes` has them.
     """
 
     top: float
@@ -60,6 +65,8 @@ class SplitCondition:
     direction: FloatArray
     axis: FloatArray
     deviation: FloatArray
+    of_all: bool = True
+    local: tuple[FloatArray, FloatArray] | None = None
 
 
 def split_condition(
@@ -91,15 +98,20 @@ def split_condition(
     whitening = np.sqrt(curvature)  # eigenvalues of (lambda grad^2 f)^1/2 Cov (lambda grad^2 f)^1/2, diagonal (k, D)
     eligible = np.ones(len(psi), dtype=bool) if may_split is None else may_split
     dim = psi.shape[1]
-    find = _dense if dim <= _MAX_DENSE_DIM else _lanczos
-    arguments = problem, psi, log_masses, whitening, eligible, np.ones_like(eligible) if others else eligible
-    top, eigenvalue, site, axis = single_threaded(find, *arguments) if is_small(problem) else find(*arguments)
+    local = single_threaded(local_axes, problem, psi, log_masses)
+    if local is not None:
+        top, eigenvalue, site, axis = _largest(*local, eligible)
+    else:
+        find = _dense if dim <= _MAX_DENSE_DIM else _lanczos
+        arguments = problem, psi, log_masses, whitening, eligible, np.ones_like(eligible) if others else eligible
+        top, eigenvalue, site, axis = single_threaded(find, *arguments) if is_small(problem) else find(*arguments)
     # The sign of an eigenvector is arbitrary: its largest component is made positive, so that runs are reproducible.
     axis = axis * _sign(axis)
     settled = whitening[site] == 0
     direction = np.where(settled, 0.0, axis / np.where(settled, 1.0, whitening[site]))
     deviation = np.sqrt(max(eigenvalue, 0.0) / problem.framed.stiffness) * axis
-    return SplitCondition(top, eigenvalue, site, direction * np.sqrt(max(eigenvalue, 0.0)), axis, deviation)
+    length, of_all = np.sqrt(max(eigenvalue, 0.0)), others or local is not None or bool(eligible.all())
+    return SplitCondition(top, eigenvalue, site, direction * length, axis, deviation, of_all, local)
 
 
 def is_small(problem: Problem) -> bool:
@@ -112,29 +124,35 @@ def has_axes(problem: Problem) -> bool:
     return problem.bregman and problem.data.rows.dim <= _MAX_DENSE_DIM
 
 
-def split_axes(problem: Problem, psi: FloatArray, log_masses: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """The condition of every site of a Bregman energy in few dimensions, see `has_axes`, from one pass.
+def split_axes(
+    problem: Problem, psi: FloatArray, log_masses: FloatArray, some: npt.NDArray[np.intp] | None = None
+) -> tuple[FloatArray, FloatArray]:
+    """The condition of every site, or of some, of a Bregman energy in few dimensions, see `has_axes`, from one pass.
 
     Returns
     -------
-    (k,), (k, D) arrays
+    (k,), (k, D) arrays, or (g,), (g, D) for g sites
         Largest eigenvalue of each site, and one standard deviation of its data along the axis, in the coordinates of
         the objective.
     """
     curvature = problem.framed.curvature(psi)
     assert curvature is not None  # Bregman energies only
-    k, dim = psi.shape
-    group, whitening = max(1, _COVARIANCE_ENTRIES // dim**2), np.sqrt(curvature)
-    top, deviations = np.zeros(k), np.zeros((k, dim))
-    for start in range(0, k, group):
-        part = np.arange(start, min(start + group, k))
+    whitening, sites = np.sqrt(curvature), np.arange(len(psi)) if some is None else some
+    top, axes = np.zeros(len(sites)), np.zeros((len(sites), psi.shape[1]))
+    group = max(1, _COVARIANCE_ENTRIES // psi.shape[1] ** 2)
+    for start in range(0, len(sites), group):
+        part, found = sites[start : start + group], slice(start, start + group)
         white = whitening[part]
         matrices = white[:, :, None] * _covariances(problem, psi, log_masses, part) * white[:, None, :]
         values, vectors = single_threaded(np.linalg.eigh, matrices)
-        top[part] = values[:, -1].clip(0)
-        signed = np.array([_sign(axis) * axis for axis in vectors[:, :, -1]])
-        deviations[part] = np.sqrt(top[part] / problem.framed.stiffness)[:, None] * signed
-    return top, deviations
+        top[found], axes[found] = values[:, -1].clip(0), vectors[:, :, -1]
+    return top, deviations(problem, top, axes)
+
+
+def deviations(problem: Problem, top: FloatArray, axes: FloatArray) -> FloatArray:
+    """One standard deviation of the data of sites along axes (g, D) with eigenvalues (g,), in the coordinates."""
+    signed = np.array([_sign(axis) * axis for axis in axes])
+    return np.sqrt(top / problem.framed.stiffness)[:, None] * signed
 
 
 def _sign(axis: FloatArray) -> float:
@@ -181,6 +199,13 @@ def _slope_covariances(block: Block, tiles: Tiles, some: Array, slopes: Array, m
 _Found = tuple[float, float, int, FloatArray]
 
 
+def _largest(top: FloatArray, axes: FloatArray, eligible: npt.NDArray[np.bool_]) -> _Found:
+    """The largest of the eigenvalues of all sites, and the eligible site that has the largest one."""
+    among = np.where(eligible, top, 0.0)
+    site = int(among.argmax())
+    return float(top.max()), float(among[site]), site, axes[site]
+
+
 def _dense(
     problem: Problem,
     psi: FloatArray,
@@ -198,9 +223,7 @@ def _dense(
         white = whitening[some]
         matrices = white[:, :, None] * _covariances(problem, psi, log_masses, some) * white[:, None, :]
         single_threaded(_decompose, matrices, some, eligible, top, axes)
-    among = np.where(eligible, top, 0.0)
-    site = int(among.argmax())
-    return float(top.max()), float(among[site]), site, axes[site]
+    return _largest(top, axes, eligible)
 
 
 def _decompose(
@@ -235,12 +258,30 @@ def _covariances(problem: Problem, psi: FloatArray, log_masses: FloatArray, some
 
     Differences from psi_a are squared, so that a narrow site far from the origin loses no digits.
     """
-    sums = to_host(problem.total(_deviation_moments, psi, log_masses, psi[some], some))
+    sums = _moments_of_few(problem, psi, log_masses, some)
+    if sums is None:
+        sums = to_host(problem.total(_deviation_moments, psi, log_masses, psi[some], some))
     mass = sums[:, -1:, -1:]
     sums = sums / np.where(mass > 0, mass, 1.0)
     shift = sums[:, -1, :-1]  # deviation of the mean from psi_a, zero at a fixed point
     covariances: FloatArray = sums[:, :-1, :-1] - shift[:, :, None] * shift[:, None, :]
     return covariances
+
+
+def _moments_of_few(
+    problem: Problem, psi: FloatArray, log_masses: FloatArray, some: npt.NDArray[np.intp]
+) -> FloatArray | None:
+    """What `_deviation_moments` gives, from compiled code; None unless the problem is a small squared distance."""
+    data, lam = problem.data, problem.framed.quadratic
+    moments = getattr(data.backend, "deviation_moments", None)
+    if moments is None or not lam or not data.backend.are_few(len(data), *psi.shape):
+        return None
+    block = data.resident
+    if block is None or block.phi is not block.x or block.phi.dtype != np.float64:
+        return None
+    deadline.check()
+    found: FloatArray = moments(block.phi, block.rho, psi, log_masses, lam, some)
+    return found
 
 
 def _deviation_moments(block: Block, tiles: Tiles, centres: Array, some: Array) -> Array:

@@ -30,6 +30,11 @@ def walk(solution: FixedPoint) -> LinearOperator:
     solution : FixedPoint
         A solution of any objective.
 
+    Returns
+    -------
+    scipy.sparse.linalg.LinearOperator
+        Of shape (N, N); the matrix is never made.
+
     Raises
     ------
     ValueError
@@ -72,6 +77,11 @@ def affinity(solution: FixedPoint) -> FloatArray:
     solution : FixedPoint
         A solution of any objective.
 
+    Returns
+    -------
+    (N, N) array
+        Symmetric, with entries of at least 0.
+
     Raises
     ------
     ValueError
@@ -109,6 +119,16 @@ def overlap_matrix(solution: FixedPoint) -> FloatArray:
     solution : FixedPoint
         A solution of any objective.
 
+    Returns
+    -------
+    (k, k) array
+        Rows that sum to 1, for k distinct reconstructions.
+
+    Raises
+    ------
+    ValueError
+        If `solution` is not a FixedPoint.
+
     Examples
     --------
     >>> from constrained_vae import solve
@@ -129,6 +149,16 @@ def spectrum(solution: FixedPoint) -> FloatArray:
     ----------
     solution : FixedPoint
         A solution of any objective.
+
+    Returns
+    -------
+    (k,) array
+        Eigenvalues from 1 down to 0.
+
+    Raises
+    ------
+    ValueError
+        If `solution` is not a FixedPoint.
 
     Examples
     --------
@@ -153,6 +183,16 @@ def eigengap(eigenvalues: FloatArray) -> int:
     eigenvalues : (n,) array
         In descending order.
 
+    Returns
+    -------
+    int
+        A number of clusters, at least 1.
+
+    Raises
+    ------
+    ValueError
+        If the eigenvalues are no vector of finite numbers.
+
     Examples
     --------
     >>> eigengap(np.array([1.0, 0.9, 0.2]))
@@ -170,6 +210,11 @@ def embedding(solution: FixedPoint, n_components: int | None = None) -> FloatArr
         A solution of any objective.
     n_components : int, optional
         Number n of eigenvectors; by default the number of clusters by the eigengap.
+
+    Returns
+    -------
+    (N, n) array
+        A column per eigenvector.
 
     Raises
     ------

@@ -29,6 +29,22 @@ class NaiveBranch:
         E||x - psi||^2, in squared units of x, and F, in nats.
     converged : (n,) bool array
         Whether the last step of the map was below the tolerance.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> halves = np.full((2, 2), 0.5)
+    >>> branch = NaiveBranch(
+    ...     betas=np.array([2.0, 0.5]),
+    ...     decoder=np.array([[[0.0], [0.0]], [[-1.0], [1.0]]]),
+    ...     marginal=halves,
+    ...     masses=halves,
+    ...     distortion=np.array([1.0, 0.0]),
+    ...     free_energy=np.zeros(2),
+    ...     converged=np.ones(2, dtype=bool),
+    ... )
+    >>> branch.n_distinct()
+    array([1, 2])
     """
 
     betas: npt.NDArray[np.float64]

@@ -714,8 +714,14 @@ def test_grids():
     assert all(a < b for a, b in itertools.pairwise(commands.beta_grid("1e-3:1e3:50")))
 
 
-def test_the_commands_of_the_guide_are_understood():
-    text = (ROOT / "docs" / "guide.md").read_text()
-    lines = [line for line in text.splitlines() if line.startswith("constrained-vae ")]
-    commands = {cli._parser().parse_args(shlex.split(line, comments=True)[1:]).command for line in lines}
-    assert commands == {*COMMANDS, "train", "estimate", "suggest", "explore", "certify", "verify"}
+def test_the_commands_of_all_pages_are_understood():
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    commands = {page.name: set() for page in pages}
+    for page in pages:
+        for line in page.read_text(encoding="utf-8").splitlines():
+            if line.startswith("constrained-vae "):
+                given = cli._parser().parse_args(shlex.split(line, comments=True)[1:])
+                commands[page.name].add(given.command)
+    assert commands["README.md"]
+    assert commands["quickstart.md"]
+    assert commands["guide.md"] == {*COMMANDS, "train", "estimate", "suggest", "explore", "certify", "verify"}

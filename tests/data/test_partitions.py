@@ -1,5 +1,7 @@
 """Dask arrays as data: the same sums and solutions as in memory, and what cannot be data is told in one line."""
 
+import threading
+
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -76,10 +78,10 @@ KINDS = {
 
 
 @st.composite
-def cases(draw):
+def cases(draw, kinds=tuple(KINDS)):
     """Data with a random chunking; chunks of no rows among them."""
     lengths = draw(st.lists(st.integers(0, 9), min_size=1, max_size=8).filter(lambda found: sum(found) >= 4))
-    kind = draw(st.sampled_from(sorted(KINDS)))
+    kind = draw(st.sampled_from(kinds))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     x = KINDS[kind][1](rng.standard_normal((sum(lengths), draw(st.integers(1, 3)))) * 2)
     weights = rng.dirichlet(np.ones(len(x))) if draw(st.booleans()) else None
@@ -105,16 +107,19 @@ def test_sums_over_random_chunks_are_those_in_memory(case, dtype, backend):
         assert np.allclose(getattr(one, name), getattr(other, name), rtol=bound, atol=bound)
 
 
-@settings(max_examples=6)
-@given(cases())
-def test_solutions_of_random_chunks_are_those_in_memory(case):
-    x, lengths, objective, weights = case
-    arguments = {"n_tiles": 3, "weights": weights, "on_failure": "return", "start": x[:3]}
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@settings(max_examples=4)
+@given(st.data())
+def test_solutions_of_random_chunks_are_those_in_memory(kind, dtype, data):
+    x, lengths, objective, weights = data.draw(cases([kind]))
+    arguments = {"n_tiles": 3, "weights": weights, "on_failure": "return", "start": x[:3], "dtype": dtype}
     one = cv.solve(x, objective, **arguments)
     other = cv.solve(chunked(x, lengths), objective, **arguments)
     if one.converged and other.converged:
-        bound = 1e-8 + 10 * (one.error_estimate + other.error_estimate) / one.frame.scale
-        assert other.free_energy == pytest.approx(one.free_energy, rel=1e-9, abs=1e-9)
+        rounding = 1e-9 if dtype is np.float64 else 1e-5
+        bound = 10 * (rounding + (one.error_estimate + other.error_estimate) / one.frame.scale)
+        assert other.free_energy == pytest.approx(one.free_energy, rel=rounding, abs=rounding)
         assert np.abs(one.decoder - other.decoder).max() <= bound * max(1.0, one.frame.scale)
 
 
@@ -168,6 +173,35 @@ def test_blocks_without_room_are_read_again_in_every_pass(rng, monkeypatch):
     assert few <= 4  # once
     assert len(reads) >= 4 * again.n_maps
     assert np.array_equal(kept.decoder, again.decoder)
+
+
+def test_a_run_reads_one_block_ahead(rng):
+    """In another thread, and never more than one; what reading raises is raised when the block is due."""
+    data, reads = rng.standard_normal((5, 30, 3)), []
+
+    def load(n):
+        def read():
+            reads.append((n, threading.current_thread() is threading.main_thread()))
+            if n == broken:
+                raise OSError("the disk is gone")
+            return data[n]
+
+        return read
+
+    leaves = [runs.Leaf(n, 30 * n, (30, 3), load(n)) for n in range(5)]
+    for ahead in (False, True):
+        broken, reads[:] = None, []
+        found = runs.Run(leaves, 0.0, ahead)._blocks()
+        for n, (leaf, x) in enumerate(found):
+            assert leaf is leaves[n]
+            assert np.array_equal(x, data[n])
+            assert n + 1 <= len(reads) <= n + 1 + ahead
+        assert reads == [(n, not ahead) for n in range(5)]
+        broken = 3
+        found = runs.Run(leaves, 0.0, ahead)._blocks()
+        assert [next(found)[0].number for _ in range(3)] == [0, 1, 2]
+        with pytest.raises(OSError, match="the disk is gone"):
+            next(found)
 
 
 def test_results_of_a_block_are_no_views_that_keep_it(rng):
@@ -355,6 +389,13 @@ def test_the_reference_and_the_kernel_agree(rng):
     psi, log_masses = rng.standard_normal((3, 2)), np.log(np.full(3, 1 / 3))
     sums = [problem.expectations(psi, log_masses).sums for problem in found]
     assert sums[0] == pytest.approx(sums[1], rel=1e-12)
+
+
+def test_graphs_of_another_dask_are_refused_in_one_line(rng, monkeypatch):
+    monkeypatch.delattr("dask._task_spec.convert_legacy_graph")
+    with pytest.raises(ImportError, match="are not known: pip install 'dask>=2025") as error:
+        cv.solve(chunked(rng.standard_normal((60, 2)), (30, 30)), beta=1.0, n_tiles=2)
+    assert "\n" not in str(error.value)
 
 
 # --- a cluster that is lost -------------------------------------------------------------------------------------------

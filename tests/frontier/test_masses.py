@@ -56,3 +56,15 @@ def test_a_general_optimiser_finds_no_better_masses():
     found = min(minimize(F, np.random.default_rng(seed).normal(size=8), tol=1e-12).fun for seed in range(5))
     assert -rho @ np.log(G @ masses) == pytest.approx(found, abs=1e-8)
     assert -rho @ np.log(G @ masses) <= found + 1e-9
+
+
+def test_blocks_of_rows_give_the_same_masses(monkeypatch):
+    """Also where they are not kept, and where a light reconstruction is left out."""
+    energies, rho = problem(40, 30.0)
+    energies = np.concatenate([energies, energies[:, :1] + 1e-3], axis=1)
+    start = np.where(np.arange(41) == 20, 1.0, 0.0)
+    whole = best_masses(energies, rho, start, 1e-10)
+    cuts = np.array_split(energies, 7)
+    np.testing.assert_allclose(best_masses(lambda: iter(cuts), rho, start, 1e-10), whole, rtol=1e-6, atol=1e-12)
+    monkeypatch.setattr("constrained_vae.frontier.masses._KEPT", 1)
+    np.testing.assert_allclose(best_masses(lambda: iter(cuts), rho, start, 1e-10), whole, rtol=1e-6, atol=1e-12)

@@ -20,7 +20,7 @@ LABELS = np.array([0.0, 0.0, 1.0, 1.0, 1.0, 0.0])
 
 # Results, and second names of functions; no user calls them. Everything else must be in `public_calls`.
 RESULTS = """Blur Branch BranchComparison Certificate CertifiedFixedPoint ConstrainedFixedPoint Effort
-Eigenpairs Estimate Excess Expectations report spectral.compare_spectral spectral.first_split equations.bits
+Eigenpairs Estimate Excess ExcessParts Expectations report spectral.compare_spectral spectral.first_split equations.bits
 Explorer Plateau Suggestions Transitions
 FirstSplit FixedPoint Iterate Jacobian KMeansBound NearestSplit Peak PopulationBounds RateDistortionCurve Report
 SpectralComparison SupportChange Tangent Transition diagnostics.Blur diagnostics.Report geco.Evaluation
@@ -281,6 +281,10 @@ def public_calls(folder):
             },
         ),
         "certify": (cv.certify, {"solution": solution, "time_limit": 2.0}),
+        "excess_parts": (
+            cv.excess_parts,
+            {"solution": solution, "encoder": None, "gap": 1e-3, "time_limit": 2.0},
+        ),
         "nearest_split": (cv.nearest_split, {"solution": solution}),
         "tangent": (cv.tangent, {"at": solution}),
         "match_peaks": (cv.match_peaks, {"peaks": list, "found": list}),

@@ -1,10 +1,15 @@
 """Where split branches end on heating and where free energies cross: closed forms, and a naive follower of branches."""
 
+from types import SimpleNamespace
+from unittest import mock
+
 import numpy as np
 import pytest
 from sklearn.datasets import load_iris
 
 import constrained_vae as cv
+from constrained_vae.phases import hysteresis
+from constrained_vae.phases.continuation import Continuation
 from constrained_vae.testing import naive_branch
 from tests.helpers.marks import slow
 
@@ -113,3 +118,54 @@ def test_tiles_change_hands_on_heating():
         lasts.append(betas[up.n_distinct > 1].max())
     assert max(lasts) <= t.heating_end * (1 + 3e-5)
     assert min(lasts) > 1.0115 * t.beta
+
+
+class _Known:
+    """A state with a growth and with reconstructions, as the steps of heating read it."""
+
+    def __init__(self, log_beta, growth, *decoder):
+        self.log_beta, self.beta, self.growth = log_beta, float(np.exp(log_beta)), growth
+        self.sites = SimpleNamespace(decoder=np.array([decoder]))
+
+
+@pytest.mark.parametrize("end", [0.5, 1e-3, 1e-6])
+def test_a_fold_is_predicted_from_three_states(end):
+    states = [_Known(-d, -np.inf, 3 - np.sqrt(d), 1 + 2 * np.sqrt(d)) for d in (3 * end, 2 * end, end)]
+    assert hysteresis._to_fold(states) == pytest.approx(end, rel=1e-6)
+    assert hysteresis._to_fold(states[1:]) == np.inf
+    straight = [_Known(place, -np.inf, place, 0.0) for place in (0.0, 0.1, 0.3)]
+    assert hysteresis._to_fold(straight) == np.inf
+    # The step ends short of the fold, unless a failed step says that the branch ends before it.
+    assert hysteresis._cautious(states, 1.0, np.inf) == pytest.approx(0.9 * end, rel=1e-5)
+    assert hysteresis._cautious(states, 1.0, (1 + end / 2) * states[-1].beta) == pytest.approx(end / 4)
+
+
+def test_the_place_of_an_instability_is_predicted_and_passed_in_a_step_in_which_tiles_may_change_hands():
+    def states(*places):
+        return [_Known(place, -2 * (1e-2 - place) + (1e-2 - place) ** 2, 0.0, place) for place in places]
+
+    assert hysteresis._to_instability(states(0.0)) == np.inf
+    assert hysteresis._to_instability(states(0.0, 2e-3)) == pytest.approx(8e-3, rel=1e-2)
+    assert hysteresis._to_instability(states(0.0, 2e-3, 5e-3)) == pytest.approx(5e-3, rel=1e-3)
+    assert hysteresis._to_instability(states(5e-3, 2e-3)) == np.inf  # it falls
+    assert hysteresis._cautious(states(0.0, 2e-3, 5e-3), 1.0, np.inf) == pytest.approx(0.9 * 5e-3, rel=1e-3)
+    near = states(0.0, 2e-3, 1e-2 - 3e-6)
+    assert hysteresis._cautious(near, 1.0, np.inf) == hysteresis._EXCHANGE_STEP
+    assert hysteresis._cautious(near, 1e-6, np.inf) == 1e-6
+
+
+def test_heating_takes_few_solutions():
+    """A third of those of steps that grow and shrink without a prediction."""
+    x = np.random.default_rng(0).exponential(size=(30, 1))
+    solutions = []
+    solve = Continuation.solve
+
+    def counted(self, beta, *args, **kwargs):
+        solutions.append(beta)
+        return solve(self, beta, *args, **kwargs)
+
+    with mock.patch.object(Continuation, "solve", counted):
+        (t,) = cv.transitions(x, n_tiles=64, limit=1)
+    above = [beta for beta in solutions if beta > t.beta * (1 + 1e-7)]
+    assert t.kind == "first-order"
+    assert len(above) <= 120
