@@ -41,6 +41,15 @@ def test_tolerances_and_roundings(rng):
     assert bernoulli.floor == pytest.approx(8 * EPS * radius, rel=1e-12)
 
 
+@pytest.mark.parametrize(("bregman", "energy"), [(True, 4.0), (False, 9.0)])
+def test_the_energy_of_the_data_is_lambda_or_that_of_their_mean_statistic(bregman, energy):
+    data = SimpleNamespace(dtype=np.float64, radius=2.0, mean_statistic=3.0)
+    framed = SimpleNamespace(quadratic=4.0, offset=lambda s: s**2)
+    found = Convergence(SimpleNamespace(data=data, framed=framed, bregman=bregman), 1e-9, True)
+    assert found.floor == pytest.approx(8 * EPS * (1 + 2.0 * np.sqrt(energy)) * 2.0)
+    assert found.noise == pytest.approx(16 * EPS * (1 + 4.0 * energy))
+
+
 def test_the_residual_of_an_inner_minimisation_raises_the_floor(rng):
     found = convergence(rng)
     least = found.floor
