@@ -158,9 +158,7 @@ def excess_parts(
             for start, mass in starts
         )
     if not optimum.converged:
-        text = (
-            f"the parts hold to a gap of {optimum.certificate.gap:.1e} nats, not {gap:g} as asked: raise time_limit"
-        )
+        text = f"the parts hold to a gap of {optimum.certificate.gap:.1e} nats, not {gap:g} as asked: raise time_limit"
         warnings.warn(text, NotConvergedWarning, stacklevel=2)
     few = min(few, weighed)
     least = min(optimum.free_energy, few)
