@@ -112,15 +112,15 @@ def excess_parts(
     ExcessParts
         The parts, in nats.
 
-    Warns
-    -----
-    NotConvergedWarning
-        If the gap of the optimum is not met in time.
-
     Raises
     ------
     ValueError
         For bad input, as a row of the encoder that does not sum to 1, or has mass on a tile of prior mass zero.
+
+    Warns
+    -----
+    NotConvergedWarning
+        If the gap of the optimum is not met in time.
 
     Examples
     --------
