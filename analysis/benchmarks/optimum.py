@@ -79,7 +79,8 @@ def points(args: argparse.Namespace) -> Iterator[tuple[str, FloatArray]]:
             file, _, name = args.points.rpartition(":")
             with np.load(file) as arrays:
                 x = arrays[name][:rows]
-            yield name, x.reshape(len(x), -1) / (255.0 if x.dtype == np.uint8 else 1.0)
+            label = f"{Path(file).stem} {name}"
+            yield label, x.reshape(len(x), -1) / (255.0 if x.dtype == np.uint8 else 1.0)
         for name in args.data or (() if args.points else ("digits",)):
             data = SETS[name]() if name in SETS else cv.datasets.load(name)
             yield name, data.x[:rows]
