@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -232,6 +233,16 @@ def test_the_example_of_the_guide_runs():
     assert found.returncode == 0, found.stderr
     assert "3 distinct" in found.stdout
     assert found.stdout.splitlines()[-1] == "[66667 66667 66666]"
+
+
+@pytest.mark.cluster
+def test_the_performance_report_of_the_guide_is_written(tmp_path, monkeypatch):
+    text = (Path(cv.__file__).parents[1] / "docs" / "guide.md").read_text()
+    (code,) = (block for block in re.findall(r"^```python\n(.*?)^```", text, re.M | re.S) if "performance" in block)
+    monkeypatch.chdir(tmp_path)
+    with cluster(2):
+        exec(code, {"cv": cv, "x": data()})
+    assert "Dask Performance Report" in (tmp_path / "report.html").read_text()
 
 
 @pytest.mark.cluster

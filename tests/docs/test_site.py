@@ -166,3 +166,16 @@ def test_the_table_of_sizes_is_that_of_the_measurement():
     page = (ROOT / "docs" / "choose.md").read_text(encoding="utf-8")
     assert sizes.table(measured["rows"]) in page
     assert measured["date"] in page
+
+
+def test_every_block_of_python_runs():
+    """Those without prompts are run by name, by the tests of these files."""
+    pages = [*(ROOT / "docs").glob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+    known = "".join((ROOT / "tests" / file).read_text() for file in ("docs/test_examples.py", "data/test_cluster.py"))
+    words = ("constrained_vae.image_models", "all_reduce", "More than one machine", "performance")
+    assert all(f'"{word}" in block' in known or f"### {word}" in known for word in words)
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        for found in re.finditer(r"^```(?:python|py|pycon)\n(.*?)^```", text, re.M | re.S):
+            section = text[: found.start()].rpartition("\n### ")[2].partition("\n")[0]
+            assert ">>>" in found[1] or any(word in found[1] or word == section for word in words), page.name
