@@ -11,6 +11,7 @@ import numpy as np
 from ..objectives.elbo import ELBO
 from ..problems.problem import Problem
 from .certificate import DataPasses
+from .hierarchy import means_of_groups
 from .proof import MOST_DIMENSIONS
 
 _MANY = 2**17  # points of which a coarse problem is made
@@ -34,9 +35,8 @@ def coarse(data: DataPasses, side: float) -> Problem | None:
     for column, count in zip(cells.T, counts, strict=True):
         key = key * int(count) + column.astype(np.int64)
     _, index = np.unique(key, return_inverse=True)
-    mass = np.bincount(index, data.rho)
-    if len(mass) * _SAVING > len(x):
+    if (int(index.max()) + 1) * _SAVING > len(x):
         return None
-    means = np.stack([np.bincount(index, data.rho * column) / mass for column in x.T], axis=1)
+    means, mass = means_of_groups(x, data.rho, index)
     backend = problem.data.backend.__name__.rpartition(".")[2]
     return Problem.make(problem.data.frame.outward(means), problem.objective, mass / mass.sum(), backend)

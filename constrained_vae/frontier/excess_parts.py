@@ -20,6 +20,7 @@ from ..results.fixed_point import FixedPoint
 from ..results.status import NotConvergedWarning
 from ..solvers.solve import solve
 from .certificate import DataPasses
+from .hierarchy import means_of_groups
 from .masses import best_masses
 from .optimum import CertifiedFixedPoint, global_solution
 
@@ -201,6 +202,4 @@ def _joined(optimum: CertifiedFixedPoint, count: int) -> tuple[FloatArray, Float
     """Means (n, D) and masses (n,) of at most so many groups of the reconstructions of the optimum."""
     psi, masses = optimum.decoder, optimum.tiling.masses
     group = fcluster(ward_tree(psi), count, "maxclust") - 1
-    total = np.bincount(group, masses).astype(np.float64)
-    mean = np.stack([np.bincount(group, masses * column) for column in psi.T], axis=1) / total[:, None]
-    return mean, total
+    return means_of_groups(psi, masses, group)

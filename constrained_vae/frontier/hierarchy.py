@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from .._utils.arrays import FloatArray
 from .._utils.ward import ward_tree
@@ -25,3 +26,12 @@ def group_means(points: FloatArray, weights: FloatArray) -> FloatArray:
             mass[j] = mass[a] + mass[b]
             nodes[j] = nodes[a] + mass[b] / mass[j] * (nodes[b] - nodes[a])
     return nodes[n:]
+
+
+def means_of_groups(
+    points: FloatArray, weights: FloatArray, group: npt.NDArray[np.intp]
+) -> tuple[FloatArray, FloatArray]:
+    """Weighted means (m, D) and weights (m,) of groups of points (n, D), which have the numbers `group` (n,)."""
+    total: FloatArray = np.bincount(group, weights).astype(np.float64, copy=False)
+    sums = np.stack([np.bincount(group, weights * column) for column in points.T], axis=1)
+    return sums / total[:, None], total

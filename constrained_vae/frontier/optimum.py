@@ -32,6 +32,7 @@ from ..solvers.solve import report_failure
 from .certificate import Certificate, DataPasses
 from .coarse import SIDES, coarse
 from .coverage import Coverage
+from .hierarchy import means_of_groups
 from .masses import best_masses
 from .span import Span, span_of
 
@@ -346,7 +347,6 @@ class _Search:
         group = coincident(psi, _MERGE_DISTANCE * self.problem.framed.stiffness**-0.5)
         if group.max() + 1 == len(psi):
             return psi, masses
-        total: FloatArray = np.bincount(group, masses).astype(np.float64)
-        mean = np.stack([np.bincount(group, masses * column) for column in psi.T], axis=1) / total[:, None]
+        mean, total = means_of_groups(psi, masses, group)
         rise = self.data.free_energy(mean, total) - self.data.free_energy(psi, masses)
         return (mean, total) if rise <= 0.1 * self.gap else (psi, masses)

@@ -165,20 +165,17 @@ def _total(group: npt.NDArray[np.intp], values: FloatArray, k: int) -> FloatArra
 
 def coincident(decoder: FloatArray, tolerance: float) -> npt.NDArray[np.intp]:
     """Group of every row of (K, D): in their order, each ungrouped row forms a group with all within `tolerance`."""
-    # Rows are within `tolerance` only if no gap above `tolerance` separates them along the coordinate of widest spread.
+    leader = np.arange(len(decoder))
     if len(decoder) < 2:
-        return np.arange(len(decoder))
+        return leader
+    # Rows are within `tolerance` only if no gap above `tolerance` separates them along the coordinate of widest spread.
     along = decoder[:, (decoder.max(axis=0) - decoder.min(axis=0)).argmax()]
     order = np.argsort(along, kind="stable")
     along = along[order]
     apart = along[1:] - along[:-1] > tolerance
     if apart.all():
-        return np.arange(len(decoder))
-    starts = np.append(0, np.flatnonzero(apart) + 1)
-    leader = np.arange(len(decoder))
-    if len(starts) == len(decoder):
         return leader
-    for run in np.split(order, starts[1:]):
+    for run in np.split(order, np.flatnonzero(apart) + 1):
         left = np.sort(run)
         if len(left) > _MANY and np.isfinite(tolerance) and np.isfinite(decoder[left]).all():
             _group_many(decoder, left, tolerance, leader)
