@@ -315,6 +315,7 @@ class DataPasses:
         if gap > 0:
             options |= {"floor": _NEGLIGIBLE * gap, "slope": _SLOPE * gap**0.5}
         starts = self.starts(psi, found, coverage.log_shares, quick)
+        # Of very many rows, some tell where to climb. In a thorough look the bound stays above c at every start.
         if (sample := coverage.sampled()) is not None:
             some, deviation = sample
             rough, _ = some.maxima(starts, **options | {"floor": options.get("floor", -np.inf) - deviation})
