@@ -26,8 +26,10 @@ import time
 import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from queue import Queue
 
 ROOT = Path(__file__).parents[1]
 BUILD = ROOT / "build" / "mutants"
@@ -37,8 +39,8 @@ CODE = [
 ]  # fmt: skip
 TRIAGED = Path(__file__).with_name("mutants_triaged.txt")
 TESTS = ["tests/solvers", "tests/phases", "tests/frontier", "tests/geco/test_multiplier.py", "tests/latent"]
-_SLOWEST = 60.0  # seconds of the tests that a mutant is given
-_MOST_TESTS = 40
+_SLOWEST = 40.0  # seconds of the tests that a mutant is given
+_MOST_TESTS = 120
 _FILE_LIMIT = 420.0  # seconds in which a file of tests must end, to be used
 _COMPARISONS = {
     ast.Lt: "<=", ast.LtE: "<", ast.Gt: ">=", ast.GtE: ">", ast.Eq: "!=", ast.NotEq: "==", ast.Is: "is not",
@@ -226,6 +228,16 @@ def tests_by_line(seconds: float, parts: list[Path]) -> dict[str, dict[int, list
 # --- mutants ----------------------------------------------------------------------------------------------------------
 
 
+def copied(folder: Path) -> Path:
+    """A copy of the package and its tests, with the compiled kernels."""
+    shutil.rmtree(folder, ignore_errors=True)
+    for part in ("constrained_vae", "tests", "analysis", "docs"):
+        shutil.copytree(ROOT / part, folder / part)
+    for part in ("pyproject.toml", "README.md"):
+        shutil.copy(ROOT / part, folder)
+    return folder
+
+
 def outcome(mutant: Mutant, tests: list[tuple[float, str]], copy: Path) -> str:
     """Whether tests kill a mutant of the copy: killed, timeout, survived, or uncovered if there is no test."""
     chosen, total = [], 0.0
@@ -242,7 +254,7 @@ def outcome(mutant: Mutant, tests: list[tuple[float, str]], copy: Path) -> str:
         file.write_text(text[: mutant.start] + mutant.new + text[mutant.end :])
         command = [sys.executable, "-P", "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *chosen]
         env = environment() | {"PYTHONPATH": os.pathsep.join([str(copy), os.environ.get("PYTHONPATH", "")])}
-        done = subprocess.run(command, cwd=copy, env=env, timeout=60 + 5 * total, capture_output=True, check=False)
+        done = subprocess.run(command, cwd=copy, env=env, timeout=60 + 3 * total, capture_output=True, check=False)
         return "survived" if done.returncode == 0 else "killed"
     except subprocess.TimeoutExpired:
         return "timeout"
@@ -257,6 +269,7 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=300, help="size of the sample (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the sample (%(default)s)")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="time after which no mutant is begun")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="mutants at the same time (%(default)s)")
     parser.add_argument("--code", nargs="+", default=CODE, help="files of the package, such as geco/multiplier.py")
     parser.add_argument("--tests", nargs="+", default=TESTS, help="folders or files of tests, such as tests/solvers")
     parser.add_argument("--list", action="store_true", help="print the mutants, and run none")
@@ -277,21 +290,22 @@ def main() -> int:
     by_line = tests_by_line(args.seconds, [ROOT / part for part in args.tests])
     results = BUILD / "results.jsonl"
     known = dict(json.loads(line) for line in results.read_text().splitlines()) if results.exists() else {}
-    copy = BUILD / "copy"
-    shutil.rmtree(copy, ignore_errors=True)
-    for part in ("constrained_vae", "tests", "analysis", "docs"):
-        shutil.copytree(ROOT / part, copy / part)  # with the compiled kernels
-    for part in ("pyproject.toml", "README.md"):
-        shutil.copy(ROOT / part, copy)
-    for mutant in mutants:
-        if mutant.name in known:
-            continue
+    copies: Queue[Path] = Queue()
+    for number in range(args.jobs):
+        copies.put(copied(BUILD / f"copy{number}"))
+
+    def run(mutant: Mutant) -> None:
         if time.monotonic() > end:
-            break
+            return
+        copy = copies.get()
         known[mutant.name] = outcome(mutant, by_line.get(mutant.path, {}).get(mutant.line, []), copy)
+        copies.put(copy)
         with open(results, "a") as file:
             file.write(json.dumps([mutant.name, known[mutant.name]]) + "\n")
         print(f"{known[mutant.name]:9} {mutant.name}", flush=True)
+
+    with ThreadPoolExecutor(args.jobs) as pool:
+        list(pool.map(run, [mutant for mutant in mutants if mutant.name not in known]))
     done = {mutant.name: known[mutant.name] for mutant in mutants if mutant.name in known}
     killed = sum(how in ("killed", "timeout") for how in done.values())
     share = f"{killed} of {len(done)} killed ({killed / max(len(done), 1):.0%})"
