@@ -35,7 +35,8 @@ ROOT = Path(__file__).parents[1]
 BUILD = ROOT / "build" / "mutants"
 CODE = [
     "solvers/loop.py", "solvers/convergence.py", "solvers/split_condition.py", "phases/transitions.py",
-    "frontier/optimum.py", "frontier/coverage.py", "frontier/proof.py", "frontier/verify.py", "geco/multiplier.py",
+    "frontier/optimum.py", "frontier/coverage.py", "frontier/proof.py", "frontier/local_polynomials.py",
+    "frontier/quadratics.py", "frontier/verify.py", "geco/multiplier.py",
 ]  # fmt: skip
 TRIAGED = Path(__file__).with_name("mutants_triaged.txt")
 TESTS = ["tests/solvers", "tests/phases", "tests/frontier", "tests/geco/test_multiplier.py", "tests/latent"]

@@ -1,9 +1,8 @@
 """CPU kernels of the coverage (T14): the E-step with the roles of data and reconstructions exchanged.
 
 `coverage` computes log c(y) = log sum_i exp(a_i - H(x_i, y)) of many points y, and the means of the statistics under
-the shares of its terms. `expansions` computes what branch and bound needs in boxes around points, in up to three
-dimensions. Both take the rows in chunks, which lie in a fast cache, for some points at a time. Sums over the rows of a
-chunk are vectorised; a larger term in a later chunk scales the earlier sums down.
+the shares of its terms. It takes the rows in chunks, which lie in a fast cache, for some points at a time. Sums over
+the rows of a chunk are vectorised; a larger term in a later chunk scales the earlier sums down.
 
 For a squared distance in up to four dimensions a batch of points leaves out the runs of 64 rows that cannot matter to
 it. Let B be the bounding box of the points, C that of a run, and W the sum of exp a_i over the run. Then
@@ -27,19 +26,15 @@ from ..equations import is_steep
 from . import pruning
 from .arithmetic import add, exp, frozen, maximum, multiply_add
 from .compilation import ParallelKernel, jit
-from .expansions import Expansions
 
 _FEW = 8  # most statistics for which differences, or sums of products, are faster than matrix products
 _SORTED = 4  # most statistics for which runs are left out
-_BATCH = 16  # points that share a list of runs
-_RUN = 64  # rows of a run
+BATCH = 16  # points that share a list of runs
+RUN = 64  # rows of a run
 _ROWS = 512  # rows of a chunk at most: the depth of its sums
 _CHUNK_ENTRIES = 2**15  # statistics of a chunk at most
 _PRODUCT = 64  # points of a matrix product
-_SYMMETRIC = np.array([4, 5, 6, 5, 7, 8, 6, 8, 9])  # where a symmetric matrix has its entries in a row of results
-_LOST = 60 * math.log(2)
-_MAX_EXPONENT = 600.0  # a moment that is larger by its exponential is of no use
-_CUBIC = 0.5  # radius of a box, in units of the resolution, up to which its expansion is of use
+LOST = 60 * math.log(2)
 
 
 def coverage(
@@ -65,28 +60,15 @@ def coverage(
     points = v / (2 * lam) if differences else v
     ranks = pruning.order(points) if differences and S <= _SORTED else np.arange(n)
     lam = lam if differences else 0.0
-    boxes, weights = _runs(*arguments, lam if S <= _SORTED else 0.0)
-    chunk = max(_RUN, min(_ROWS, _CHUNK_ENTRIES // (S + S % 2) // _RUN * _RUN))
+    boxes, weights = runs_of(*arguments, lam if S <= _SORTED else 0.0)
+    chunk = max(RUN, min(_ROWS, _CHUNK_ENTRIES // (S + S % 2) // RUN * RUN))
     _sums(*arguments, points, b, lam, ranks, boxes, weights, chunk, values, means)
     return values, means if with_means else None
 
 
-def expansions(statistics: Array, log_shares: Array, lam: float, points: Array, half: Array) -> Expansions:
-    """What branch and bound needs of log c in boxes; `constrained_vae.backends` documents the arguments."""
-    n, dim = points.shape
-    phi, y, sides = np.zeros((len(statistics), 3)), np.zeros((n, 3)), np.zeros(3)
-    phi[:, :dim], y[:, :dim], sides[:dim] = statistics, points, half
-    rows = frozen(phi, np.float64), frozen(np.asarray(log_shares, np.float64), np.float64)
-    boxes, weights = _runs(*rows, lam)
-    found = np.zeros((n, 14))
-    _expanded(*rows, y, float(lam), sides, boxes, weights, found)
-    covariances = found[:, _SYMMETRIC].reshape(n, 3, 3)[:, :dim, :dim]
-    return Expansions(found[:, 0], found[:, 1 : 1 + dim], covariances, found[:, 10:12], found[:, 12], found[:, 13])
-
-
-def _runs(phi: Array, shares: Array, lam: float) -> tuple[Array, Array]:
+def runs_of(phi: Array, shares: Array, lam: float) -> tuple[Array, Array]:
     """Bounding boxes (R, 2, S) and log weights (R,) of runs of rows; one run without a box if lam is not positive."""
-    count = -(-len(phi) // _RUN) if lam > 0 else 1
+    count = -(-len(phi) // RUN) if lam > 0 else 1
     boxes, weights = np.empty((count, 2, phi.shape[1])), np.empty(count)
     if lam > 0:
         _surround_runs(phi, shares, boxes, weights)
@@ -97,7 +79,7 @@ def _runs(phi: Array, shares: Array, lam: float) -> tuple[Array, Array]:
 def _surround_runs(phi: Array, shares: Array, boxes: Array, weights: Array) -> None:
     N = len(phi)
     for r in range(len(boxes)):
-        i, j = r * _RUN, min((r + 1) * _RUN, N)
+        i, j = r * RUN, min((r + 1) * RUN, N)
         for d in range(phi.shape[1]):
             low = high = phi[i, d]
             for k in range(i + 1, j):
@@ -113,10 +95,11 @@ def _surround_runs(phi: Array, shares: Array, boxes: Array, weights: Array) -> N
 
 
 @jit
-def _near(box: Array, lam: float, boxes: Array, weights: Array, kept: Array) -> tuple[int, float]:
+def near_runs(box: Array, lam: float, boxes: Array, weights: Array, lost: float, kept: Array) -> tuple[int, float]:
     """The number of runs that matter in a box (2, S), whose numbers are kept[:n]; log of a bound of all others' sum.
 
-    The bound is raised by 1e-3, far more than it is rounded.
+    All that are left out have less than the share exp(-lost) of c. The bound is raised by 1e-3, far more than it is
+    rounded.
     """
     count, S = len(boxes), box.shape[1]
     best = -np.inf
@@ -126,8 +109,8 @@ def _near(box: Array, lam: float, boxes: Array, weights: Array, kept: Array) -> 
             y = max(boxes[r, 1, d] - box[0, d], box[1, d] - boxes[r, 0, d])
             far += y * y
         best = max(best, weights[r] - lam * far)
-    limit = best - math.log(count) - _LOST
-    n, lost = 0, 0.0
+    limit = best - math.log(count) - lost
+    n, rest = 0, 0.0
     for r in range(count):
         near = 0.0
         for d in range(S):
@@ -136,10 +119,10 @@ def _near(box: Array, lam: float, boxes: Array, weights: Array, kept: Array) -> 
         upper = weights[r] - lam * near * (1 - 1e-14)
         kept[n] = r
         if upper < limit:
-            lost += math.exp(upper - limit)
+            rest += math.exp(upper - limit)
         else:
             n += 1
-    return n, limit + math.log(lost) + 1e-3 if lost > 0 else -np.inf
+    return n, limit + math.log(rest) + 1e-3 if rest > 0 else -np.inf
 
 
 @ParallelKernel
@@ -157,9 +140,9 @@ def _sums(
     means: Array,
 ) -> None:
     n = len(points)
-    for batch in prange(-(-n // _BATCH)):
-        start = np.int64(batch) * _BATCH
-        _sums_of_batch(phi, shares, points, b, lam, ranks[start : start + _BATCH], boxes, weights, chunk, values, means)
+    for batch in prange(-(-n // BATCH)):
+        start = np.int64(batch) * BATCH
+        _sums_of_batch(phi, shares, points, b, lam, ranks[start : start + BATCH], boxes, weights, chunk, values, means)
 
 
 @jit
@@ -188,7 +171,7 @@ def _sums_of_batch(
             for q in range(1, n):
                 low, high = min(low, points[ranks[q], d]), max(high, points[ranks[q], d])
             box[0, d], box[1, d] = low, high
-        runs, size = _near(box, lam, boxes, weights, kept)[0], _RUN
+        runs, size = near_runs(box, lam, boxes, weights, LOST, kept)[0], RUN
     y = np.zeros((n, wide))
     for q in range(n):
         for d in range(S):
@@ -321,126 +304,3 @@ def _product_of_block(phi: Array, shares: Array, v: Array, b: Array, values: Arr
         values[q] = tops[q] + math.log(totals[q])
         for d in range(columns):
             means[q, d] = sums[q, d] / totals[q]
-
-
-@ParallelKernel
-def _expanded(
-    phi: Array, shares: Array, y: Array, lam: float, half: Array, boxes: Array, weights: Array, found: Array
-) -> None:
-    n = len(y)
-    for batch in prange(-(-n // _BATCH)):
-        i = np.int64(batch) * _BATCH
-        j = min(i + _BATCH, n)
-        _expand_batch(phi, shares, y[i:j], lam, half, boxes, weights, found[i:j])
-
-
-@jit
-def _expand_batch(
-    phi: Array, shares: Array, y: Array, lam: float, half: Array, boxes: Array, weights: Array, found: Array
-) -> None:
-    """Write value, shift (3), covariance (6), tilted moments (2), outer bound and log of the rest of every box."""
-    N = len(phi)
-    box = np.empty((2, 3))
-    for d in range(3):
-        low = high = y[0, d]
-        for q in range(1, len(y)):
-            low, high = min(low, y[q, d]), max(high, y[q, d])
-        box[0, d], box[1, d] = low - half[d], high + half[d]
-    kept = np.empty(len(boxes), np.int64)
-    runs, rest = _near(box, lam, boxes, weights, kept)
-    x, a, u, w = np.empty((3, runs * _RUN)), np.empty(runs * _RUN), np.empty(runs * _RUN), np.empty(runs * _RUN)
-    count = 0
-    for r in range(runs):
-        for i in range(kept[r] * _RUN, min((kept[r] + 1) * _RUN, N)):
-            x[0, count], x[1, count], x[2, count], a[count] = phi[i, 0], phi[i, 1], phi[i, 2], shares[i]
-            count += 1
-    radius = math.sqrt(half[0] * half[0] + half[1] * half[1] + half[2] * half[2])
-    for q in range(len(y)):
-        out = found[q]
-        out[13] = rest
-        if 2 * lam * radius * radius > _CUBIC * _CUBIC:
-            _expand_wide(x[0], x[1], x[2], a, u, count, y[q], lam, half, out)
-        else:
-            _expand_narrow(x[0], x[1], x[2], a, u, w, count, y[q], lam, radius, out)
-
-
-@jit
-def _log_total(u: Array, count: int) -> float:
-    """Replace logits by exponentials relative to the largest; log of their sum."""
-    top, total = -np.inf, 0.0
-    for i in range(count):
-        top = maximum(top, u[i])
-    for i in range(count):
-        p = exp(u[i] - top)
-        total = add(total, p)
-        u[i] = p
-    return top + math.log(total)
-
-
-@jit
-def _expand_wide(
-    x: Array, y: Array, z: Array, a: Array, u: Array, count: int, centre: Array, lam: float, half: Array, out: Array
-) -> None:
-    """The value, and the sum with every row at its least distance from the box."""
-    x0, y0, z0 = centre
-    for i in range(count):
-        dx, dy, dz = x[i] - x0, y[i] - y0, z[i] - z0
-        u[i] = a[i] - lam * multiply_add(dz, dz, multiply_add(dy, dy, dx * dx))
-    out[0] = _log_total(u, count)
-    for i in range(count):
-        dx, dy = maximum(abs(x[i] - x0) - half[0], 0.0), maximum(abs(y[i] - y0) - half[1], 0.0)
-        dz = maximum(abs(z[i] - z0) - half[2], 0.0)
-        u[i] = a[i] - lam * multiply_add(dz, dz, multiply_add(dy, dy, dx * dx))
-    out[12] = _log_total(u, count)
-    out[10] = out[11] = np.inf
-
-
-@jit
-def _expand_narrow(
-    x: Array,
-    y: Array,
-    z: Array,
-    a: Array,
-    u: Array,
-    w: Array,
-    count: int,
-    centre: Array,
-    lam: float,
-    radius: float,
-    out: Array,
-) -> None:
-    """The value and the moments of the rows under their responsibilities; no outer bound."""
-    x0, y0, z0 = centre
-    for i in range(count):
-        dx, dy, dz = x[i] - x0, y[i] - y0, z[i] - z0
-        u[i] = w[i] = a[i] - lam * multiply_add(dz, dz, multiply_add(dy, dy, dx * dx))
-    out[0] = _log_total(u, count)
-    total = mx = my = mz = 0.0
-    for i in range(count):
-        total = add(total, u[i])
-        mx = add(mx, u[i] * (x[i] - x0))
-        my = add(my, u[i] * (y[i] - y0))
-        mz = add(mz, u[i] * (z[i] - z0))
-    mx, my, mz = mx / total, my / total, mz / total
-    xx = xy = xz = yy = yz = zz = 0.0
-    steep, highest = 2 * lam * radius, -np.inf
-    for i in range(count):
-        dx, dy, dz = (x[i] - x0) - mx, (y[i] - y0) - my, (z[i] - z0) - mz
-        px, py, pz = u[i] * dx, u[i] * dy, u[i] * dz
-        xx, xy, xz = add(xx, px * dx), add(xy, px * dy), add(xz, px * dz)
-        yy, yz, zz = add(yy, py * dy), add(yz, py * dz), add(zz, pz * dz)
-        t = steep * math.sqrt(multiply_add(dz, dz, multiply_add(dy, dy, dx * dx)))
-        w[i] += t - out[0]
-        u[i] = t
-        highest = maximum(highest, w[i])
-    third = second = 0.0
-    for i in range(count):
-        p, t = exp(w[i] - highest), u[i]
-        second = add(second, p * t * t)
-        third = add(third, p * t * t * t)
-    growth = math.exp(highest) if highest < _MAX_EXPONENT else np.inf
-    out[1], out[2], out[3] = mx, my, mz
-    out[4], out[5], out[6] = xx / total, xy / total, xz / total
-    out[7], out[8], out[9] = yy / total, yz / total, zz / total
-    out[10], out[11] = growth * second, growth * third
-    out[12] = np.inf

@@ -32,7 +32,6 @@ class Expansions(NamedTuple):
     Examples
     --------
     >>> import numpy as np
-    >>> import numpy as np
     >>> Expansions(*np.zeros((6, 1))).values
     array([0.])
     """
@@ -42,4 +41,37 @@ class Expansions(NamedTuple):
     covariances: Array
     moments: Array
     outer: Array
+    rest: Array
+
+
+class Polynomials(NamedTuple):
+    """Polynomials of c in n boxes in one or two dimensions, for a squared distance (T14).
+
+    In a box with centre y and half sides h, and z in [-1, 1]^D, log c(y + h z) is `values` - lambda |h z|^2 plus the
+    logarithm of the polynomial in z, whose error is at most `remainders` but for rounding; what is left out adds to c.
+
+    Attributes
+    ----------
+    values : (n,) array
+        log c at the centre.
+    coefficients : (n, p + 1, p + 1) array, or (n, p + 1, 1) in one dimension
+        Coefficients of z_0^k z_1^l, for a degree of p in each of the variables.
+    remainders : (n,) array
+        Bounds of the sum of the terms of larger degrees.
+    sizes : (n,) array
+        Bounds of the sum of the absolute values of all terms, and of c(y + h z) / c(y).
+    rest : (n,) array
+        Logarithm of a bound, anywhere in the box, of the terms of c that are left out.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> Polynomials(*np.zeros((5, 1))).sizes
+    array([0.])
+    """
+
+    values: Array
+    coefficients: Array
+    remainders: Array
+    sizes: Array
     rest: Array

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.special import logsumexp
+from scipy.special import factorial, logsumexp
 
 from .. import equations
 from .._utils import memory
 from .._utils.arrays import Array, FloatArray
 from .._utils.device import check_together
 from ..equations import Expectations
-from .expansions import Expansions
+from .expansions import Expansions, Polynomials
 
 
 def expectations(
@@ -83,3 +83,31 @@ def _expansions(x: Array, log_shares: Array, lam: float, y: Array, half: Array, 
     outside = np.maximum(np.abs(x - y[:, None]) - half, 0.0)
     outer = logsumexp(log_shares - lam * np.square(outside).sum(axis=2), axis=1)
     return Expansions(values, shifts, covariances, moments, outer, np.full(len(y), -np.inf))
+
+
+def polynomials(
+    statistics: Array, log_shares: Array, lam: float, points: Array, half: Array, degree: int
+) -> Polynomials:
+    """Polynomials of c in boxes in one or two dimensions; `constrained_vae.backends` documents the arguments."""
+    count = memory.rows_of_block(4 * degree * len(statistics))
+    blocks = [
+        _polynomials(statistics, log_shares, lam, points[i : i + count], half, degree)
+        for i in range(0, len(points), count)
+    ]
+    return Polynomials(*map(np.concatenate, zip(*blocks, strict=True)))
+
+
+def _polynomials(x: Array, log_shares: Array, lam: float, y: Array, half: Array, degree: int) -> Polynomials:
+    deviations = x - y[:, None]
+    logits = log_shares - lam * np.square(deviations).sum(axis=2)
+    values = logsumexp(logits, axis=1)
+    u = np.exp(logits - values[:, None])
+    t = 2 * lam * half * deviations
+    numbers = np.arange(degree + 1)
+    powers = t[..., None] ** numbers / factorial(numbers)  # (n, N, D, p + 1)
+    other = powers[:, :, 1] if t.shape[2] == 2 else np.ones((*t.shape[:2], 1))
+    coefficients = np.einsum("ni,nik,nil->nkl", u, powers[:, :, 0], other)
+    size = np.abs(t).sum(axis=2)
+    tilted = u * np.exp(size)
+    remainders = (tilted * size ** (degree + 1)).sum(axis=1) / factorial(degree + 1)
+    return Polynomials(values, coefficients, remainders, tilted.sum(axis=1), np.full(len(y), -np.inf))

@@ -28,6 +28,8 @@ from .._utils import deadline
 from .._utils.arrays import FloatArray
 from ..backends import compiled
 from ..backends.expansions import Expansions
+from . import local_polynomials
+from .quadratics import least_shifts, rises_along_axes
 
 MOST_DIMENSIONS = 3  # in which a proof is tried
 _MAX_BOXES = 2**22  # number of boxes after which branch and bound gives up
@@ -36,8 +38,6 @@ _MAX_HALVINGS = 30  # number of halvings for each axis, or for two if there is o
 _MAX_SOLID_BOXES, _MAX_PAIRS = 2**20, 2**35  # the same in three dimensions, and boxes times rows there
 _LARGEST = 2**24  # entries of the data of which a singular value decomposition is computed
 _FLAT = 1e-6  # nats: lambda times the largest squared distance from a space up to which the data count as flat
-_POSITIVE = 1e-10  # least eigenvalue of A, in units of the bends
-_BISECTIONS = 50  # after which a shift is accurate enough
 _EPS = float(np.finfo(np.float64).eps)
 
 
@@ -98,6 +98,10 @@ def supremum(
             break
         side = span / 2**halvings
         half = side / 2 + margin
+        if covers is None and local_polynomials.pay(len(points), lowered, half):
+            peak = local_polynomials.Peak(height, where, accuracy)
+            ended = peak.bounds(backend, points, raised, lowered, low + side * (boxes + 0.5), half)
+            return (peak.ceiling, peak.where) if ended else (np.inf, peak.where)
         left = []
         size = max(1, _WORK // len(points))
         for i in range(0, len(boxes), size):
@@ -116,7 +120,7 @@ def supremum(
                 done = part[~open_ones]
                 start, end = (np.where(k == 2**halvings, high, low + side * k) for k in (done, done + 1))
                 finished = Expansions(*(column[~open_ones] for column in found))
-                shifts, rises = _shifts(*_quadratic(finished, lowered, half))
+                shifts, rises = least_shifts(*_quadratic(finished, lowered, half))
                 bounds = upper_bounds(finished, len(points), lowered, half, rises)
                 shifts[~np.isfinite(finished.moments[:, 1])] = np.nan
                 covers.append(Cover(start, end, bounds, shifts / (half @ half)))
@@ -183,8 +187,7 @@ def upper_bounds(
     with np.errstate(over="ignore", invalid="ignore"):
         if rises is None:
             g, h = _quadratic(found, lam, half)
-            inside = g < -h  # the largest value of g t + h t^2 / 2 for |t| <= 1
-            rises = np.where(inside, g**2 / np.where(inside, -2 * h, 1.0), g + h / 2).sum(axis=1)
+            rises = rises_along_axes(g, h)
         skew = (np.cbrt(third) + second) ** 3 / 6
         # Every sum has at most one rounding per row, and its terms have the rounding of an energy.
         spread = np.square(found.shifts).sum(axis=1) + np.trace(found.covariances, axis1=1, axis2=2)
@@ -203,21 +206,6 @@ def _quadratic(found: Expansions, lam: float, half: FloatArray) -> tuple[FloatAr
     finite = np.isfinite(found.moments[:, 1])
     h, axes = np.linalg.eigh(np.where(finite[:, None, None], bends, 0.0))
     return np.abs(np.einsum("nd,nde->ne", stiffness * radius * found.shifts, axes)), h
-
-
-def _shifts(g: FloatArray, h: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Shifts s (n,) and bounds (n,) of g t + t h t / 2 for |t| <= 1: g A^-1 g / 2 + s / 2, with A = s - h positive.
-
-    Any such s >= 0 gives a bound. The least bound is where A^-1 g has the length 1, or s = 0.
-    """
-    least = np.maximum(h[:, -1] + _POSITIVE * (1 + np.abs(h).max(axis=1)), 0.0)
-    low, high = np.zeros(len(g)), np.linalg.norm(g, axis=1) + 1e-300
-    for _ in range(_BISECTIONS):
-        middle = (low + high) / 2
-        long = np.square(g / ((least + middle)[:, None] - h)).sum(axis=1) > 1
-        low, high = np.where(long, middle, low), np.where(long, high, middle)
-    found = least + high
-    return found, (g**2 / (found[:, None] - h)).sum(axis=1) / 2 + found / 2
 
 
 def _corners(axes: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:

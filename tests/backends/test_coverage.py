@@ -130,6 +130,40 @@ def test_nothing_in_a_box_is_above_its_bound(name, seed, N, dim, log_lam, log_si
         assert (bounds <= centre + 0.1 * (1 + 3 * np.sqrt(np.abs(centre)))).all()
 
 
+@on_every_backend
+@settings(max_examples=15)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    N=st.integers(1, 600),
+    dim=st.integers(1, 2),
+    log_lam=st.floats(-3, 9),
+    side=st.floats(0.01, 0.5),
+    degree=st.integers(2, 14),
+    unit=st.sampled_from([1.0, 1e3, 1e-140, 1e140]),
+    offset=st.sampled_from([0.0, 1e3]),
+)
+def test_c_is_its_polynomial_to_the_remainder(name, seed, N, dim, log_lam, side, degree, unit, offset):
+    """With log c in extended precision, at corners, edges and inside; the polynomial is summed term by term."""
+    x, shares, lam, y = problem(seed, N, 17, dim, log_lam, unit, unit * offset)
+    rng = np.random.default_rng(seed)
+    half = side * rng.uniform(0.5, 1, size=dim) / np.sqrt(2 * lam)
+    found = get_backend(name).polynomials(x, shares, lam, y, half, degree)
+    assert found.coefficients.shape == (17, degree + 1, degree + 1 if dim == 2 else 1)
+    centre = naive(x, shares, lam, y)[0]
+    for z in np.concatenate([rng.choice([-1, 0, 1], size=(6, dim)), rng.uniform(-1, 1, size=(6, dim))]):
+        with np.errstate(under="ignore"):
+            exact = np.exp(naive(x.astype(_LONG), shares, lam, y + _LONG(1) * half * z)[0] - centre)
+        powers = [z[d] ** np.arange(degree + 1) for d in range(dim)] + [np.ones(1)] * (2 - dim)
+        value = np.einsum("nkl,k,l->n", found.coefficients, *powers)
+        tilt = np.exp(_LONG(lam) * np.square(_LONG(1) * half * z).sum())
+        rounding = 1e-14 * (degree + N + np.abs(shares).max()) * found.sizes
+        rest = np.exp(found.rest - centre) * tilt
+        assert (np.abs(exact * tilt - value) <= found.remainders + rounding + rest).all()
+        assert (exact * tilt <= found.sizes + rounding + rest).all()
+        assert (found.rest < centre - 20).all()  # little is left out
+    assert (np.abs(found.values - centre) <= 1e-14 * (N + np.abs(centre)) + np.exp(found.rest - centre)).all()
+
+
 def test_bounds_are_close_by_the_third_power_of_the_side():
     """At the maximum of one cluster: the slope is zero, and the third moment decides."""
     x = np.random.default_rng(0).normal(size=(400, 2))

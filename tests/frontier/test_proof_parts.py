@@ -8,7 +8,7 @@ from scipy.special import logsumexp
 
 from constrained_vae.backends import reference
 from constrained_vae.backends.expansions import Expansions
-from constrained_vae.frontier import proof
+from constrained_vae.frontier import proof, quadratics
 
 
 def log_c(x, log_shares, lam, y):
@@ -78,7 +78,7 @@ def test_shifts_give_the_least_bound_of_a_form_in_a_ball(dim, rng):
     g, h = np.abs(rng.normal(size=(40, dim))), np.sort(3 * rng.normal(size=(40, dim)), axis=1)
     h[:10] = -5 - np.abs(h[:10])[:, ::-1]  # an inner maximum
     g[10:14, -1] = 1e-9  # near the hard case
-    shifts, bounds = proof._shifts(g, h)
+    shifts, bounds = quadratics.least_shifts(g, h)
     assert (shifts >= 0).all()
     assert (shifts > h[:, -1]).all()
     np.testing.assert_allclose(bounds, (g**2 / (shifts[:, None] - h)).sum(axis=1) / 2 + shifts / 2)

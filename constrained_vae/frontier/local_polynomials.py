@@ -1,0 +1,146 @@
+"""Branch and bound of log c without the data: within a small box c is a polynomial (T14).
+
+In a box with centre y and half sides h the kernel `polynomials` gives
+
+    log c(y + h z) = log c(y) - lambda |h z|^2 + log(P(z) + r),    |r| <= e,    z in [-1, 1]^D.
+
+The box is halved again and again, and P is moved to the centre of every part, P(z0 + w z) = m (1 + g.z + z.B z / 2) +
+terms of higher degrees, whose sum is at most T. Let G and Q be the sums of the absolute values of the entries of g and
+of B / 2, and t = (T + e) / m. Since log(1 + x) <= x - x^2 / 2 + x^3 / 3,
+
+    log((P + r) / m) <= g.z + z.(B - g g^T) z / 2 + t + G (Q + t) + (G + Q + t)^3 / 3,
+
+whose first terms and -lambda |h z|^2 together are a quadratic function.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import comb
+from types import ModuleType
+
+import numpy as np
+
+from .._utils import deadline
+from .._utils.arrays import FloatArray
+from ..backends.expansions import Polynomials
+from .quadratics import rises_along_axes
+
+_DEGREE = 14
+_LARGEST_HALF = 0.5  # half side of a box, in units of the resolution, from which the polynomial is of use
+_MANY = 2**14  # points from which a polynomial is faster than expansions at the centres of all parts
+_MOST_DIMENSIONS = 2
+_BOXES = 64  # for which the data are read at once
+_PARTS = 2**13  # whose polynomials are moved at once
+_MOST_HALVINGS = 16
+_MOST_PARTS = 2**26  # after which branch and bound gives up
+_EPS = float(np.finfo(np.float64).eps)
+
+
+def pay(rows: int, lam: float, half: FloatArray) -> bool:
+    """Whether polynomials of boxes with half sides (D,) are faster than expansions from so many rows."""
+    return len(half) <= _MOST_DIMENSIONS and rows >= _MANY and float(half.max()) * (2 * lam) ** 0.5 <= _LARGEST_HALF
+
+
+@dataclass
+class Peak:
+    """The largest value of log c that is known, its point (D,), and the distance of the wanted bound above it."""
+
+    height: float
+    where: FloatArray
+    accuracy: float
+    parts: int = 0  # that have been bounded
+
+    @property
+    def ceiling(self) -> float:
+        """The wanted bound."""
+        return self.height + self.accuracy
+
+    def bounds(
+        self,
+        backend: ModuleType,
+        points: FloatArray,
+        shares: FloatArray,
+        lam: float,
+        centres: FloatArray,
+        half: FloatArray,
+    ) -> bool:
+        """Whether log c is shown to be at most the ceiling in boxes (n, D), which may rise meanwhile."""
+        for i in range(0, len(centres), _BOXES):
+            deadline.check()
+            part = centres[i : i + _BOXES]
+            found = backend.polynomials(points, shares, lam, part, half, _DEGREE)
+            if not self._bounds(found, part, half, lam, len(points)):
+                return False
+        return True
+
+    def _bounds(self, found: Polynomials, centres: FloatArray, half: FloatArray, lam: float, rows: int) -> bool:
+        """The same for boxes with polynomials, depth first."""
+        energy = lam * np.square(half)
+        children = np.stack(np.meshgrid(*[[-0.5, 0.5]] * len(half), indexing="ij"), axis=-1).reshape(-1, len(half))
+        # Every sum has at most one rounding per row, and every term some for each factor; so has every move.
+        error = found.remainders + _EPS * (1024 + rows + 128 * _DEGREE) * found.sizes
+        stack = [(0, np.arange(len(centres)), np.zeros(centres.shape), found.coefficients)]
+        while stack:
+            level, box, origin, coefficients = stack.pop()
+            self.parts += len(box)
+            if level > _MOST_HALVINGS or self.parts > _MOST_PARTS:
+                return False
+            deadline.check()
+            values, rises = _bounded(coefficients, origin, error[box], energy, 0.5**level)
+            values += found.values[box]
+            best = int(np.nan_to_num(values, nan=-np.inf).argmax())
+            if values[best] > self.height:
+                self.height, self.where = float(values[best]), centres[box[best]] + half * origin[best]
+            slack = _EPS * (64 + rows + 16 * (np.abs(values) + np.abs(found.values[box]) + energy.sum()))
+            open_ones = ~(np.logaddexp(values + rises + slack, found.rest[box]) <= self.ceiling)
+            box, origin, coefficients = box[open_ones], origin[open_ones], coefficients[open_ones]
+            for i in range(0, len(box), _PARTS):
+                part = slice(i, i + _PARTS)
+                for child in children:
+                    moved = _moved(coefficients[part], child)
+                    stack.append((level + 1, box[part], origin[part] + child * 0.5**level, moved))
+        return True
+
+
+def _moved(coefficients: FloatArray, child: FloatArray) -> FloatArray:
+    """Coefficients (n, p + 1, p + 1) of P(child + z / 2), for a child (D,) of entries 1/2 and -1/2."""
+    moved = _shift(coefficients.shape[1], float(child[0])) @ coefficients
+    return moved if len(child) == 1 else moved @ _shift(coefficients.shape[2], float(child[1])).T
+
+
+def _shift(terms: int, to: float) -> FloatArray:
+    """The matrix that takes coefficients of z^k to coefficients of (to + z / 2)^k."""
+    powers = range(terms)
+    return np.array([[comb(n, k) * to ** max(n - k, 0) * 0.5**k for n in powers] for k in powers])
+
+
+def _bounded(
+    coefficients: FloatArray, origin: FloatArray, error: FloatArray, energy: FloatArray, side: float
+) -> tuple[FloatArray, FloatArray]:
+    """log c (n,) at the centres of parts with origins (n, D) in the box, relative to its centre, and its rises (n,).
+
+    A rise is NaN or infinite where there is no bound.
+    """
+    dim = origin.shape[1]
+    b = coefficients
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        m = np.where(b[:, 0, 0] > 0, b[:, 0, 0], np.nan)
+        if dim == 1:
+            g, bends = b[:, 1] / m[:, None], 2 * b[:, 2, :, None] / m[:, None, None]
+        else:
+            g = np.stack([b[:, 1, 0], b[:, 0, 1]], axis=1) / m[:, None]
+            xx, xy, yy = 2 * b[:, 2, 0] / m, b[:, 1, 1] / m, 2 * b[:, 0, 2] / m
+            bends = np.stack([xx, xy, xy, yy], axis=1).reshape(-1, 2, 2)
+        G, Q = np.abs(g).sum(axis=1), np.abs(bends).sum(axis=(1, 2)) / 2
+        t = (np.abs(b).sum(axis=(1, 2)) / m - 1 - G - Q).clip(0.0) + error / m
+        rest = t + G * (Q + t) + (G + Q + t) ** 3 / 3
+        linear = g - 2 * energy * side * origin
+        bends = bends - g[:, :, None] * g[:, None, :]
+        bends[:, np.arange(dim), np.arange(dim)] -= 2 * energy * side**2
+        finite = np.asarray(np.isfinite(bends).all(axis=(1, 2)))
+        h, axes = np.linalg.eigh(np.where(finite[:, None, None], bends, 0.0))
+        along = np.abs(np.einsum("nd,nde->ne", linear, axes))
+        rises = rises_along_axes(dim**0.5 * along, dim * h) + rest  # in the ball around the part
+        values = np.log(m) - (energy * origin**2).sum(axis=1)
+    return values, np.where(finite, rises, np.inf)

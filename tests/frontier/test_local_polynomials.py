@@ -1,0 +1,124 @@
+"""Branch and bound with polynomials beside the sums over the data."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+from scipy.special import logsumexp
+
+import constrained_vae as cv
+from constrained_vae.backends import get_backend
+from constrained_vae.frontier import local_polynomials, proof
+from constrained_vae.frontier.certificate import DataPasses
+
+on_both = pytest.mark.parametrize("name", ["reference", "numba"])
+
+
+def log_c(x, shares, lam, y):
+    return logsumexp(shares - lam * np.square(x - np.asarray(y)[..., None, :]).sum(axis=-1), axis=-1)
+
+
+def value(coefficients, z):
+    """Polynomials (n,) at z (D,), term by term."""
+    first, second = (
+        z[0] ** np.arange(coefficients.shape[1]),
+        (z[1:] if len(z) > 1 else 0.0) ** np.arange(coefficients.shape[2]),
+    )
+    return np.einsum("nkl,k,l->n", coefficients, first, np.ravel(second))
+
+
+@pytest.mark.parametrize("dim", [1, 2])
+def test_a_moved_polynomial_has_the_same_values(dim, rng):
+    a = rng.normal(size=(3, 6, 6 if dim == 2 else 1))
+    child = np.array([0.5, -0.5])[:dim]
+    moved = local_polynomials._moved(a, child)
+    for z in rng.uniform(-1, 1, size=(10, dim)):
+        np.testing.assert_allclose(value(moved, z), value(a, child + z / 2), rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("dim", [1, 2])
+@pytest.mark.parametrize("side", [1.0, 0.25])
+def test_nothing_in_a_part_is_above_its_bound(dim, side, rng):
+    x, shares, lam = rng.normal(size=(40, dim)), rng.normal(size=40), 2.0
+    y, half = rng.normal(size=(30, dim)), np.array([0.25, 0.15])[:dim]
+    found = get_backend("reference").polynomials(x, shares, lam, y, half, 14)
+    coefficients, origin = found.coefficients, np.zeros((30, dim))
+    for _ in range(round(-np.log2(side))):
+        child = rng.choice([-0.5, 0.5], size=dim)
+        coefficients, origin = local_polynomials._moved(coefficients, child), origin + child * 2.0**-_
+    energy = lam * half**2
+    values, rises = local_polynomials._bounded(coefficients, origin, found.remainders, energy, side)
+    centre = y + half * origin
+    np.testing.assert_allclose(values + found.values, log_c(x, shares, lam, centre), atol=1e-9)
+    z = np.concatenate([rng.choice([-1, 0, 1], size=(20, dim)), rng.uniform(-1, 1, size=(60, dim))])
+    inside = log_c(x, shares, lam, centre[:, None] + side * half * z)
+    excess = values + found.values + rises - inside.max(axis=1)
+    assert (excess > -1e-12).all()
+
+
+def test_bounds_at_a_maximum_are_close_by_the_third_power_of_the_side(rng):
+    x = rng.normal(size=(400, 2))
+    x, shares, lam, half = np.concatenate([x, -x]), np.full(800, -np.log(800)), 0.3, np.array([0.3, 0.2])
+    origin = np.array([[0.5, -0.5]])
+    found = get_backend("reference").polynomials(x, shares, lam, -half * origin, half, 14)
+    coefficients, rises = found.coefficients, []
+    for child in (origin[0], np.zeros(2), np.zeros(2)):
+        coefficients = local_polynomials._moved(coefficients, child)
+        rises.append(local_polynomials._bounded(coefficients, origin, 0.0, lam * half**2, 0.5 ** len(rises) / 2)[1])
+    assert 6 < rises[0] / rises[1] < 10
+    assert 6 < rises[1] / rises[2] < 10
+
+
+@on_both
+@settings(max_examples=8)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    N=st.integers(2, 300),
+    dim=st.integers(1, 2),
+    log_lam=st.floats(-2, 5),
+    unit=st.sampled_from([1.0, 1e3, 1e-140, 1e140]),
+    offset=st.sampled_from([0.0, 1e6]),
+    log_accuracy=st.floats(-18, -1),
+)
+def test_bounds_with_and_without_polynomials(name, seed, N, dim, log_lam, unit, offset, log_accuracy):
+    """Both are at least the supremum, and above it by the accuracy at most."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(N, dim)) * rng.choice([0.01, 1.0], size=(N, 1))
+    x[N // 2 :] = x[: N - N // 2]  # repeated rows
+    x = unit * (x + offset)
+    shares, lam, accuracy = rng.normal(size=N), np.exp(log_lam) / unit**2, np.exp(log_accuracy) + 1e-6 * offset**0
+    start = x[shares.argmax()]
+    height = float(log_c(x, shares, lam, start))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(proof, "compiled", lambda: get_backend(name))
+        direct, _ = proof.supremum(x, shares, np.zeros(N), lam, height, start, accuracy, 0.0)
+        patch.setattr(local_polynomials, "_MANY", 1)
+        bound, where = proof.supremum(x, shares, np.zeros(N), lam, height, start, accuracy, 0.0)
+    assert bound == pytest.approx(direct, abs=1.01 * accuracy + 1e-9)
+    top = log_c(x, shares, lam, where)
+    assert bound >= max(top, height)
+    assert bound <= top + accuracy + 1e-9 * (1 + offset)
+    y = np.concatenate([x, x[rng.integers(0, N, 200)] + rng.normal(size=(200, dim)) * (2 * lam) ** -0.5])
+    assert (log_c(x, shares, lam, y) <= bound + 1e-12).all()
+
+
+def test_a_bound_that_needs_too_many_parts_is_infinite(monkeypatch, rng):
+    x, shares = rng.normal(size=(50, 2)), np.zeros(50)
+    monkeypatch.setattr(local_polynomials, "_MANY", 1)
+    monkeypatch.setattr(local_polynomials, "_MOST_PARTS", 10)
+    start = x[0]
+    assert proof.supremum(x, shares, np.zeros(50), 1.0, float(log_c(x, shares, 1.0, start)), start, 1e-6)[0] == np.inf
+
+
+@pytest.mark.parametrize("dim", [1, 2])
+def test_bounds_of_many_points(dim, monkeypatch, rng):
+    """The kernels of many rows: runs of rows are left out, and enter the bound."""
+    x = rng.normal(size=(17_000, dim))
+    s = cv.solve(x, beta=0.3, n_tiles=5, max_maps=30, on_failure="return")
+    data = DataPasses(s.problem)
+    psi = data.problem.data.frame.inward(s.decoder)
+    coverage, _ = data.coverage(psi, s.tiling.masses)
+    bound, _ = coverage.bound(data.x, psi, 1e-3)
+    monkeypatch.setattr(local_polynomials, "_MANY", 10**9)
+    assert bound == pytest.approx(coverage.bound(data.x, psi, 1e-3)[0], abs=1.01e-3)
