@@ -23,7 +23,7 @@ def estimate(args: argparse.Namespace) -> tuple[str, bool]:
 
 def certify(args: argparse.Namespace) -> tuple[str, bool]:
     """How far a saved solution is from the global optimum; with --out a file that proves it."""
-    from ..frontier.certificate import certify
+    from ..frontier.distance_to_optimum import certify
     from ..results.fixed_point import FixedPoint
 
     if args.out is not None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..objectives.elbo import ELBO
 from ..problems.problem import Problem
-from .certificate import DataPasses
+from .data_passes import DataPasses
 from .hierarchy import means_of_groups
 from .proof import MOST_DIMENSIONS
 

@@ -19,7 +19,7 @@ from ..latent.tiling import Tiling
 from ..results.fixed_point import FixedPoint
 from ..results.status import NotConvergedWarning
 from ..solvers.solve import solve
-from .certificate import DataPasses
+from .data_passes import DataPasses
 from .hierarchy import means_of_groups
 from .masses import best_masses
 from .optimum import CertifiedFixedPoint, global_solution

@@ -21,8 +21,8 @@ from ..data.rows import check_reach
 from ..objectives.base import FramedObjective
 from ..objectives.elbo import ELBO
 from ..problems.problem import Problem
-from .certificate import is_provable
 from .coverage import Coverage
+from .data_passes import is_provable
 from .optimum import CertifiedFixedPoint
 from .population import PopulationBounds
 

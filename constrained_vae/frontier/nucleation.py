@@ -22,7 +22,7 @@ from ..objectives.energies import CrossEntropy, Divergence, SquaredError
 from ..phases.criticality import critical_beta
 from ..problems.problem import Problem
 from ..results.status import NotConvergedWarning
-from .certificate import collapsed_coverage
+from .data_passes import collapsed_coverage
 
 _BETA_TOL = 1e-12  # relative rise of the temperature below which it is final
 _FIRST_SHIFT = 0.1  # the first maxima are sought so far below the critical temperature, relative to it

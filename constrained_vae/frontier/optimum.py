@@ -29,9 +29,10 @@ from ..solvers.loop import iterate
 from ..solvers.options import Options
 from ..solvers.pose import check_on_failure
 from ..solvers.solve import report_failure
-from .certificate import Certificate, DataPasses
+from .certificate import Certificate
 from .coarse import SIDES, coarse
 from .coverage import Coverage
+from .data_passes import DataPasses
 from .hierarchy import means_of_groups
 from .masses import best_masses
 from .span import Span, span_of

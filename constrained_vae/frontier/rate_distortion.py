@@ -35,8 +35,8 @@ from ..results.fixed_point import FixedPoint
 from ..results.status import Status
 from ..solvers.pose import check_on_failure
 from ..solvers.solve import report_failure
-from .certificate import DataPasses
 from .curve import RateDistortionCurve
+from .data_passes import DataPasses
 from .held_out import HeldOut
 from .nucleation import nucleation
 from .optimum import CertifiedFixedPoint, optimum

@@ -15,7 +15,7 @@ from .._utils.arrays import FloatArray
 from ..data.prepared import PreparedData
 from ..objectives.elbo import ELBO
 from ..problems.problem import Problem
-from .certificate import DataPasses
+from .data_passes import DataPasses
 
 _SHARE = 0.8  # share of the dimensions up to which the data are projected
 _LARGEST = 2**26  # entries of the data of which a singular value decomposition is computed

@@ -9,8 +9,8 @@ from scipy.special import logsumexp
 
 import constrained_vae as cv
 from constrained_vae.backends import numba, reference
-from constrained_vae.frontier import certificate, coverage as coverage_module
-from constrained_vae.frontier.certificate import DataPasses
+from constrained_vae.frontier import coverage as coverage_module, data_passes, distance_to_optimum
+from constrained_vae.frontier.data_passes import DataPasses
 from constrained_vae.frontier.hierarchy import group_means
 from constrained_vae.frontier.masses import best_masses
 from constrained_vae.problems.problem import Problem
@@ -121,14 +121,14 @@ def test_many_data_take_the_compiled_backend_and_some_of_them_as_starts(dim, rng
     """Both change the time only: the bounds are those of the plain backend from all starts, to rounding."""
     x = rng.normal(size=(3000, dim)) + 3 * rng.integers(0, 2, size=(3000, 1))
     solution = cv.solve(x, beta=0.4, n_tiles=4)
-    monkeypatch.setattr(certificate, "_WORK", 900 * 3000 * (dim + 8))
-    monkeypatch.setattr(certificate, "MAX_CLIMBERS", 300)
+    monkeypatch.setattr(data_passes, "_WORK", 900 * 3000 * (dim + 8))
+    monkeypatch.setattr(data_passes, "MAX_CLIMBERS", 300)
     seen = []
     monkeypatch.setattr(numba, "coverage", lambda *a, **k: seen.append(len(a[3])) or reference.coverage(*a, **k))
     some = cv.certify(solution)
     assert 1000 < max(seen) < len(x) + 200  # means of groups are as many
-    monkeypatch.setattr(certificate, "_MANY", 10**9)
-    monkeypatch.setattr(certificate, "_WORK", 2**31)
+    monkeypatch.setattr(distance_to_optimum, "_MANY", 10**9)
+    monkeypatch.setattr(data_passes, "_WORK", 2**31)
     every = cv.certify(solution)
     assert some.rigorous is every.rigorous is (dim == 2)
     assert (some.upper, some.lower) == pytest.approx((every.upper, every.lower), abs=2e-8)
@@ -207,6 +207,40 @@ def test_a_bound_within_its_rounding_is_not_rigorous(rng):
     assert bounds.lower <= np.log(20) <= bounds.upper + bounds.rounding
     assert 1e-6 < bounds.rounding < 1
     assert not bounds.rigorous
+
+
+@settings(max_examples=40)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    dim=st.integers(1, 12),
+    log_beta=st.floats(-18, 1),
+    unit=st.sampled_from([1.0, 1e3, 1e-110, 1e110]),
+    offset=st.sampled_from([0.0, 1e6]),
+    outlier=st.sampled_from([0.0, 1e4]),
+)
+def test_the_rounding_of_log_z_and_f_is_a_bound(seed, dim, log_beta, unit, offset, outlier):
+    """Of codes at the data and near them, beside sums in extended precision."""
+    rng = np.random.default_rng(seed)
+    x, rho = rng.normal(size=(30, dim)) + offset, rng.dirichlet(np.ones(30))
+    x[0] += outlier
+    x, beta = unit * x, 10**log_beta * unit**2
+    data = DataPasses(Problem.make(x, None, rho, "numba", beta=beta))
+    psi = data.x[:20] + rng.choice([0, 1e-9, 0.1], size=(20, 1)) * rng.normal(size=(20, dim))
+    masses = rng.dirichlet(np.ones(20))
+    frame = data.problem.data.frame
+    far = (x.astype(np.longdouble) - frame.centre) / np.longdouble(frame.scale)
+    lam = np.longdouble(frame.scale) ** 2 / (2 * np.longdouble(beta))
+    H = lam * np.square(far[:, None] - psi.astype(np.longdouble)).sum(axis=2)
+    logits = np.log(masses.astype(np.longdouble)) - H
+    top = logits.max(axis=1)
+    log_Z = top + np.log(np.exp(logits - top[:, None]).sum(axis=1))
+    found = data.passed(psi, masses)
+    allowed = data.rounding_of_log_partition(found)
+    extended = 1e-17 * (1 + np.abs(log_Z))  # its own rounding
+    assert (np.abs(found.log_partition - log_Z) <= allowed + extended).all()
+    coverage, F = data.coverage(psi, masses)
+    exact = -(rho * log_Z).sum() / rho.astype(np.longdouble).sum()
+    assert abs(F - exact) <= data.rounding_of_free_energy(coverage, F) + extended.max()
 
 
 @pytest.mark.filterwarnings("ignore:.* below R")  # some of the models do not exist

@@ -7,8 +7,8 @@ import pytest
 
 import constrained_vae as cv
 from constrained_vae.frontier import coarse as module
-from constrained_vae.frontier.certificate import DataPasses
 from constrained_vae.frontier.coarse import coarse
+from constrained_vae.frontier.data_passes import DataPasses
 from constrained_vae.problems.problem import Problem
 
 

@@ -10,7 +10,7 @@ from scipy.special import logsumexp
 import constrained_vae as cv
 from constrained_vae.backends import get_backend
 from constrained_vae.frontier import local_polynomials, proof
-from constrained_vae.frontier.certificate import DataPasses
+from constrained_vae.frontier.data_passes import DataPasses
 
 on_both = pytest.mark.parametrize("name", ["reference", "numba"])
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings, strategies as st
 
 import constrained_vae as cv
 from constrained_vae.data.prepared import Block
-from constrained_vae.frontier.certificate import DataPasses
 from constrained_vae.frontier.coverage import Coverage
+from constrained_vae.frontier.data_passes import DataPasses
 from constrained_vae.testing import small_problems
 from tests.helpers.closed_forms import binary_entropy
 

@@ -10,7 +10,7 @@ import pytest
 
 import constrained_vae as cv
 from constrained_vae.frontier import coverage as coverage_module
-from constrained_vae.frontier.certificate import DataPasses
+from constrained_vae.frontier.data_passes import DataPasses
 from constrained_vae.frontier.optimum import _Search
 from constrained_vae.frontier.span import Span
 from constrained_vae.problems.problem import Problem
