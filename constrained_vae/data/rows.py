@@ -21,7 +21,10 @@ from .repeats import merged
 _MAX_ROUNDING = 1e-7  # of the radius: the rounding of the data up to which solutions are of use
 
 _REACH = 1e60  # radii from the centre; the energies of farther points would leave the range of float64
-_LEAST_RADIUS = 1e-120  # of the data: squares, and temperatures far below and above them, are representable
+_LEAST_RADIUS, _LARGEST_RADIUS = (
+    1e-141,
+    1e151,
+)  # of the data: squares and temperatures are representable
 
 
 class RowBlocks:
@@ -307,9 +310,9 @@ def check_radius(frame: Frame) -> Frame:
 
     Distortions and temperatures are squares of lengths, and the temperatures of a sweep lie far below the radius.
     """
-    if not _LEAST_RADIUS <= frame.scale <= 1 / _LEAST_RADIUS:
+    if not _LEAST_RADIUS <= frame.scale <= _LARGEST_RADIUS:
         raise ValueError(
-            f"x must have a radius between {_LEAST_RADIUS:.0e} and {1 / _LEAST_RADIUS:.0e}, so that its square can be "
+            f"x must have a radius between {_LEAST_RADIUS:.0e} and {_LARGEST_RADIUS:.0e}, so that its square can be "
             f"computed with, got {frame.scale:.2g}: rescale the data (temperatures go by the square of the factor)"
         )
     return frame

@@ -23,7 +23,7 @@ from .data_set import DataSet
 
 _MOST_POINTS = 2**24  # of a toy set
 _MOST_CORNERS = 2**13  # of a simplex, which has nearly as many dimensions
-_FARTHEST = 1e120  # radii up to which the package computes
+_FARTHEST = 1e120  # radii; the package computes with larger ones
 
 
 def two_points(half_distance: float = 1.0, weight: float = 0.5, dim: int = 1) -> DataSet:

@@ -52,8 +52,8 @@ def test_no_code_is_below_a_bound_in_many_problems(data, log_beta, seed):
 @pytest.mark.slow
 @pytest.mark.parametrize("dim", [1, 2, 3])
 def test_no_random_code_is_below_a_proven_bound(dim, rng):
-    """3500 codes a dimension, at scales from 1e-110 to 1e110, offsets up to 1e8, beta from 1e-18 to 10 beta_c."""
-    scales = [(unit, 0.0, ratio) for unit in (1e-110, 1e-30, 1e30, 1e110) for ratio in (1e-6, 1e-3, 0.1, 3.0)]
+    """3500 codes a dimension, at scales from 1e-140 to 1e150, offsets up to 1e8, beta from 1e-18 to 10 beta_c."""
+    scales = [(unit, 0.0, ratio) for unit in (1e-140, 1e-30, 1e30, 1e150) for ratio in (1e-6, 1e-3, 0.1, 3.0)]
     offsets = [(1.0, offset, ratio) for offset in (0.0, 1e4, 1e8) for ratio in (1e-18, 1e-9, 1e-3, 0.1, 0.5, 10.0)]
     for unit, offset, ratio in scales + offsets:
         x = unit * (rng.normal(size=(9, dim)) + 3.0 * rng.integers(0, 2, size=(9, dim))) + offset
