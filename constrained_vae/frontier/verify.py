@@ -203,7 +203,7 @@ def _balls(values: Any) -> list[arb]:
 
 def _above(value: arb) -> float:
     """A float64 number that is not below a ball."""
-    found = float(value.mid()) + 1e-12 * abs(float(value.mid())) + 1e-300
+    found = math.nextafter(float(value.upper()), math.inf)
     _need(value <= found, f"a number has lost its digits: {value}")
     return found
 
