@@ -42,6 +42,7 @@ from .coverage import coverage as coverage
 from .dense_kernels import Arrays, encode, few, many
 from .moments import are_few as are_few, deviation_moments as deviation_moments
 from .neighbours import Neighbours
+from .overlaps import overlaps as overlaps
 
 _SORTED_STATISTICS = 4  # largest S for which rows are sorted; at S = 5 pruning gains only a factor 1.4 to 2
 _QUICK = 4  # size in units of SMALL up to which one thread in `steps` is as fast as two threads and the Python code

@@ -17,6 +17,7 @@ from ..data.prepared import Block
 from ..objectives.base import FramedObjective
 from ..problems.posterior import Tiles, energies, posterior
 from ..problems.problem import Problem
+from .affinities import CompiledAffinities, Energies
 from .certificate import Certificate
 from .coverage import MAX_CLIMBERS, Coverage, rounding_of_energies
 from .hierarchy import group_means
@@ -75,8 +76,15 @@ class DataPasses:
         objective = self.problem.framed
         return energies(self.block, objective, *objective.readout(psi))
 
+    def affinities(self, psi: FloatArray) -> Energies | CompiledAffinities:
+        """What `best_masses` needs of reconstructions: the same in blocks of rows, or kernels for very many."""
+        objective, backend = self.problem.framed, self.problem.data.backend
+        if objective.quadratic and CompiledAffinities.pay(self.x, len(psi), backend):
+            return CompiledAffinities(self.x, self.rho, psi, objective.quadratic, backend)
+        return self.energies_in_blocks(psi)
+
     def energies_in_blocks(self, psi: FloatArray) -> Callable[[], Iterator[FloatArray]]:
-        """The same in blocks of rows, anew at every call."""
+        """Energies in blocks of rows, anew at every call."""
         objective, rows = self.problem.framed, memory.rows_of_block(len(psi))
         v, b = objective.readout(psi)
         return lambda: (energies(block, objective, v, b) for block in self.block.pieces(rows))

@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 from scipy.linalg import cho_factor, cho_solve, cholesky, solve_triangular
 from scipy.optimize import nnls
-from scipy.sparse import csr_array
 
 from .. import equations
 from .._utils import deadline
 from .._utils.arrays import FloatArray
 from .._utils.blas import single_threaded
+from .affinities import Affinities, CompiledAffinities, Energies
 
 _MAX_STEPS = 50  # Newton steps and plain steps together
 _STEEP = 100.0  # a plain step, which multiplies masses by c, is the better one for a mass with so large a c
 _SHARES = 0.5 ** np.arange(40)  # shares that are tried for reconstructions without mass
-_LEAST_Z = 1e-150  # least Z_i in the Newton model: S_ik and its square must be representable
-_SPARSE = 1e-12  # entries rho_i S_ia that are smaller than this over N are left out: they change c_a by less than it
-_DENSE = 0.1  # share of other entries from which the dense product is faster
 _RIDGE = 1e-13  # increase of the diagonal, which is 1, since two reconstructions may coincide
-_KEPT = 2**25  # affinities that are kept; more are computed anew in every pass
 _PATIENCE = 3  # exchanges of the support that do not reduce the number of wrong entries
 _LIGHT = 1e-14  # a reconstruction of less mass is left out, unless c would exceed 1 there without it
 
 
-Energies = FloatArray | Callable[[], Iterable[FloatArray]]  # (N, k), or its blocks of rows in their order
-
-
-def best_masses(energies: Energies, rho: FloatArray, masses: FloatArray, tol: float) -> FloatArray:
+def best_masses(energies: Energies | CompiledAffinities, rho: FloatArray, masses: FloatArray, tol: float) -> FloatArray:
     """Masses (k,) of sum 1 that minimise F at given reconstructions, to an accuracy of `tol` nats.
 
     The quadratic model of F on the simplex in Newton's method is a least-squares problem, |S p - 2|^2 with
@@ -40,7 +33,7 @@ def best_masses(energies: Energies, rho: FloatArray, masses: FloatArray, tol: fl
 
     Parameters
     ----------
-    energies : (N, k) array or callable
+    energies : (N, k) array, callable or CompiledAffinities
         Energies H, in nats, or a function that yields them in blocks of rows, anew at every call.
     rho : (N,) array
         Data weights.
@@ -54,7 +47,8 @@ def best_masses(energies: Energies, rho: FloatArray, masses: FloatArray, tol: fl
     (k,) array
         The masses; zero where the reconstruction is of no use.
     """
-    rows = _Rows(energies, rho, len(masses))
+    rows = energies if isinstance(energies, CompiledAffinities) else Affinities(energies, rho, len(masses))
+    rho = rows.rho  # in the order of the rows
 
     def between(here: FloatArray, there: FloatArray) -> Callable[[float], float]:
         """F, up to a constant, of (1 - share) p + share q as a function of the share, from the Z of p and of q."""
@@ -86,81 +80,22 @@ def best_masses(energies: Energies, rho: FloatArray, masses: FloatArray, tol: fl
         if step <= 1e-6:
             break
         masses = masses + step * (target - masses)
-    kept = np.where(rows.useful(masses), masses, 0.0)
+    kept = np.where(_useful(rows, masses), masses, 0.0)
     return kept / kept.sum()
 
 
-class _Rows:
-    """The affinities G = exp(-H), scaled by row, in blocks of rows, which are kept if they are few."""
-
-    def __init__(self, energies: Energies, rho: FloatArray, count: int) -> None:
-        self._energies, self.rho, self.count = energies, rho, count
-        self._kept: list[tuple[slice, FloatArray]] | None = None
-
-    def _blocks(self) -> Iterator[tuple[slice, FloatArray]]:
-        """Energies (n, k) of some rows."""
-        first = 0
-        for H in self._energies() if callable(self._energies) else [self._energies]:
-            yield slice(first, first + len(H)), H
-            first += len(H)
-
-    def affinities(self) -> Iterable[tuple[slice, FloatArray]]:
-        """G (n, k) of some rows."""
-        if self._kept is not None:
-            return self._kept
-        made = ((part, np.exp(H.min(axis=1, keepdims=True) - H)) for part, H in self._blocks())
-        if len(self.rho) * self.count > _KEPT:
-            return made
-        self._kept = list(made)
-        return self._kept
-
-    def partition(self, masses: FloatArray) -> FloatArray:
-        """Z (N,) of masses, up to the scales of the rows."""
-        return np.concatenate([G @ masses for _, G in self.affinities()])
-
-    def slope(self, Z: FloatArray) -> FloatArray:
-        """c (k,) of the reconstructions."""
-        parts = (self.rho[part] @ (G / np.maximum(Z[part], _LEAST_Z)[:, None]) for part, G in self.affinities())
-        return np.asarray(sum(parts, np.zeros(self.count)))
-
-    def plain(self, masses: FloatArray) -> FloatArray:
-        """The marginal posterior, at which F is not larger (T6)."""
-        logs = equations.log_masses(masses)
-        parts = (self.rho[part] @ equations.encoder(H, logs)[0] for part, H in self._blocks())
-        return np.asarray(sum(parts, np.zeros(self.count)))
-
-    def products(self, Z: FloatArray) -> FloatArray:
-        """sum_i rho_i S_ia S_ib (k, k). At low temperature most S are negligible."""
-        matrix = np.zeros((self.count, self.count))
-        for part, G in self.affinities():
-            rho = self.rho[part, None]
-            S = G / np.maximum(Z[part], _LEAST_Z)[:, None]
-            weighted = np.sqrt(rho) * S
-            some = rho * S > _SPARSE / len(self.rho)
-            if np.count_nonzero(some) < _DENSE * some.size:
-                narrow = csr_array(np.where(some, weighted, 0.0))
-                matrix += (narrow.T @ narrow).toarray()
-            else:
-                matrix += weighted.T @ weighted
-        return matrix
-
-    def useful(self, masses: FloatArray) -> npt.NDArray[np.bool_]:
-        """Which reconstructions (k,) have mass, or are so light that F does not see them but c exceeds 1 without."""
-        useful = masses > _LIGHT
-        light = np.flatnonzero((masses > 0) & ~useful)
-        if not len(light):
-            return useful
-        c = np.zeros(len(light))
-        for part, G in self.affinities():
-            Z = (G @ masses)[:, None]
-            rest = Z - masses[light] * G[:, light]
-            with np.errstate(divide="ignore", over="ignore"):
-                c += self.rho[part] @ np.where(rest > 1e-12 * Z, G[:, light] / rest, np.inf)
-        useful[light] = c > 1
-        return useful
+def _useful(rows: Affinities | CompiledAffinities, masses: FloatArray) -> npt.NDArray[np.bool_]:
+    """Which reconstructions (k,) have mass, or are so light that F does not see them but c exceeds 1 without them."""
+    useful = masses > _LIGHT
+    if (masses[~useful] > 0).any():
+        c = rows.slope(rows.partition(np.where(useful, masses, 0.0)))
+        useful |= (masses > 0) & (c > 1)
+    return useful
 
 
-def _newton_target(rows: _Rows, Z: FloatArray, slope: FloatArray, masses: FloatArray) -> FloatArray:
+def _newton_target(
+    rows: Affinities | CompiledAffinities, Z: FloatArray, slope: FloatArray, masses: FloatArray
+) -> FloatArray:
     """The minimum (k,) of the quadratic model over non-negative masses, whose linear term is 2 c_a - 1."""
     matrix = rows.products(Z)
     scale = np.sqrt(matrix.diagonal())  # of masses that may differ by many decades

@@ -6,6 +6,12 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
+import constrained_vae as cv
+from constrained_vae.backends import numba
+from constrained_vae.backends.overlaps import overlaps
+from constrained_vae.equations import log_masses
+from constrained_vae.frontier import affinities
+from constrained_vae.frontier.affinities import Affinities, CompiledAffinities
 from constrained_vae.frontier.masses import best_masses
 
 
@@ -66,5 +72,61 @@ def test_blocks_of_rows_give_the_same_masses(monkeypatch):
     whole = best_masses(energies, rho, start, 1e-10)
     cuts = np.array_split(energies, 7)
     np.testing.assert_allclose(best_masses(lambda: iter(cuts), rho, start, 1e-10), whole, rtol=1e-6, atol=1e-12)
-    monkeypatch.setattr("constrained_vae.frontier.masses._KEPT", 1)
+    monkeypatch.setattr("constrained_vae.frontier.affinities._KEPT", 1)
     np.testing.assert_allclose(best_masses(lambda: iter(cuts), rho, start, 1e-10), whole, rtol=1e-6, atol=1e-12)
+
+
+# --- very many rows ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dim", [1, 2, 4])
+@pytest.mark.parametrize(("rows", "lam"), [(700, 0.3), (700, 40.0), (3, 1.0)])
+def test_overlaps_are_sums_of_products(dim, rows, lam, rng):
+    """All of them, and without the terms below a limit, which change a sum by less than their product."""
+    x = rng.normal(size=(rows, dim))
+    x, psi, logs = np.sort(x, axis=0), rng.normal(size=(20, dim)), 3 * rng.normal(size=rows)
+    S = np.exp(logs[:, None] / 2 - lam * np.square(x[:, None] - psi).sum(axis=2))
+    np.testing.assert_allclose(overlaps(x, logs, lam, psi, -1e9), S.T @ S, rtol=1e-12, atol=1e-300)
+    left_out = overlaps(x, logs, lam, psi, -20.0) - S.T @ S
+    assert np.abs(left_out).max() <= 1e-12 * np.abs(S.T @ S).max() + rows * np.exp(-20.0) * S.max()
+    assert (overlaps(x, logs, lam, psi, 1e9) == 0).all()
+
+
+@pytest.mark.parametrize("lam", [1.0, 300.0, 1e6])
+def test_compiled_sums_are_those_of_the_energies(lam, rng):
+    """A mass of zero, weights over decades, and rows far from every reconstruction."""
+    x, psi = rng.normal(size=(900, 2)), rng.normal(size=(70, 2))
+    rho, masses = rng.dirichlet(np.full(900, 0.3)) + 1e-9, rng.dirichlet(np.ones(70))
+    rho, masses[::7] = rho / rho.sum(), 0.0
+    masses /= masses.sum()
+    energies = lam * np.square(x[:, None] - psi).sum(axis=2)
+    dense, fast = Affinities(energies, rho, 70), CompiledAffinities(x, rho, psi, lam, numba)
+    order = numba.order(x)
+    logs = [log_masses(rows.partition(masses)) for rows in (dense, fast)]
+    # Both are relative to a factor of the row: the largest affinity, and the sum of all.
+    factor = np.log(np.exp(energies.min(axis=1, keepdims=True) - energies).sum(axis=1))
+    np.testing.assert_allclose(logs[1], (logs[0] - factor)[order], rtol=1e-9, atol=1e-9)
+    Z = np.exp(logs[0]), np.exp(logs[1])
+    np.testing.assert_allclose(fast.slope(Z[1]), dense.slope(Z[0]), rtol=1e-9)
+    np.testing.assert_allclose(fast.plain(masses), dense.plain(masses), rtol=1e-9, atol=1e-300)
+    exact = dense.products(Z[0])
+    np.testing.assert_allclose(fast.products(Z[1]), exact, rtol=1e-9, atol=1e-9 * exact.max())
+
+
+def test_light_reconstructions_that_are_needed_are_kept():
+    """The second has no share of the first row, and is all that the second row has; the third is of no use."""
+    energies = np.array([[0.0, 800.0, 1.0], [800.0, 0.0, 900.0]])
+    rho = np.array([1 - 1e-16, 1e-16])
+    masses = best_masses(energies, rho, np.array([1.0 - 1e-15, 1e-15, 0.0]), 1e-9)
+    assert masses[1] > 0
+    assert masses[2] == 0
+
+
+def test_the_optimum_of_compiled_masses(monkeypatch, rng):
+    x = 1000 * rng.normal(size=(200, 2))
+    options = {"beta": 5e5, "gap": 1e-4, "time_limit": None}
+    whole = cv.global_solution(x, **options)
+    monkeypatch.setattr(affinities, "_KEPT", 1)
+    compiled = cv.global_solution(x, **options)
+    assert compiled.certificate.gap <= 1e-4
+    assert compiled.free_energy == pytest.approx(whole.free_energy, abs=1e-4)
