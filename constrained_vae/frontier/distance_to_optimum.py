@@ -20,7 +20,7 @@ from .certificate import Certificate
 from .data_passes import DataPasses
 
 _PROOF_TOL = 1e-8  # accuracy of the proof, in nats
-_MANY = 3000  # data of which a certificate takes longer than the compilation of its kernels
+_MANY = 1000  # data of which certificates are worth the compilation of kernels, which is once for an installation
 
 
 def certify(solution: FixedPoint, *, time_limit: float | None = None) -> Certificate:

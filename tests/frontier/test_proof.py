@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn.datasets import load_iris
 
 import constrained_vae as cv
 
@@ -51,12 +52,15 @@ def test_data_near_a_space_have_a_bound_that_is_larger_by_their_distance(off, rn
 
 @pytest.mark.slow
 @pytest.mark.parametrize("nats", [0.5, 1.0, 2.0])
-@pytest.mark.parametrize("name", ["normal", "clusters"])
+@pytest.mark.parametrize("name", ["normal", "clusters", "iris"])
 def test_two_thousand_points_in_three_dimensions(name, nats, rng):
     """The gap of the optimum is proven; the search alone misses maxima of the normal data."""
     x = rng.normal(size=(2000, 3))
-    x += 3 * rng.normal(size=(6, 3))[rng.integers(0, 6, 2000)] if name == "clusters" else 0.0
-    beta = {0.5: 0.75, 1.0: 0.52, 2.0: 0.27}[nats] * (6.0 if name == "clusters" else 1.0)
+    if name == "clusters":
+        x += 3 * rng.normal(size=(6, 3))[rng.integers(0, 6, 2000)]
+    elif name == "iris":
+        x = np.tile(load_iris().data[:, :3], (14, 1))[:2000] + 0.1 * x
+    beta = {0.5: 0.75, 1.0: 0.52, 2.0: 0.27}[nats] * {"normal": 1.0, "clusters": 6.0, "iris": 0.67}[name]
     s = cv.global_solution(x, beta=beta, gap=1e-6)
     assert s.certificate.rigorous
     assert s.certificate.gap <= 1e-6
