@@ -1,6 +1,6 @@
-"""Branch and bound in up to three dimensions: a proven upper bound of log c over all points (T14).
+"""Branch and bound in up to three dimensions, of few points in up to six: a proven upper bound of log c (T14).
 
-Maxima of c lie in the convex hull of the data. The box of the data is halved along its longest sides, and a part is
+Maxima of c lie in the convex hull of the data. The box of the data is halved along its longest side, and a part is
 finished if its upper bound is below the ceiling, which is `accuracy` above the largest value found. All rounding is on
 the safe side: the multiplier is lowered and the shares of the data are raised by more than the rounding of energies and
 of Z, so that the function that is bounded is nowhere below c.
@@ -22,20 +22,20 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from .._utils import deadline
 from .._utils.arrays import FloatArray
-from ..backends import compiled
+from ..backends import compiled, reference
 from ..backends.expansions import Expansions
 from . import local_polynomials
 from .quadratics import least_shifts, rises_along_axes
 
 MOST_DIMENSIONS = 3  # in which a proof is tried
-_MAX_BOXES = 2**22  # number of boxes after which branch and bound gives up
+_FEW, _FEW_DIMENSIONS = 32, 6  # points of which a proof is tried in more dimensions, and these
+_MAX_BOXES, _MAX_FEW_BOXES = 2**22, 2**19  # boxes after which branch and bound gives up; those of few points
 _WORK = 2**27  # boxes times rows between two looks at the deadline
 _MAX_HALVINGS = 30  # number of halvings for each axis, or for two if there is one, after which it gives up
-_MAX_SOLID_BOXES, _MAX_PAIRS = 2**20, 2**35  # the same in three dimensions, and boxes times rows there
+_MAX_PAIRS = 2**35  # boxes times rows after which it gives up in three dimensions
 _LARGEST = 2**24  # entries of the data of which a singular value decomposition is computed
 _FLAT = 1e-6  # nats: lambda times the largest squared distance from a space up to which the data count as flat
 _EPS = float(np.finfo(np.float64).eps)
@@ -80,7 +80,7 @@ def supremum(
     covers : list, optional
         Boxes that cover the data are appended to it, with their bounds.
     """
-    backend = compiled()
+    backend = compiled() if points.shape[1] <= MOST_DIMENSIONS else reference
     near = getattr(backend, "order", lambda x: None)(points)  # rows beside each other, of which most are left out
     if near is not None:
         points, log_shares, rounding = points[near], log_shares[near], rounding[near]
@@ -90,7 +90,8 @@ def supremum(
     span, dim = high - low, points.shape[1]
     margin = 4 * _EPS * np.maximum(np.abs(low), np.abs(high))  # rounding of the centres
     boxes, count = np.zeros((1, dim), dtype=np.int64), 0  # numbers of the boxes of a level along every axis
-    most = _MAX_BOXES if dim < 3 else min(_MAX_SOLID_BOXES, _MAX_PAIRS // len(points))
+    most = _MAX_BOXES if dim <= MOST_DIMENSIONS else _MAX_FEW_BOXES
+    most = most if dim < MOST_DIMENSIONS else min(most, _MAX_PAIRS // len(points))
     halvings = np.zeros(dim, dtype=np.int64)
     while halvings.sum() <= _MAX_HALVINGS * max(dim, 2):
         count += len(boxes)
@@ -127,9 +128,11 @@ def supremum(
         boxes = np.concatenate(left)
         if not len(boxes):
             return ceiling, where
-        long = (side > side.max() / 2) | (side.max() == 0)  # so that a box never becomes much longer than wide
-        boxes = ((1 + long) * boxes[:, None] + _corners(long)).reshape(-1, dim)
-        halvings += long
+        axis = int(side.argmax())
+        boxes = np.repeat(boxes, 2, axis=0)
+        boxes[:, axis] *= 2
+        boxes[1::2, axis] += 1
+        halvings[axis] += 1
     return np.inf, where
 
 
@@ -142,7 +145,9 @@ def of_flat(
     where: FloatArray,
     accuracy: float,
 ) -> tuple[float, FloatArray]:
-    """`supremum` of data x (N, D) near a space of three dimensions through the origin; infinite for other data.
+    """`supremum` of data x (N, D) near a space of few dimensions through the origin; infinite for other data.
+
+    The space has three dimensions, or up to six for few points.
 
     An orthogonal projection P makes no distance longer, so that c(y) is at most the sum over P x_i at P y, for any data
     and any P: the supremum over the space is a bound. It is too large by at most lambda times the largest squared
@@ -150,9 +155,13 @@ def of_flat(
     """
     if x.size > _LARGEST:
         return np.inf, where
-    axes = np.linalg.svd(x, full_matrices=False)[2][:MOST_DIMENSIONS]
-    flat = x @ axes.T
-    if lam * np.square(x - flat @ axes).sum(axis=1).max() > _FLAT:
+    all_axes = np.linalg.svd(x, full_matrices=False)[2]
+    for dim in range(MOST_DIMENSIONS, (_FEW_DIMENSIONS if len(x) <= _FEW else MOST_DIMENSIONS) + 1):
+        axes = all_axes[:dim]
+        flat = x @ axes.T
+        if lam * np.square(x - flat @ axes).sum(axis=1).max() <= _FLAT:
+            break
+    else:
         return np.inf, where
     # The axes are orthonormal to some eps, and every coordinate of a point is a sum with D roundings.
     roundings = 4.0 + 4 * x.shape[1]
@@ -206,9 +215,3 @@ def _quadratic(found: Expansions, lam: float, half: FloatArray) -> tuple[FloatAr
     finite = np.isfinite(found.moments[:, 1])
     h, axes = np.linalg.eigh(np.where(finite[:, None, None], bends, 0.0))
     return np.abs(np.einsum("nd,nde->ne", stiffness * radius * found.shifts, axes)), h
-
-
-def _corners(axes: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    """Corners (n, D) of the unit cube that differ along some axes only."""
-    grid = np.meshgrid(*[np.arange(1 + axis) for axis in axes], indexing="ij")
-    return np.stack(grid, axis=-1).reshape(-1, len(axes))

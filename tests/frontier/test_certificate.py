@@ -301,9 +301,9 @@ def test_curves_and_excesses_say_whether_they_are_proven(tmp_path):
     assert plane.rigorous.all()
     assert "heuristic" not in repr(plane)
     assert plane.excess(2.0, 0.5).rigorous
-    curve = cv.rate_distortion(np.eye(6), [0.2, 0.1, 0.05])
+    curve = cv.rate_distortion(np.eye(12), [0.1, 0.05, 0.02])
     assert not curve.rigorous.any()
-    excess = curve.excess(1.7, 0.2)
+    excess = curve.excess(2.3, 0.2)
     assert not excess.rigorous
     for text in (repr(curve), curve._repr_html_(), repr(excess)):
         assert "heuristic" in text

@@ -7,6 +7,7 @@ import pytest
 from sklearn.datasets import load_iris
 
 import constrained_vae as cv
+from tests.helpers.attacks import best_attack
 
 
 def turned(rng, n, dim):
@@ -67,6 +68,29 @@ def test_two_thousand_points_in_three_dimensions(name, nats, rng):
 
 
 def test_data_off_the_space_are_heuristic(rng):
-    x = rng.normal(size=(8, 3)) @ turned(rng, 3, 5)
+    """There are too many for a proof in five dimensions."""
+    x = rng.normal(size=(40, 3)) @ turned(rng, 3, 5)
     x[:, :] += 1e-3 * rng.normal(size=x.shape)
     assert not cv.certify(cv.global_solution(x, beta=0.5)).rigorous
+
+
+@pytest.mark.parametrize(("rank", "n", "unit", "offset"), [(4, 9, 1.0, 0.0), (4, 20, 1000.0, 1e4), (5, 7, 1.0, 0.0)])
+def test_few_points_in_more_dimensions(rank, n, unit, offset, rng):
+    """Proven, the same as their projection, and no code of an attack is better."""
+    x = rng.normal(size=(n, rank))
+    y = unit * x @ turned(rng, rank, 11) + offset
+    s = cv.global_solution(y, beta=0.6 * unit**2)
+    assert s.certificate.rigorous
+    assert s.certificate.gap <= 1e-6
+    flat = cv.certify(cv.global_solution(x, beta=0.6))
+    assert flat.rigorous
+    assert s.free_energy == pytest.approx(flat.upper, abs=1e-6)
+    F, _ = best_attack(x, np.full(n, 1 / n), 1 / 1.2, rng)
+    assert flat.lower <= F + 1e-12
+
+
+def test_a_simplex_has_its_known_optimum_in_five_dimensions():
+    """Far below its transition the corners are the code: F = log 6 to exp(-1 / beta)."""
+    s = cv.global_solution(np.eye(6), beta=0.02)
+    assert s.certificate.rigorous
+    assert s.certificate.lower <= np.log(6) <= s.certificate.upper + 1e-12
