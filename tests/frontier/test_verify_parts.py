@@ -217,6 +217,8 @@ def changed(made, *path, to):
 def test_proofs_by_hand_hold():
     made = proof()
     assert verify(made, X) == (made["lower"], made["upper"])
+    start = by_hand(X, X[:1], [1.0], 0.5)  # a code of one point, with no extent of its own
+    assert verify(start, X) == (start["lower"], start["upper"])
     one = by_hand(np.array([[2.0]]), np.array([[2.0]]), [1.0], 0.5)
     lower, upper = verify(one, [[2.0]])
     assert -1e-8 < lower < 0 < upper < 1e-8
@@ -228,6 +230,21 @@ def test_a_proof_for_a_steep_energy_holds():
     made = by_hand(x, x, [2.0, 1.0, 1.0], 2.0**400, cuts=[0.05, 0.3])
     assert made["upper"] == pytest.approx(math.log(32) / 3, abs=1e-8)
     assert verify(made, x) == (made["lower"], made["upper"])
+
+
+@pytest.mark.parametrize("power", [520, -510])
+def test_squares_of_another_unit_may_leave_the_range_of_float64(power):
+    """The bounds are those of the same proof in a unit in which squares are numbers."""
+    made, x = proof(), X * 2.0**power
+    for path in (("code", "reconstructions"), ("cover", "boxes")):
+        values = np.array(made[path[0]][path[1]]) * 2.0**power
+        made = changed(made, *path, to=values.tolist())
+    made = changed(made, "data", "sha256", to=verifier.data_hash(x))
+    made = changed(made, "objective", "multiplier", to=math.ldexp(0.5, -2 * power))
+    assert verify(made, x) == (made["lower"], made["upper"])
+    for k, bound in enumerate(made["cover"]["bounds"]):
+        with pytest.raises(NotProved, match=f"in box {k}"):
+            verify(changed(made, "cover", "bounds", k, to=bound - 1e-6), x)
 
 
 @pytest.mark.parametrize("part", ["x", "psi", "boxes"])

@@ -40,6 +40,10 @@ def test_tolerances_and_roundings(rng):
     radius = bernoulli.problem.data.radius
     assert radius != pytest.approx(1.0, abs=0.01)
     assert bernoulli.floor == pytest.approx(8 * EPS * radius, rel=1e-9, abs=0)
+    assert bernoulli.tol == pytest.approx(1e-9 * radius, rel=1e-9, abs=0)
+    assert bernoulli.mass_tol == pytest.approx(1e-9, rel=1e-9, abs=0)
+    assert bernoulli.loose_tol == pytest.approx(1e-6 * radius, rel=1e-9, abs=0)
+    assert convergence(rng, tol=1e-3).loose_tol == 1e-3
 
 
 @pytest.mark.parametrize(("bregman", "energy"), [(True, 4.0), (False, 9.0)])
@@ -68,6 +72,7 @@ def test_when_the_error_is_estimated(rng):
     assert found.range_of_closing(1e-3) == (1e-3, 1e-3)
     found.postpone(1e-3, 5e-3)
     assert found.close == pytest.approx(1e-3 / 5)
+    assert not found.closing(1e-3)
     assert found.range_of_closing(1e-3) == (found.close, 1e-3)
     assert not found.closing(5e-4)
     assert found.closing(2e-4)
@@ -166,6 +171,24 @@ def test_in_whitened_coordinates_the_error_is_at_least_the_length_of_the_step(wh
     error = found.newton_step(point, [], linear, whitened)[1]
     assert (error == 7.0) is bounded
     assert error == 7.0 or error < 1.0
+
+
+def test_the_error_of_a_stalled_iteration_is_that_of_the_rounding(rng):
+    """However small the residual is; (I - J)^-1 amplifies it by up to 10 here."""
+    found, linear = convergence(rng), Linear(rng)
+    found.begin(1e-3)
+    found.stalled = True
+    point = linear(linear.end + 0.01 * rng.normal(size=5))
+    point.residual = 1e-3 * found.floor
+    assert found.floor <= found.newton_step(point, [], linear, whitened=False)[1] <= 10.5 * found.floor
+
+
+def test_what_is_missing_of_a_newton_step_adds_to_the_error(rng, monkeypatch):
+    found, linear = convergence(rng), Linear(rng)
+    found.begin(1e-3)
+    point = linear(linear.end + 0.01 * rng.normal(size=5))
+    monkeypatch.setattr(module, "newton_step", lambda product, rhs, metric: (3 * rhs, 2 * point.residual))
+    assert found.newton_step(point, [], linear, whitened=False)[1] == pytest.approx(5 * point.residual, rel=1e-12)
 
 
 def test_where_there_is_no_newton_step(rng):
