@@ -108,6 +108,9 @@ def test_what_is_far_is_bounded_in_spite_of_the_rounding_of_its_logarithm():
     c = verifier._Mixture(np.zeros((1, 1)), [[arb(0)]], [arb(log_w).exp()], arb(1))
     found = c.bound(np.zeros(1), np.zeros(1), 0.0, None)
     assert float(found) - log_w == pytest.approx(3e-12 * 1000, rel=1e-3)
+    c = verifier._Mixture(np.full((1, 1), 1e3), [[arb(1e3)]], [arb(1)], arb(1))
+    found = c.bound(np.zeros(1), np.zeros(1), 0.0, None)
+    assert float(found) + 1e6 == pytest.approx(3e-12 * 1e6, rel=1e-3)  # of lambda, of the distance and of the term
 
 
 def test_a_point_is_near_up_to_45_nats_and_the_logarithm_of_the_number_of_points():
@@ -217,7 +220,7 @@ def changed(made, *path, to):
 def test_proofs_by_hand_hold():
     made = proof()
     assert verify(made, X) == (made["lower"], made["upper"])
-    start = by_hand(X, X[:1], [1.0], 0.5)  # a code of one point, with no extent of its own
+    start = by_hand(X, X[:1], [1.0], 0.5, cuts=[2.0])  # a code of one point, with no extent of its own
     assert verify(start, X) == (start["lower"], start["upper"])
     one = by_hand(np.array([[2.0]]), np.array([[2.0]]), [1.0], 0.5)
     lower, upper = verify(one, [[2.0]])
@@ -311,6 +314,12 @@ def test_claims_beyond_the_bounds_are_refused():
             verify(changed(made, "lower", to=lower), X)
     with pytest.raises(NotProved, match="upper is"):
         verify(changed(made, "upper", to=F - 1e-9), X)
+
+
+def test_a_cover_of_very_many_boxes_holds():
+    low = np.arange(3000.0)[:, None]
+    assert covers(low, low + 1, [0.0], [3000.0])
+    assert not covers(low, low + 1, [0.0], [3000.5])
 
 
 @pytest.mark.parametrize("side", range(4))
