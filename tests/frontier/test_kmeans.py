@@ -59,8 +59,8 @@ def test_never_above_the_dynamic_programme_on_the_line(rng):
 
 
 def test_the_text_says_whether_it_is_proven(rng):
-    curve = cv.rate_distortion(np.eye(6), [0.3, 0.1, 0.05])
-    bound = curve.kmeans_bound([1, 2, 3, 6, 7])
+    curve = cv.rate_distortion(np.eye(12), [0.1, 0.05, 0.02])
+    bound = curve.kmeans_bound([1, 2, 3, 12, 13])
     assert "rigorous at some" in repr(bound)
     assert "heuristic" in bound._repr_html_()
     assert "heuristic" in repr(curve.kmeans_bound([1, 2]))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from scipy.special import logsumexp
@@ -133,6 +136,20 @@ def test_every_box_of_a_cover_has_the_bound_of_its_shift(dim, rng):
         assert found == pytest.approx(log_c(x, log_shares, lam, y) + form + shift * square / 2 + skew, abs=1e-9)
 
 
+def test_boxes_are_wider_than_their_parts_by_the_rounding_of_centres(monkeypatch):
+    """Else a point between two boxes would be in none; also where the region ends at the origin."""
+    halves = []
+
+    def expansions(points, shares, lam, centres, half):
+        halves.append(half)
+        return reference.expansions(points, shares, lam, centres, half)
+
+    monkeypatch.setattr(proof, "compiled", lambda: SimpleNamespace(expansions=expansions))
+    x = np.array([[0.0, -1.0], [1.0, 0.0]])
+    proof.supremum(x, np.zeros(2), np.zeros(2), 0.1, 1.0, x[0], 1.0)
+    assert (halves[0] - 0.5 >= 3.9 * np.finfo(float).eps).all()
+
+
 def test_a_line_of_very_many_resolutions():
     """More than twenty halvings lead to a box that is finished."""
     x, lam = np.array([[0.0], [0.4], [1e6]]), 1.0
@@ -140,6 +157,17 @@ def test_a_line_of_very_many_resolutions():
     bound, where = proof.supremum(x, np.zeros(3), np.zeros(3), lam, height, np.array([0.2]), 1e-6)
     assert height <= bound <= height + 1.001e-6
     assert where == pytest.approx([0.2])
+
+
+def test_axes_of_flat_data_take_no_more_memory_than_the_data(rng, monkeypatch):
+    """The singular vectors of rows would be a matrix of rows times rows."""
+    monkeypatch.setattr(proof, "supremum", lambda *_: (0.5, np.zeros(3)))
+    x = rng.normal(size=(2000, 3)) @ rng.normal(size=(3, 5))
+    tracemalloc.start()
+    proof.of_flat(x, np.zeros(2000), np.zeros(2000), 2.0, -1.0, x[2], 1e-3)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20 * x.nbytes < 2000 * 2000 * 8
 
 
 def test_the_multiplier_of_flat_data_is_lowered_by_the_rounding_of_their_coordinates(rng, monkeypatch):

@@ -14,7 +14,7 @@ from scipy.special import logsumexp
 
 pytest.importorskip("flint", reason="proofs are verified with python-flint")
 
-from flint import arb
+from flint import arb, ctx
 
 from constrained_vae.frontier import verify as verifier
 from constrained_vae.frontier.verify import NotProved, verify
@@ -87,14 +87,30 @@ def test_points_far_from_a_box_are_bounded_by_the_largest_of_them(rng):
 
 @pytest.mark.parametrize("shift", [None, 0.5])
 def test_near_and_far_points_together(shift):
-    """Two points near a box, and three whose share is below e^-45 of a claim."""
-    x = np.array([[0.0], [0.1], [10.0], [11.0], [12.0]])
-    c = verifier._Mixture(x, [[arb(float(v))] for v in x[:, 0]], [arb(1)] * 2 + [arb(2)] * 3, arb(1))
+    """Two points near a box, and three whose share is below e^-45 of a claim: they add it, although it is tiny."""
+    x, weights = np.array([[0.0], [0.1], [10.0], [11.0], [12.0]]), [arb(1)] * 2 + [arb(2)] * 3
     low, high = np.array([0.0]), np.array([0.1])
-    rest = 3 * 2 * math.exp(-(9.9**2))
-    near = expanded(x[:2], np.zeros(2), 1.0, low, high, shift) if shift else math.log(2)
-    found = c.bound(low, high, 0.0, shift).exp() - arb(math.exp(near))
-    assert float(found) == pytest.approx(rest, abs=1e-12)  # of the rounding of exp(near)
+    with ctx.workprec(400):
+        all_points, near = (
+            verifier._Mixture(x[:n], [[arb(float(v))] for v in x[:n, 0]], weights[:n], arb(1)).bound(
+                low, high, 0.0, shift
+            )
+            for n in (5, 2)
+        )
+        rest = float(all_points.exp() - near.exp())
+    assert float(near) == pytest.approx(expanded(x[:2], np.zeros(2), 1.0, low, high, shift) if shift else math.log(2))
+    assert rest == pytest.approx(3 * 2 * math.exp(-(9.9**2)), rel=1e-9, abs=0)
+
+
+def test_what_is_far_is_bounded_in_spite_of_the_rounding_of_its_logarithm():
+    """By 1e-12 of the size of the weight and of the term."""
+    log_w = -1000.0
+    c = verifier._Mixture(np.zeros((1, 1)), [[arb(0)]], [arb(log_w).exp()], arb(1))
+    found = c.bound(np.zeros(1), np.zeros(1), 0.0, None)
+    assert float(found) - log_w == pytest.approx(2e-12 * 1000, rel=1e-3)
+    c = verifier._Mixture(np.full((1, 1), 1e3), [[arb(1e3)]], [arb(1)], arb(1))
+    found = c.bound(np.zeros(1), np.zeros(1), 0.0, None)
+    assert float(found) + 1e6 == pytest.approx(3e-12 * 1e6, rel=1e-3)  # of lambda, of the distance and of the term
 
 
 def test_a_point_is_near_up_to_45_nats_and_the_logarithm_of_the_number_of_points():
@@ -208,9 +224,48 @@ def changed(made, *path, to):
 def test_proofs_by_hand_hold():
     made = proof()
     assert verify(made, X) == (made["lower"], made["upper"])
+    start = by_hand(X, X[:1], [1.0], 0.5, cuts=[2.0])  # a code of one point, with no extent of its own
+    assert verify(start, X) == (start["lower"], start["upper"])
     one = by_hand(np.array([[2.0]]), np.array([[2.0]]), [1.0], 0.5)
     lower, upper = verify(one, [[2.0]])
     assert -1e-8 < lower < 0 < upper < 1e-8
+
+
+def test_a_proof_for_a_steep_energy_holds():
+    """Lambda times a squared distance is near 1e120, and nothing overflows."""
+    x = np.array([[0.0], [0.1], [0.7]])
+    made = by_hand(x, x, [2.0, 1.0, 1.0], 2.0**400, cuts=[0.05, 0.3])
+    assert made["upper"] == pytest.approx(math.log(32) / 3, abs=1e-8)
+    assert verify(made, x) == (made["lower"], made["upper"])
+
+
+@pytest.mark.parametrize("power", [520, -510])
+def test_squares_of_another_unit_may_leave_the_range_of_float64(power):
+    """The bounds are those of the same proof in a unit in which squares are numbers."""
+    made, x = proof(), X * 2.0**power
+    for path in (("code", "reconstructions"), ("cover", "boxes")):
+        values = np.array(made[path[0]][path[1]]) * 2.0**power
+        made = changed(made, *path, to=values.tolist())
+    made = changed(made, "data", "sha256", to=verifier.data_hash(x))
+    made = changed(made, "objective", "multiplier", to=math.ldexp(0.5, -2 * power))
+    assert verify(made, x) == (made["lower"], made["upper"])
+    for k, bound in enumerate(made["cover"]["bounds"]):
+        with pytest.raises(NotProved, match=f"in box {k}"):
+            verify(changed(made, "cover", "bounds", k, to=bound - 1e-6), x)
+
+
+@pytest.mark.parametrize("part", ["x", "psi", "boxes"])
+def test_digits_below_the_range_of_float64_are_refused(part):
+    """The unit is near the extent of the data, here 2^1000, of which 2^-100 is no number."""
+    x, tiny = np.array([[0.0], [1.0], [3.0]]), 2.0**-100
+    made = by_hand(x, x[:2], [1.0, 1.0], 0.5)
+    large = lambda values: [[v * 2.0**1000 for v in row] for row in np.array(values).tolist()]  # noqa: E731
+    x, psi, boxes = large(x), large(x[:2]), large(made["cover"]["boxes"])
+    {"x": x, "psi": psi, "boxes": boxes}[part][0][0] = tiny
+    made = changed(made, "data", "sha256", to=verifier.data_hash(x))
+    made = changed(changed(made, "code", "reconstructions", to=psi), "cover", "boxes", to=boxes)
+    with pytest.raises(NotProved, match="leave the range"):
+        verify(changed(made, "objective", "multiplier", to=2.0**-1070), x)
 
 
 def test_weights_by_hand():
@@ -265,6 +320,12 @@ def test_claims_beyond_the_bounds_are_refused():
         verify(changed(made, "upper", to=F - 1e-9), X)
 
 
+def test_a_cover_of_very_many_boxes_holds():
+    low = np.arange(3000.0)[:, None]
+    assert covers(low, low + 1, [0.0], [3000.0])
+    assert not covers(low, low + 1, [0.0], [3000.5])
+
+
 @pytest.mark.parametrize("side", range(4))
 def test_boxes_of_the_code_alone_are_refused(side):
     """The supremum is over the box of the data, which is wider than that of the code."""
@@ -304,6 +365,8 @@ def test_the_program_in_this_process(tmp_path, capsys):
         assert "proved: F* is between" in capsys.readouterr().out
     assert verifier.main([str(tmp_path / "proof.json"), str(tmp_path / "others.npz")]) == 1
     assert "not proved: the weights" in capsys.readouterr().out
-    assert verifier.main([str(tmp_path / "none.json"), str(tmp_path / "x.npy")]) == 2
+    np.save(tmp_path / "pickled.npy", line.astype(object), allow_pickle=True)  # reading it could run a program
+    for arguments in (["none.json", "x.npy"], ["proof.json", "pickled.npy"]):
+        assert verifier.main([str(tmp_path / name) for name in arguments]) == 2
     assert verifier.main([str(tmp_path / "proof.json")]) == 2
     assert "cannot be read" in capsys.readouterr().err

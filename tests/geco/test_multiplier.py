@@ -297,6 +297,28 @@ def test_another_unit_of_the_energy_gives_the_same_bits(rng, power):
         np.testing.assert_array_equal(np.array(drive(other, energies * unit)[1]) * unit, drive(one, energies)[1])
 
 
+def test_the_initial_multiplier_is_no_unit_of_the_response(rng):
+    """An energy that costs less than a nat at the start has a logarithm, too: only differences of logarithms matter."""
+    energies = rng.gamma(4.0, 0.3, 300)
+    found = []
+    for initial in (1e-3, 0.7, 40.0):
+        multiplier = Multiplier(1.0, initial=initial, bounds=(1e-9, 1e9))
+        values = np.array(drive(multiplier, energies)[1])
+        found.append((multiplier.response, *values / initial))
+    np.testing.assert_allclose(found[1:], [found[0]] * 2, rtol=1e-9)
+    assert found[0][0] != pytest.approx(1.0, abs=1e-4)
+
+
+def test_no_energy_counts_as_a_hundredth_of_the_average():
+    """In its logarithm; a batch without any error has a finite one."""
+    multiplier = Multiplier(0.5, initial=3.0, averaging=0.9, burn_in=0)
+    multiplier.observe(2.0)
+    multiplier.observe(0.0)
+    average = 0.9 * 2.0
+    wanted = 0.9 * math.log(2.0 * 3.0) + 0.1 * math.log(0.01 * average * 3.0)
+    assert multiplier.state_dict()["log_energy"] == pytest.approx(wanted, rel=1e-12)
+
+
 @pytest.mark.parametrize("nu", [None, 0.02])
 def test_the_unit_of_the_constraint_is_a_unit(rng, nu):
     """A mean over D dimensions with nu D, lambda_0 D and scaled bounds is the sum (T20)."""

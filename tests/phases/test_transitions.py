@@ -363,3 +363,36 @@ def test_the_site_that_moves_farthest_in_a_jump_and_its_direction():
     assert direction == pytest.approx([0.6, -0.8])
     event.after.sites = before
     assert transition_search._moved(branch, event)[1].tolist() == [0.0, 0.0]
+
+
+def test_the_bar_shows_how_far_the_log_temperature_has_fallen(monkeypatch):
+    """From a temperature above the first transition, 1, to the lowest one; nothing is shown unless it is asked for."""
+    bars = []
+
+    class Bar:
+        def __init__(self, total, disable, **_):
+            self.total, self.length, self.disable, self.n, self.moves = total, total, disable, 0.0, []
+            bars.append(self)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            return None
+
+        def update(self, move):
+            self.n += move
+            self.moves.append(move)
+
+        def set_postfix_str(self, *_, **__): ...
+        def refresh(self): ...
+
+    monkeypatch.setattr(transition_search, "tqdm", Bar)
+    for progress in ({}, {"progress": True}):
+        transitions([[-1.0], [1.0]], beta_range=(0.5, 2.0), tiling=TWO, backend="reference", **progress)
+    quiet, shown = bars
+    assert (quiet.disable, shown.disable) == (True, False)
+    first, last = np.log(1.01), np.log(0.5)
+    assert shown.length == shown.n == pytest.approx(first - last)
+    assert min(shown.moves) >= 0
+    assert max(shown.moves) < 0.2

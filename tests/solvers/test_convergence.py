@@ -9,6 +9,7 @@ import pytest
 
 import constrained_vae as cv
 from constrained_vae.problems.problem import Problem
+from constrained_vae.solvers import convergence as module
 from constrained_vae.solvers.convergence import Convergence
 
 EPS = np.finfo(float).eps
@@ -39,6 +40,10 @@ def test_tolerances_and_roundings(rng):
     radius = bernoulli.problem.data.radius
     assert radius != pytest.approx(1.0, abs=0.01)
     assert bernoulli.floor == pytest.approx(8 * EPS * radius, rel=1e-9, abs=0)
+    assert bernoulli.tol == pytest.approx(1e-9 * radius, rel=1e-9, abs=0)
+    assert bernoulli.mass_tol == pytest.approx(1e-9, rel=1e-9, abs=0)
+    assert bernoulli.loose_tol == pytest.approx(1e-6 * radius, rel=1e-9, abs=0)
+    assert convergence(rng, tol=1e-3).loose_tol == 1e-3
 
 
 @pytest.mark.parametrize(("bregman", "energy"), [(True, 4.0), (False, 9.0)])
@@ -67,6 +72,7 @@ def test_when_the_error_is_estimated(rng):
     assert found.range_of_closing(1e-3) == (1e-3, 1e-3)
     found.postpone(1e-3, 5e-3)
     assert found.close == pytest.approx(1e-3 / 5)
+    assert not found.closing(1e-3)
     assert found.range_of_closing(1e-3) == (found.close, 1e-3)
     assert not found.closing(5e-4)
     assert found.closing(2e-4)
@@ -81,7 +87,7 @@ def test_when_the_error_is_estimated(rng):
     assert found.stalled
 
 
-@pytest.mark.parametrize(("size", "stalled"), [(100.0, True), (1e6, False)])
+@pytest.mark.parametrize(("size", "stalled"), [(100.0, True), (1000.0, True), (1010.0, False), (1e6, False)])
 def test_a_residual_near_the_floor_stalls_after_500_maps_without_a_new_least_one(size, stalled, rng):
     found = convergence(rng)
     found.begin(1e-3)
@@ -103,6 +109,19 @@ def test_an_estimate_from_the_contraction_factor(rng):
     assert found.rounding == found.floor
 
 
+@pytest.mark.parametrize(("size", "known", "measured"), [(10.0, 0.9, False), (10.1, 0.9, True), (1.0, np.nan, True)])
+def test_a_contraction_factor_is_measured_where_residuals_are_more_than_ten_roundings(
+    size, known, measured, rng, monkeypatch
+):
+    """A ratio of smaller ones is wrong by more than a tenth, so that a factor that is known is better."""
+    monkeypatch.setattr(module, "contraction_factor", lambda *_: 0.5)
+    found = convergence(rng)
+    point = SimpleNamespace(residual=size * found.floor, vectors=(None, None, None))
+    factor, error = found.measured(point, [], known)
+    assert factor == (0.5 if measured else known)
+    assert error == pytest.approx(point.residual / (1 - factor), rel=1e-12, abs=0)
+
+
 class Linear:
     """Points of the map u -> u* + J (u - u*), with J symmetric in a metric."""
 
@@ -119,7 +138,7 @@ class Linear:
         return SimpleNamespace(
             psi=np.zeros((self.sites, 2)), free=self.free, vectors=(u, residual, self.metric),
             residual=float(np.sqrt(self.metric @ residual**2)),
-            objective=SimpleNamespace(stiffness=9.0), coordinates=SimpleNamespace(stiffness=1.0),
+            objective=SimpleNamespace(stiffness=9.0), coordinates=SimpleNamespace(stiffness=4.0),
             norm=lambda step: float(np.sqrt(self.metric @ step**2)),
         )  # fmt: skip
 
@@ -134,9 +153,42 @@ def test_the_newton_step_leads_to_the_fixed_point_of_a_linear_map(rng):
     assert point.norm(step - (linear.end - u)) < 0.03 * distance  # conjugate gradients end with a few digits
     assert error == pytest.approx(distance, rel=0.05)
     # Differences are taken over the root of the rounding, times the extent of the points and of the data.
-    extent = np.sqrt(linear.metric @ u**2 / linear.metric.sum()) + 3.0
+    extent = np.sqrt(linear.metric @ u**2 / linear.metric.sum()) + 3.0 / 2.0  # the radius is 1, in other units
     moved = linear.at[0] - u
     assert np.sqrt(linear.metric @ moved**2 / linear.metric.sum()) == pytest.approx(np.sqrt(EPS) * extent, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("whitened", "stalled", "bounded"), [(True, False, True), (False, False, False), (True, True, False)]
+)
+def test_in_whitened_coordinates_the_error_is_at_least_the_length_of_the_step(whitened, stalled, bounded, rng):
+    """Their metric is that of another point. The step of a stalled iteration is a random one, and has no length."""
+    found, linear = convergence(rng), Linear(rng)
+    found.begin(1e-3)
+    found.stalled = stalled
+    point = linear(linear.end + 0.01 * rng.normal(size=5))
+    point.norm = lambda step: 7.0
+    error = found.newton_step(point, [], linear, whitened)[1]
+    assert (error == 7.0) is bounded
+    assert error == 7.0 or error < 1.0
+
+
+def test_the_error_of_a_stalled_iteration_is_that_of_the_rounding(rng):
+    """However small the residual is; (I - J)^-1 amplifies it by up to 10 here."""
+    found, linear = convergence(rng), Linear(rng)
+    found.begin(1e-3)
+    found.stalled = True
+    point = linear(linear.end + 0.01 * rng.normal(size=5))
+    point.residual = 1e-3 * found.floor
+    assert found.floor <= found.newton_step(point, [], linear, whitened=False)[1] <= 10.5 * found.floor
+
+
+def test_what_is_missing_of_a_newton_step_adds_to_the_error(rng, monkeypatch):
+    found, linear = convergence(rng), Linear(rng)
+    found.begin(1e-3)
+    point = linear(linear.end + 0.01 * rng.normal(size=5))
+    monkeypatch.setattr(module, "newton_step", lambda product, rhs, metric: (3 * rhs, 2 * point.residual))
+    assert found.newton_step(point, [], linear, whitened=False)[1] == pytest.approx(5 * point.residual, rel=1e-12)
 
 
 def test_where_there_is_no_newton_step(rng):

@@ -49,7 +49,9 @@ def found(x, weights, psi, masses, objective, may_split=None):
 @pytest.mark.parametrize("D", [3, 150])
 def test_every_path_agrees_with_the_covariances(likelihood, path, D, rng, monkeypatch):
     monkeypatch.setattr(module, "_MAX_DENSE_DIM", 10**9 if "dense" in path else 0)
-    monkeypatch.setattr(module, "_COVARIANCE_ENTRIES", 1 if "one" in path else 2**23)
+    if "one" in path:
+        monkeypatch.setattr(module, "_COVARIANCE_ENTRIES", 1)
+        monkeypatch.setattr(module, "_DEVIATION_ENTRIES", (1, 1))
     monkeypatch.setattr(memory, "KEPT", 0 if "streamed" in path else 2**26)
     case = random_case(likelihood, rng, D)
     values, vectors = np.linalg.eigh(whitened(*case))
@@ -93,13 +95,15 @@ def test_a_dead_site_has_no_covariance(threshold, rng, monkeypatch):
     assert dead.site == expected.site + 1
 
 
+class Other(cv.ELBO):
+    """The same energy, of which nobody says that it is a Bregman divergence."""
+
+    def curvature(self, psi):
+        return None
+
+
 def test_the_condition_of_any_energy_is_that_of_a_bregman_one(rng):
     """A^-1 B is lambda grad^2 f Cov where the energy is a Bregman divergence, though nobody said so."""
-
-    class Other(cv.ELBO):
-        def curvature(self, psi):
-            return None
-
     x, weights, psi, masses, _ = random_case("gaussian", rng)
     known, _ = found(x, weights, psi, masses, cv.ELBO())
     general, _ = found(x, weights, psi, masses, Other())
@@ -107,6 +111,41 @@ def test_the_condition_of_any_energy_is_that_of_a_bregman_one(rng):
     assert general.top == pytest.approx(known.top, rel=1e-9)
     assert general.site == known.site
     np.testing.assert_allclose(general.direction, known.direction, atol=1e-9)
+
+
+@pytest.mark.parametrize(("entries", "groups"), [(9, [1, 1, 1]), (18, [2, 1]), (27, [3])])
+def test_matrices_of_any_energy_are_of_living_sites_and_of_a_few_at_a_time(entries, groups, rng, monkeypatch):
+    """A site without mass has none; three dimensions and three statistics make nine entries each."""
+    x, weights, psi, masses, _ = random_case("gaussian", rng)
+    expected, _ = found(x, weights, psi, masses, Other())
+    sizes, roots = [], module.roots
+    monkeypatch.setattr(
+        module, "roots", lambda energy, mass, *rest: sizes.append(len(mass)) or roots(energy, mass, *rest)
+    )
+    monkeypatch.setattr(module, "_COVARIANCE_ENTRIES", entries)
+    with np.errstate(divide="ignore"):
+        dead, _ = found(x, weights, np.vstack([[[50.0] * 3], psi]), np.append(0.0, masses), Other())
+    assert sizes == groups
+    assert dead.top == pytest.approx(expected.top, rel=1e-10)
+    assert dead.site == expected.site + 1
+
+
+@pytest.mark.parametrize("threshold", [0, 128])
+def test_no_site_is_asked_about(threshold, rng, monkeypatch):
+    monkeypatch.setattr(module, "_MAX_DENSE_DIM", threshold)
+    x, weights, psi, masses, objective = random_case("gaussian", rng)
+    problem = Problem.make(x, objective, weights, "reference")
+    nothing = split_condition(problem, psi, np.log(masses), np.zeros(3, dtype=bool), others=False)
+    assert (nothing.top, nothing.eigenvalue, nothing.site, nothing.of_all) == (0.0, 0.0, 0, False)
+    np.testing.assert_array_equal(nothing.direction, np.zeros(3))
+
+
+def test_sites_of_one_point_each_split_nowhere_however_steep_their_energy_is(rng):
+    """Lanczos would have the eigenvalues of the rounding, which is eps times lambda times squared distances."""
+    x = rng.normal(size=(2, 200))
+    problem = Problem.make(x, cv.ELBO(1.0, 1e-14), None, "reference")
+    condition = split_condition(problem, problem.data.frame.inward(x), np.log([0.5, 0.5]))
+    assert condition.top == 0
 
 
 KNOWN = [
