@@ -5,8 +5,8 @@
     make mutants ARGS="--seconds 3600"  # as many as fit into an hour
 
 First all tests of the folders below run once, to see which test runs which line. The files have no compiled kernels.
-Then one number, operator or condition is changed at a time in a copy of the package, and the fastest tests that run
-its line are run. A mutant is killed if one of them fails, or does not end. Survivors are printed with their line: a new
+Then one number, operator or condition is changed at a time in a copy of the package, and tests that run its line are
+run: the fastest, and those that run the fewest lines. A line outside of functions has the tests of the whole file. A mutant is killed if one of them fails, or does not end. Survivors are printed with their line: a new
 test must kill them, or `mutants_triaged.txt` says why they change no result. Such mutants are not run, and the share of
 killed mutants is of the others. Results are in build/mutants; remove the folder after the code has changed. The package
 `pytest-cov` is needed.
@@ -62,6 +62,7 @@ class Mutant:
     old: str
     new: str
     source: str  # the line, without its indentation
+    in_function: bool
     number: int = 1  # among the same changes of this line
 
     @property
@@ -99,6 +100,9 @@ def _changes(path: str) -> Iterator[Mutant]:
     for line in text.splitlines(keepends=True):
         starts.append(starts[-1] + len(line))
     lines = text.splitlines()
+    tree = ast.parse(text)
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    within = {line for node in functions for line in range(node.body[0].lineno, (node.end_lineno or 0) + 1)}
 
     def offset(line: int, column: int) -> int:
         return starts[line - 1] + len(lines[line - 1].encode()[:column].decode())
@@ -109,7 +113,8 @@ def _changes(path: str) -> Iterator[Mutant]:
         return offset(node.lineno, node.col_offset), offset(node.end_lineno, node.end_col_offset)
 
     def change(node: ast.expr, start: int, end: int, new: str) -> Mutant:
-        return Mutant(path, node.lineno, start, end, text[start:end], new, lines[node.lineno - 1].strip())
+        source = lines[node.lineno - 1].strip()
+        return Mutant(path, node.lineno, start, end, text[start:end], new, source, node.lineno in within)
 
     def between(left: ast.expr, right: ast.expr, new: str) -> Mutant:
         """The operator between two operands; brackets and spaces beside it stay."""
@@ -119,7 +124,7 @@ def _changes(path: str) -> Iterator[Mutant]:
         start += gap.index(operator)
         return change(left, start, start + len(operator), new)
 
-    for node in _changeable(ast.parse(text)):
+    for node in _changeable(tree):
         if isinstance(node, ast.Compare) and len(node.ops) == 1:
             yield between(node.left, node.comparators[0], _COMPARISONS[type(node.ops[0])])
         elif isinstance(node, ast.BinOp) and type(node.op) in _OPERATIONS:
@@ -239,14 +244,34 @@ def copied(folder: Path) -> Path:
     return folder
 
 
-def outcome(mutant: Mutant, tests: list[tuple[float, str]], copy: Path) -> str:
+class Choice:
+    """Which tests are run for a mutant."""
+
+    def __init__(self, by_line: dict[str, dict[int, list[tuple[float, str]]]]) -> None:
+        self.by_line = by_line
+        self.lines = Counter(test for lines in by_line.values() for tests in lines.values() for _, test in tests)
+
+    def tests(self, mutant: Mutant) -> tuple[list[str], float]:
+        """Tests that run the line, the fastest first, and their seconds; half of them run the fewest lines."""
+        lines = self.by_line.get(mutant.path, {})
+        found = lines.get(mutant.line, [])
+        if not mutant.in_function:
+            found = sorted({tuple(test) for tests in lines.values() for test in tests})
+        special = sorted(found, key=lambda test: (self.lines[test[1]], test[0]))
+        chosen: dict[str, float] = {}
+        for order in (special, found):
+            total = 0.0
+            for seconds, test in order[: _MOST_TESTS // 2]:
+                if total + seconds > _SLOWEST / 2:
+                    break
+                chosen[test] = seconds
+                total += seconds
+        return sorted(chosen, key=lambda test: chosen[test]), sum(chosen.values())
+
+
+def outcome(mutant: Mutant, choice: Choice, copy: Path) -> str:
     """Whether tests kill a mutant of the copy: killed, timeout, survived, or uncovered if there is no test."""
-    chosen, total = [], 0.0
-    for seconds, test in tests[:_MOST_TESTS]:
-        if total + seconds > _SLOWEST:
-            break
-        chosen.append(test)
-        total += seconds
+    chosen, total = choice.tests(mutant)
     if not chosen:
         return "uncovered"
     file = copy / "constrained_vae" / mutant.path
@@ -288,7 +313,7 @@ def main() -> int:
         print("\n".join(mutant.name for mutant in mutants))
         return 0
     end = time.monotonic() + args.seconds
-    by_line = tests_by_line(args.seconds, [ROOT / part for part in args.tests])
+    choice = Choice(tests_by_line(args.seconds, [ROOT / part for part in args.tests]))
     results = BUILD / "results.jsonl"
     known = dict(json.loads(line) for line in results.read_text().splitlines()) if results.exists() else {}
     copies: Queue[Path] = Queue()
@@ -299,7 +324,7 @@ def main() -> int:
         if time.monotonic() > end:
             return
         copy = copies.get()
-        known[mutant.name] = outcome(mutant, by_line.get(mutant.path, {}).get(mutant.line, []), copy)
+        known[mutant.name] = outcome(mutant, choice, copy)
         copies.put(copy)
         with open(results, "a") as file:
             file.write(json.dumps([mutant.name, known[mutant.name]]) + "\n")
