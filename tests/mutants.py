@@ -6,10 +6,11 @@
 
 First all tests of the folders below run once, to see which test runs which line. The files have no compiled kernels.
 Then one number, operator or condition is changed at a time in a copy of the package, and tests that run its line are
-run: the fastest, and those that run the fewest lines. A line outside of functions has the tests of the whole file. A mutant is killed if one of them fails, or does not end. Survivors are printed with their line: a new
-test must kill them, or `mutants_triaged.txt` says why they change no result. Such mutants are not run, and the share of
-killed mutants is of the others. Results are in build/mutants; remove the folder after the code has changed. The package
-`pytest-cov` is needed.
+run: the fastest, and those that run the fewest lines. A line outside of functions has the tests of the whole file. A
+mutant is killed if one of them fails, or does not end. Survivors are printed with their line: a new test must kill
+them, or `mutants_triaged.txt` says why they change no result. Such mutants are not run, and the share of killed mutants
+is of the others. Results are in build/mutants; remove the folder after the code has changed. The package `pytest-cov`
+is needed.
 """
 
 from __future__ import annotations
