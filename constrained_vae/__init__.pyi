@@ -21,8 +21,9 @@ from .equations import Expectations as Expectations, bits as bits
 from .estimator import FixedPointVAE as FixedPointVAE
 from .exploring.explore import Explorer as Explorer, explore as explore
 from .frontier.certificate import Certificate as Certificate
-from .frontier.curve import Excess as Excess, RateDistortionCurve as RateDistortionCurve
+from .frontier.curve import RateDistortionCurve as RateDistortionCurve
 from .frontier.distance_to_optimum import certify as certify
+from .frontier.excess import Excess as Excess
 from .frontier.excess_parts import ExcessParts as ExcessParts, excess_parts as excess_parts
 from .frontier.kmeans import KMeansBound as KMeansBound
 from .frontier.nucleation import hysteresis_interval as hysteresis_interval, nucleation_beta as nucleation_beta

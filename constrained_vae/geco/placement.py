@@ -9,7 +9,8 @@ import numpy as np
 from .._utils.arrays import FloatArray
 from .._utils.checks import check_instance
 from ..data import signature
-from ..frontier.curve import Excess, RateDistortionCurve
+from ..frontier.curve import RateDistortionCurve
+from ..frontier.excess import Excess
 
 
 @dataclass(frozen=True)
