@@ -32,7 +32,7 @@ the rounding of energies and log shares, log c must be good to (512 + N / 64) ep
 ||x - y||^2 in up to three dimensions, and `polynomials` gives c as a polynomial there, in up to two; the results are
 documented in `constrained_vae.backends.expansions`.
 
-A backend may have nine more functions:
+A backend may have ten more functions:
 
     to_device(array) -> array           moves an array to the device; without it the backend computes on the host
     free_memory() -> int                free bytes on the device; data are streamed in row blocks if they need more
@@ -43,6 +43,7 @@ A backend may have nine more functions:
     steps(data, lam, ...) -> Steps      several accelerated steps in one call, see `constrained_vae.backends.descent`
     are_few(N, K, S) -> bool            whether a map is so small that the function `deviation_moments` saves time
     deviation_moments(phi, ...)         covariances of tiles, see `constrained_vae.backends.moments`
+    log_sums(phi, log_shares, ...)      log c of rows and points that are both in an order as of `order`
     overlaps(phi, ...)                  sums of products of affinities, see `constrained_vae.backends.overlaps`
 
 Results lie on the device, like the arrays that `to_device` returns. Such arrays have a method `get`, which returns a

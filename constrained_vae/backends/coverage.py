@@ -66,6 +66,16 @@ def coverage(
     return values, means if with_means else None
 
 
+def log_sums(phi: Array, log_shares: Array, lam: float, points: Array) -> FloatArray:
+    """log c (n,) of an energy lambda ||x - y||^2; rows (N, S) and points (n, S) are in orders as of `pruning.order`."""
+    n = len(points)
+    rows = frozen(phi, np.float64), frozen(np.asarray(log_shares, np.float64), np.float64)
+    values = np.empty(n)
+    places = np.ascontiguousarray(points, np.float64), np.empty(n), lam, np.arange(n)
+    _sums(*rows, *places, *runs_of(*rows, lam), _ROWS, values, np.empty((n, 0)))
+    return values
+
+
 def runs_of(phi: Array, shares: Array, lam: float) -> tuple[Array, Array]:
     """Bounding boxes (R, 2, S) and log weights (R,) of runs of rows; one run without a box if lam is not positive."""
     count = -(-len(phi) // RUN) if lam > 0 else 1

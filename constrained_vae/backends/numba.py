@@ -38,7 +38,7 @@ from . import descent, pruning
 from .arithmetic import frozen
 from .boxes import expansions as expansions, polynomials as polynomials
 from .compilation import ParallelKernel, jit
-from .coverage import coverage as coverage
+from .coverage import coverage as coverage, log_sums as log_sums
 from .dense_kernels import Arrays, encode, few, many
 from .moments import are_few as are_few, deviation_moments as deviation_moments
 from .neighbours import Neighbours

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from types import ModuleType
 
 import numpy as np
+import numpy.typing as npt
 from scipy.sparse import csr_array
 
 from .. import equations
@@ -85,49 +86,54 @@ class CompiledAffinities:
     """Affinities exp(-lambda ||x_i - psi_a||^2), whose sums are those of the kernels of the coverage."""
 
     def __init__(self, x: FloatArray, rho: FloatArray, psi: FloatArray, lam: float, backend: ModuleType) -> None:
-        order = backend.order(x)
-        self.x: FloatArray = x if order is None else x[order]
-        self.rho: FloatArray = rho if order is None else rho[order]
-        self.psi, self.lam, self.backend = psi, lam, backend
-        order = backend.order(psi)
-        self._sites = np.arange(len(psi)) if order is None else order
-        self._largest = self._log_sums(self.psi, np.zeros(len(psi)), self.x)  # log of all affinities of a row together
+        rows, self._sites = _order(x, backend), _order(psi, backend)
+        self.x, self.rho, self.psi, self.lam, self.backend = x[rows], rho[rows], psi[self._sites], lam, backend
+        self._largest = self._log_partition(np.ones(len(psi)))  # log of all affinities of a row together
 
     @staticmethod
     def pay(x: FloatArray, count: int, backend: ModuleType) -> bool:
         """Whether so many reconstructions of a squared distance have so many affinities that this is faster."""
         return len(x) * count > _KEPT and x.shape[1] <= _COMPILED_DIMENSIONS and hasattr(backend, "overlaps")
 
-    def _log_sums(self, points: FloatArray, logs: FloatArray, places: FloatArray) -> FloatArray:
-        """log sum_i exp(logs_i - lambda ||points_i - y||^2) at places y."""
-        b = -self.lam * np.square(places).sum(axis=1)
-        offset = np.full(len(points), np.inf)  # differences are asked for
-        form = offset, logs, 2 * self.lam * places, b, self.lam
-        return np.asarray(self.backend.coverage(points, *form, with_means=False)[0])
+    def _log_partition(self, masses: FloatArray) -> FloatArray:
+        """log Z (N,)."""
+        inner = masses[self._sites]
+        some = inner > 0
+        return np.asarray(self.backend.log_sums(self.psi[some], np.log(inner[some]), self.lam, self.x))
+
+    def _log_slope(self, log_Z: FloatArray) -> FloatArray:
+        """log c (k,)."""
+        found = np.empty(len(self.psi))
+        found[self._sites] = self.backend.log_sums(self.x, np.log(self.rho) - log_Z, self.lam, self.psi)
+        return found
+
+    def _log_floored(self, Z: FloatArray) -> FloatArray:
+        return np.asarray(np.log(np.maximum(Z, _LEAST_Z)) + self._largest)
 
     def partition(self, masses: FloatArray) -> FloatArray:
         """Z (N,) of masses, up to the scales of the rows."""
         return np.exp(self._log_partition(masses) - self._largest)
 
-    def _log_partition(self, masses: FloatArray) -> FloatArray:
-        some = self._sites[masses[self._sites] > 0]
-        return self._log_sums(self.psi[some], np.log(masses[some]), self.x)
-
     def slope(self, Z: FloatArray) -> FloatArray:
         """c (k,) of the reconstructions."""
-        logs = np.log(self.rho) - np.log(np.maximum(Z, _LEAST_Z)) - self._largest
-        return np.exp(self._log_sums(self.x, logs, self.psi))
+        return np.exp(self._log_slope(self._log_floored(Z)))
 
     def plain(self, masses: FloatArray) -> FloatArray:
         """The marginal posterior, at which F is not larger (T6)."""
-        some, found = masses > 0, np.zeros(len(masses))
-        logs = np.log(self.rho) - self._log_partition(masses)
-        found[some] = np.exp(np.log(masses[some]) + self._log_sums(self.x, logs, self.psi[some]))
-        return found
+        logs = equations.log_masses(masses) + self._log_slope(self._log_partition(masses))
+        return np.exp(logs)
 
     def products(self, Z: FloatArray) -> FloatArray:
         """sum_i rho_i S_ia S_ib (k, k), without entries as in `Affinities`."""
         log_rho = np.log(self.rho)
-        logs = log_rho - 2 * (np.log(np.maximum(Z, _LEAST_Z)) + self._largest)
         limit = np.log(_SPARSE / len(self.rho)) - float(log_rho.max()) / 2
-        return np.asarray(self.backend.overlaps(self.x, logs, self.lam, self.psi, limit))
+        matrix = np.empty((len(self.psi), len(self.psi)))
+        logs = log_rho - 2 * self._log_floored(Z)
+        matrix[np.ix_(self._sites, self._sites)] = self.backend.overlaps(self.x, logs, self.lam, self.psi, limit)
+        return matrix
+
+
+def _order(points: FloatArray, backend: ModuleType) -> npt.NDArray[np.intp]:
+    """An order in which near points are together."""
+    order = backend.order(points)
+    return np.arange(len(points)) if order is None else np.asarray(order)

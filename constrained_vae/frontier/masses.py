@@ -20,6 +20,7 @@ _STEEP = 100.0  # a plain step, which multiplies masses by c, is the better one 
 _SHARES = 0.5 ** np.arange(40)  # shares that are tried for reconstructions without mass
 _RIDGE = 1e-13  # increase of the diagonal, which is 1, since two reconstructions may coincide
 _PATIENCE = 3  # exchanges of the support that do not reduce the number of wrong entries
+_ROUNDING = 1e-15  # of F, relative
 _LIGHT = 1e-14  # a reconstruction of less mass is left out, unless c would exceed 1 there without it
 
 
@@ -54,32 +55,37 @@ def best_masses(energies: Energies | CompiledAffinities, rho: FloatArray, masses
         """F, up to a constant, of (1 - share) p + share q as a function of the share, from the Z of p and of q."""
         return lambda share: float(-rho @ equations.log_masses((1 - share) * here + share * there))
 
+    here = rows.partition(masses)
     if not masses.all():  # the quadratic model is poor for far points without mass: first give them the best share
         new = masses == 0
         others = new / new.sum()
-        share = min([0.0, *new.mean() * _SHARES], key=between(rows.partition(masses), rows.partition(others)))
-        masses = (1 - share) * masses + share * others
+        there = rows.partition(others)
+        share = min([0.0, *new.mean() * _SHARES], key=between(here, there))
+        masses, here = (1 - share) * masses + share * others, (1 - share) * here + share * there
     for _ in range(_MAX_STEPS):
         if deadline.passed():
             break
-        here = rows.partition(masses)
         slope = rows.slope(here)  # slope of -F, which is c; at the optimum it is at most 1, and 1 where there is mass
         if slope.max() - 1 <= tol:
             break
         if slope[masses > 0].max() > _STEEP:  # Newton's method would only double such a mass
             masses = rows.plain(masses)
+            here = rows.partition(masses)
             continue
         try:
             target = single_threaded(_newton_target, rows, here, slope, masses)
         except (np.linalg.LinAlgError, RuntimeError):  # of a matrix that is singular, or no convergence
             target = rows.plain(masses)
         target /= target.sum()
-        value, fall, step = between(here, rows.partition(target)), slope @ (target - masses), 1.0
-        while not value(step) <= value(0.0) - 1e-4 * step * fall and step > 1e-6:
+        there = rows.partition(target)
+        value, fall, step = between(here, there), slope @ (target - masses), 1.0
+        now = value(0.0)
+        slack = _ROUNDING * (1 + abs(now))  # near the optimum F falls by less than its rounding
+        while not value(step) <= now - 1e-4 * step * fall + slack and step > 1e-6:
             step /= 2
         if step <= 1e-6:
             break
-        masses = masses + step * (target - masses)
+        masses, here = (1 - step) * masses + step * target, (1 - step) * here + step * there
     kept = np.where(_useful(rows, masses), masses, 0.0)
     return kept / kept.sum()
 
