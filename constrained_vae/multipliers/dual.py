@@ -64,10 +64,11 @@ def solve_constrained(
     """Find multipliers lambda >= 0 with E[C_k] <= 0 and lambda_k E[C_k] = 0, and the solution at these multipliers.
 
     The multipliers are annealed. Those of the constraints that do not hold at rate zero grow from zero in a fixed
-    ratio, and solutions are followed and split as in `sweep`. For one constraint the threshold is met by a bracketed
-    root. Several constraints are met by Newton steps from there. If a branch ends before all thresholds are met, the
-    result is the solution of least rate, among those found, at which all constraints hold: a looser threshold does not
-    cost more, up to the accuracy with which the end of a branch is located, about 0.2 %.
+    ratio, and solutions are followed and split as in `sweep`, with a resolution that doubles with every reconstruction
+    from 0.001 to 0.1: after jumps they may be in another minimum. For one constraint the threshold is met by a
+    bracketed root. Several constraints are met by Newton steps from there. If a branch ends before all thresholds are
+    met, the result is the solution of least rate, among those found, at which all constraints hold: a looser threshold
+    does not cost more, up to the accuracy with which the end of a branch is located, about 0.2 %.
 
     Parameters
     ----------

@@ -4,6 +4,9 @@ Annealing starts from a single reconstruction and cools: every state is solved f
 does not depend on the temperatures at which the ray is computed. A continuous split on the way (T9) is followed. A
 split across which the constraint jumps over its threshold is reported. From given sites there is no annealing: the
 temperature moves while they converge.
+
+The first splits are located as accurately as in `sweep`, since they decide most about the minimum that is reached. With
+every reconstruction the resolution doubles. Most solutions of a fine ray are near a split, where convergence is slow.
 """
 
 from __future__ import annotations
@@ -14,12 +17,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..latent.sites import Sites
-from ..phases.annealing import Annealing
+from ..phases.annealing import DEFAULT_RESOLUTION, Annealing
 from ..phases.continuation import Continuation, Split, State
 
 JUMP_TOL = 1e-4  # difference of E[C], in units of the scales, between neighbouring states that is a jump
 _MAX_HEATINGS = 60  # number of times that the start is heated by a factor 4
 _LONGEST_STEP = 0.5  # of the log temperature
+_COARSEST = 0.1  # resolution of splits between many reconstructions
+_FINER = 10  # factor between the resolutions at which a crossing near a split is sought
 _ROUGH = 3e-5  # residual, in units of stiffness^-1/2, of solutions that only bracket a root
 _ABOVE_LEAST = 0.05  # where given sites cannot meet a threshold: part of the range of the measure above its least value
 _FIRST_MOVE = 0.2  # of the log temperature from a given start
@@ -70,7 +75,8 @@ def start(path: Continuation, beta: float) -> State:
 def crossing(path: Continuation, hot: State, measure: Measure, seen: Callable[[State], None]) -> Crossing:
     """Cool from a state of positive measure until the measure is not positive, and find the root.
 
-    `seen` is called with every state. The way down is as rough as that of `sweep`, the step that crosses zero is not.
+    `seen` is called with every state. The way down is rough, and splits are located roughly, the step that crosses zero
+    is not. If no root is found in this step, because a split is in it, it is repeated with that split located better.
     """
 
     def measured(state: State) -> float:
@@ -86,19 +92,29 @@ def crossing(path: Continuation, hot: State, measure: Measure, seen: Callable[[S
                 return _root(path, hot, cold, measured)
             cold = hot
         return Crossing(cold)
-    first, history = hot.beta, [(hot.log_beta, highest)]
-    annealing = Annealing(path)
+    first, history, above = hot.beta, [(hot.log_beta, highest)], hot
+    annealing, coarsest = Annealing(path), _COARSEST
     states = annealing.states(hot, _LONGEST_STEP)
     while True:
+        annealing.resolution = min(DEFAULT_RESOLUTION * 2.0 ** min(len(hot.sites) - 1, 10), coarsest)
         below = next(states)
         if measure(below) <= 0:
-            found, below = _within(path, hot, below, measured)
+            root = _root_within(path, hot, below, annealing.unsplit, measured)
+            if root is not None:
+                return Crossing(root)
+            hot = path.solve(hot.beta, hot.sites)
+            if annealing.resolution > DEFAULT_RESOLUTION:
+                coarsest = max(annealing.resolution / _FINER, DEFAULT_RESOLUTION)
+                hot = hot if measured(hot) > 0 else above
+                states = annealing.states(hot, _LONGEST_STEP)
+                continue
+            found, below = _located(path, hot, below.beta, measured)
             if found is not None:
                 return found
             states = annealing.states(below, _LONGEST_STEP)
         else:
             seen(below)
-        hot = below
+        above, hot = hot, below
         history.append((hot.log_beta, measure(hot)))
         decade = [value for log_beta, value in history if log_beta > history[-1][0] + np.log(10)]
         plateau = bool(decade) and decade[-1] - history[-1][1] <= _PLATEAU_TOL * max(abs(history[0][1]), 1.0)
@@ -108,13 +124,22 @@ def crossing(path: Continuation, hot: State, measure: Measure, seen: Callable[[S
             return Crossing(hot, reached=measured(hot) <= 0)
 
 
-def _within(path: Continuation, hot: State, cold: State, measure: Measure) -> tuple[Crossing | None, State]:
-    """The crossing between two states of the rough way, or None with an accurate state before it."""
-    root = _root_between(path, hot, cold, measure) if len(hot.sites) == len(cold.sites) else None
-    if root is not None:
-        return Crossing(root), root
-    hot = path.solve(hot.beta, hot.sites)
-    for event in path.cool(hot, cold.beta):
+def _root_within(path: Continuation, hot: State, cold: State, unsplit: State | None, measure: Measure) -> State | None:
+    """The crossing between two states of the rough way, of which the colder one may have been split; None if not found.
+
+    It is above the split if the unsplit state is beyond it. Otherwise it is on the split branch, if it is where the
+    unsplit state is unstable: else the branch jumps.
+    """
+    if unsplit is None or measure(unsplit) <= 0:
+        return _root_between(path, hot, unsplit or cold, measure)
+    root = _root_between(path, hot, cold, measure)
+    unstable = root is not None and path.solve(root.beta, unsplit.sites, rough=_ROUGH).growth > 0
+    return root if unstable else None
+
+
+def _located(path: Continuation, hot: State, beta: float, measure: Measure) -> tuple[Crossing | None, State]:
+    """The crossing between an accurate state and a lower temperature, or None with an accurate state before it."""
+    for event in path.cool(hot, beta):
         at = event.at if isinstance(event, Split) else event
         if measure(at) <= 0:
             return _root(path, hot, at, measure), at

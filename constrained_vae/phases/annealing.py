@@ -44,6 +44,8 @@ class Annealing:
         The last states since a split.
     slope : float
         How fast the growth falls with log beta.
+    unsplit : State or None
+        The state that was split last in `states`, if it was in the last step.
     """
 
     branch: Continuation
@@ -51,6 +53,7 @@ class Annealing:
     report: Callable[[State], None] = lambda state: None
     path: list[State] = field(default_factory=list)
     slope: float = 1.0
+    unsplit: State | None = None
 
     def cool(self, state: State, beta: float) -> State:
         """The state at a colder temperature, after all splits on the way."""
@@ -81,8 +84,10 @@ class Annealing:
         self.path = [state]
         while True:
             below = self.reached(float(np.exp(max(self.place(state), state.log_beta - longest))))
+            self.unsplit = None
             if below.growth > 0:
-                below = self.split(self.located(state, below) if state.growth <= 0 else below)
+                self.unsplit = self.located(state, below) if state.growth <= 0 else below
+                below = self.split(self.unsplit)
             elif np.isfinite([state.growth, below.growth]).all():  # known, since no budget was used up
                 self.learn(state, below)
             state = below

@@ -7,11 +7,14 @@ import warnings
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
+from scipy.optimize import brentq
+from sklearn.datasets import load_wine
 from sklearn.linear_model import LogisticRegression
 
 import constrained_vae as cv
 from constrained_vae.backends import numba
 from constrained_vae.multipliers.search import Search
+from constrained_vae.phases.continuation import Continuation
 from constrained_vae.problems.problem import Problem
 from tests.helpers.marks import slow
 
@@ -102,6 +105,42 @@ def test_a_distortion_costs_a_few_temperatures(clusters, monkeypatch, start, squ
     assert s.kkt_residual < 1e-9
     assert first <= most * (count[0] - first)
     assert t.converged
+
+
+@pytest.mark.parametrize(
+    ("x", "part", "most"),
+    [
+        (cv.datasets.rings(60).x, 0.5, 10.0),  # nearly symmetric: 27 with all splits located to 1e-3
+        (load_wine().data, 0.5, 5.5),  # in the step of a split: 8 if the crossing is sought with exact splits
+    ],
+)
+def test_splits_on_the_way_cost_little(monkeypatch, x, part, most):
+    """In passes over the data, in units of one solve; the bounds are one and a half to twice what was measured."""
+    count = passes(monkeypatch)
+    s = cv.solve_constrained(x, cv.RE.from_squared_error(part * x.var(axis=0).sum()), n_tiles=16)
+    first = count[0]
+    cv.solve(x, beta=1 / (2 * s.multipliers["RE"]), n_tiles=16)
+    assert s.status is cv.Status.MET
+    assert s.kkt_residual < 1e-9
+    assert first <= most * (count[0] - first)
+
+
+@pytest.mark.parametrize("below", [-1e-3, 6e-4, 1.2e-3, 1e-2])
+def test_a_crossing_beside_a_split_needs_no_exact_location_of_the_split(monkeypatch, below):
+    """Corners of a rectangle: two independent problems of two points (section 5), so that sites split again at b^2.
+
+    The threshold is met at a relative distance below b^2, on either side of where the split is carried out.
+    """
+    sides = np.array([2.0, 1.0])
+    corners = sides * np.array([[1, 1], [1, -1], [-1, 1], [-1, -1]])
+    lam = 1 / (2 * (1 - below))
+    m = np.array(
+        [brentq(lambda m, c=c: m - np.tanh(2 * lam * c * m), 1e-3, 1) if 2 * lam * c > 1 else 0 for c in sides**2]
+    )
+    monkeypatch.setattr(Continuation, "split", None)
+    s = cv.solve_constrained(corners, cv.RE.from_squared_error(sides**2 @ (1 - m**2)), n_tiles=8)
+    assert s.status is cv.Status.MET
+    assert s.multipliers["RE"] == pytest.approx(lam, rel=1e-8)
 
 
 def test_a_start_for_a_threshold_between_or_below_what_is_reachable():
