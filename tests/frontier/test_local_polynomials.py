@@ -9,6 +9,7 @@ from scipy.special import logsumexp
 
 import constrained_vae as cv
 from constrained_vae.backends import get_backend
+from constrained_vae.backends.expansions import Polynomials
 from constrained_vae.frontier import local_polynomials, proof
 from constrained_vae.frontier.data_passes import DataPasses
 
@@ -122,3 +123,30 @@ def test_bounds_of_many_points(dim, monkeypatch, rng):
     bound, _ = coverage.bound(data.x, psi, 1e-3)
     monkeypatch.setattr(local_polynomials, "_MANY", 10**9)
     assert bound == pytest.approx(coverage.bound(data.x, psi, 1e-3)[0], abs=1.01e-3)
+
+
+@pytest.mark.parametrize("dim", [1, 2])
+def test_a_bound_holds_remainder_rounding_and_what_is_left_out(dim, monkeypatch):
+    """Of a constant polynomial with a large eps; the box is halved only if its bound exceeds the ceiling."""
+    eps, lam, rows, half = 1e-6, 0.7, 1000, np.array([0.3, 0.2])[:dim]
+    monkeypatch.setattr(local_polynomials, "_EPS", eps)
+    monkeypatch.setattr(local_polynomials, "_MOST_HALVINGS", 0)
+    coefficients = np.zeros((1, 15, 15 if dim == 2 else 1))
+    coefficients[0, 0, 0] = 1.0
+    found = Polynomials(np.array([-3.0]), coefficients, np.array([0.02]), np.array([2.0]), np.array([-9.0]))
+    t = 0.02 + eps * (1024 + rows + 128 * 14) * 2.0
+    slack = eps * (64 + rows + 16 * (3.0 + 3.0 + lam * half @ half))
+    bound = np.logaddexp(-3.0 + t + t**3 / 3 + slack, -9.0)
+    for margin in (1e-12, -1e-12):
+        peak = local_polynomials.Peak(-3.0, np.zeros(dim), bound + 3.0 + margin)
+        assert peak._bounds(found, np.zeros((1, dim)), half, lam, rows) is (margin > 0)
+        assert peak.parts == (1 if margin > 0 else 2)
+    # The same, three times as large: only the value changes.
+    energy, origin = lam * half**2, np.full((1, dim), 0.5)
+    terms = np.array([[1.0, 0.2, 0.03], [0.1, 0.04, 0.0], [0.05, 0.0, 0.0]])
+    coefficients[0, :3, :3] = terms[:, : 3 if dim == 2 else 1]
+    value, rise = local_polynomials._bounded(coefficients, origin, np.array([0.01]), energy, 0.5)
+    other, same = local_polynomials._bounded(3 * coefficients, origin, np.array([0.03]), energy, 0.5)
+    assert other - value == pytest.approx(np.log(3))
+    assert same == pytest.approx(rise, rel=1e-12)
+    assert np.isnan(local_polynomials._bounded(-coefficients, origin, np.array([0.01]), energy, 0.5)[0])

@@ -337,3 +337,10 @@ def test_the_bound_of_a_narrow_problem_is_lowered_by_the_error_of_its_space(rng)
     assert wide.certificate.rounding == pytest.approx(found.certificate.rounding + error, abs=1e-12)
     np.testing.assert_allclose(wide.certificate.where, found.certificate.where + span.origin)
     assert wide.n_maps == 7
+
+
+def test_the_rises_of_a_climber_are_expected_to_go_on_as_a_geometric_series():
+    """By their ratio, which is at most 0.95, with a margin of five; none after a step that does not rise."""
+    rises, before = np.array([0.5, 1.0, 0.0, -1.0, 0.5]), np.array([1.0, 1.0, 1.0, 1.0, 0.0])
+    expected = coverage_module._expected(rises, before)
+    np.testing.assert_allclose(expected, [5 * 0.5, 5 * 0.95 / 0.05, 0.0, 0.0, 5 * 0.5 * 0.95 / 0.05])

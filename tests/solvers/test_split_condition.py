@@ -111,6 +111,7 @@ def test_the_condition_of_any_energy_is_that_of_a_bregman_one(rng):
     assert general.top == pytest.approx(known.top, rel=1e-9)
     assert general.site == known.site
     np.testing.assert_allclose(general.direction, known.direction, atol=1e-9)
+    assert np.linalg.norm(general.axis) == pytest.approx(1)
 
 
 @pytest.mark.parametrize(("entries", "groups"), [(9, [1, 1, 1]), (18, [2, 1]), (27, [3])])
