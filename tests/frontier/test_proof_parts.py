@@ -192,3 +192,27 @@ def test_the_multiplier_of_flat_data_is_lowered_by_the_rounding_of_their_coordin
     assert not np.isfinite(
         proof.of_flat(rng.normal(size=(40, 5)), np.zeros(40), np.zeros(40), 2.0, -1.0, x[2], 1e-3)[0]
     )
+
+
+@pytest.mark.parametrize("rows", [3, 2**14])
+def test_there_is_no_proof_where_the_rounding_of_the_data_exceeds_the_resolution(rows):
+    """The multiplier, lowered by the rounding, would not be positive."""
+    x = np.linspace(1.0, 2.0, rows)[:, None]
+    assert proof.supremum(x, np.zeros(rows), np.zeros(rows), 1e31, 0.0, x[0], 1.0)[0] == np.inf
+
+
+def test_a_part_that_stays_open_is_no_proof_however_often_one_axis_is_halved(monkeypatch):
+    """Numbers of boxes have 64 bits, and data on a line in three dimensions allow 90 halvings."""
+    x = np.array([[1.0, 0.0, 0.0], [2.0, 0.0, 0.0]])
+    centres = []
+
+    def expansions(points, shares, lam, y, half):
+        centres.append(y)
+        return reference.expansions(points, shares, lam, y, half)
+
+    def bounds(found, rows, lam, half):
+        return np.where(np.abs(centres[-1][:, 0] - 1.25) <= half[0], np.inf, -np.inf)
+
+    monkeypatch.setattr(proof, "compiled", lambda: SimpleNamespace(expansions=expansions))
+    monkeypatch.setattr(proof, "upper_bounds", bounds)
+    assert proof.supremum(x, np.zeros(2), np.zeros(2), 1.0, 0.0, x[0], 1.0)[0] == np.inf
