@@ -33,7 +33,8 @@ from .quadratics import least_shifts, rises_along_axes
 MOST_DIMENSIONS = 3  # in which a proof is tried
 _FEW, _FEW_DIMENSIONS = 32, 6  # points of which a proof is tried in more dimensions, and these
 _MAX_BOXES, _MAX_FEW_BOXES = 2**22, 2**19  # boxes after which branch and bound gives up; those of few points
-_WORK, _SLOW_WORK = 2**27, 2**21  # boxes times rows between two looks at the deadline; those of the reference backend
+_WORK = 2**27  # boxes times rows between two looks at the deadline
+_SLOW_WORK = 2**19  # the same with the reference backend
 _MAX_HALVINGS = 30  # number of halvings for each axis, or for two if there is one, after which it gives up
 _MAX_HALVINGS_OF_AXIS = 62  # since boxes have numbers of 64 bits
 _MAX_PAIRS = 2**35  # boxes times rows after which it gives up in three dimensions

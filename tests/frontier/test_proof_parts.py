@@ -216,3 +216,18 @@ def test_a_part_that_stays_open_is_no_proof_however_often_one_axis_is_halved(mon
     monkeypatch.setattr(proof, "compiled", lambda: SimpleNamespace(expansions=expansions))
     monkeypatch.setattr(proof, "upper_bounds", bounds)
     assert proof.supremum(x, np.zeros(2), np.zeros(2), 1.0, 0.0, x[0], 1.0)[0] == np.inf
+
+
+def test_the_reference_backend_looks_at_the_deadline_more_often(monkeypatch, rng):
+    """It takes ten times as long for a box and a point as the kernels."""
+    x, sizes = rng.normal(size=(8, 4)), []
+    expansions = reference.expansions
+
+    def watched(points, shares, lam, y, half):
+        sizes.append(len(y))
+        return expansions(points, shares, lam, y, half)
+
+    monkeypatch.setattr(reference, "expansions", watched)
+    monkeypatch.setattr(proof, "_SLOW_WORK", 80)
+    proof.supremum(x, np.zeros(8), np.zeros(8), 0.5, -5.0, x[0], 0.1)
+    assert max(sizes) == 10
