@@ -223,26 +223,30 @@ def _multiply_batch(
     """
     x, a, count, rest = _rows_near(phi, shares, y, lam, half, boxes, weights, _POLYNOMIAL_LOST)
     terms = coefficients.shape[1]
-    u, s, t, lost = np.empty(len(a)), np.zeros(_CHUNK), np.zeros(_CHUNK), np.empty(_CHUNK)
+    u, w = np.empty(len(a)), np.empty(len(a))
+    s, t, lost = np.zeros(_CHUNK), np.zeros(_CHUNK), np.empty(_CHUNK)
     powers, others, product = np.ones((terms, _CHUNK)), np.empty((terms, _CHUNK)), np.empty((terms, terms))
     steep0, steep1 = 2 * lam * half[0], 2 * lam * half[1]
     for q in range(len(y)):
         x0, y0 = y[q, 0], y[q, 1]
         for i in range(count):
             dx, dy = x[0, i] - x0, x[1, i] - y0
-            u[i] = a[i] - lam * multiply_add(dy, dy, dx * dx)
+            u[i] = w[i] = a[i] - lam * multiply_add(dy, dy, dx * dx)
         found[q, 0], found[q, 3] = _log_total(u, count), rest
-        u[count:] = 0.0
         total = remainder = size = 0.0
         for first in range(0, count, _CHUNK):
             rows = min(_CHUNK, count - first)
             others[0, :rows], others[0, rows:] = u[first : first + rows], 0.0
             for i in range(rows):
                 s[i], t[i] = steep0 * (x[0, first + i] - x0), steep1 * (x[1, first + i] - y0)
-            part = reach = rise = 0.0
+            part = reach = rise = highest = 0.0
             for i in range(rows):
                 part = add(part, others[0, i])
-                lost[i] = others[0, i] / exp(-abs(s[i]) - abs(t[i]))
+                lost[i] = (w[first + i] - found[q, 0]) + (abs(s[i]) + abs(t[i]))
+                highest = maximum(highest, lost[i])
+            growth = math.exp(highest) if highest < _MAX_EXPONENT else np.inf
+            for i in range(rows):
+                lost[i] = exp(lost[i] - highest)
                 reach = add(reach, lost[i])
             for k in range(1, terms):
                 for i in range(_CHUNK):
@@ -254,6 +258,6 @@ def _multiply_batch(
                 rise = add(rise, lost[i])
             np.dot(powers, others.T, product)
             coefficients[q] += product
-            total, remainder, size = total + part, remainder + rise, size + reach
+            total, remainder, size = total + part, remainder + growth * rise, size + growth * reach
         coefficients[q] /= total
-        found[q, 1], found[q, 2] = remainder / total, size / total
+        found[q, 1], found[q, 2] = remainder, size

@@ -108,6 +108,8 @@ def _polynomials(x: Array, log_shares: Array, lam: float, y: Array, half: Array,
     other = powers[:, :, 1] if t.shape[2] == 2 else np.ones((*t.shape[:2], 1))
     coefficients = np.einsum("ni,nik,nil->nkl", u, powers[:, :, 0], other)
     size = np.abs(t).sum(axis=2)
-    tilted = u * np.exp(size)
-    remainders = (tilted * size ** (degree + 1)).sum(axis=1) / factorial(degree + 1)
-    return Polynomials(values, coefficients, remainders, tilted.sum(axis=1), np.full(len(y), -np.inf))
+    with np.errstate(over="ignore"):
+        tilted = np.exp(logits - values[:, None] + size)
+        remainders = (tilted * size ** (degree + 1)).sum(axis=1) / factorial(degree + 1)
+        sizes = tilted.sum(axis=1)
+    return Polynomials(values, coefficients, remainders, sizes, np.full(len(y), -np.inf))

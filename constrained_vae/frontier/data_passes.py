@@ -34,12 +34,13 @@ _EPS = float(np.finfo(np.float64).eps)
 class Passed(NamedTuple):
     """What the E-step of all points gives.
 
-    Of the points (N,): log Z, the mean energy, and the largest energy of a reconstruction with a share that is not 0.
-    Of the reconstructions: masses (k,) and weighted sums (k, D).
+    Of the points (N,): log Z, the mean energy and its size, and the largest size of an energy of a reconstruction with
+    a share that is not 0. Of the reconstructions: masses (k,) and weighted sums (k, D).
     """
 
     log_partition: FloatArray
     energies: FloatArray
+    sizes: FloatArray
     highest: FloatArray
     mass: FloatArray
     sums: FloatArray
@@ -97,10 +98,13 @@ class DataPasses:
             q, log_Z, H = posterior(block, tiles)
             joint = block.rho[:, None] * q
             H = np.where(q > 0, H, 0.0)
-            parts.append((log_Z, (q * H).sum(axis=1), np.abs(H).max(axis=1), block.rho @ q, joint.T @ block.x))
-        of_log_Z, means, highest, masses_of, sums = zip(*parts, strict=True)
+            sizes = np.abs(H)
+            of_points = log_Z, (q * H).sum(axis=1), (q * sizes).sum(axis=1), sizes.max(axis=1)
+            parts.append((np.stack(of_points), block.rho @ q, joint.T @ block.x))
+        per_point, masses_of, sums = zip(*parts, strict=True)
         mass, total = sum(masses_of[1:], masses_of[0]), sum(sums[1:], sums[0])
-        return Passed(np.concatenate(of_log_Z), np.concatenate(means), np.concatenate(highest), mass, total)
+        log_Z, energy, size, highest = np.concatenate(per_point, axis=1)
+        return Passed(log_Z, energy, size, highest, mass, total)
 
     def evaluated(self, psi: FloatArray, masses: FloatArray, scale: float) -> dict[str, float]:
         """F, E[H] and, of a squared error, the distortion, in the arithmetic of the certificate."""
@@ -227,11 +231,11 @@ class DataPasses:
         Let d_a bound the error of the energy of a reconstruction, a concave function of the energy, and d the largest
         of those with a share. Then log Z errs by at most log sum_a q*_a exp d_a, where the exact shares q* are at most
         exp(2 d) times the computed ones: by at most d, and at most exp(3 d) sum_a q_a d_a. The sum is at most d_a of
-        the mean energy. The rest is the rounding of a sum of K exponentials, and of masses whose sum is 1.
+        the mean size of the energy. The rest is the rounding of a sum of K exponentials, and of masses whose sum is 1.
         """
         mean, largest = (
             rounding_of_energies(self.block, self.problem.framed, energy[:, None])[:, 0]
-            for energy in (found.energies, found.highest)
+            for energy in (found.sizes, found.highest)
         )
         K = len(found.mass)
         of_sums = _EPS * (8 + 2 * K) * (1 + np.abs(found.log_partition) + np.log(K))

@@ -20,6 +20,7 @@ from math import comb
 from types import ModuleType
 
 import numpy as np
+import numpy.typing as npt
 
 from .._utils import deadline
 from .._utils.arrays import FloatArray
@@ -30,16 +31,14 @@ _DEGREE = 14
 _LARGEST_HALF = 0.5  # half side of a box, in units of the resolution, from which the polynomial is of use
 _MANY = 2**14  # points from which a polynomial is faster than expansions at the centres of all parts
 _MOST_DIMENSIONS = 2
+_LARGEST_ERROR = 0.25  # of a polynomial that is of use, in units of the accuracy
+_LEAST_ACCURACY = 1e-9  # for which polynomials are of use: kernels leave out the share 2^-34 of c
 _BOXES = 64  # for which the data are read at once
-_PARTS = 2**13  # whose polynomials are moved at once
+_WORK = 2**25  # boxes times rows between two looks at the deadline
+_PARTS = 2**9  # whose polynomials are moved at once
 _MOST_HALVINGS = 16
-_MOST_PARTS = 2**26  # after which branch and bound gives up
+_MOST_PARTS = 2**26  # after which polynomials are of no use
 _EPS = float(np.finfo(np.float64).eps)
-
-
-def pay(rows: int, lam: float, half: FloatArray) -> bool:
-    """Whether polynomials of boxes with half sides (D,) are faster than expansions from so many rows."""
-    return len(half) <= _MOST_DIMENSIONS and rows >= _MANY and float(half.max()) * (2 * lam) ** 0.5 <= _LARGEST_HALF
 
 
 @dataclass
@@ -56,7 +55,21 @@ class Peak:
         """The wanted bound."""
         return self.height + self.accuracy
 
-    def bounds(
+    def rise(self, values: FloatArray, points: FloatArray) -> None:
+        """Take the largest of values (n,) of log c at points (n, D), if it is larger."""
+        best = int(np.nan_to_num(values, nan=-np.inf).argmax())
+        if values[best] > self.height:
+            self.height, self.where = float(values[best]), points[best]
+
+    def pays(self, rows: int, lam: float, half: FloatArray) -> bool:
+        """Whether polynomials of boxes with half sides (D,) are faster than expansions from so many rows."""
+        if rows < _MANY or len(half) > _MOST_DIMENSIONS or self.parts > _MOST_PARTS:
+            return False
+        small = float(half.max()) * (2 * lam) ** 0.5 <= _LARGEST_HALF
+        # The rounding of a sum does not fall with the size of the box.
+        return small and self.accuracy >= max(_LEAST_ACCURACY, 2 * _EPS * rows / _LARGEST_ERROR)
+
+    def shown(
         self,
         backend: ModuleType,
         points: FloatArray,
@@ -64,43 +77,53 @@ class Peak:
         lam: float,
         centres: FloatArray,
         half: FloatArray,
-    ) -> bool:
-        """Whether log c is shown to be at most the ceiling in boxes (n, D), which may rise meanwhile."""
-        for i in range(0, len(centres), _BOXES):
+    ) -> npt.NDArray[np.bool_]:
+        """For which boxes (n,) around centres (n, D) log c is shown to be at most the ceiling, which may rise."""
+        size, found = max(1, min(_BOXES, _WORK // len(points))), []
+        for i in range(0, len(centres), size):
             deadline.check()
-            part = centres[i : i + _BOXES]
-            found = backend.polynomials(points, shares, lam, part, half, _DEGREE)
-            if not self._bounds(found, part, half, lam, len(points)):
-                return False
-        return True
+            part = centres[i : i + size]
+            polynomials = backend.polynomials(points, shares, lam, part, half, _DEGREE)
+            found.append(self._shown(polynomials, part, half, lam, len(points)))
+        return np.concatenate(found)
 
-    def _bounds(self, found: Polynomials, centres: FloatArray, half: FloatArray, lam: float, rows: int) -> bool:
+    def _shown(
+        self, found: Polynomials, centres: FloatArray, half: FloatArray, lam: float, rows: int
+    ) -> npt.NDArray[np.bool_]:
         """The same for boxes with polynomials, depth first."""
         energy = lam * np.square(half)
         children = np.stack(np.meshgrid(*[[-0.5, 0.5]] * len(half), indexing="ij"), axis=-1).reshape(-1, len(half))
         # Every sum has at most one rounding per row, and every term some for each factor; so has every move.
         error = found.remainders + _EPS * (1024 + rows + 128 * _DEGREE) * found.sizes
-        stack = [(0, np.arange(len(centres)), np.zeros(centres.shape), found.coefficients)]
+        # No part near the peak is finished if the error is larger than the accuracy; it falls with the size of the box.
+        shown = error <= _LARGEST_ERROR * self.accuracy
+        first = np.flatnonzero(shown)
+        stack = [(0, first, np.zeros((len(first), len(half))), found.coefficients[first])]
+        self.rise(found.values, centres)
         while stack:
             level, box, origin, coefficients = stack.pop()
+            going = shown[box]
+            box, origin, coefficients = box[going], origin[going], coefficients[going]
+            if not len(box):
+                continue
             self.parts += len(box)
             if level > _MOST_HALVINGS or self.parts > _MOST_PARTS:
-                return False
+                shown[box] = False
+                continue
             deadline.check()
             values, rises = _bounded(coefficients, origin, error[box], energy, 0.5**level)
             values += found.values[box]
-            best = int(np.nan_to_num(values, nan=-np.inf).argmax())
-            if values[best] > self.height:
-                self.height, self.where = float(values[best]), centres[box[best]] + half * origin[best]
+            # Relative to c at the centre of the box, which is below the peak, the polynomial errs by the error at most.
+            self.rise(values - error[box], centres[box] + half * origin)
             slack = _EPS * (64 + rows + 16 * (np.abs(values) + np.abs(found.values[box]) + energy.sum()))
             open_ones = ~(np.logaddexp(values + rises + slack, found.rest[box]) <= self.ceiling)
             box, origin, coefficients = box[open_ones], origin[open_ones], coefficients[open_ones]
             for i in range(0, len(box), _PARTS):
                 part = slice(i, i + _PARTS)
-                for child in children:
-                    moved = _moved(coefficients[part], child)
-                    stack.append((level + 1, box[part], origin[part] + child * 0.5**level, moved))
-        return True
+                moved = np.concatenate([_moved(coefficients[part], child) for child in children])
+                places = np.concatenate([origin[part] + child * 0.5**level for child in children])
+                stack.append((level + 1, np.tile(box[part], len(children)), places, moved))
+        return shown
 
 
 def _moved(coefficients: FloatArray, child: FloatArray) -> FloatArray:

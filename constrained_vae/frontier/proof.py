@@ -27,14 +27,16 @@ from .._utils import deadline
 from .._utils.arrays import FloatArray
 from ..backends import compiled, reference
 from ..backends.expansions import Expansions
-from . import local_polynomials
+from .local_polynomials import Peak
 from .quadratics import least_shifts, rises_along_axes
 
 MOST_DIMENSIONS = 3  # in which a proof is tried
 _FEW, _FEW_DIMENSIONS = 32, 6  # points of which a proof is tried in more dimensions, and these
 _MAX_BOXES, _MAX_FEW_BOXES = 2**22, 2**19  # boxes after which branch and bound gives up; those of few points
 _WORK = 2**27  # boxes times rows between two looks at the deadline
+_SLOW_WORK = 2**19  # the same with the reference backend
 _MAX_HALVINGS = 30  # number of halvings for each axis, or for two if there is one, after which it gives up
+_MAX_HALVINGS_OF_AXIS = 62  # since boxes have numbers of 64 bits
 _MAX_PAIRS = 2**35  # boxes times rows after which it gives up in three dimensions
 _LARGEST = 2**24  # entries of the data of which a singular value decomposition is computed
 _FLAT = 1e-6  # nats: lambda times the largest squared distance from a space up to which the data count as flat
@@ -85,7 +87,10 @@ def supremum(
     if near is not None:
         points, log_shares, rounding = points[near], log_shares[near], rounding[near]
     raised, lowered = outward(points, log_shares, rounding, lam, error)
-    ceiling = height + accuracy
+    if not lowered > 0:  # the rounding of the data exceeds the resolution
+        return np.inf, where
+    peak = Peak(height, where, accuracy)
+    work = _SLOW_WORK if backend is reference else _WORK
     low, high = points.min(axis=0), points.max(axis=0)
     span, dim = high - low, points.shape[1]
     margin = 4 * _EPS * np.maximum(np.abs(low), np.abs(high))  # rounding of the centres
@@ -93,29 +98,26 @@ def supremum(
     most = _MAX_BOXES if dim <= MOST_DIMENSIONS else _MAX_FEW_BOXES
     most = most if dim < MOST_DIMENSIONS else min(most, _MAX_PAIRS // len(points))
     halvings = np.zeros(dim, dtype=np.int64)
-    while halvings.sum() <= _MAX_HALVINGS * max(dim, 2):
+    while halvings.sum() <= _MAX_HALVINGS * max(dim, 2) and halvings.max() <= _MAX_HALVINGS_OF_AXIS:
         count += len(boxes)
         if count > most:
             break
         side = span / 2**halvings
         half = side / 2 + margin
-        if covers is None and local_polynomials.pay(len(points), lowered, half):
-            peak = local_polynomials.Peak(height, where, accuracy)
-            ended = peak.bounds(backend, points, raised, lowered, low + side * (boxes + 0.5), half)
-            return (peak.ceiling, peak.where) if ended else (np.inf, peak.where)
         left = []
-        size = max(1, _WORK // len(points))
+        by_polynomials = covers is None and peak.pays(len(points), lowered, half)
+        size = len(boxes) if by_polynomials else max(1, work // len(points))
         for i in range(0, len(boxes), size):
             deadline.check()
             part = boxes[i : i + size]
             centres = low + side * (part + 0.5)
+            if by_polynomials:
+                left.append(part[~peak.shown(backend, points, raised, lowered, centres, half)])
+                continue
             found = backend.expansions(points, raised, lowered, centres, half)
-            best = int(found.values.argmax())
-            if found.values[best] > height:
-                height, where = float(found.values[best]), centres[best]
-                ceiling = max(ceiling, height + accuracy)
+            peak.rise(found.values, centres)
             bounds = upper_bounds(found, len(points), lowered, half)
-            open_ones = ~(bounds <= ceiling)
+            open_ones = ~(bounds <= peak.ceiling)
             left.append(part[open_ones])
             if covers is not None:
                 done = part[~open_ones]
@@ -127,13 +129,13 @@ def supremum(
                 covers.append(Cover(start, end, bounds, shifts / (half @ half)))
         boxes = np.concatenate(left)
         if not len(boxes):
-            return ceiling, where
+            return peak.ceiling, peak.where
         axis = int(side.argmax())
         boxes = np.repeat(boxes, 2, axis=0)
         boxes[:, axis] *= 2
         boxes[1::2, axis] += 1
         halvings[axis] += 1
-    return np.inf, where
+    return np.inf, peak.where
 
 
 def of_flat(

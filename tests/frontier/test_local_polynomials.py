@@ -104,12 +104,91 @@ def test_bounds_with_and_without_polynomials(name, seed, N, dim, log_lam, unit, 
     assert (log_c(x, shares, lam, y) <= bound + 1e-12).all()
 
 
-def test_a_bound_that_needs_too_many_parts_is_infinite(monkeypatch, rng):
-    x, shares = rng.normal(size=(50, 2)), np.zeros(50)
+@pytest.fixture
+def few_are_many(monkeypatch):
     monkeypatch.setattr(local_polynomials, "_MANY", 1)
-    monkeypatch.setattr(local_polynomials, "_MOST_PARTS", 10)
-    start = x[0]
-    assert proof.supremum(x, shares, np.zeros(50), 1.0, float(log_c(x, shares, 1.0, start)), start, 1e-6)[0] == np.inf
+    return monkeypatch
+
+
+def bound(x, shares, lam, accuracy, start):
+    height = float(log_c(x, shares, lam, start))
+    return proof.supremum(x, shares, np.zeros(len(x)), lam, height, start, accuracy)[0]
+
+
+def test_parts_are_limited_and_the_proof_goes_on_without_polynomials(few_are_many, rng):
+    x, shares = rng.normal(size=(50, 2)), np.zeros(50)
+    few_are_many.setattr(local_polynomials, "_MOST_PARTS", 10)
+    limited = bound(x, shares, 1.0, 1e-6, x[0])
+    few_are_many.setattr(local_polynomials, "_MANY", 10**9)
+    assert limited == pytest.approx(bound(x, shares, 1.0, 1e-6, x[0]), abs=1.01e-6)
+
+
+@on_both
+@pytest.mark.parametrize("dim", [1, 2])
+def test_a_far_point_does_not_spoil_the_polynomials_of_its_run(name, dim, few_are_many, rng):
+    """exp |t| of a point at 2000 resolutions leaves the range of float64, while its share of c is below it."""
+    few_are_many.setattr(proof, "compiled", lambda: get_backend(name))
+    x, shares = rng.normal(size=(60, dim)), np.zeros(60)
+    x[0] = 2000.0
+    found = get_backend(name).polynomials(x, shares, 0.5, np.zeros((1, dim)), np.full(dim, 0.4), 14)
+    without = get_backend(name).polynomials(x[1:], shares[1:], 0.5, np.zeros((1, dim)), np.full(dim, 0.4), 14)
+    np.testing.assert_allclose(found.remainders, without.remainders, rtol=1e-12)
+    np.testing.assert_allclose(found.sizes, without.sizes, rtol=1e-12)
+    assert bound(x, shares, 0.5, 1e-3, x[1]) < np.inf
+
+
+@on_both
+def test_boxes_are_halved_until_their_polynomials_are_accurate(name, few_are_many, rng):
+    """In the first boxes the remainder of points at some resolutions exceeds the accuracy."""
+    few_are_many.setattr(proof, "compiled", lambda: get_backend(name))
+    x, shares = rng.uniform(0.0, 15.9, size=(60, 2)), np.zeros(60)
+    x[:2] = [0.0, 0.0], [15.9, 15.9]  # the half sides come to be nearly half of the resolution
+    seen, polynomials = [], get_backend(name).polynomials
+
+    def watched(*arguments):
+        found = polynomials(*arguments)
+        seen.extend(found.remainders)
+        return found
+
+    few_are_many.setattr(get_backend(name), "polynomials", watched)
+    accuracy = 1e-8
+    by_polynomials = bound(x, shares, 0.5, accuracy, x[-1])
+    assert max(seen) > accuracy
+    few_are_many.setattr(local_polynomials, "_MANY", 10**9)
+    assert by_polynomials == pytest.approx(bound(x, shares, 0.5, accuracy, x[-1]), abs=1.01 * accuracy)
+
+
+@pytest.mark.parametrize(
+    ("rows", "accuracy", "side", "dim", "pays"),
+    [
+        (10**6, 1e-8, 0.4, 2, True),
+        (10**4, 1e-8, 0.4, 2, False),
+        (10**6, 1e-8, 0.6, 2, False),
+        (10**6, 1e-8, 0.4, 3, False),
+        (10**6, 1e-10, 0.4, 2, False),  # the terms that kernels leave out count
+        (10**8, 1e-8, 0.4, 2, False),  # the rounding of the sums counts
+    ],
+)
+def test_where_polynomials_pay(rows, accuracy, side, dim, pays):
+    peak = local_polynomials.Peak(0.0, np.zeros(dim), accuracy)
+    assert peak.pays(rows, 0.5, np.full(dim, side)) == pays
+
+
+def test_the_data_are_read_for_fewer_boxes_at_once_if_they_are_many(few_are_many, rng):
+    """A look at the deadline comes after so much work."""
+    few_are_many.setattr(local_polynomials, "_WORK", 100)
+    backend, sizes = get_backend("reference"), []
+
+    class Watched:
+        @staticmethod
+        def polynomials(points, shares, lam, centres, half, degree):
+            sizes.append(len(centres))
+            return backend.polynomials(points, shares, lam, centres, half, degree)
+
+    x = rng.normal(size=(50, 1))
+    peak = local_polynomials.Peak(10.0, x[0], 1e-3)
+    assert peak.shown(Watched, x, np.zeros(50), 0.5, np.zeros((5, 1)), np.array([0.1])).all()
+    assert sizes == [2, 2, 1]
 
 
 @pytest.mark.parametrize("dim", [1, 2])
@@ -131,6 +210,7 @@ def test_a_bound_holds_remainder_rounding_and_what_is_left_out(dim, monkeypatch)
     eps, lam, rows, half = 1e-6, 0.7, 1000, np.array([0.3, 0.2])[:dim]
     monkeypatch.setattr(local_polynomials, "_EPS", eps)
     monkeypatch.setattr(local_polynomials, "_MOST_HALVINGS", 0)
+    monkeypatch.setattr(local_polynomials, "_LARGEST_ERROR", 1.0)
     coefficients = np.zeros((1, 15, 15 if dim == 2 else 1))
     coefficients[0, 0, 0] = 1.0
     found = Polynomials(np.array([-3.0]), coefficients, np.array([0.02]), np.array([2.0]), np.array([-9.0]))
@@ -139,8 +219,8 @@ def test_a_bound_holds_remainder_rounding_and_what_is_left_out(dim, monkeypatch)
     bound = np.logaddexp(-3.0 + t + t**3 / 3 + slack, -9.0)
     for margin in (1e-12, -1e-12):
         peak = local_polynomials.Peak(-3.0, np.zeros(dim), bound + 3.0 + margin)
-        assert peak._bounds(found, np.zeros((1, dim)), half, lam, rows) is (margin > 0)
-        assert peak.parts == (1 if margin > 0 else 2)
+        assert peak._shown(found, np.zeros((1, dim)), half, lam, rows).tolist() == [margin > 0]
+        assert peak.parts == (1 if margin > 0 else 1 + 2**dim)
     # The same, three times as large: only the value changes.
     energy, origin = lam * half**2, np.full((1, dim), 0.5)
     terms = np.array([[1.0, 0.2, 0.03], [0.1, 0.04, 0.0], [0.05, 0.0, 0.0]])

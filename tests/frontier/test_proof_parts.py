@@ -201,3 +201,42 @@ def test_a_shift_is_not_below_the_largest_bend():
     assert (shifts > h.max(axis=1)).all()
     np.testing.assert_allclose(bounds, [0.5, 0.0, 0.0], atol=1e-9)
     assert (bounds >= [0.5, 0.0, 0.0]).all()
+
+
+@pytest.mark.parametrize("rows", [3, 2**14])
+def test_there_is_no_proof_where_the_rounding_of_the_data_exceeds_the_resolution(rows):
+    """The multiplier, lowered by the rounding, would not be positive."""
+    x = np.linspace(1.0, 2.0, rows)[:, None]
+    assert proof.supremum(x, np.zeros(rows), np.zeros(rows), 1e31, 0.0, x[0], 1.0)[0] == np.inf
+
+
+def test_a_part_that_stays_open_is_no_proof_however_often_one_axis_is_halved(monkeypatch):
+    """Numbers of boxes have 64 bits, and data on a line in three dimensions allow 90 halvings."""
+    x = np.array([[1.0, 0.0, 0.0], [2.0, 0.0, 0.0]])
+    centres = []
+
+    def expansions(points, shares, lam, y, half):
+        centres.append(y)
+        return reference.expansions(points, shares, lam, y, half)
+
+    def bounds(found, rows, lam, half):
+        return np.where(np.abs(centres[-1][:, 0] - 1.25) <= half[0], np.inf, -np.inf)
+
+    monkeypatch.setattr(proof, "compiled", lambda: SimpleNamespace(expansions=expansions))
+    monkeypatch.setattr(proof, "upper_bounds", bounds)
+    assert proof.supremum(x, np.zeros(2), np.zeros(2), 1.0, 0.0, x[0], 1.0)[0] == np.inf
+
+
+def test_the_reference_backend_looks_at_the_deadline_more_often(monkeypatch, rng):
+    """It takes ten times as long for a box and a point as the kernels."""
+    x, sizes = rng.normal(size=(8, 4)), []
+    expansions = reference.expansions
+
+    def watched(points, shares, lam, y, half):
+        sizes.append(len(y))
+        return expansions(points, shares, lam, y, half)
+
+    monkeypatch.setattr(reference, "expansions", watched)
+    monkeypatch.setattr(proof, "_SLOW_WORK", 80)
+    proof.supremum(x, np.zeros(8), np.zeros(8), 0.5, -5.0, x[0], 0.1)
+    assert max(sizes) == 10
