@@ -230,3 +230,34 @@ def test_a_bound_holds_remainder_rounding_and_what_is_left_out(dim, monkeypatch)
     assert other - value == pytest.approx(np.log(3))
     assert same == pytest.approx(rise, rel=1e-12)
     assert np.isnan(local_polynomials._bounded(-coefficients, origin, np.array([0.01]), energy, 0.5)[0])
+
+
+@pytest.mark.parametrize("dim", [1, 2])
+def test_parts_cover_the_box_that_they_divide(dim, monkeypatch):
+    """Of a box that stays open: at every level their centres are those of a grid of the box."""
+    seen, half = {}, np.array([0.3, 0.2])[:dim]
+
+    def never(coefficients, origin, error, energy, side):
+        seen.setdefault(side, []).append(origin)
+        return np.zeros(len(origin)), np.full(len(origin), np.inf)
+
+    monkeypatch.setattr(local_polynomials, "_bounded", never)
+    monkeypatch.setattr(local_polynomials, "_MOST_HALVINGS", 2)
+    coefficients, nothing = np.ones((1, 15, 15 if dim == 2 else 1)), np.array([-np.inf])
+    found = Polynomials(np.zeros(1), coefficients, np.zeros(1), np.ones(1), nothing)
+    assert not local_polynomials.Peak(0.0, np.zeros(dim), 1.0)._shown(found, np.zeros((1, dim)), half, 1.0, 9).any()
+    for level in range(3):
+        line = (np.arange(2**level) + 0.5) * 2.0 ** (1 - level) - 1
+        grid = np.stack(np.meshgrid(*[line] * dim, indexing="ij"), axis=-1).reshape(-1, dim)
+        found_there = np.concatenate(seen[0.5**level])
+        np.testing.assert_array_equal(found_there[np.lexsort(found_there.T[::-1])], grid)
+
+
+def test_the_rise_of_a_quadratic_function_is_exact_up_to_the_third_power():
+    """Without slope and energy: 2 a + 2 b in the ball around a square, and the allowance for the logarithm."""
+    b = np.zeros((1, 15, 15))
+    b[0, 0, 0], b[0, 2, 0], b[0, 0, 2] = 1.0, 0.05, 0.02
+    _, rises = local_polynomials._bounded(b, np.zeros((1, 2)), np.array([0.001]), np.zeros(2), 1.0)
+    assert rises[0] == pytest.approx(0.1 + 0.04 + 0.001 + 0.071**3 / 3, rel=1e-12)
+    _, rises = local_polynomials._bounded(b[:, :, :1], np.zeros((1, 1)), np.array([0.001]), np.zeros(1), 1.0)
+    assert rises[0] == pytest.approx(0.05 + 0.001 + 0.051**3 / 3, rel=1e-12)

@@ -196,11 +196,11 @@ def test_the_multiplier_of_flat_data_is_lowered_by_the_rounding_of_their_coordin
 
 def test_a_shift_is_not_below_the_largest_bend():
     """Else the quadratic function has no bound by it; without a slope this decides."""
-    h = np.array([[-2.0, 1.0], [-3.0, -0.5], [0.0, 0.0]])
-    shifts, bounds = quadratics.least_shifts(np.zeros((3, 2)), h)
+    h = np.array([[-2.0, 1.0], [-3.0, -0.5], [0.0, 0.0], [0.0, 1e8]])
+    shifts, bounds = quadratics.least_shifts(np.zeros((4, 2)), h)
     assert (shifts > h.max(axis=1)).all()
-    np.testing.assert_allclose(bounds, [0.5, 0.0, 0.0], atol=1e-9)
-    assert (bounds >= [0.5, 0.0, 0.0]).all()
+    np.testing.assert_allclose(bounds, [0.5, 0.0, 0.0, 5e7], rtol=1e-9, atol=1e-9)
+    assert (bounds >= [0.5, 0.0, 0.0, 5e7]).all()
 
 
 @pytest.mark.parametrize("rows", [3, 2**14])

@@ -153,7 +153,7 @@ def test_a_state_that_training_cannot_give_is_refused_and_changes_nothing(begun)
         "log_energy": [math.nan if begun else 0.5],
         "share": [1.0, -0.5],
         "steps": [-1, 1.0, True],
-        "hit": [2, 0.0],
+        "hit": [2, -2, 0.0],
         "frozen": [0, None],
         "noise": [-1.0, math.nan],
         "variance": [-1e-9],
@@ -171,6 +171,15 @@ def test_a_state_that_training_cannot_give_is_refused_and_changes_nothing(begun)
         ):
             multiplier.load_state_dict(other)
     assert str(multiplier.state_dict()) == str(state)
+    for hit in (-1, 0, 1):
+        multiplier.load_state_dict({**state, "hit": hit})
+
+
+def test_a_scheduled_threshold_begins_with_that_of_step_zero():
+    """The default initial multiplier and the check of its size are of step 0, not of a later one."""
+    assert Multiplier(Ramp(2.0, 1.0, 5)).initial == Multiplier(2.0).initial
+    with pytest.raises(ValueError, match="threshold must be 0 or at least 1e-300 in size"):
+        Multiplier(lambda step: 1e-305 if step == 0 else 1.0)
 
 
 @pytest.mark.parametrize(
