@@ -111,7 +111,7 @@ def test_a_frontier_its_band_and_models():
     assert "units of $x^2$" in given.get_xlabel()
     assert "nats" in given.get_ylabel()
     assert band.get_label() == "certified band"
-    beyond = cv.rate_distortion(np.eye(5), [0.2, 0.1])
+    beyond = cv.rate_distortion(np.eye(12), [0.1, 0.05])
     assert "heuristic" in plotting.rate_distortion(beyond).collections[0].get_label()
     bare = plotting.rate_distortion(curve, unit="nats")
     assert len(bare.lines) == 1

@@ -34,6 +34,7 @@ class Certificate:
 
     Examples
     --------
+    >>> import numpy as np
     >>> Certificate(upper=1.5, lower=1.25, where=np.zeros(1), rigorous=True)
     Certificate(F=1.5, gap=2.50e-01 nats, rigorous)
     """
