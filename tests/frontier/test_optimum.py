@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -186,3 +188,8 @@ def test_nothing_is_above_the_bound_of_a_proof(rng):
     near = psi[:, None] + 0.003 * rng.normal(size=(len(psi), 500, 2))
     between = psi[rng.integers(0, 12, 3000)] + rng.uniform(size=(3000, 1)) * (psi[rng.integers(0, 12, 3000)] - top)
     assert coverage(np.concatenate([*near, between, top + 1e-4 * rng.normal(size=(500, 2))])).max() <= bound
+
+
+def test_the_default_gap_is_a_millionth_of_a_nat():
+    assert inspect.signature(cv.global_solution).parameters["gap"].default == 1e-6
+    assert inspect.signature(cv.rate_distortion).parameters["gap"].default == 1e-6
