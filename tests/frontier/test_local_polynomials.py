@@ -261,3 +261,28 @@ def test_the_rise_of_a_quadratic_function_is_exact_up_to_the_third_power():
     assert rises[0] == pytest.approx(0.1 + 0.04 + 0.001 + 0.071**3 / 3, rel=1e-12)
     _, rises = local_polynomials._bounded(b[:, :, :1], np.zeros((1, 1)), np.array([0.001]), np.zeros(1), 1.0)
     assert rises[0] == pytest.approx(0.05 + 0.001 + 0.051**3 / 3, rel=1e-12)
+
+
+@pytest.mark.parametrize("dim", [1, 2])
+def test_rises_are_those_of_the_formula(dim, rng):
+    """Item by item: slopes and bends of either sign, a tail of higher terms, and the largest values on a fine grid."""
+    n, side, energy = 20, 0.5, np.array([0.3, 0.2])[:dim]
+    order = np.add.outer(np.arange(15), np.arange(15 if dim == 2 else 1))
+    b = 0.05 * rng.normal(size=(n, *order.shape)) / 3.0**order
+    b[:, 0, 0] = rng.uniform(0.5, 2, size=n)
+    origin, error = rng.choice([-0.5, 0.5], size=(n, dim)), rng.uniform(0, 0.01, size=n)
+    values, rises = local_polynomials._bounded(b, origin, error, energy, side)
+    s = np.linspace(0, dim**0.5, 20001)
+    for k in range(n):
+        a, m = b[k], b[k, 0, 0]
+        if dim == 1:
+            g, B = a[1] / m, np.array([[2 * a[2, 0] / m]])
+        else:
+            g, B = np.array([a[1, 0], a[0, 1]]) / m, np.array([[2 * a[2, 0], a[1, 1]], [a[1, 1], 2 * a[0, 2]]]) / m
+        higher = np.abs(a[order > 2]).sum() / m
+        G, Q, t = np.abs(g).sum(), np.abs(B).sum() / 2, higher + error[k] / m
+        linear = g - 2 * energy * side * origin[k]
+        h, axes = np.linalg.eigh(B - np.outer(g, g) - np.diag(2 * energy * side**2))
+        top = sum((abs(v @ linear) * s + bend * s**2 / 2).max() for v, bend in zip(axes.T, h, strict=True))
+        assert rises[k] == pytest.approx(top + t + G * (Q + t) + (G + Q + t) ** 3 / 3, abs=1e-8)
+        assert values[k] == pytest.approx(np.log(m) - energy @ origin[k] ** 2, abs=1e-13)
