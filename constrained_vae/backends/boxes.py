@@ -7,6 +7,7 @@ is bounded, and the bound is a part of the result.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numba import prange
@@ -28,12 +29,8 @@ _CHUNK = 256  # rows whose powers lie in a fast cache
 def expansions(statistics: Array, log_shares: Array, lam: float, points: Array, half: Array) -> Expansions:
     """What branch and bound needs of log c in boxes; `constrained_vae.backends` documents the arguments."""
     n, dim = points.shape
-    phi, y, sides = np.zeros((len(statistics), 3)), np.zeros((n, 3)), np.zeros(3)
-    phi[:, :dim], y[:, :dim], sides[:dim] = statistics, points, half
-    rows = frozen(phi, np.float64), frozen(np.asarray(log_shares, np.float64), np.float64)
-    boxes, weights = runs_of(*rows, lam)
     found = np.zeros((n, 14))
-    _expanded(*rows, y, float(lam), sides, boxes, weights, found)
+    _expanded(*_arguments(statistics, log_shares, lam, points, half), found)
     covariances = found[:, _SYMMETRIC].reshape(n, 3, 3)[:, :dim, :dim]
     return Expansions(found[:, 0], found[:, 1 : 1 + dim], covariances, found[:, 10:12], found[:, 12], found[:, 13])
 
@@ -43,13 +40,18 @@ def polynomials(
 ) -> Polynomials:
     """Polynomials of c in boxes in one or two dimensions; `constrained_vae.backends` documents the arguments."""
     n, dim = points.shape
-    phi, y, sides = np.zeros((len(statistics), 3)), np.zeros((n, 3)), np.zeros(3)
+    found, coefficients = np.zeros((n, 4)), np.zeros((n, degree + 1, degree + 1))
+    single_threaded(_multiplied, *_arguments(statistics, log_shares, lam, points, half), found, coefficients)
+    return Polynomials(found[:, 0], coefficients[:, :, : 1 if dim == 1 else None], *found[:, 1:].T)
+
+
+def _arguments(statistics: Array, log_shares: Array, lam: float, points: Array, half: Array) -> tuple[Any, ...]:
+    """Rows, their shares, centres, lambda, half sides, and the runs of the rows, all in three dimensions."""
+    dim = points.shape[1]
+    phi, y, sides = np.zeros((len(statistics), 3)), np.zeros((len(points), 3)), np.zeros(3)
     phi[:, :dim], y[:, :dim], sides[:dim] = statistics, points, half
     rows = frozen(phi, np.float64), frozen(np.asarray(log_shares, np.float64), np.float64)
-    boxes, weights = runs_of(*rows, lam)
-    found, coefficients = np.zeros((n, 4)), np.zeros((n, degree + 1, degree + 1))
-    single_threaded(_multiplied, *rows, y, float(lam), sides, boxes, weights, found, coefficients)
-    return Polynomials(found[:, 0], coefficients[:, :, : 1 if dim == 1 else None], *found[:, 1:].T)
+    return *rows, y, float(lam), sides, *runs_of(*rows, lam)
 
 
 @ParallelKernel
