@@ -18,19 +18,20 @@ rows that `constrained_vae.equations.Expectations` documents. The function must
 - return the same bits in every run;
 - accept a log mass of minus infinity: such a tile gets posterior mass zero.
 
-A backend has three more functions for the coverage (T14), whose arrays are on the host:
+A backend has four more functions for the coverage (T14), whose arrays are on the host:
 
     coverage(statistics, offset, log_shares, v, b, quadratic=None, with_means=True) -> log c (n,), means (n, S) or None
-    expansions(statistics, log_shares, lam, points, half) -> Expansions
-    polynomials(statistics, log_shares, lam, points, half, degree) -> Polynomials
+    proof_rows(statistics, log_shares, lam) -> ProofRows
+    expansions(rows, points, half) -> Expansions
+    polynomials(rows, points, half, degree) -> Polynomials
 
 `coverage` is the E-step with the roles of data and reconstructions exchanged: log c is the log-sum-exp over the data of
 log_shares_i - H_i, with the energies of n points that v (n, S) and b (n,) define, and the means are those of the
 statistics under the terms of the sum. Where `equations.is_steep`, energies must be computed from differences. Besides
 the rounding of energies and log shares, log c must be good to (512 + N / 64) eps, and to 8 eps of its own size.
-`expansions` describes log c in boxes with centres `points` (n, D) and half sides `half` (D,), of an energy lambda
-||x - y||^2 in up to three dimensions, and `polynomials` gives c as a polynomial there, in up to two; the results are
-documented in `constrained_vae.backends.expansions`.
+`proof_rows` prepares rows of an energy lambda ||x - y||^2 in up to three dimensions, once for all boxes of a proof.
+`expansions` describes log c in boxes with centres `points` (n, D) and half sides `half` (D,), and `polynomials` gives c
+as a polynomial there, in up to two dimensions. The results are documented in `constrained_vae.backends.expansions`.
 
 A backend may have ten more functions:
 

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from .._utils.arrays import Array
+from .._utils.arrays import Array, FloatArray
 from .._utils.blas import single_threaded
 from .arithmetic import add, exp, frozen, maximum, multiply_add
 from .compilation import ParallelKernel, jit
 from .coverage import BATCH, LOST, RUN, near_runs, runs_of
-from .expansions import Expansions, Polynomials
+from .expansions import Expansions, Polynomials, ProofRows
 
 _SYMMETRIC = np.array([4, 5, 6, 5, 7, 8, 6, 8, 9])  # where a symmetric matrix has its entries in a row of results
 _MAX_EXPONENT = 600.0  # a moment that is larger by its exponential is of no use
@@ -26,32 +26,39 @@ _POLYNOMIAL_LOST = 34 * math.log(2)  # a smaller share of c is left out of its p
 _CHUNK = 256  # rows whose powers lie in a fast cache
 
 
-def expansions(statistics: Array, log_shares: Array, lam: float, points: Array, half: Array) -> Expansions:
+def proof_rows(statistics: Array, log_shares: Array, lam: float) -> ProofRows:
+    """Rows and runs of a proof, in three dimensions; `constrained_vae.backends` documents the arguments."""
+    phi, shares = frozen(_padded(statistics), np.float64), frozen(log_shares, np.float64)
+    return ProofRows(phi, shares, float(lam), runs_of(phi, shares, lam))
+
+
+def expansions(rows: ProofRows, points: Array, half: Array) -> Expansions:
     """What branch and bound needs of log c in boxes; `constrained_vae.backends` documents the arguments."""
     n, dim = points.shape
     found = np.zeros((n, 14))
-    _expanded(*_arguments(statistics, log_shares, lam, points, half), found)
+    _expanded(*_arguments(rows, points, half), found)
     covariances = found[:, _SYMMETRIC].reshape(n, 3, 3)[:, :dim, :dim]
     return Expansions(found[:, 0], found[:, 1 : 1 + dim], covariances, found[:, 10:12], found[:, 12], found[:, 13])
 
 
-def polynomials(
-    statistics: Array, log_shares: Array, lam: float, points: Array, half: Array, degree: int
-) -> Polynomials:
+def polynomials(rows: ProofRows, points: Array, half: Array, degree: int) -> Polynomials:
     """Polynomials of c in boxes in one or two dimensions; `constrained_vae.backends` documents the arguments."""
     n, dim = points.shape
-    found, coefficients = np.zeros((n, 4)), np.zeros((n, degree + 1, degree + 1))
-    single_threaded(_multiplied, *_arguments(statistics, log_shares, lam, points, half), found, coefficients)
-    return Polynomials(found[:, 0], coefficients[:, :, : 1 if dim == 1 else None], *found[:, 1:].T)
+    found, coefficients = np.zeros((n, 4)), np.zeros((n, degree + 1, 1 if dim == 1 else degree + 1))
+    single_threaded(_multiplied, *_arguments(rows, points, half), found, coefficients)
+    return Polynomials(found[:, 0], coefficients, *found[:, 1:].T)
 
 
-def _arguments(statistics: Array, log_shares: Array, lam: float, points: Array, half: Array) -> tuple[Any, ...]:
+def _arguments(rows: ProofRows, points: Array, half: Array) -> tuple[Any, ...]:
     """Rows, their shares, centres, lambda, half sides, and the runs of the rows, all in three dimensions."""
-    dim = points.shape[1]
-    phi, y, sides = np.zeros((len(statistics), 3)), np.zeros((len(points), 3)), np.zeros(3)
-    phi[:, :dim], y[:, :dim], sides[:dim] = statistics, points, half
-    rows = frozen(phi, np.float64), frozen(np.asarray(log_shares, np.float64), np.float64)
-    return *rows, y, float(lam), sides, *runs_of(*rows, lam)
+    return rows.statistics, rows.log_shares, _padded(points), rows.lam, _padded(half), *rows.runs
+
+
+def _padded(points: Array) -> FloatArray:
+    """Points (..., D) with zeros in further dimensions, up to the third."""
+    padded = np.zeros((*points.shape[:-1], 3))
+    padded[..., : points.shape[-1]] = points
+    return padded
 
 
 @ParallelKernel
@@ -224,10 +231,10 @@ def _multiply_batch(
     times exp(-lambda |h z|^2). The coefficient of z_0^k z_1^l is the mean of t_0^k t_1^l / (k! l!).
     """
     x, a, count, rest = _rows_near(phi, shares, y, lam, half, boxes, weights, _POLYNOMIAL_LOST)
-    terms = coefficients.shape[1]
+    terms, across = coefficients.shape[1:]
     u, w = np.empty(len(a)), np.empty(len(a))
     s, t, lost = np.zeros(_CHUNK), np.zeros(_CHUNK), np.empty(_CHUNK)
-    powers, others, product = np.ones((terms, _CHUNK)), np.empty((terms, _CHUNK)), np.empty((terms, terms))
+    powers, others, product = np.ones((terms, _CHUNK)), np.empty((across, _CHUNK)), np.empty_like(coefficients[0])
     steep0, steep1 = 2 * lam * half[0], 2 * lam * half[1]
     for q in range(len(y)):
         x0, y0 = y[q, 0], y[q, 1]
@@ -252,7 +259,10 @@ def _multiply_batch(
                 reach = add(reach, lost[i])
             for k in range(1, terms):
                 for i in range(_CHUNK):
-                    powers[k, i], others[k, i] = powers[k - 1, i] * s[i] / k, others[k - 1, i] * t[i] / k
+                    powers[k, i] = powers[k - 1, i] * s[i] / k
+            for k in range(1, across):
+                for i in range(_CHUNK):
+                    others[k, i] = others[k - 1, i] * t[i] / k
             for k in range(1, terms + 1):
                 for i in range(rows):
                     lost[i] *= (abs(s[i]) + abs(t[i])) / k

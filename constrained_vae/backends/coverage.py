@@ -69,7 +69,7 @@ def coverage(
 def log_sums(phi: Array, log_shares: Array, lam: float, points: Array) -> FloatArray:
     """log c (n,) of an energy lambda ||x - y||^2; rows (N, S) and points (n, S) are in orders as of `pruning.order`."""
     n = len(points)
-    rows = frozen(phi, np.float64), frozen(np.asarray(log_shares, np.float64), np.float64)
+    rows = frozen(phi, np.float64), frozen(log_shares, np.float64)
     values = np.empty(n)
     places = np.ascontiguousarray(points, np.float64), np.empty(n), lam, np.arange(n)
     _sums(*rows, *places, *runs_of(*rows, lam), _ROWS, values, np.empty((n, 0)))

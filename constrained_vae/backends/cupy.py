@@ -24,7 +24,7 @@ from .._utils.arrays import Array, FloatArray
 from .._utils.checks import TooLargeError
 from .._utils.device import on_host, to_host
 from ..equations import Expectations, is_steep
-from .boxes import expansions as expansions, polynomials as polynomials
+from .boxes import expansions as expansions, polynomials as polynomials, proof_rows as proof_rows
 from .geometry import COLLECT_THREADS, COLUMN_THREADS, THREADS, arguments, geometry, options
 
 _TRANSFER = 2**28  # bytes of NumPy statistics that are moved to the GPU at a time

@@ -44,6 +44,33 @@ class Expansions(NamedTuple):
     rest: Array
 
 
+class ProofRows(NamedTuple):
+    """Rows of a squared distance, which a backend prepares once for all boxes of a proof.
+
+    Attributes
+    ----------
+    statistics : (N, D) array
+        The rows; the compiled kernels add columns of zeros up to the third.
+    log_shares : (N,) array
+        Logarithms of their shares in c.
+    lam : float
+        Multiplier of the squared distance.
+    runs : tuple of arrays
+        Bounding boxes and log weights of runs of rows; empty where all rows are used for every box.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> ProofRows(np.zeros((1, 2)), np.zeros(1), 0.5).lam
+    0.5
+    """
+
+    statistics: Array
+    log_shares: Array
+    lam: float
+    runs: tuple[Array, ...] = ()
+
+
 class Polynomials(NamedTuple):
     """Polynomials of c in n boxes in one or two dimensions, for a squared distance (T14).
 

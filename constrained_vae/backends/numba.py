@@ -36,7 +36,7 @@ from .._utils.scratch import empty
 from ..equations import Expectations
 from . import descent, pruning
 from .arithmetic import frozen
-from .boxes import expansions as expansions, polynomials as polynomials
+from .boxes import expansions as expansions, polynomials as polynomials, proof_rows as proof_rows
 from .compilation import ParallelKernel, jit
 from .coverage import coverage as coverage, log_sums as log_sums
 from .dense_kernels import Arrays, encode, few, many

@@ -10,7 +10,7 @@ from .._utils import memory
 from .._utils.arrays import Array, FloatArray
 from .._utils.device import check_together
 from ..equations import Expectations
-from .expansions import Expansions, Polynomials
+from .expansions import Expansions, Polynomials, ProofRows
 
 
 def expectations(
@@ -57,14 +57,16 @@ def coverage(
     return np.concatenate(values), np.concatenate(means) if with_means else None
 
 
-def expansions(statistics: Array, log_shares: Array, lam: float, points: Array, half: Array) -> Expansions:
+def proof_rows(statistics: Array, log_shares: Array, lam: float) -> ProofRows:
+    """Rows of a proof; `constrained_vae.backends` documents the arguments."""
+    return ProofRows(statistics, log_shares, lam)
+
+
+def expansions(rows: ProofRows, points: Array, half: Array) -> Expansions:
     """What branch and bound needs of log c in boxes; `constrained_vae.backends` documents the arguments."""
     radius = float(np.linalg.norm(half))
-    count = memory.rows_of_block(8 * len(statistics))
-    blocks = [
-        _expansions(statistics, log_shares, lam, points[i : i + count], half, radius)
-        for i in range(0, len(points), count)
-    ]
+    count = memory.rows_of_block(8 * len(rows.statistics))
+    blocks = [_expansions(*rows[:3], points[i : i + count], half, radius) for i in range(0, len(points), count)]
     return Expansions(*map(np.concatenate, zip(*blocks, strict=True)))
 
 
@@ -85,15 +87,10 @@ def _expansions(x: Array, log_shares: Array, lam: float, y: Array, half: Array, 
     return Expansions(values, shifts, covariances, moments, outer, np.full(len(y), -np.inf))
 
 
-def polynomials(
-    statistics: Array, log_shares: Array, lam: float, points: Array, half: Array, degree: int
-) -> Polynomials:
+def polynomials(rows: ProofRows, points: Array, half: Array, degree: int) -> Polynomials:
     """Polynomials of c in boxes in one or two dimensions; `constrained_vae.backends` documents the arguments."""
-    count = memory.rows_of_block(4 * degree * len(statistics))
-    blocks = [
-        _polynomials(statistics, log_shares, lam, points[i : i + count], half, degree)
-        for i in range(0, len(points), count)
-    ]
+    count = memory.rows_of_block(4 * degree * len(rows.statistics))
+    blocks = [_polynomials(*rows[:3], points[i : i + count], half, degree) for i in range(0, len(points), count)]
     return Polynomials(*map(np.concatenate, zip(*blocks, strict=True)))
 
 

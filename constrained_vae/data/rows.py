@@ -21,10 +21,7 @@ from .repeats import merged
 _MAX_ROUNDING = 1e-7  # of the radius: the rounding of the data up to which solutions are of use
 
 _REACH = 1e60  # radii from the centre; the energies of farther points would leave the range of float64
-_LEAST_RADIUS, _LARGEST_RADIUS = (
-    1e-141,
-    1e151,
-)  # of the data: squares and temperatures are representable
+_LEAST_RADIUS, _LARGEST_RADIUS = 1e-141, 1e151  # of the data: squares and temperatures are representable
 
 
 class RowBlocks:

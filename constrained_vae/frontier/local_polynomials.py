@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from .._utils import deadline
 from .._utils.arrays import FloatArray
-from ..backends.expansions import Polynomials
+from ..backends.expansions import Polynomials, ProofRows
 from .quadratics import rises_along_axes
 
 _DEGREE = 14
@@ -72,19 +72,18 @@ class Peak:
     def shown(
         self,
         backend: ModuleType,
-        points: FloatArray,
-        shares: FloatArray,
-        lam: float,
+        rows: ProofRows,
         centres: FloatArray,
         half: FloatArray,
     ) -> npt.NDArray[np.bool_]:
         """For which boxes (n,) around centres (n, D) log c is shown to be at most the ceiling, which may rise."""
-        size, found = max(1, min(_BOXES, _WORK // len(points))), []
+        N = len(rows.statistics)
+        size, found = max(1, min(_BOXES, _WORK // N)), []
         for i in range(0, len(centres), size):
             deadline.check()
             part = centres[i : i + size]
-            polynomials = backend.polynomials(points, shares, lam, part, half, _DEGREE)
-            found.append(self._shown(polynomials, part, half, lam, len(points)))
+            polynomials = backend.polynomials(rows, part, half, _DEGREE)
+            found.append(self._shown(polynomials, part, half, rows.lam, N))
         return np.concatenate(found)
 
     def _shown(

@@ -89,7 +89,7 @@ def supremum(
     raised, lowered = outward(points, log_shares, rounding, lam, error)
     if not lowered > 0:  # the rounding of the data exceeds the resolution
         return np.inf, where
-    peak = Peak(height, where, accuracy)
+    peak, rows = Peak(height, where, accuracy), backend.proof_rows(points, raised, lowered)
     work = _SLOW_WORK if backend is reference else _WORK
     low, high = points.min(axis=0), points.max(axis=0)
     span, dim = high - low, points.shape[1]
@@ -112,9 +112,9 @@ def supremum(
             part = boxes[i : i + size]
             centres = low + side * (part + 0.5)
             if by_polynomials:
-                left.append(part[~peak.shown(backend, points, raised, lowered, centres, half)])
+                left.append(part[~peak.shown(backend, rows, centres, half)])
                 continue
-            found = backend.expansions(points, raised, lowered, centres, half)
+            found = backend.expansions(rows, centres, half)
             peak.rise(found.values, centres)
             bounds = upper_bounds(found, len(points), lowered, half)
             open_ones = ~(bounds <= peak.ceiling)

@@ -117,7 +117,8 @@ def test_nothing_in_a_box_is_above_its_bound(name, seed, N, dim, log_lam, log_si
     rng = np.random.default_rng(seed)
     half = np.exp(log_side) * rng.uniform(0.5, 1, size=dim) / np.sqrt(2 * lam)
     raised, lowered = outward(x, shares, np.zeros(N), lam)
-    found = get_backend(name).expansions(x, raised, lowered, y, half)
+    backend = get_backend(name)
+    found = backend.expansions(backend.proof_rows(x, raised, lowered), y, half)
     bounds = upper_bounds(found, N, lowered, half)
     steps = np.concatenate([rng.choice([-1, 0, 1], size=(9, dim)), rng.uniform(-1, 1, size=(9, dim))])
     for step in steps:
@@ -147,7 +148,8 @@ def test_c_is_its_polynomial_to_the_remainder(name, seed, N, dim, log_lam, side,
     x, shares, lam, y = problem(seed, N, 17, dim, log_lam, unit, unit * offset)
     rng = np.random.default_rng(seed)
     half = side * rng.uniform(0.5, 1, size=dim) / np.sqrt(2 * lam)
-    found = get_backend(name).polynomials(x, shares, lam, y, half, degree)
+    backend = get_backend(name)
+    found = backend.polynomials(backend.proof_rows(x, shares, lam), y, half, degree)
     assert found.coefficients.shape == (17, degree + 1, degree + 1 if dim == 2 else 1)
     centre = naive(x, shares, lam, y)[0]
     for z in np.concatenate([rng.choice([-1, 0, 1], size=(6, dim)), rng.uniform(-1, 1, size=(6, dim))]):
@@ -169,10 +171,10 @@ def test_bounds_are_close_by_the_third_power_of_the_side():
     x = np.random.default_rng(0).normal(size=(400, 2))
     x = np.concatenate([x, -x])
     shares, y = np.full(800, -np.log(800)), np.zeros((1, 2))
-    excess = []
+    excess, backend = [], get_backend("numba")
     for side in (0.02, 0.01, 0.005):
         raised, lowered = outward(x, shares, np.zeros(800), 0.3)
-        found = get_backend("numba").expansions(x, raised, lowered, y, np.full(2, side))
+        found = backend.expansions(backend.proof_rows(x, raised, lowered), y, np.full(2, side))
         excess.append(float(upper_bounds(found, 800, lowered, np.full(2, side))[0] - found.values[0]))
     assert excess[0] < 2e-5
     assert 6 < excess[0] / excess[1] < 10

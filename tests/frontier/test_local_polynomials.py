@@ -20,6 +20,11 @@ def log_c(x, shares, lam, y):
     return logsumexp(shares - lam * np.square(x - np.asarray(y)[..., None, :]).sum(axis=-1), axis=-1)
 
 
+def polynomials(name, x, shares, lam, y, half):
+    backend = get_backend(name)
+    return backend.polynomials(backend.proof_rows(x, shares, lam), y, half, 14)
+
+
 def value(coefficients, z):
     """Polynomials (n,) at z (D,), term by term."""
     first, second = (
@@ -43,7 +48,7 @@ def test_a_moved_polynomial_has_the_same_values(dim, rng):
 def test_nothing_in_a_part_is_above_its_bound(dim, side, rng):
     x, shares, lam = rng.normal(size=(40, dim)), rng.normal(size=40), 2.0
     y, half = rng.normal(size=(30, dim)), np.array([0.25, 0.15])[:dim]
-    found = get_backend("reference").polynomials(x, shares, lam, y, half, 14)
+    found = polynomials("reference", x, shares, lam, y, half)
     coefficients, origin = found.coefficients, np.zeros((30, dim))
     for _ in range(round(-np.log2(side))):
         child = rng.choice([-0.5, 0.5], size=dim)
@@ -62,7 +67,7 @@ def test_bounds_at_a_maximum_are_close_by_the_third_power_of_the_side(rng):
     x = rng.normal(size=(400, 2))
     x, shares, lam, half = np.concatenate([x, -x]), np.full(800, -np.log(800)), 0.3, np.array([0.3, 0.2])
     origin = np.array([[0.5, -0.5]])
-    found = get_backend("reference").polynomials(x, shares, lam, -half * origin, half, 14)
+    found = polynomials("reference", x, shares, lam, -half * origin, half)
     coefficients, rises = found.coefficients, []
     for child in (origin[0], np.zeros(2), np.zeros(2)):
         coefficients = local_polynomials._moved(coefficients, child)
@@ -130,8 +135,9 @@ def test_a_far_point_does_not_spoil_the_polynomials_of_its_run(name, dim, few_ar
     few_are_many.setattr(proof, "compiled", lambda: get_backend(name))
     x, shares = rng.normal(size=(60, dim)), np.zeros(60)
     x[0] = 2000.0
-    found = get_backend(name).polynomials(x, shares, 0.5, np.zeros((1, dim)), np.full(dim, 0.4), 14)
-    without = get_backend(name).polynomials(x[1:], shares[1:], 0.5, np.zeros((1, dim)), np.full(dim, 0.4), 14)
+    y, half = np.zeros((1, dim)), np.full(dim, 0.4)
+    found = polynomials(name, x, shares, 0.5, y, half)
+    without = polynomials(name, x[1:], shares[1:], 0.5, y, half)
     np.testing.assert_allclose(found.remainders, without.remainders, rtol=1e-12)
     np.testing.assert_allclose(found.sizes, without.sizes, rtol=1e-12)
     assert bound(x, shares, 0.5, 1e-3, x[1]) < np.inf
@@ -143,10 +149,10 @@ def test_boxes_are_halved_until_their_polynomials_are_accurate(name, few_are_man
     few_are_many.setattr(proof, "compiled", lambda: get_backend(name))
     x, shares = rng.uniform(0.0, 15.9, size=(60, 2)), np.zeros(60)
     x[:2] = [0.0, 0.0], [15.9, 15.9]  # the half sides come to be nearly half of the resolution
-    seen, polynomials = [], get_backend(name).polynomials
+    seen, compute = [], get_backend(name).polynomials
 
     def watched(*arguments):
-        found = polynomials(*arguments)
+        found = compute(*arguments)
         seen.extend(found.remainders)
         return found
 
@@ -181,13 +187,14 @@ def test_the_data_are_read_for_fewer_boxes_at_once_if_they_are_many(few_are_many
 
     class Watched:
         @staticmethod
-        def polynomials(points, shares, lam, centres, half, degree):
+        def polynomials(rows, centres, half, degree):
             sizes.append(len(centres))
-            return backend.polynomials(points, shares, lam, centres, half, degree)
+            return backend.polynomials(rows, centres, half, degree)
 
     x = rng.normal(size=(50, 1))
     peak = local_polynomials.Peak(10.0, x[0], 1e-3)
-    assert peak.shown(Watched, x, np.zeros(50), 0.5, np.zeros((5, 1)), np.array([0.1])).all()
+    rows = backend.proof_rows(x, np.zeros(50), 0.5)
+    assert peak.shown(Watched, rows, np.zeros((5, 1)), np.array([0.1])).all()
     assert sizes == [2, 2, 1]
 
 

@@ -22,7 +22,7 @@ def expansion(dim, rng, n=7):
     """Points, log shares, centres (4, D), half sides and Expansions of boxes."""
     x, log_shares = rng.normal(size=(n, dim)), rng.normal(size=n)
     y, half = rng.normal(size=(4, dim)), np.array([0.05, 0.11, 0.08])[:dim]
-    return x, log_shares, y, half, reference.expansions(x, log_shares, 0.3, y, half)
+    return x, log_shares, y, half, reference.expansions(reference.proof_rows(x, log_shares, 0.3), y, half)
 
 
 @pytest.mark.parametrize("dim", [1, 2, 3])
@@ -140,11 +140,12 @@ def test_boxes_are_wider_than_their_parts_by_the_rounding_of_centres(monkeypatch
     """Else a point between two boxes would be in none; also where the region ends at the origin."""
     halves = []
 
-    def expansions(points, shares, lam, centres, half):
+    def expansions(rows, centres, half):
         halves.append(half)
-        return reference.expansions(points, shares, lam, centres, half)
+        return reference.expansions(rows, centres, half)
 
-    monkeypatch.setattr(proof, "compiled", lambda: SimpleNamespace(expansions=expansions))
+    backend = SimpleNamespace(proof_rows=reference.proof_rows, expansions=expansions)
+    monkeypatch.setattr(proof, "compiled", lambda: backend)
     x = np.array([[0.0, -1.0], [1.0, 0.0]])
     proof.supremum(x, np.zeros(2), np.zeros(2), 0.1, 1.0, x[0], 1.0)
     assert (halves[0] - 0.5 >= 3.9 * np.finfo(float).eps).all()
@@ -215,14 +216,15 @@ def test_a_part_that_stays_open_is_no_proof_however_often_one_axis_is_halved(mon
     x = np.array([[1.0, 0.0, 0.0], [2.0, 0.0, 0.0]])
     centres = []
 
-    def expansions(points, shares, lam, y, half):
+    def expansions(rows, y, half):
         centres.append(y)
-        return reference.expansions(points, shares, lam, y, half)
+        return reference.expansions(rows, y, half)
 
     def bounds(found, rows, lam, half):
         return np.where(np.abs(centres[-1][:, 0] - 1.25) <= half[0], np.inf, -np.inf)
 
-    monkeypatch.setattr(proof, "compiled", lambda: SimpleNamespace(expansions=expansions))
+    backend = SimpleNamespace(proof_rows=reference.proof_rows, expansions=expansions)
+    monkeypatch.setattr(proof, "compiled", lambda: backend)
     monkeypatch.setattr(proof, "upper_bounds", bounds)
     assert proof.supremum(x, np.zeros(2), np.zeros(2), 1.0, 0.0, x[0], 1.0)[0] == np.inf
 
@@ -232,9 +234,9 @@ def test_the_reference_backend_looks_at_the_deadline_more_often(monkeypatch, rng
     x, sizes = rng.normal(size=(8, 4)), []
     expansions = reference.expansions
 
-    def watched(points, shares, lam, y, half):
+    def watched(rows, y, half):
         sizes.append(len(y))
-        return expansions(points, shares, lam, y, half)
+        return expansions(rows, y, half)
 
     monkeypatch.setattr(reference, "expansions", watched)
     monkeypatch.setattr(proof, "_SLOW_WORK", 80)
