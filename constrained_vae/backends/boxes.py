@@ -1,7 +1,8 @@
 """CPU kernels of log c in boxes around points (T14), for branch and bound in up to three dimensions.
 
 As in `coverage`, the boxes of a batch leave out the runs of 64 rows that cannot matter to any of them. Here their sum
-is bounded, and the bound is a part of the result.
+is bounded, and the bound is a part of the result. The bounds that follow are derived in `frontier.proof` and in
+`frontier.local_polynomials`.
 """
 
 from __future__ import annotations

@@ -5,19 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
-from scipy.special import logsumexp
 
 import constrained_vae as cv
 from constrained_vae.backends import get_backend
 from constrained_vae.backends.expansions import Polynomials
 from constrained_vae.frontier import local_polynomials, proof
 from constrained_vae.frontier.data_passes import DataPasses
+from tests.helpers.coverage import log_c
 
 on_both = pytest.mark.parametrize("name", ["reference", "numba"])
-
-
-def log_c(x, shares, lam, y):
-    return logsumexp(shares - lam * np.square(x - np.asarray(y)[..., None, :]).sum(axis=-1), axis=-1)
 
 
 def polynomials(name, x, shares, lam, y, half):

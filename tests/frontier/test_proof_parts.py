@@ -12,10 +12,7 @@ from scipy.special import logsumexp
 from constrained_vae.backends import reference
 from constrained_vae.backends.expansions import Expansions
 from constrained_vae.frontier import proof, quadratics
-
-
-def log_c(x, log_shares, lam, y):
-    return logsumexp(log_shares - lam * np.square(x - np.asarray(y)[..., None, :]).sum(axis=-1), axis=-1)
+from tests.helpers.coverage import log_c
 
 
 def expansion(dim, rng, n=7):
