@@ -31,6 +31,7 @@ from .._utils.checks import (
     check_instance,
     check_moderate,
 )
+from .._utils.eigenvectors import eigh
 from ..data.prepared import Block, Kept
 from ..latent.sites import Sites
 from ..problems.posterior import Tiles, posterior
@@ -278,7 +279,7 @@ class Jacobian:
         """The largest eigenvalues, descending, and orthonormal eigenvectors (n, count) of the symmetrised form."""
         n = self.shape[0]
         if self._small or count == n:
-            values, vectors = np.linalg.eigh(self.dense())
+            values, vectors = eigh(self.dense())
         else:
             start = np.random.default_rng(0).standard_normal(n)
             if not self._matvec(start).any():  # with a single site the map is constant, and Lanczos fails for J = 0

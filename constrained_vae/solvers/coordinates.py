@@ -15,6 +15,7 @@ import numpy as np
 from .._utils.arrays import Array, FloatArray
 from .._utils.blas import single_threaded
 from .._utils.device import to_host
+from .._utils.eigenvectors import eigh
 from ..equations import Expectations
 from ..objectives.base import FramedObjective
 from ..objectives.decoder_update import hessians
@@ -103,7 +104,7 @@ def roots(
     A = curvatures(objective, mass, sums, psi)
     held = _held(objective, psi)
     _clear(A, held)
-    values, vectors = single_threaded(np.linalg.eigh, A)
+    values, vectors = single_threaded(eigh, A)
     values = np.maximum(values, _FLAT_TOL * np.maximum(values[:, -1:], objective.stiffness * _FLAT_TOL))[:, None]
     root, inverse = ((vectors * values**power) @ vectors.transpose(0, 2, 1) for power in (0.5, -0.5))
     return _clear(root, held), _clear(inverse, held)

@@ -16,6 +16,7 @@ import numpy as np
 from .._utils.arrays import Array, FloatArray
 from .._utils.blas import single_threaded
 from .._utils.device import to_host
+from .._utils.eigenvectors import eigh
 from ..results.status import Status
 from . import extended_precision, saddles
 from .acceleration import extended
@@ -126,7 +127,7 @@ class Quadratic:
             order = np.arange(n).reshape(k, dim + 1)
             order = np.concatenate([order[:, :dim].ravel(), order[:, dim]])
             jacobian = jacobian[np.ix_(order, order)]
-        values, vectors = single_threaded(np.linalg.eigh, np.eye(n) - jacobian)
+        values, vectors = single_threaded(eigh, np.eye(n) - jacobian)
         return cls(values, vectors, np.sqrt(to_host(point.vectors[2])))
 
     def along(self, r: Array) -> FloatArray:
@@ -294,7 +295,7 @@ def _descend(it: Iteration, quadratic: Quadratic, components: FloatArray, radius
     hessian, slopes, moved = np.diag(quadratic.values), quadratic.slopes(it.here), False
     least, idle = it.here.residual, 0
     for _ in range(_CHORDS + n):
-        values, axes = single_threaded(np.linalg.eigh, hessian)
+        values, axes = single_threaded(eigh, hessian)
         step = axes @ trust_region_step(values, axes.T @ slopes, radius)
         length, fall = float(np.linalg.norm(step)), float(slopes @ step - step @ (hessian @ step) / 2)
         point = it.here

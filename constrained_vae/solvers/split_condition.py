@@ -18,6 +18,7 @@ from .._utils import deadline
 from .._utils.arrays import Array, FloatArray
 from .._utils.blas import single_threaded
 from .._utils.device import array_namespace, on_host, to_host
+from .._utils.eigenvectors import eigh
 from ..data.prepared import Block
 from ..objectives.decoder_update import readout_slopes
 from ..problems.posterior import Tiles, responsibilities
@@ -144,7 +145,7 @@ def split_axes(
         part, found = sites[start : start + group], slice(start, start + group)
         white = whitening[part]
         matrices = white[:, :, None] * _covariances(problem, psi, log_masses, part) * white[:, None, :]
-        values, vectors = single_threaded(np.linalg.eigh, matrices)
+        values, vectors = single_threaded(eigh, matrices)
         top[found], axes[found] = values[:, -1].clip(0), vectors[:, :, -1]
     return top, deviations(problem, top, axes)
 
@@ -176,7 +177,7 @@ def _general(
         mean = sums[some] / mass[some, None]
         B = problem.total(_slope_covariances, psi, log_masses, some, slopes, mean)
         covariances = inverse @ (to_host(B) / mass[some, None, None]) @ inverse
-        values, vectors = single_threaded(np.linalg.eigh, covariances)
+        values, vectors = single_threaded(eigh, covariances)
         top[some] = values[:, -1].clip(0)
         deviations[some] = np.sqrt(top[some])[:, None] * (inverse @ vectors[:, :, -1:])[:, :, 0]
     among = top if may_split is None else np.where(may_split, top, 0.0)
@@ -238,7 +239,7 @@ def _decompose(
     Since lambda_max^4 <= tr M^4, few of the matrices are decomposed.
     """
     if matrices.size <= _BATCHED_ENTRIES:
-        values, vectors = np.linalg.eigh(matrices)
+        values, vectors = eigh(matrices)
         top[sites], axes[sites] = values[:, -1], vectors[:, :, -1]
         return
     size = np.abs(matrices).max(axis=(1, 2))
@@ -249,7 +250,7 @@ def _decompose(
         if bound[n] <= top.max(initial=0.0, where=eligible):
             break
         if eligible[site] or bound[n] > top.max():
-            values, vectors = np.linalg.eigh(matrices[n])
+            values, vectors = eigh(matrices[n])
             top[site], axes[site] = values[-1], vectors[:, -1]
 
 
