@@ -104,7 +104,7 @@ def _timed(call: Callable[[], Any]) -> tuple[float, bool]:
         found = call()
     seconds = time.process_time() - began
     status = getattr(found, "status", None)
-    complete = getattr(found, "complete", True)
+    complete = getattr(getattr(found, "branch", found), "complete", True)  # suggestions are of a branch
     if isinstance(found, cv.Transitions):
         complete = "time_limit" not in found.scope
     if isinstance(found, cv.geco.Run):
