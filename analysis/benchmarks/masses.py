@@ -37,7 +37,7 @@ def main() -> None:
         clock = [time.process_time()]
         problem.expectations(psi, np.log(masses))
         clock.append(time.process_time())
-        masses = best_masses(data.affinities(psi), data.rho, masses, 1e-8)
+        masses = best_masses(data.affinities(psi), masses, 1e-8)
         clock.append(time.process_time())
         one, every = np.diff(clock)
         print(

@@ -15,12 +15,11 @@ def eigh(matrices: FloatArray) -> tuple[FloatArray, FloatArray]:
     eigenvalues nearly coincide, as those of I - J are near 1. QR iterations, which take longer, converge there.
     """
     try:
-        values, vectors = np.linalg.eigh(matrices)
+        return np.linalg.eigh(matrices)
     except np.linalg.LinAlgError:
         if not np.isfinite(matrices).all():
             raise
-        n = matrices.shape[-1]
-        found = [scipy.linalg.eigh(matrix, driver="ev") for matrix in matrices.reshape(-1, n, n)]
-        values, vectors = (np.stack(part) for part in zip(*found, strict=True))
-        return values.reshape(matrices.shape[:-1]), vectors.reshape(matrices.shape)
-    return values, vectors
+    n = matrices.shape[-1]
+    found = [scipy.linalg.eigh(matrix, driver="ev") for matrix in matrices.reshape(-1, n, n)]
+    values, vectors = (np.stack(part) for part in zip(*found, strict=True))
+    return values.reshape(matrices.shape[:-1]), vectors.reshape(matrices.shape)

@@ -29,7 +29,8 @@ A backend has four more functions for the coverage (T14), whose arrays are on th
 log_shares_i - H_i, with the energies of n points that v (n, S) and b (n,) define, and the means are those of the
 statistics under the terms of the sum. Where `equations.is_steep`, energies must be computed from differences. Besides
 the rounding of energies and log shares, log c must be good to (512 + N / 64) eps, and to 8 eps of its own size.
-`proof_rows` prepares rows of an energy lambda ||x - y||^2 in up to three dimensions, once for all boxes of a proof.
+`proof_rows` prepares rows of an energy lambda ||x - y||^2 once for all boxes of a proof, in up to three dimensions; the
+reference, in any number.
 `expansions` describes log c in boxes with centres `points` (n, D) and half sides `half` (D,), and `polynomials` gives c
 as a polynomial there, in up to two dimensions. The results are documented in `constrained_vae.backends.expansions`.
 
@@ -37,7 +38,8 @@ A backend may have ten more functions:
 
     to_device(array) -> array           moves an array to the device; without it the backend computes on the host
     free_memory() -> int                free bytes on the device; data are streamed in row blocks if they need more
-    order(phi) -> indices or None       the order of the rows that the kernel prefers; called once for data in memory
+    order(phi) -> indices or None       the order of the rows that the kernel prefers; called once for data in memory,
+                                        and by searches that need an order of their own
     keep(phi) -> object or None         what one map hands on to the next, for data in memory: the argument `kept` of
                                         `expectations`; a result must not depend on what it has been through
     are_quick(N, K, S) -> bool          whether a map is so small that the function `steps` saves time

@@ -2,7 +2,7 @@
 
 As in `coverage`, the boxes of a batch leave out the runs of 64 rows that cannot matter to any of them. Here their sum
 is bounded, and the bound is a part of the result. The bounds that follow are derived in `frontier.proof` and in
-`frontier.local_polynomials`.
+`frontier.local_polynomials`, the remainder of a polynomial in docs/theory.md (T14, proof for many data).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from .arithmetic import add, exp, frozen, maximum, multiply_add
 from .compilation import ParallelKernel, jit
 from .coverage import BATCH, LOST, RUN, near_runs, runs_of
 from .expansions import Expansions, Polynomials, ProofRows
+from .pruning import surround
 
 _SYMMETRIC = np.array([4, 5, 6, 5, 7, 8, 6, 8, 9])  # where a symmetric matrix has its entries in a row of results
 _MAX_EXPONENT = 600.0  # a moment that is larger by its exponential is of no use
@@ -97,11 +98,9 @@ def _rows_near(
     """Columns (3, .) of the rows that matter in boxes around y, and their shares; their number; log of the rest."""
     N = len(phi)
     box = np.empty((2, 3))
-    for d in range(3):
-        low = high = y[0, d]
-        for q in range(1, len(y)):
-            low, high = min(low, y[q, d]), max(high, y[q, d])
-        box[0, d], box[1, d] = low - half[d], high + half[d]
+    surround(y, box)
+    box[0] -= half
+    box[1] += half
     kept = np.empty(len(boxes), np.int64)
     runs, rest = near_runs(box, lam, boxes, weights, lost, kept)
     x, a = np.empty((3, runs * RUN)), np.empty(runs * RUN)

@@ -90,11 +90,7 @@ def _surround_runs(phi: Array, shares: Array, boxes: Array, weights: Array) -> N
     N = len(phi)
     for r in range(len(boxes)):
         i, j = r * RUN, min((r + 1) * RUN, N)
-        for d in range(phi.shape[1]):
-            low = high = phi[i, d]
-            for k in range(i + 1, j):
-                low, high = min(low, phi[k, d]), max(high, phi[k, d])
-            boxes[r, 0, d], boxes[r, 1, d] = low, high
+        pruning.surround(phi[i:j], boxes[r])
         top = shares[i]
         for k in range(i + 1, j):
             top = max(top, shares[k])
@@ -174,18 +170,12 @@ def _sums_of_batch(
     wide = S + S % 2
     kept = np.zeros(len(boxes), np.int64)
     runs, size = 1, N  # without boxes all rows are one run
+    some, y = points[ranks], np.zeros((n, wide))
+    y[:, :S] = some
     if len(boxes) > 1:
         box = np.empty((2, S))
-        for d in range(S):
-            low = high = points[ranks[0], d]
-            for q in range(1, n):
-                low, high = min(low, points[ranks[q], d]), max(high, points[ranks[q], d])
-            box[0, d], box[1, d] = low, high
+        pruning.surround(some, box)
         runs, size = near_runs(box, lam, boxes, weights, LOST, kept)[0], RUN
-    y = np.zeros((n, wide))
-    for q in range(n):
-        for d in range(S):
-            y[q, d] = points[ranks[q], d]
     tops, totals, sums = np.full(n, -np.inf), np.zeros(n), np.zeros((n, wide))
     x, a, logits = np.zeros((wide, chunk)), np.empty(chunk), np.empty(chunk)
     held = 0

@@ -17,6 +17,7 @@ from .._utils.arrays import Array, FloatArray
 from .._utils.blas import single_threaded
 from .arithmetic import exp, frozen, maximum, multiply_add
 from .compilation import ParallelKernel, jit
+from .pruning import surround
 
 _ROWS = 256  # of a block
 _ENTRIES = 2**25  # of all sums together
@@ -64,15 +65,12 @@ def _add_block(
     phi: Array, log_weights: Array, psi: Array, lam: float, limit: float, near: Array, S: Array, sums: Array
 ) -> None:
     (n, dim), count = phi.shape, 0
-    low, high, heaviest = phi[0].copy(), phi[0].copy(), log_weights[0]
-    for i in range(1, n):
-        heaviest = max(heaviest, log_weights[i])
-        for d in range(dim):
-            low[d], high[d] = min(low[d], phi[i, d]), max(high[d], phi[i, d])
+    box, heaviest = np.empty((2, dim)), log_weights.max()
+    surround(phi, box)
     for a in range(len(psi)):
         far = 0.0
         for d in range(dim):
-            far += max(0.0, max(low[d] - psi[a, d], psi[a, d] - high[d])) ** 2
+            far += max(0.0, max(box[0, d] - psi[a, d], psi[a, d] - box[1, d])) ** 2
         near[count] = a
         count += heaviest / 2 - lam * far >= limit
     if count == 0:

@@ -179,7 +179,7 @@ def _cost(phi: Array, rho: Array, tiles: Array, log_pi: Array, lam: float, limit
     cost = 0.0
     for sample in range(samples):
         i = (2 * sample + 1) * (N // _RUN) // (2 * samples) * _RUN
-        _surround(phi[i : i + _RUN], box)
+        surround(phi[i : i + _RUN], box)
         n = _search(box, tiles, log_pi, lam, limits, scratch, kept)
         cost += n if n * _RUN * phi.itemsize <= _BUFFER else _RECOMPUTED_COST * n
     return cost / (samples * K)
@@ -224,7 +224,7 @@ def _chunk(
     q = np.empty((min(K, _BUFFER // (_RUN * phi.itemsize)), _RUN), phi.dtype)
     for start in range(c * _GROUP * _RUN, N, chunks * _GROUP * _RUN):
         stop = min(start + _GROUP * _RUN, N)
-        _surround(phi[start:stop], box)
+        surround(phi[start:stop], box)
         n = _search(box, tiles, log_pi, lam, limits, scratch, group)
         if not _any(wanted, group[:n]):
             continue
@@ -236,7 +236,7 @@ def _chunk(
                 psi[d, j] = tiles[d, a]
         for i in range(start, stop, _RUN):
             end = min(i + _RUN, stop)
-            _surround(phi[i:end], box)
+            surround(phi[i:end], box)
             m = _search(box, psi, near_log_pi[:n], lam, near_limits[:n], scratch, run)
             for j in range(m):
                 run[j] = group[run[j]]
@@ -253,7 +253,7 @@ def _any(flags: Array, indices: Array) -> bool:
 
 
 @jit
-def _surround(phi: Array, box: Array) -> None:
+def surround(phi: Array, box: Array) -> None:
     """Write the bounding box of the rows: lower ends to box[0], upper ends to box[1]."""
     for d in range(phi.shape[1]):
         low = high = phi[0, d]

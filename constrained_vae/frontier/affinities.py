@@ -83,11 +83,14 @@ class Affinities:
 
 
 class CompiledAffinities:
-    """Affinities exp(-lambda ||x_i - psi_a||^2), whose sums are those of the kernels of the coverage."""
+    """Affinities exp(-lambda ||x_i - psi_a||^2), whose sums are those of the kernels of the coverage.
+
+    The rows are in an order as of `near_order`.
+    """
 
     def __init__(self, x: FloatArray, rho: FloatArray, psi: FloatArray, lam: float, backend: ModuleType) -> None:
-        rows, self._sites = _order(x, backend), _order(psi, backend)
-        self.x, self.rho, self.psi, self.lam, self.backend = x[rows], rho[rows], psi[self._sites], lam, backend
+        self._sites = near_order(psi, backend)
+        self.x, self.rho, self.psi, self.lam, self.backend = x, rho, psi[self._sites], lam, backend
         self._largest = self._log_partition(np.ones(len(psi)))  # log of all affinities of a row together
 
     @staticmethod
@@ -133,7 +136,7 @@ class CompiledAffinities:
         return matrix
 
 
-def _order(points: FloatArray, backend: ModuleType) -> npt.NDArray[np.intp]:
+def near_order(points: FloatArray, backend: ModuleType) -> npt.NDArray[np.intp]:
     """An order in which near points are together."""
     order = backend.order(points)
     return np.arange(len(points)) if order is None else np.asarray(order)

@@ -25,8 +25,9 @@ class Certificate:
     rigorous : bool
         Whether lower <= F* <= upper + rounding is proven, with an error term for the rounding of float64 (`save` proves
         it in ball arithmetic). The proof is by branch and bound, for data that lie in a space of at most three
-        dimensions, if it does not need too many boxes. Otherwise the supremum of c is heuristic: the
-        largest of the maxima that are found by ascent from data points, reconstructions, and means of groups of both.
+        dimensions and at most 32 points in one of six, if it does not need too many boxes. Otherwise the supremum of c
+        is heuristic: the largest of the maxima that are found by ascent from data points, reconstructions, and means
+        of groups of both.
     rounding : float
         Rounding error of F and of log sup c, in nats.
     solution : FixedPoint, optional

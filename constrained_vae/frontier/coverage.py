@@ -216,8 +216,8 @@ class Coverage:
         """An upper bound of log c, higher by `accuracy` than the largest value found, and the point (D,) of that value.
 
         `points` (N, D) are the data, and `peaks` (n, D) points at which log c is large. The bound includes the rounding
-        of log c; `accuracy` must exceed it. It is infinite if branch and bound gives up (`proof`), or if the data lie
-        in no space of three dimensions.
+        of log c; `accuracy` must exceed it. It is infinite if branch and bound gives up, or is not tried in the
+        space of the data (`proof`).
         """
         heights = self(peaks)
         best = int(heights.argmax())

@@ -17,7 +17,7 @@ from ..data.prepared import Block
 from ..objectives.base import FramedObjective
 from ..problems.posterior import Tiles, energies, posterior
 from ..problems.problem import Problem
-from .affinities import CompiledAffinities, Energies
+from .affinities import Affinities, CompiledAffinities, near_order
 from .certificate import Certificate
 from .coverage import MAX_CLIMBERS, Coverage, rounding_of_energies
 from .hierarchy import group_means
@@ -77,12 +77,18 @@ class DataPasses:
         objective = self.problem.framed
         return energies(self.block, objective, *objective.readout(psi))
 
-    def affinities(self, psi: FloatArray) -> Energies | CompiledAffinities:
-        """What `best_masses` needs of reconstructions: the same in blocks of rows, or kernels for very many."""
+    def affinities(self, psi: FloatArray) -> Affinities | CompiledAffinities:
+        """What `best_masses` needs of reconstructions: energies in blocks of rows, or kernels for very many."""
         objective, backend = self.problem.framed, self.problem.data.backend
         if objective.quadratic and CompiledAffinities.pay(self.x, len(psi), backend):
-            return CompiledAffinities(self.x, self.rho, psi, objective.quadratic, backend)
-        return self.energies_in_blocks(psi)
+            return CompiledAffinities(*self._in_near_order, psi, objective.quadratic, backend)
+        return Affinities(self.energies_in_blocks(psi), self.rho, len(psi))
+
+    @cached_property
+    def _in_near_order(self) -> tuple[FloatArray, FloatArray]:
+        """The points and their weights, in an order in which near points are together."""
+        rows = near_order(self.x, self.problem.data.backend)
+        return self.x[rows], self.rho[rows]
 
     def energies_in_blocks(self, psi: FloatArray) -> Callable[[], Iterator[FloatArray]]:
         """Energies in blocks of rows, anew at every call."""

@@ -139,7 +139,7 @@ def excess_parts(
     amortisation = 0.0 if encoder is None else _amortisation(solution, encoder)
     data = DataPasses(solution.problem)
     psi, masses = solution.code[0], solution.tiling.masses
-    best = best_masses(data.affinities(psi), data.rho, masses, 0.1 * gap)
+    best = best_masses(data.affinities(psi), masses, 0.1 * gap)
     F = data.free_energy(psi, masses)
     weighed = min(data.free_energy(psi[best > 0], best[best > 0]), F)
     options: dict[str, Any] = {"weights": solution.weights, "time_limit": time_limit, "on_failure": "return"}

@@ -16,6 +16,7 @@ whose first terms and -lambda |h z|^2 together are a quadratic function.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from math import comb
 from types import ModuleType
 
@@ -25,7 +26,7 @@ import numpy.typing as npt
 from .._utils import deadline
 from .._utils.arrays import FloatArray
 from ..backends.expansions import Polynomials, ProofRows
-from .quadratics import rises_along_axes
+from .quadratics import along_axes, rises_along_axes
 
 _DEGREE = 14
 _LARGEST_HALF = 0.5  # half side of a box, in units of the resolution, from which the polynomial is of use
@@ -131,6 +132,7 @@ def _moved(coefficients: FloatArray, child: FloatArray) -> FloatArray:
     return moved if len(child) == 1 else moved @ _shift(coefficients.shape[2], float(child[1])).T
 
 
+@cache
 def _shift(terms: int, to: float) -> FloatArray:
     """The matrix that takes coefficients of z^k to coefficients of (to + z / 2)^k."""
     powers = range(terms)
@@ -161,8 +163,7 @@ def _bounded(
         bends = bends - g[:, :, None] * g[:, None, :]
         bends[:, np.arange(dim), np.arange(dim)] -= 2 * energy * side**2
         finite = np.asarray(np.isfinite(bends).all(axis=(1, 2)))
-        h, axes = np.linalg.eigh(np.where(finite[:, None, None], bends, 0.0))
-        along = np.abs(np.einsum("nd,nde->ne", linear, axes))
+        along, h = along_axes(linear, bends, finite)
         rises = rises_along_axes(dim**0.5 * along, dim * h) + rest  # in the ball around the part
         values = np.log(m) - (energy * origin**2).sum(axis=1)
     return values, np.where(finite, rises, np.inf)

@@ -13,7 +13,7 @@ from .. import equations
 from .._utils import deadline
 from .._utils.arrays import FloatArray
 from .._utils.blas import single_threaded
-from .affinities import Affinities, CompiledAffinities, Energies
+from .affinities import Affinities, CompiledAffinities
 
 _MAX_STEPS = 50  # Newton steps and plain steps together
 _STEEP = 100.0  # a plain step, which multiplies masses by c, is the better one for a mass with so large a c
@@ -24,7 +24,7 @@ _ROUNDING = 1e-15  # of F, relative
 _LIGHT = 1e-14  # a reconstruction of less mass is left out, unless c would exceed 1 there without it
 
 
-def best_masses(energies: Energies | CompiledAffinities, rho: FloatArray, masses: FloatArray, tol: float) -> FloatArray:
+def best_masses(rows: Affinities | CompiledAffinities, masses: FloatArray, tol: float) -> FloatArray:
     """Masses (k,) of sum 1 that minimise F at given reconstructions, to an accuracy of `tol` nats.
 
     The quadratic model of F on the simplex in Newton's method is a least-squares problem, |S p - 2|^2 with
@@ -34,10 +34,8 @@ def best_masses(energies: Energies | CompiledAffinities, rho: FloatArray, masses
 
     Parameters
     ----------
-    energies : (N, k) array, callable or CompiledAffinities
-        Energies H, in nats, or a function that yields them in blocks of rows, anew at every call.
-    rho : (N,) array
-        Data weights.
+    rows : Affinities or CompiledAffinities
+        The affinities of all rows to the reconstructions, and the weights of the rows.
     masses : (k,) array
         Initial masses; those of new reconstructions are zero.
     tol : float
@@ -48,12 +46,10 @@ def best_masses(energies: Energies | CompiledAffinities, rho: FloatArray, masses
     (k,) array
         The masses; zero where the reconstruction is of no use.
     """
-    rows = energies if isinstance(energies, CompiledAffinities) else Affinities(energies, rho, len(masses))
-    rho = rows.rho  # in the order of the rows
 
     def between(here: FloatArray, there: FloatArray) -> Callable[[float], float]:
         """F, up to a constant, of (1 - share) p + share q as a function of the share, from the Z of p and of q."""
-        return lambda share: float(-rho @ equations.log_masses((1 - share) * here + share * there))
+        return lambda share: float(-rows.rho @ equations.log_masses((1 - share) * here + share * there))
 
     here = rows.partition(masses)
     if not masses.all():  # the quadratic model is poor for far points without mass: first give them the best share

@@ -340,7 +340,7 @@ class _Search:
 
     def weighed(self, psi: FloatArray, masses: FloatArray) -> tuple[FloatArray, FloatArray]:
         """The best masses at these reconstructions, to a tenth of the gap; reconstructions without mass are dropped."""
-        masses = best_masses(self.data.affinities(psi), self.data.rho, masses, 0.1 * self.gap)
+        masses = best_masses(self.data.affinities(psi), masses, 0.1 * self.gap)
         return psi[masses > 0], masses[masses > 0]
 
     def merged(self, psi: FloatArray, masses: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -28,7 +28,7 @@ from .._utils.arrays import FloatArray
 from ..backends import compiled, reference
 from ..backends.expansions import Expansions
 from .local_polynomials import Peak
-from .quadratics import least_shifts, rises_along_axes
+from .quadratics import along_axes, least_shifts, rises_along_axes
 
 MOST_DIMENSIONS = 3  # in which a proof is tried
 _FEW, _FEW_DIMENSIONS = 32, 6  # points of which a proof is tried in more dimensions, and these
@@ -90,13 +90,14 @@ def supremum(
     if not lowered > 0:  # the rounding of the data exceeds the resolution
         return np.inf, where
     peak, rows = Peak(height, where, accuracy), backend.proof_rows(points, raised, lowered)
-    work = _SLOW_WORK if backend is reference else _WORK
+    size = max(1, (_SLOW_WORK if backend is reference else _WORK) // len(points))
     low, high = points.min(axis=0), points.max(axis=0)
     span, dim = high - low, points.shape[1]
     margin = 4 * _EPS * np.maximum(np.abs(low), np.abs(high))  # rounding of the centres
     boxes, count = np.zeros((1, dim), dtype=np.int64), 0  # numbers of the boxes of a level along every axis
     most = _MAX_BOXES if dim <= MOST_DIMENSIONS else _MAX_FEW_BOXES
-    most = most if dim < MOST_DIMENSIONS else min(most, _MAX_PAIRS // len(points))
+    if dim == MOST_DIMENSIONS:
+        most = min(most, _MAX_PAIRS // len(points))
     halvings = np.zeros(dim, dtype=np.int64)
     while halvings.sum() <= _MAX_HALVINGS * max(dim, 2) and halvings.max() <= _MAX_HALVINGS_OF_AXIS:
         count += len(boxes)
@@ -104,30 +105,28 @@ def supremum(
             break
         side = span / 2**halvings
         half = side / 2 + margin
-        left = []
-        by_polynomials = covers is None and peak.pays(len(points), lowered, half)
-        size = len(boxes) if by_polynomials else max(1, work // len(points))
-        for i in range(0, len(boxes), size):
-            deadline.check()
-            part = boxes[i : i + size]
-            centres = low + side * (part + 0.5)
-            if by_polynomials:
-                left.append(part[~peak.shown(backend, rows, centres, half)])
-                continue
-            found = backend.expansions(rows, centres, half)
-            peak.rise(found.values, centres)
-            bounds = upper_bounds(found, len(points), lowered, half)
-            open_ones = ~(bounds <= peak.ceiling)
-            left.append(part[open_ones])
-            if covers is not None:
-                done = part[~open_ones]
-                start, end = (np.where(k == 2**halvings, high, low + side * k) for k in (done, done + 1))
-                finished = Expansions(*(column[~open_ones] for column in found))
-                shifts, rises = least_shifts(*_quadratic(finished, lowered, half))
-                bounds = upper_bounds(finished, len(points), lowered, half, rises)
-                shifts[~np.isfinite(finished.moments[:, 1])] = np.nan
-                covers.append(Cover(start, end, bounds, shifts / (half @ half)))
-        boxes = np.concatenate(left)
+        if covers is None and peak.pays(len(points), lowered, half):
+            boxes = boxes[~peak.shown(backend, rows, low + side * (boxes + 0.5), half)]
+        else:
+            left = []
+            for i in range(0, len(boxes), size):
+                deadline.check()
+                part = boxes[i : i + size]
+                centres = low + side * (part + 0.5)
+                found = backend.expansions(rows, centres, half)
+                peak.rise(found.values, centres)
+                bounds = upper_bounds(found, len(points), lowered, half)
+                open_ones = ~(bounds <= peak.ceiling)
+                left.append(part[open_ones])
+                if covers is not None:
+                    done = part[~open_ones]
+                    start, end = (np.where(k == 2**halvings, high, low + side * k) for k in (done, done + 1))
+                    finished = Expansions(*(column[~open_ones] for column in found))
+                    shifts, rises = least_shifts(*_quadratic(finished, lowered, half))
+                    bounds = upper_bounds(finished, len(points), lowered, half, rises)
+                    shifts[~np.isfinite(finished.moments[:, 1])] = np.nan
+                    covers.append(Cover(start, end, bounds, shifts / (half @ half)))
+            boxes = np.concatenate(left)
         if not len(boxes):
             return peak.ceiling, peak.where
         axis = int(side.argmax())
@@ -214,6 +213,4 @@ def _quadratic(found: Expansions, lam: float, half: FloatArray) -> tuple[FloatAr
     stiffness, radius, dim = 2 * lam, float(np.linalg.norm(half)), len(half)
     bends = (stiffness * radius) ** 2 * found.covariances
     bends[:, np.arange(dim), np.arange(dim)] -= stiffness * radius**2
-    finite = np.isfinite(found.moments[:, 1])
-    h, axes = np.linalg.eigh(np.where(finite[:, None, None], bends, 0.0))
-    return np.abs(np.einsum("nd,nde->ne", stiffness * radius * found.shifts, axes)), h
+    return along_axes(stiffness * radius * found.shifts, bends, np.isfinite(found.moments[:, 1]))

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from .._utils.arrays import FloatArray
 
 _POSITIVE = 1e-10  # least eigenvalue of A, in units of the bends
 _BISECTIONS = 50  # after which a shift is accurate enough
+
+
+def along_axes(slopes: FloatArray, bends: FloatArray, finite: npt.NDArray[np.bool_]) -> tuple[FloatArray, FloatArray]:
+    """Absolute slopes and bends (n, D) along the axes of the matrices of bends (n, D, D), or of 0 if they are infinite.
+
+    The bends are in ascending order.
+    """
+    h, axes = np.linalg.eigh(np.where(finite[:, None, None], bends, 0.0))
+    return np.abs(np.einsum("nd,nde->ne", slopes, axes)), h
 
 
 def rises_along_axes(g: FloatArray, h: FloatArray) -> FloatArray:

@@ -38,6 +38,7 @@ from .._utils.arrays import FloatArray
 from ..data.frame import Frame
 from ..data.rows import blocks_of
 from ..results.fixed_point import FixedPoint
+from .affinities import Affinities
 from .masses import best_masses
 from .proof_files import scaled
 
@@ -257,8 +258,8 @@ class Line:
             psi, masses = np.append(psi, new), np.append(masses, np.zeros(len(new)))
             if not masses.any():
                 masses = np.ones(len(psi))
-            energies = self.lam * np.square(self.x[:, None] - psi)
-            masses = best_masses(energies, self.rho, masses / masses.sum(), _MASSES_TOL)
+            affinities = Affinities(self.lam * np.square(self.x[:, None] - psi), self.rho, len(psi))
+            masses = best_masses(affinities, masses / masses.sum(), _MASSES_TOL)
             psi, masses = psi[masses > 0], masses[masses > 0]
             other = Line(self.x, self.rho, psi, masses, self.lam)
             margin = other.free_energy[0] - other.free_energy[1] - F - rounding

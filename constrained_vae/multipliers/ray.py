@@ -96,7 +96,8 @@ def crossing(path: Continuation, hot: State, measure: Measure, seen: Callable[[S
     annealing, coarsest = Annealing(path), _COARSEST
     states = annealing.states(hot, _LONGEST_STEP)
     while True:
-        annealing.resolution = min(DEFAULT_RESOLUTION * 2.0 ** min(len(hot.sites) - 1, 10), coarsest)
+        doublings = min(len(hot.sites) - 1, 10)  # at 10 the coarsest is exceeded
+        annealing.resolution = min(DEFAULT_RESOLUTION * 2.0**doublings, coarsest)
         below = next(states)
         if measure(below) <= 0:
             root = _root_within(path, hot, below, annealing.unsplit, measured)

@@ -35,7 +35,7 @@ def test_no_mass_can_be_moved_to_advantage(n_sites, stiffness):
     """At the optimum c is 1 where the mass is positive and at most 1 elsewhere, to the accuracy."""
     energies, rho = problem(n_sites, stiffness)
     start = np.where(np.arange(n_sites) == n_sites // 2, 1.0, 0.0)
-    masses = best_masses(energies, rho, start, 1e-9)
+    masses = best_masses(Affinities(energies, rho, n_sites), start, 1e-9)
     assert masses.sum() == pytest.approx(1, abs=1e-14)
     assert (masses >= 0).all()
     c = slopes(energies, rho, masses)
@@ -46,7 +46,7 @@ def test_no_mass_can_be_moved_to_advantage(n_sites, stiffness):
 def test_nearly_dependent_reconstructions_leave_few():
     """At high temperature a hundred reconstructions are numerically a few: the others get no mass."""
     energies, rho = problem(150, 3.0)
-    masses = best_masses(energies, rho, np.full(150, 1 / 150), 1e-9)
+    masses = best_masses(Affinities(energies, rho, 150), np.full(150, 1 / 150), 1e-9)
     assert np.count_nonzero(masses) < 15
 
 
@@ -58,7 +58,7 @@ def test_a_general_optimiser_finds_no_better_masses():
         p = np.exp(logits - logits.max())
         return -rho @ np.log(G @ (p / p.sum()))
 
-    masses = best_masses(energies, rho, np.full(8, 0.125), 1e-10)
+    masses = best_masses(Affinities(energies, rho, 8), np.full(8, 0.125), 1e-10)
     found = min(minimize(F, np.random.default_rng(seed).normal(size=8), tol=1e-12).fun for seed in range(5))
     assert -rho @ np.log(G @ masses) == pytest.approx(found, abs=1e-8)
     assert -rho @ np.log(G @ masses) <= found + 1e-9
@@ -69,11 +69,12 @@ def test_blocks_of_rows_give_the_same_masses(monkeypatch):
     energies, rho = problem(40, 30.0)
     energies = np.concatenate([energies, energies[:, :1] + 1e-3], axis=1)
     start = np.where(np.arange(41) == 20, 1.0, 0.0)
-    whole = best_masses(energies, rho, start, 1e-10)
+    whole = best_masses(Affinities(energies, rho, 41), start, 1e-10)
     cuts = np.array_split(energies, 7)
-    np.testing.assert_allclose(best_masses(lambda: iter(cuts), rho, start, 1e-10), whole, rtol=1e-6, atol=1e-12)
-    monkeypatch.setattr("constrained_vae.frontier.affinities._KEPT", 1)
-    np.testing.assert_allclose(best_masses(lambda: iter(cuts), rho, start, 1e-10), whole, rtol=1e-6, atol=1e-12)
+    for kept in (affinities._KEPT, 1):
+        monkeypatch.setattr(affinities, "_KEPT", kept)
+        found = best_masses(Affinities(lambda: iter(cuts), rho, 41), start, 1e-10)
+        np.testing.assert_allclose(found, whole, rtol=1e-6, atol=1e-12)
 
 
 # --- very many rows ---------------------------------------------------------------------------------------------------
@@ -100,8 +101,8 @@ def test_compiled_sums_are_those_of_the_energies(lam, rng):
     rho, masses[::7] = rho / rho.sum(), 0.0
     masses /= masses.sum()
     energies = lam * np.square(x[:, None] - psi).sum(axis=2)
-    dense, fast = Affinities(energies, rho, 70), CompiledAffinities(x, rho, psi, lam, numba)
-    order = numba.order(x)
+    order = affinities.near_order(x, numba)
+    dense, fast = Affinities(energies, rho, 70), CompiledAffinities(x[order], rho[order], psi, lam, numba)
     logs = [log_masses(rows.partition(masses)) for rows in (dense, fast)]
     # Both are relative to a factor of the row: the largest affinity, and the sum of all.
     factor = np.log(np.exp(energies.min(axis=1, keepdims=True) - energies).sum(axis=1))
@@ -117,7 +118,7 @@ def test_light_reconstructions_that_are_needed_are_kept():
     """The second has no share of the first row, and is all that the second row has; the third is of no use."""
     energies = np.array([[0.0, 800.0, 1.0], [800.0, 0.0, 900.0]])
     rho = np.array([1 - 1e-16, 1e-16])
-    masses = best_masses(energies, rho, np.array([1.0 - 1e-15, 1e-15, 0.0]), 1e-9)
+    masses = best_masses(Affinities(energies, rho, 3), np.array([1.0 - 1e-15, 1e-15, 0.0]), 1e-9)
     assert masses[1] > 0
     assert masses[2] == 0
 

@@ -7,7 +7,6 @@ import warnings
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
-from scipy.optimize import brentq
 from sklearn.datasets import load_wine
 from sklearn.linear_model import LogisticRegression
 
@@ -16,6 +15,7 @@ from constrained_vae.backends import numba
 from constrained_vae.multipliers.search import Search
 from constrained_vae.phases.continuation import Continuation
 from constrained_vae.problems.problem import Problem
+from constrained_vae.testing.closed_forms import field
 from tests.helpers.marks import slow
 
 TWO = np.array([[-1.0], [1.0]])
@@ -134,9 +134,7 @@ def test_a_crossing_beside_a_split_needs_no_exact_location_of_the_split(monkeypa
     sides = np.array([2.0, 1.0])
     corners = sides * np.array([[1, 1], [1, -1], [-1, 1], [-1, -1]])
     lam = 1 / (2 * (1 - below))
-    m = np.array(
-        [brentq(lambda m, c=c: m - np.tanh(2 * lam * c * m), 1e-3, 1) if 2 * lam * c > 1 else 0 for c in sides**2]
-    )
+    m = np.tanh([field(1 / (2 * lam * c)) for c in sides**2])
     monkeypatch.setattr(Continuation, "split", None)
     s = cv.solve_constrained(corners, cv.RE.from_squared_error(sides**2 @ (1 - m**2)), n_tiles=8)
     assert s.status is cv.Status.MET
