@@ -82,7 +82,7 @@ class DataPasses:
         objective, backend = self.problem.framed, self.problem.data.backend
         if objective.quadratic and CompiledAffinities.pay(self.x, len(psi), backend):
             return CompiledAffinities(*self._in_near_order, psi, objective.quadratic, backend)
-        return Affinities(self.energies_in_blocks(psi), self.rho, len(psi))
+        return Affinities(self._energies_in_blocks(psi), self.rho, len(psi))
 
     @cached_property
     def _in_near_order(self) -> tuple[FloatArray, FloatArray]:
@@ -90,7 +90,7 @@ class DataPasses:
         rows = near_order(self.x, self.problem.data.backend)
         return self.x[rows], self.rho[rows]
 
-    def energies_in_blocks(self, psi: FloatArray) -> Callable[[], Iterator[FloatArray]]:
+    def _energies_in_blocks(self, psi: FloatArray) -> Callable[[], Iterator[FloatArray]]:
         """Energies in blocks of rows, anew at every call."""
         objective, rows = self.problem.framed, memory.rows_of_block(len(psi))
         v, b = objective.readout(psi)
