@@ -35,9 +35,10 @@ _MOST_HESSIANS = 20  # before the other schemes have another turn
 _IDLE = 2  # Hessians in a row that neither lowered F nor reduced the error, before the method ends
 _ROUNDING = 10.0  # in units of the rounding of F: smaller falls do not count
 _CHORDS = 8  # steps with one Hessian, and one more for each unknown
-_IDLE_STEPS = 10  # in a row that neither lower F by more than its rounding nor reach a new least residual
+_IDLE_STEPS = 30  # in a row that neither lower F by more than its rounding nor reach a new least residual
 _SMALL_DENOMINATOR = 0.01  # of the symmetric rank-one formula: the cosine between a step and the product that it missed
-_BISECTIONS = 60  # for the shift of a trust region
+_SECULAR = 50  # Newton steps for the shift of a trust region, which needs about five
+_LENGTH = 1e-12  # by which a step may be longer than its radius, before it is cut
 _LEAST_RADIUS = 1e-12
 _ROUNDED_SLOPES = 1.0  # in units of `Convergence.floor`: changes of slopes that are rounding
 _RMS_ROUNDING = 0.25  # root-mean-square rounding of the residual, in units of `Convergence.floor`
@@ -355,8 +356,13 @@ def trust_region_step(values: FloatArray, slopes: FloatArray, radius: float) -> 
             return np.asarray(step)
         soft = np.where(values <= values[0] / 2, np.where(slopes < 0, -1.0, 1.0), 0.0)
         return np.asarray(step + np.sqrt(left) / np.linalg.norm(soft) * soft)
-    low, high = 0.0, float(np.linalg.norm(slopes)) / radius
-    for _ in range(_BISECTIONS):
-        middle = (low + high) / 2
-        low, high = (middle, high) if np.linalg.norm(slopes / (raised + middle)) > radius else (low, middle)
-    return np.asarray(slopes / (raised + high))
+    # 1 / |step| is concave in the shift and nearly linear, so that Newton's method never passes the root (Nocedal and
+    # Wright, section 4.3).
+    for _ in range(_SECULAR):
+        length = float(np.linalg.norm(step))
+        shift = (length / radius - 1) * length**2 / float(step @ (step / raised))
+        if length <= (1 + _LENGTH) * radius or not shift > 0:
+            break
+        raised = raised + shift
+        step = slopes / raised
+    return np.asarray(step * min(1.0, radius / length))

@@ -18,16 +18,15 @@ MARGIN = 1.1  # rounding differs between processors
 def test_passes_are_no_more_than_they_were(number):
     row, (solution, passes) = ROWS[str(number)], grid.solved(*grid.PROBLEMS[number])
     assert passes <= MARGIN * row["passes"] + 10
-    assert solution.converged or row["status"] == "CRITICAL" or extended_precision.RATIO == 1
+    assert solution.converged or extended_precision.RATIO == 1
     assert solution.free_energy <= row["free_energy"] + 1e-6
     assert solution.residual < 1e-9
 
 
 def test_the_committed_table():
-    """All 36 problems: all but one converged, and nearly all below the aim."""
+    """All 36 problems converged, and nearly all below the aim."""
     assert [tuple(ROWS[str(n)]["problem"]) for n in range(36)] == list(grid.PROBLEMS)
-    assert {row["status"] for row in ROWS.values()} <= {"CONVERGED", "SADDLE_LEFT", "CRITICAL"}
-    assert sum(row["status"] == "CRITICAL" for row in ROWS.values()) <= 1
+    assert {row["status"] for row in ROWS.values()} <= {"CONVERGED", "SADDLE_LEFT"}
     assert sum(row["passes"] < grid.MOST for row in ROWS.values()) >= 32
 
 
