@@ -43,7 +43,8 @@ def pytest_configure(config):
 def pytest_sessionstart(session):
     """Before several processes run the tests, compile every kernel once; a warm cache costs a second."""
     if several_processes(session.config):
-        commands = [[sys.executable, "-m", "tests.helpers.compilation", family] for family in ("sums", "pruned_sums")]
+        side_by_side = ("sums",), ("pruned_sums", "proofs")
+        commands = [[sys.executable, "-m", "tests.helpers.compilation", *families] for families in side_by_side]
         for process in [subprocess.Popen(command, cwd=session.config.rootpath) for command in commands]:
             process.wait()  # where kernels do not compile, it says so, and the tests will too
 

@@ -1,8 +1,8 @@
-"""The kernels of the Numba backend, compiled into Numba's cache: `python -m tests.helpers.compilation FAMILY`.
+"""The kernels of the Numba backend, compiled into Numba's cache: `python -m tests.helpers.compilation FAMILY ...`.
 
 Done once before several processes run the tests, each of which would compile what it does not find, and two of which
-may not write the cache of one function at the same time. The families share no function with a cache, so that they can
-be compiled side by side.
+may not write the cache of one function at the same time. `sums` shares no function with the other families, so that it
+can be compiled beside them.
 """
 
 import sys
@@ -10,7 +10,7 @@ import sys
 import numpy as np
 
 import constrained_vae as cv
-from constrained_vae.backends import descent, numba as kernels, pruning
+from constrained_vae.backends import boxes, coverage, descent, numba as kernels, pruning
 from tests.helpers.linear_form import make
 
 
@@ -39,7 +39,16 @@ def pruned_sums():
         pruning._pruned(*prepared)
 
 
-FAMILIES = {function.__name__: function for function in (sums, pruned_sums)}
+def proofs():
+    x, log_shares = np.random.default_rng(0).normal(size=(600, 2)), np.full(600, -np.log(600))
+    coverage.log_sums(x, log_shares, 1.0, x[:40])
+    rows = boxes.proof_rows(x, log_shares, 1.0)
+    boxes.expansions(rows, x[:40], np.full(2, 0.1))
+    boxes.polynomials(rows, x[:40], np.full(2, 0.1), 4)
+
+
+FAMILIES = {function.__name__: function for function in (sums, pruned_sums, proofs)}
 
 if __name__ == "__main__":
-    FAMILIES[sys.argv[1]]()
+    for family in sys.argv[1:]:
+        FAMILIES[family]()
