@@ -265,7 +265,7 @@ def _tried_frontier(points: FloatArray, rho: FloatArray, backend: str) -> tuple[
         rate_distortion, backend=backend, time_limit=_FRONTIER_SECONDS, on_failure="raise", weights=rho
     )
     with contextlib.suppress(NotConvergedError, ValueError):
-        run(points[:_FEW], weights=None)  # compiles the kernels
+        run(points[:_FEW], weights=None, callback=lambda solution: True)  # compiles the kernels
     start, spread = time.perf_counter(), _SPREAD_OF_TRIAL
     try:
         run(points)

@@ -32,6 +32,13 @@ def add(x: Any, y: Any) -> Any:
     return x + y
 
 
+@njit
+def assign(target: Any, source: Any) -> None:
+    """target[:] = source for vectors (n,). Numba's own assignment takes two seconds to compile: it explains errors."""
+    for i in range(len(source)):
+        target[i] = source[i]
+
+
 @njit(fastmath={"contract"})
 def multiply_add(x: Any, y: Any, z: Any) -> Any:
     """x y + z, rounded once if the processor has a fused multiply-add."""

@@ -15,7 +15,7 @@ from numba import prange
 
 from .._utils.arrays import Array, FloatArray
 from .._utils.blas import single_threaded
-from .arithmetic import add, exp, frozen, maximum, multiply_add
+from .arithmetic import add, assign, exp, frozen, maximum, multiply_add
 from .compilation import ParallelKernel, jit
 from .coverage import BATCH, LOST, RUN, near_runs, runs_of
 from .expansions import Expansions, Polynomials, ProofRows
@@ -99,8 +99,9 @@ def _rows_near(
     N = len(phi)
     box = np.empty((2, 3))
     surround(y, box)
-    box[0] -= half
-    box[1] += half
+    for d in range(3):
+        box[0, d] -= half[d]
+        box[1, d] += half[d]
     kept = np.empty(len(boxes), np.int64)
     runs, rest = near_runs(box, lam, boxes, weights, lost, kept)
     x, a = np.empty((3, runs * RUN)), np.empty(runs * RUN)
@@ -245,7 +246,8 @@ def _multiply_batch(
         total = remainder = size = 0.0
         for first in range(0, count, _CHUNK):
             rows = min(_CHUNK, count - first)
-            others[0, :rows], others[0, rows:] = u[first : first + rows], 0.0
+            assign(others[0], u[first : first + rows])
+            others[0, rows:] = 0.0
             for i in range(rows):
                 s[i], t[i] = steep0 * (x[0, first + i] - x0), steep1 * (x[1, first + i] - y0)
             part = reach = rise = highest = 0.0
@@ -269,7 +271,11 @@ def _multiply_batch(
             for i in range(rows):
                 rise = add(rise, lost[i])
             np.dot(powers, others.T, product)
-            coefficients[q] += product
+            for k in range(terms):
+                for m in range(across):
+                    coefficients[q, k, m] += product[k, m]
             total, remainder, size = total + part, remainder + growth * rise, size + growth * reach
-        coefficients[q] /= total
+        for k in range(terms):
+            for m in range(across):
+                coefficients[q, k, m] /= total
         found[q, 1], found[q, 2] = remainder, size

@@ -24,7 +24,7 @@ from .._utils.arrays import Array, FloatArray
 from .._utils.blas import single_threaded
 from ..equations import is_steep
 from . import pruning
-from .arithmetic import add, exp, frozen, maximum, multiply_add
+from .arithmetic import add, assign, exp, frozen, maximum, multiply_add
 from .compilation import ParallelKernel, jit
 
 _FEW = 8  # most statistics for which differences, or sums of products, are faster than matrix products
@@ -171,7 +171,8 @@ def _sums_of_batch(
     kept = np.zeros(len(boxes), np.int64)
     runs, size = 1, N  # without boxes all rows are one run
     some, y = points[ranks], np.zeros((n, wide))
-    y[:, :S] = some
+    for q in range(n):
+        assign(y[q], some[q])
     if len(boxes) > 1:
         box = np.empty((2, S))
         pruning.surround(some, box)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .._utils.arrays import Array
-from .arithmetic import frozen
+from .arithmetic import assign, frozen
 from .compilation import jit
 from .dense_kernels import Arrays, few, many
 
@@ -131,7 +131,7 @@ def _steps(
         first = max(0, last - _PAIRS) + 1
         plain = last == 0  # the plain step, which descends, gives the first pair
         if plain:
-            proposed[:] = r[0]
+            assign(proposed, r[0])
         elif not _propose(du[first : last + 1], dr[first : last + 1], metric, r[last], proposed):
             return count, here, _NO_PROPOSAL
         there = 1 - here
@@ -143,7 +143,7 @@ def _steps(
         if free:
             _limit_masses(proposed[K * S :], log_pi[here], mass[here], log_pi[there])
         else:
-            log_pi[there] = log_pi[here]
+            assign(log_pi[there], log_pi[here])
         _map(data, lam, rows, psi[there], log_pi[there], added, totals[there])
         for a in range(K):
             mass[there, a] = added[S, a]
@@ -228,7 +228,7 @@ def _propose(du: Array, dr: Array, metric: Array, r: Array, step: Array) -> bool
         for j in range(i):
             q[i] += sy[kept[j], kept[i]] * q[j]
         q[i] /= -sy[kept[i], kept[i]]
-    step[:] = r
+    assign(step, r)
     for i in range(m):
         for j in range(len(r)):
             step[j] += q[i] * du[kept[i], j] + p[i] * dr[kept[i], j]

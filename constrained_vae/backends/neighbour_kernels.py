@@ -15,7 +15,7 @@ import numpy as np
 from numba import prange
 
 from .._utils.arrays import Array
-from .arithmetic import add, exp, maximum, multiply_add
+from .arithmetic import add, assign, exp, maximum, multiply_add
 from .compilation import ParallelKernel, jit
 
 BLOCK = 512  # rows per block
@@ -84,7 +84,7 @@ def _chunk(
     used, excess = begin * width, 1.0
     for start in range(begin, end, most):
         stop = min(start + most, end)
-        n = n_missed = 0
+        n = n_missed = np.int64(0)
         if len(mobile):
             np.dot(phi[start:stop], mobile_psi.T, near[: stop - start])
         for i in range(start, stop):
@@ -122,7 +122,7 @@ def _chunk(
         for group in range(0, n_missed, _LOOK):
             here = min(_LOOK, n_missed - group)
             for g in range(here):
-                points[g] = phi[missed[group + g]]
+                assign(points[g], phi[missed[group + g]])
             np.dot(points[:here], psi.T, products[:here])
             for g in range(here):
                 i = missed[group + g]

@@ -156,7 +156,8 @@ class _Lists:
 
     def __init__(self, phi: Array, psi: Array, needed: float) -> None:
         N, K = len(phi), len(psi)
-        self.phi, self.squares = phi, _squares(phi, (phi.shape[1] + 16) * float(np.finfo(phi.dtype).eps))
+        self.phi = frozen(phi, phi.dtype.type)
+        self.squares = _squares(phi, (phi.shape[1] + 16) * float(np.finfo(phi.dtype).eps))
         self.length, self.first = np.full(N, -1, np.int32), np.zeros(N, np.int64)
         self.beyond, self.margin, self.reach = (np.zeros(N, np.float32) for _ in range(3))
         self.best = np.zeros(N, np.uint16)
@@ -190,7 +191,7 @@ class _Lists:
         chunks = 2 ** (max(1, min(_CHUNKS, N // BLOCK, N // K, _MEMORY // (8 * K * (S + 1)))).bit_length() - 1)
         sums, mass, totals = np.zeros((chunks, K, S)), np.zeros((chunks, K)), np.zeros((chunks, 4))
         map_parallel(
-            (self.phi, self.squares, rho),
+            (self.phi, self.squares, frozen(rho, np.float64)),
             tiles.arrays,
             (self.first, self.length, self.beyond, self.ids, self.distances),
             (self.margin, self.reach, self.best, self.peak, self.factor),

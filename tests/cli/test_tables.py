@@ -103,8 +103,8 @@ def test_a_table_becomes_a_page(name, tables, tmp_path, capsys):
 
 
 def test_estimate_takes_a_table(tables, capsys):
-    assert run("estimate", 150, 4, 4, "--data", tables / "iris.csv", "--drop", "kind", "--backend", "reference") == 0
-    assert run("estimate", 150, 4, 4, "--data", tables / "iris.csv", "--backend", "reference") == 2
+    assert run("estimate", 150, 4, 4, "--data", tables / "iris.csv", "--drop", "kind") == 0
+    assert run("estimate", 150, 4, 4, "--data", tables / "iris.csv") == 2
     assert "'kind'" in capsys.readouterr().err
 
 
