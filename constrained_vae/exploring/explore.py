@@ -162,7 +162,7 @@ def explore(
     Examples
     --------
     >>> import constrained_vae as cv
-    >>> cv.explore(cv.datasets.four_clusters().x, spectral=False).plateaus[0].n_reconstructions
+    >>> cv.explore(cv.datasets.four_clusters(80).x, spectral=False).plateaus[0].n_reconstructions
     4
     """
     title, spectral = check_text(title, "title"), check_flag(spectral, "spectral")

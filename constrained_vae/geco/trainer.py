@@ -159,7 +159,7 @@ def train(
     --------
     >>> import constrained_vae as cv
     >>> data = cv.datasets.gaussian((4.0, 2.0, 0.5), n=32)
-    >>> run = train(data.x, cv.RE.from_squared_error(1.2), latent_dim=3, hidden=(), steps=8000)  # the linear VAE
+    >>> run = train(data.x, cv.RE.from_squared_error(1.2), latent_dim=3, hidden=(), steps=4000)  # the linear VAE
     >>> run.report["RE"].status, abs(run.multipliers["RE"] / 1.25 - 1) < 0.05  # lambda* of section 5 of the theory
     ('met', True)
     """

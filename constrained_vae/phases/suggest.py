@@ -67,7 +67,7 @@ class Plateau:
     Examples
     --------
     >>> import constrained_vae as cv
-    >>> plateau = cv.suggest(cv.datasets.four_clusters().x).plateaus[0]
+    >>> plateau = cv.suggest(cv.datasets.four_clusters(80).x).plateaus[0]
     >>> plateau.n_reconstructions, plateau.rate > 1.2, 0.1 < plateau.kappa < 0.3
     (4, True, True)
     """

@@ -206,7 +206,7 @@ def suggestions(found: Suggestions, ax: Axes | None = None) -> Axes:
     Examples
     --------
     >>> import constrained_vae as cv
-    >>> ax = suggestions(cv.suggest(cv.datasets.four_clusters().x))
+    >>> ax = suggestions(cv.suggest(cv.datasets.four_clusters(80).x))
     >>> [text.get_text() for text in ax.texts]  # numbers of reconstructions, widest plateau first
     ['4', '2', '3']
     """
