@@ -84,7 +84,8 @@ def _chunk(
     used, excess = begin * width, 1.0
     for start in range(begin, end, most):
         stop = min(start + most, end)
-        n = n_missed = np.int64(0)
+        n: Any = np.int64(0)  # for the type of a plain 0 Numba would compile all callees a second time
+        n_missed = n
         if len(mobile):
             np.dot(phi[start:stop], mobile_psi.T, near[: stop - start])
         for i in range(start, stop):
