@@ -41,10 +41,10 @@ class SoftModes:
         Number of maps and residual some maps before that.
     used : bool
         Whether it has begun before.
-    error, free_energy : float
-        Least error, and F at the last Hessian.
+    error, residual, free_energy : float
+        Least error, least residual, and F at the last Hessian.
     idle : int
-        Number of Hessians in a row that neither reduced the error tenfold nor lowered F.
+        Number of Hessians in a row that did not lower F, nor reduce the error tenfold or the residual by half.
     unknowns, last_error, spent : int, float, bool
         Number of unknowns and the error at the end of the method, and whether it ended at the accuracy of arithmetic.
     quadratic : (Point, soft_modes.Quadratic) or None
@@ -56,6 +56,7 @@ class SoftModes:
     seen: tuple[int, float] | None = None
     used: bool = False
     error: float = np.inf
+    residual: float = np.inf
     free_energy: float = np.inf
     idle: int = 0
     unknowns: int = 0
@@ -67,11 +68,16 @@ class SoftModes:
         """Whether the method has ended at the same F, and not many unknowns have been tied since."""
         return self.spent and self.free_energy - free_energy <= rounding and 2 * unknowns > self.unknowns
 
-    def record(self, error: float, free_energy: float, rounding: float, unknowns: int) -> None:
-        """Record the error and F at a Hessian; falls of F below the rounding do not count."""
-        gained = error < 0.1 * self.error or self.free_energy - free_energy > rounding
+    def record(self, error: float, point: Point, rounding: float) -> None:
+        """Record the error and the point of a Hessian; falls of F below the rounding do not count."""
+        unknowns = len(point.vectors[0])
+        if unknowns != self.unknowns:  # of another number of sites
+            self.error = self.residual = np.inf
+        gained = error < 0.1 * self.error or point.residual < 0.5 * self.residual
+        gained = gained or self.free_energy - point.free_energy > rounding
         self.idle = 0 if gained else self.idle + 1
-        self.error, self.free_energy, self.used = min(error, self.error), free_energy, True
+        self.error, self.residual = min(error, self.error), min(point.residual, self.residual)
+        self.free_energy, self.used = point.free_energy, True
         self.unknowns, self.spent = unknowns, False
 
 

@@ -32,7 +32,7 @@ _FORECAST = 30  # maps from which the number of further maps is estimated
 _SADDLE_MAPS = 500  # maps of one approach, before which a saddle is not accepted as the end
 _NEAR = 1e-3  # in units of the data's radius: largest residual at which a Hessian is of use
 _MOST_HESSIANS = 20  # before the other schemes have another turn
-_IDLE = 2  # Hessians in a row that neither lowered F nor reduced the error, before the method ends
+_IDLE = 2  # Hessians in a row that lowered neither F nor the error nor the residual, before the method ends
 _ROUNDING = 10.0  # in units of the rounding of F: smaller falls do not count
 _CHORDS = 8  # steps with one Hessian, and one more for each unknown
 _IDLE_STEPS = 30  # in a row that neither lower F by more than its rounding nor reach a new least residual
@@ -99,8 +99,12 @@ def _possible(it: Iteration) -> bool:
     unknowns = it.here.vectors[0].size
     several = len(it.here.psi) > 1 or it.options.free
     near = it.here.residual <= _NEAR * it.problem.data.radius
-    affordable = unknowns <= min(_MOST_UNKNOWNS, it.options.max_maps - it.recorder.n_maps)
-    return several and near and affordable
+    return several and near and unknowns <= _MOST_UNKNOWNS and _affordable(it)
+
+
+def _affordable(it: Iteration) -> bool:
+    """Whether the maps that are left suffice for a Hessian."""
+    return bool(len(it.here.vectors[0]) <= it.options.max_maps - it.recorder.n_maps)
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,12 +199,14 @@ def approach(it: Iteration, tol: float) -> Status | None:
     unchanged = False
     for _ in range(_MOST_HESSIANS):
         merge(it)
+        if not _affordable(it):
+            break
         quadratic = _quadratic(it, unchanged)
         rounding = _ROUNDING * it.slack()
         components = quadratic.along(it.here.vectors[1])
         error = quadratic.error(components, floor) / unit
         unchanged = error * unit <= _SAME_HESSIAN * quadratic.values[0]
-        it.soft.record(error, it.here.free_energy, rounding, len(components))
+        it.soft.record(error, it.here, rounding)
         spent = quadratic.gain(components, first) <= rounding
         flat = spent and quadratic.error(0 * components, floor) / unit > tol
         flat = flat and (not it.options.free or it.here.residual <= _NEARLY_AT_REST * it.convergence.floor)
@@ -355,14 +361,16 @@ def trust_region_step(values: FloatArray, slopes: FloatArray, radius: float) -> 
         if values[0] >= 0:
             return np.asarray(step)
         soft = np.where(values <= values[0] / 2, np.where(slopes < 0, -1.0, 1.0), 0.0)
-        return np.asarray(step + np.sqrt(left) / np.linalg.norm(soft) * soft)
+        soft /= np.linalg.norm(soft)
+        along = float(step @ soft)
+        return np.asarray(step + left / (along + np.sqrt(along**2 + left)) * soft)
     # 1 / |step| is concave in the shift and nearly linear, so that Newton's method never passes the root (Nocedal and
     # Wright, section 4.3).
     for _ in range(_SECULAR):
         length = float(np.linalg.norm(step))
-        shift = (length / radius - 1) * length**2 / float(step @ (step / raised))
-        if length <= (1 + _LENGTH) * radius or not shift > 0:
+        if length <= (1 + _LENGTH) * radius:
             break
-        raised = raised + shift
+        unit = step / length  # whose squares do not overflow
+        raised = raised + (length / radius - 1) / float(unit @ (unit / raised))
         step = slopes / raised
     return np.asarray(step * min(1.0, radius / length))

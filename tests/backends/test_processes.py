@@ -116,11 +116,11 @@ first = threading.Thread(target=bits)
 first.start()
 time.sleep(1.5)
 pool = multiprocessing.get_context("fork").Pool(2)
-found = set(pool.map_async(bits, range(2)).get(60))
+found = set(pool.map_async(bits, range(2)).get(150))
 first.join()
 assert found == {bits()}
 """
-    session(code, NUMBA_CACHE_DIR=str(tmp_path))
+    session(code, timeout=200, NUMBA_CACHE_DIR=str(tmp_path))
 
 
 @pytest.mark.slow

@@ -82,6 +82,18 @@ def test_a_correction_repairs_the_product_with_the_step():
         np.testing.assert_allclose(change, change.T, atol=1e-12)
 
 
+@pytest.mark.parametrize("slope", [1e-300, 1e-12, 1.0, 1e12, 1e120])
+def test_a_trust_region_step_has_its_radius_at_slopes_of_any_size(slope):
+    """Of sites of mass 1e-224, slopes are 1e112; the flattest mode is shifted by many orders of magnitude."""
+    values, slopes = np.array([-1e3, 0.0, 1e-7, 1e3]), slope * np.array([1e-3, 1.0, -0.5, 0.2])
+    step = soft_modes.trust_region_step(values, slopes, 0.03)
+    assert np.linalg.norm(step) == pytest.approx(0.03, rel=1e-11)
+    # The condition of optimality: one shift of all curvatures, none of which is left negative.
+    shifts = slopes / step - values
+    np.testing.assert_allclose(shifts, shifts.max(), rtol=1e-9)
+    assert shifts.max() >= 1e3 * (1 - 1e-12)
+
+
 @pytest.mark.parametrize("slope", [1e-3, 0.0])
 def test_a_trust_region_step_at_a_huge_negative_curvature_is_finite(slope):
     """The lowest curvature, shifted by its size and 1e-13 more, is rounded to zero: 0 / 0 without a slope."""
