@@ -357,7 +357,7 @@ def trust_region_step(values: FloatArray, slopes: FloatArray, radius: float) -> 
     raised = np.maximum(values - min(0.0, float(values[0])), _FLAT)  # the least shift that leaves no negative curvature
     step = slopes / raised
     left = radius**2 - float(step @ step)
-    if left >= 0:
+    if left > 0:
         if values[0] >= 0:
             return np.asarray(step)
         soft = np.where(values <= values[0] / 2, np.where(slopes < 0, -1.0, 1.0), 0.0)
