@@ -199,9 +199,9 @@ def approach(it: Iteration, tol: float) -> Status | None:
     unchanged = False
     for _ in range(_MOST_HESSIANS):
         merge(it)
-        if not _affordable(it):
-            break
         quadratic = _quadratic(it, unchanged)
+        if quadratic is None:
+            break
         rounding = _ROUNDING * it.slack()
         components = quadratic.along(it.here.vectors[1])
         error = quadratic.error(components, floor) / unit
@@ -234,10 +234,15 @@ def approach(it: Iteration, tol: float) -> Status | None:
     return None
 
 
-def _quadratic(it: Iteration, unchanged: bool) -> Quadratic:
-    """The quadratic here: the last one if it is of this point, or if neither the Hessian nor the sites have changed."""
+def _quadratic(it: Iteration, unchanged: bool) -> Quadratic | None:
+    """The quadratic here: the last one if it is of this point, or if neither the Hessian nor the sites have changed.
+
+    None if a new one is needed, for which the maps that are left do not suffice.
+    """
     known = it.soft.quadratic
     if known is None or not (known[0] is it.here or (unchanged and len(known[1].root) == len(it.here.vectors[0]))):
+        if not _affordable(it):
+            return None
         known = it.soft.quadratic = it.here, Quadratic.at(it)
     quadratic: Quadratic = known[1]
     return quadratic

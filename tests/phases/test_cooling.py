@@ -41,8 +41,8 @@ def test_a_split_that_closes_again():
     assert max(merger.before.error_estimate, merger.after.error_estimate) <= 1e-6
     assert chained(found)
     # Plain maps from the solution above it, in small steps.
-    betas = merger.beta * (1 - np.array([-3e-3, -2e-3, 2e-3]))
-    path = naive_branch(x, betas, merger.before.decoder, merger.before.tiling.masses, tol=1e-8, max_maps=100_000)
+    betas = merger.beta * (1 - np.array([-2e-3, -1e-3, 1e-3]))
+    path = naive_branch(x, betas, merger.before.decoder, merger.before.tiling.masses, tol=1e-10, max_maps=100_000)
     assert path.n_distinct(tolerance=3e-3).tolist() == [6, 6, 5]
 
 

@@ -12,17 +12,15 @@ from tests.helpers.marks import slow
 ROWS = json.loads(grid.COUNTS.read_text())
 SOME = (1, 21, 26, 33, 34)  # 2, 4, 2, 2 and 12 sites
 MARGIN = 1.1  # rounding differs between processors
-HARDEST = 27  # in whose valley F falls by less than its rounding: whether it converges may depend on the processor
 
 
 @pytest.mark.parametrize("number", [n if n in SOME else slow(n) for n in range(len(grid.PROBLEMS))])
 def test_passes_are_no_more_than_they_were(number):
     row, (solution, passes) = ROWS[str(number)], grid.solved(*grid.PROBLEMS[number])
     assert passes <= MARGIN * row["passes"] + 10
+    assert solution.converged or extended_precision.RATIO == 1
     assert solution.free_energy <= row["free_energy"] + 1e-6
-    if number != HARDEST:
-        assert solution.converged or extended_precision.RATIO == 1
-        assert solution.residual < 1e-9
+    assert solution.residual < 1e-9
 
 
 def test_the_committed_table():
